@@ -1,0 +1,2 @@
+//! The archipel command.
+fn main() {}

@@ -1,0 +1,18 @@
+//! The shared words of Archipel: identifiers, time, seeded chance, limits and the byte codec.
+//!
+//! Nothing here can reach a clock, a socket, a thread or unseeded chance.
+#![no_std]
+extern crate alloc;
+
+pub mod chance;
+pub mod codec;
+pub mod hash;
+pub mod id;
+pub mod limit;
+pub mod machine;
+pub mod time;
+
+pub use chance::Rng;
+pub use id::{ConnId, GroupId, Index, KeyspaceId, Lsn, Term, WorkerId};
+pub use machine::Machine;
+pub use time::{Micros, Millis};

@@ -1,0 +1,1 @@
+//! The node's files: the segmented log and the storage engine.
