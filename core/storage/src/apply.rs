@@ -1,0 +1,163 @@
+//! Running commands: one at a time against a [`Store`], or an entry's whole body.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use kernel::codec::{DecodeError, Reader};
+use kernel::{Index, Micros, Millis, Rng};
+
+use crate::Fault;
+use crate::command::{Command, Registry};
+use crate::entry::{Args, next_command};
+use crate::reply::Reply;
+use crate::store::Store;
+
+/// Who runs a command; decides whether it may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client's own command.
+    Direct,
+    /// Inside MULTI/EXEC: blocking commands answer at once.
+    Transaction,
+    /// Inside a script: likewise.
+    Script,
+}
+
+/// A blocking command found nothing and wants to wait for one of `keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The keys whose change may satisfy it.
+    pub keys: Vec<Box<[u8]>>,
+    /// Milliseconds to wait; `None` for ever. When it passes, the null array or `null` is answered.
+    pub timeout_ms: Option<u64>,
+    /// Answer a timeout with a null bulk string (`BLMOVE`) instead of a null array.
+    pub null_bulk: bool,
+}
+
+/// What running a command asks of its host besides the state change. Only the leader acts on it.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The command answered nothing and waits.
+    pub block: Option<Block>,
+    /// Messages a script published: channel and payload.
+    pub published: Vec<(Box<[u8]>, Box<[u8]>)>,
+}
+
+/// Reads back the body of an object that was evicted from memory.
+pub trait Fetch: Send {
+    /// The encoded body of `key` in generation `generation`, as the last checkpoint wrote it.
+    ///
+    /// # Errors
+    /// A sentence for the log, when the engine cannot give it.
+    fn fetch(&self, generation: u32, key: &[u8]) -> Result<Vec<u8>, alloc::string::String>;
+}
+
+/// A script engine, handed in by the node.
+pub trait Scripting {
+    /// Runs `body` with `keys` and `args`; it calls commands back through `exec.call`.
+    ///
+    /// # Errors
+    /// The error to answer.
+    fn eval(&mut self, exec: &mut Exec<'_>, body: &[u8], keys: &[&[u8]], args: &[&[u8]])
+    -> Result<(), Fault>;
+}
+
+/// Everything a handler can reach.
+pub struct Exec<'a> {
+    /// The partition's state.
+    pub store: &'a mut Store,
+    /// Where the answer goes.
+    pub reply: &'a mut dyn Reply,
+    /// What else the host must do.
+    pub effects: &'a mut Effects,
+    /// All commands, for scripts and transactions.
+    pub registry: &'a Registry,
+    /// The script engine; absent while a script runs.
+    pub scripting: Option<&'a mut dyn Scripting>,
+    /// Chance, seeded by the entry's index and the command's place in it.
+    pub rng: Rng,
+    /// Who runs it.
+    pub origin: Origin,
+}
+
+impl Exec<'_> {
+    /// The group's time for this command, in milliseconds since the epoch.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.store.now()
+    }
+
+    /// Checks the arity and runs `command`; a fault becomes the answer.
+    #[inline]
+    pub fn run(&mut self, command: &Command, args: &[&[u8]]) {
+        let result = if command.takes(args.len()) {
+            (command.handler)(self, args)
+        } else {
+            Err(Fault::Arity(command.name))
+        };
+        if let Err(fault) = result {
+            self.reply.fault(&fault);
+        }
+    }
+}
+
+/// What stays the same for all commands of a worker.
+pub struct Machinery<'a> {
+    /// All commands.
+    pub registry: &'a Registry,
+    /// The script engine.
+    pub scripting: &'a mut dyn Scripting,
+    /// Filled by the command.
+    pub effects: &'a mut Effects,
+}
+
+/// Applies one logged command. `place` counts the commands of the entry from 0.
+#[inline]
+pub fn apply_command(
+    store: &mut Store,
+    machinery: &mut Machinery<'_>,
+    place: (Index, u32),
+    command: &Command,
+    args: &[&[u8]],
+    reply: &mut dyn Reply,
+) {
+    let rng = Rng::new(place.0.0 ^ store.seed()).fork(u64::from(place.1));
+    let mut exec = Exec {
+        store,
+        reply,
+        effects: machinery.effects,
+        registry: machinery.registry,
+        scripting: Some(machinery.scripting),
+        rng,
+        origin: Origin::Direct,
+    };
+    exec.run(command, args);
+}
+
+/// Applies a whole entry's body, answering nobody: replay and followers.
+///
+/// # Errors
+/// The body is not one that this version can read; the state is then not to be trusted.
+pub fn apply_entry(
+    store: &mut Store,
+    machinery: &mut Machinery<'_>,
+    index: Index,
+    time: Micros,
+    body: &[u8],
+) -> Result<(), DecodeError> {
+    store.begin_entry(index, time);
+    let mut reader = Reader::new(body);
+    let mut args = Args::new();
+    let mut count = 0;
+    while !reader.is_empty() {
+        let id = next_command(&mut reader, &mut args)?;
+        let command = machinery.registry.by_id(id).ok_or(DecodeError::Invalid)?;
+        let mut silence = crate::reply::Silence;
+        apply_command(store, machinery, (index, count), command, &args, &mut silence);
+        machinery.effects.block = None;
+        machinery.effects.published.clear();
+        count += 1;
+    }
+    store.end_entry();
+    Ok(())
+}

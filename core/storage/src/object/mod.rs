@@ -1,0 +1,153 @@
+//! Typed values and the table that keeps them.
+
+pub mod table;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// A key's value.
+#[derive(Debug)]
+pub enum Value {
+    /// A string that is a canonical 64-bit integer.
+    Int(i64),
+    /// A string.
+    Bytes(Box<[u8]>),
+    /// A string that is being grown or patched in place (`APPEND`, `SETRANGE`, `SETBIT`).
+    Buffer(Box<Vec<u8>>),
+    /// Evicted: the engine has the body.
+    Evicted(Box<Evicted>),
+}
+
+/// What is remembered of a value whose body is only in the engine.
+#[derive(Debug)]
+pub struct Evicted {
+    /// Its type.
+    pub kind: Type,
+    /// Bytes of its encoded body.
+    pub body_bytes: u64,
+}
+
+/// The types clients can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Type {
+    /// A byte string.
+    String,
+    /// A list.
+    List,
+    /// A set.
+    Set,
+    /// A hash.
+    Hash,
+    /// A sorted set.
+    Zset,
+}
+
+impl Type {
+    /// The name `TYPE` answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Type::String => "string",
+            Type::List => "list",
+            Type::Set => "set",
+            Type::Hash => "hash",
+            Type::Zset => "zset",
+        }
+    }
+}
+
+impl Value {
+    /// The type clients see.
+    #[must_use]
+    pub fn kind(&self) -> Type {
+        match self {
+            Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) => Type::String,
+            Value::Evicted(evicted) => evicted.kind,
+        }
+    }
+
+    /// Heap bytes it takes, the entry itself excluded. O(1).
+    #[inline]
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Value::Int(_) => 0,
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Buffer(buffer) => size_of::<Vec<u8>>() + buffer.capacity(),
+            Value::Evicted(_) => size_of::<Evicted>(),
+        }
+    }
+
+    /// The value of a string command's argument: canonical integers are kept as such.
+    #[inline]
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Value {
+        match parse_canonical(bytes) {
+            Some(number) => Value::Int(number),
+            None => Value::Bytes(Box::from(bytes)),
+        }
+    }
+
+    /// The bytes of a string, integers written into `scratch`; `None` for other types.
+    #[inline]
+    #[must_use]
+    pub fn string<'a>(&'a self, scratch: &'a mut itoa::Buffer) -> Option<&'a [u8]> {
+        match self {
+            Value::Int(number) => Some(scratch.format(*number).as_bytes()),
+            Value::Bytes(bytes) => Some(bytes),
+            Value::Buffer(buffer) => Some(buffer),
+            Value::Evicted(_) => None,
+        }
+    }
+}
+
+/// The integer whose only decimal spelling is `bytes`: no sign but `-`, no leading zeros.
+#[inline]
+#[must_use]
+pub fn parse_canonical(bytes: &[u8]) -> Option<i64> {
+    if bytes.is_empty() || bytes.len() > 20 {
+        return None;
+    }
+    let (negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [] => return None,
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    let mut value = 0i64;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        let digit = i64::from(digit - b'0');
+        value = value.checked_mul(10)?;
+        value = if negative { value.checked_sub(digit)? } else { value.checked_add(digit)? };
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_have_one_spelling(value: i64) {
+            let text = alloc::format!("{value}");
+            prop_assert_eq!(parse_canonical(text.as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn what_parses_prints_the_same(bytes in "[-+ 0-9]{0,21}") {
+            if let Some(value) = parse_canonical(bytes.as_bytes()) {
+                prop_assert_eq!(alloc::format!("{value}"), bytes);
+            }
+        }
+    }
+}
