@@ -1,0 +1,5 @@
+//! Other people's formats. Bytes become values without copying, and limits hold before memory is taken.
+#![no_std]
+extern crate alloc;
+
+pub mod resp;
