@@ -33,6 +33,8 @@ pub trait Reply {
     fn verbatim(&mut self, text: &str) {
         self.bulk(text.as_bytes());
     }
+    /// A value that the front-end encoded for itself beforehand (its own commands in a transaction).
+    fn raw(&mut self, encoded: &[u8]);
     /// True if the client speaks RESP3, for the few commands whose shape depends on it.
     fn resp3(&self) -> bool;
 
@@ -62,6 +64,7 @@ impl Reply for Silence {
     fn set(&mut self, _: usize) {}
     fn double(&mut self, _: f64) {}
     fn boolean(&mut self, _: bool) {}
+    fn raw(&mut self, _: &[u8]) {}
     fn resp3(&self) -> bool {
         false
     }

@@ -7,11 +7,17 @@ use crate::{Exec, Fault};
 pub const TICK: u16 = 1;
 /// The id of a whole transaction: its arguments are the encoded commands, each as an entry's body.
 pub const EXEC: u16 = 2;
+/// The id of an answer given by the front-end: its argument is a whole encoded value.
+pub const LITERAL: u16 = 3;
+/// The id of a transaction that only reads.
+pub const EXEC_READ: u16 = 4;
 
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
     Command::write(TICK, "archipel.tick", 1, Keys::None, tick).with(Flags::INTERNAL),
     Command::write(EXEC, "archipel.exec", -1, Keys::None, exec).with(Flags::INTERNAL),
+    Command::read(LITERAL, "archipel.literal", 2, Keys::None, literal).with(Flags::INTERNAL),
+    Command::read(EXEC_READ, "archipel.exec-read", -1, Keys::None, exec).with(Flags::INTERNAL),
     Command::write(0x200, "del", -2, ALL, del),
     Command::read(0x201, "exists", -2, ALL, exists).with(Flags::FAST),
     Command::read(0x202, "type", 2, ONE, kind).with(Flags::FAST),
@@ -37,6 +43,11 @@ fn exec(exec: &mut Exec<'_>, bodies: &[&[u8]]) -> Result<(), Fault> {
             .expect("a logged transaction holds commands that this version wrote");
         exec.run(command, &args);
     }
+    Ok(())
+}
+
+fn literal(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
+    exec.reply.raw(args[0]);
     Ok(())
 }
 

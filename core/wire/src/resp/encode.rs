@@ -117,6 +117,11 @@ impl<'a> Encoder<'a> {
         }
     }
 
+    /// Bytes that are a whole encoded value already.
+    pub fn raw(&mut self, encoded: &[u8]) {
+        self.out.extend_from_slice(encoded);
+    }
+
     /// `=len` with format `txt`, or a bulk string.
     pub fn verbatim(&mut self, text: &str) {
         if self.resp3 {
@@ -139,7 +144,10 @@ pub fn format_double(value: f64, out: &mut Vec<u8>) {
         out.extend_from_slice(if value > 0.0 { b"inf" } else { b"-inf" });
     } else if value == 0.0 {
         out.extend_from_slice(if value.is_sign_negative() { b"-0" } else { b"0" });
-    } else if value > -4_503_599_627_370_496.0 && value < 4_503_599_627_370_496.0 && value as i64 as f64 == value {
+    } else if value > -4_503_599_627_370_496.0
+        && value < 4_503_599_627_370_496.0
+        && value as i64 as f64 == value
+    {
         out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
     } else {
         put_general(value, out);

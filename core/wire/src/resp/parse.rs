@@ -73,7 +73,8 @@ impl Parser {
             }
             self.args.clear();
             self.inline.clear();
-            let Some((count, next)) = line_number(bytes, 1, ProtocolError::BigCount, ProtocolError::MultibulkLength)?
+            let Some((count, next)) =
+                line_number(bytes, 1, ProtocolError::BigCount, ProtocolError::MultibulkLength)?
             else {
                 return Ok(None);
             };

@@ -1,0 +1,155 @@
+//! A connection's replies, in the order of its commands whatever order they are ready in.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use storage::Reply;
+use wire::resp::Encoder;
+
+/// The number of a command within its connection; its reply goes out after those of lower numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sequence(pub u64);
+
+/// The output of one connection.
+///
+/// Invariant: `out` holds whole replies only, so a push message may be appended at any time.
+#[derive(Debug, Default)]
+pub struct Io {
+    /// What the socket is to be given.
+    pub out: Vec<u8>,
+    /// True once it is in the host's list of connections to be flushed.
+    pub listed: bool,
+    /// True while a blocking command waits.
+    pub blocked: bool,
+    /// A watched key changed: the next EXEC answers nil.
+    pub watch_broken: bool,
+    /// RESP3 was agreed.
+    pub resp3: bool,
+    /// Replies are thrown away (`CLIENT REPLY OFF` or `SKIP`).
+    pub muted: bool,
+    head: u64,
+    next: u64,
+    early: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Io {
+    /// Takes the place of the next command.
+    #[inline]
+    pub const fn begin(&mut self) -> Sequence {
+        self.next += 1;
+        Sequence(self.next - 1)
+    }
+
+    /// Commands begun and not yet answered.
+    #[inline]
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.next - self.head
+    }
+
+    /// Writes the reply of `sequence` with `write` and lets out what it held back.
+    #[inline]
+    pub fn answer<T>(&mut self, sequence: Sequence, write: impl FnOnce(&mut RespReply<'_>) -> T) -> T {
+        debug_assert!(sequence.0 >= self.head, "a command is answered once");
+        if sequence.0 == self.head {
+            let start = self.out.len();
+            let result = write(&mut RespReply(Encoder::new(&mut self.out, self.resp3)));
+            if self.muted {
+                self.out.truncate(start);
+            }
+            self.head += 1;
+            self.release();
+            return result;
+        }
+        let mut early = Vec::new();
+        let result = write(&mut RespReply(Encoder::new(&mut early, self.resp3)));
+        if self.muted {
+            early.clear();
+        }
+        self.early.insert(sequence.0, early);
+        result
+    }
+
+    fn release(&mut self) {
+        while let Some(bytes) = (!self.early.is_empty()).then(|| self.early.remove(&self.head)).flatten() {
+            self.out.extend_from_slice(&bytes);
+            self.head += 1;
+        }
+    }
+
+    /// Bytes of replies that wait for earlier ones, and those for the socket.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.out.len() + self.early.values().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// The store's answers, encoded for one connection.
+#[derive(Debug)]
+pub struct RespReply<'a>(pub Encoder<'a>);
+
+impl Reply for RespReply<'_> {
+    #[inline]
+    fn simple(&mut self, text: &str) {
+        self.0.simple(text);
+    }
+    fn error(&mut self, text: &str) {
+        self.0.error(text);
+    }
+    #[inline]
+    fn int(&mut self, value: i64) {
+        self.0.int(value);
+    }
+    #[inline]
+    fn bulk(&mut self, bytes: &[u8]) {
+        self.0.bulk(bytes);
+    }
+    fn null(&mut self) {
+        self.0.null();
+    }
+    fn null_array(&mut self) {
+        self.0.null_array();
+    }
+    fn array(&mut self, len: usize) {
+        self.0.array(len);
+    }
+    fn map(&mut self, len: usize) {
+        self.0.map(len);
+    }
+    fn set(&mut self, len: usize) {
+        self.0.set(len);
+    }
+    fn double(&mut self, value: f64) {
+        self.0.double(value);
+    }
+    fn boolean(&mut self, value: bool) {
+        self.0.boolean(value);
+    }
+    fn verbatim(&mut self, text: &str) {
+        self.0.verbatim(text);
+    }
+    fn raw(&mut self, encoded: &[u8]) {
+        self.0.raw(encoded);
+    }
+    fn resp3(&self) -> bool {
+        self.0.resp3()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_leave_in_the_order_of_their_commands() {
+        let mut io = Io::default();
+        let (a, b, c) = (io.begin(), io.begin(), io.begin());
+        io.answer(c, |reply| reply.int(3));
+        io.answer(b, |reply| reply.int(2));
+        assert_eq!(io.out, b"");
+        assert_eq!(io.pending(), 3);
+        io.answer(a, |reply| reply.int(1));
+        assert_eq!(io.out, b":1\r\n:2\r\n:3\r\n");
+        assert_eq!(io.pending(), 0);
+    }
+}
