@@ -1,5 +1,9 @@
 //! The project's own chores: `cargo xtask tidy`, `test` and `bench`.
 
+mod acceptance;
+mod packages;
+mod server;
+mod suite;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -18,11 +22,17 @@ struct Args {
 enum Chore {
     /// Check the rules that rustc, clippy and rustfmt do not know.
     Tidy,
+    /// Install what building and testing need, by package name.
+    Setup,
+    /// Run every test there is; installs what they need first.
+    Test(suite::TestArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().chore {
         Chore::Tidy => tidy::run(&root()).map(|()| ExitCode::SUCCESS),
+        Chore::Setup => suite::setup(&root()).map(|()| ExitCode::SUCCESS),
+        Chore::Test(args) => suite::test(&root(), &args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,0 +1,105 @@
+//! `cargo xtask test`: every test there is, after installing what they need.
+
+use crate::acceptance::{self, Target};
+use crate::packages::{self, run};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What to test.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Run only the acceptance scenarios, against a server that runs already; its data is deleted.
+    #[arg(long, value_name = "HOST:PORT", env = "ARCHIPEL_AGAINST")]
+    against: Option<String>,
+    /// Run only the acceptance scenarios.
+    #[arg(long)]
+    acceptance: bool,
+    /// Run only the scenarios whose path contains this.
+    #[arg(long, value_name = "TEXT")]
+    scenario: Option<String>,
+}
+
+/// Is this a CI machine, where a skip is a failure?
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
+
+/// Installs what the tests and the build need, and nothing else.
+pub fn setup(root: &Path) -> Result<()> {
+    let clients = packages::install(&target_dir(root));
+    judge_skips(&clients.missing)
+}
+
+/// Runs everything; an error if anything failed, or was skipped where that is a failure.
+pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
+    let clients = packages::install(&target_dir(root));
+    for missing in &clients.missing {
+        println!("SKIP: {missing}");
+    }
+    let target = match &args.against {
+        Some(address) => {
+            let (host, port) = address.rsplit_once(':').context("--against wants HOST:PORT")?;
+            Target::Running {
+                host: host.to_owned(),
+                port: port.parse().context("--against wants HOST:PORT")?,
+            }
+        }
+        None => {
+            if !args.acceptance {
+                cargo_tests(root)?;
+            }
+            Target::Node { binary: build(root)? }
+        }
+    };
+    let outcome = acceptance::run(root, &target, &clients, args.scenario.as_deref())?;
+    let skips: Vec<String> = clients.missing.iter().chain(&outcome.skipped).cloned().collect();
+    let judged = judge_skips(&skips);
+    println!("{} passed, {} failed", outcome.passed, outcome.failed);
+    if outcome.failed > 0 {
+        bail!("{} acceptance checks failed; their output is above", outcome.failed);
+    }
+    if outcome.passed == 0 {
+        bail!("no acceptance check ran");
+    }
+    judged
+}
+
+/// A skip is loud, and a failure where nobody reads the noise.
+fn judge_skips(skips: &[String]) -> Result<()> {
+    for skip in skips {
+        println!("SKIPPED: {skip}");
+    }
+    if !skips.is_empty() && is_ci() {
+        bail!("{} skipped, and CI=true makes a skip a failure", skips.len());
+    }
+    Ok(())
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    println!("$ cargo {}", arguments.join(" "));
+    run(Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())).args(arguments).current_dir(root))
+}
+
+fn cargo_tests(root: &Path) -> Result<()> {
+    let mut nextest = Command::new("cargo-nextest");
+    nextest.args(["nextest", "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if !nextest.status().is_ok_and(|status| status.success()) {
+        return cargo(root, &["test", "--workspace"]);
+    }
+    cargo(root, &["nextest", "run", "--workspace", "--no-tests=pass"])?;
+    // nextest does not know examples in documentation.
+    cargo(root, &["test", "--workspace", "--doc"])
+}
+
+/// The release binary, built once.
+pub fn build(root: &Path) -> Result<PathBuf> {
+    cargo(root, &["build", "--release", "--package", "archipel"])?;
+    Ok(target_dir(root).join("release/archipel"))
+}
