@@ -1,1 +1,3 @@
 //! The node's files: the segmented log and the storage engine.
+
+pub mod engine;
