@@ -1,1 +1,16 @@
-//! x
+//! A node as machines: workers that join sessions, partitions and their groups.
+//!
+//! A worker is driven in turns: the host hands in what arrived, then calls
+//! [`Worker::end_turn`], which logs everything the turn decided in one append.
+#![no_std]
+extern crate alloc;
+
+mod apply;
+mod connection;
+mod host;
+pub mod partition;
+mod submit;
+pub mod worker;
+
+pub use partition::Partition;
+pub use worker::{AppendError, LogSink, Settings, Worker};

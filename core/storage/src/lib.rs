@@ -18,5 +18,5 @@ pub use apply::{Effects, Exec, Fetch, Origin, Scripting};
 pub use command::{Command, Flags, Keys, Kind, Registry};
 pub use fault::Fault;
 pub use object::Value;
-pub use reply::Reply;
+pub use reply::{Reply, Silence};
 pub use store::Store;

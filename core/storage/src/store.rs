@@ -157,6 +157,12 @@ impl Store {
         self.reap(REAP_MAX);
     }
 
+    /// Goes on with the entry after reads in between.
+    pub fn resume_entry(&mut self) {
+        self.now = self.time.millis();
+        self.mode = Mode::Write;
+    }
+
     /// Ends it: from now on commands read.
     pub const fn end_entry(&mut self) {
         self.mode = Mode::Read;
@@ -197,6 +203,13 @@ impl Store {
     /// Whether changes must be noted for [`Store::take_touched`]: someone watches or waits.
     pub const fn set_interest(&mut self, interest: bool) {
         self.interest = interest;
+    }
+
+    /// True if [`Store::take_touched`] has something to say.
+    #[inline]
+    #[must_use]
+    pub const fn has_touched(&self) -> bool {
+        !self.touched.is_empty() || self.flushed
     }
 
     /// The keys changed since the last call, and whether everything was flushed.

@@ -47,27 +47,42 @@ impl Io {
         self.next - self.head
     }
 
-    /// Writes the reply of `sequence` with `write` and lets out what it held back.
+    /// As [`Io::answer`], but `write` may decide after all (false) that there is no answer yet.
     #[inline]
-    pub fn answer<T>(&mut self, sequence: Sequence, write: impl FnOnce(&mut RespReply<'_>) -> T) -> T {
+    pub fn try_answer(&mut self, sequence: Sequence, write: impl FnOnce(&mut RespReply<'_>) -> bool) -> bool {
         debug_assert!(sequence.0 >= self.head, "a command is answered once");
         if sequence.0 == self.head {
             let start = self.out.len();
-            let result = write(&mut RespReply(Encoder::new(&mut self.out, self.resp3)));
-            if self.muted {
+            let answered = write(&mut RespReply(Encoder::new(&mut self.out, self.resp3)));
+            if self.muted || !answered {
                 self.out.truncate(start);
             }
-            self.head += 1;
-            self.release();
-            return result;
+            if answered {
+                self.head += 1;
+                self.release();
+            }
+            return answered;
         }
         let mut early = Vec::new();
-        let result = write(&mut RespReply(Encoder::new(&mut early, self.resp3)));
+        let answered = write(&mut RespReply(Encoder::new(&mut early, self.resp3)));
         if self.muted {
             early.clear();
         }
-        self.early.insert(sequence.0, early);
-        result
+        if answered {
+            self.early.insert(sequence.0, early);
+        }
+        answered
+    }
+
+    /// Writes the reply of `sequence` with `write` and lets out what it held back.
+    #[inline]
+    pub fn answer<T>(&mut self, sequence: Sequence, write: impl FnOnce(&mut RespReply<'_>) -> T) -> T {
+        let mut result = None;
+        self.try_answer(sequence, |reply| {
+            result = Some(write(reply));
+            true
+        });
+        result.expect("the closure was called")
     }
 
     fn release(&mut self) {

@@ -11,5 +11,5 @@ mod session;
 mod transaction;
 
 pub use host::{Host, Submitted};
-pub use io::{Io, RespReply};
-pub use session::{Fed, Session};
+pub use io::{Io, RespReply, Sequence};
+pub use session::{Fed, Session, State};

@@ -1,0 +1,254 @@
+//! Applying committed batches and acting on what their commands ask for.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use consensus::Group;
+use kernel::ConnId;
+use kernel::codec::Reader;
+use storage::apply::{Block, Machinery, apply_command};
+use storage::entry::{Args, next_command, put_command};
+use storage::object::table::Key;
+use storage::{Reply, Silence};
+
+use crate::partition::{Batch, Queued, Waiter, What};
+use crate::worker::Worker;
+
+impl Worker {
+    /// Applies every batch that its group has committed.
+    pub(crate) fn apply_committed(&mut self) {
+        for at in 0..self.partitions.len() {
+            loop {
+                let partition = &mut self.partitions[at];
+                let committed = partition.group.committed();
+                let ready = partition.flying.front().is_some_and(|batch| batch.index <= committed);
+                let Some(batch) = partition.flying.pop_front().filter(|_| ready) else { break };
+                self.apply_batch(at, batch);
+            }
+        }
+    }
+
+    fn apply_batch(&mut self, at: usize, mut batch: Batch) {
+        let queued = core::mem::take(&mut batch.queued);
+        let mut writes = Reader::new(&batch.body);
+        let mut reads = Reader::new(&batch.reads);
+        let mut args = Args::new();
+        let mut place = 0;
+        self.partitions[at].store.begin_entry(batch.index, batch.time);
+        let mut reading = false;
+        for &item in &queued {
+            if item.what == What::Read {
+                let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
+                reading = true;
+                self.run_read(at, item, id, &args);
+                continue;
+            }
+            if reading {
+                self.partitions[at].store.resume_entry();
+                reading = false;
+            }
+            let before = writes.rest();
+            let id = next_command(&mut writes, &mut args).expect("a batch holds the writes it queued");
+            let encoded = &before[..before.len() - writes.rest().len()];
+            self.apply_write(at, item, (batch.index, place), id, &args);
+            if let Some(block) = self.effects.block.take() {
+                self.block(at, item, encoded, block);
+            }
+            place += 1;
+            self.notice_changes(at);
+        }
+        self.partitions[at].store.end_entry();
+        drop(args);
+        batch.queued = queued;
+        batch.clear();
+        self.partitions[at].spare.push(batch);
+    }
+
+    #[inline]
+    fn apply_write(&mut self, at: usize, item: Queued, place: (kernel::Index, u32), id: u16, args: &[&[u8]]) {
+        let command = self.registry.by_id(id).expect("a batch holds commands of this version");
+        let mut machinery = Machinery {
+            registry: &self.registry,
+            scripting: &mut *self.scripting,
+            effects: &mut self.effects,
+        };
+        let store = &mut self.partitions[at].store;
+        let connection = match item.what {
+            What::Own | What::Read => None,
+            What::Write | What::Retry(_) => self.connections.get_mut(item.conn),
+        };
+        let Some(connection) = connection else {
+            apply_command(store, &mut machinery, place, command, args, &mut Silence);
+            // Nobody is left to wait.
+            machinery.effects.block = None;
+            if let What::Retry(waiter) = item.what {
+                self.partitions[at].forget_waiter(waiter);
+            }
+            return;
+        };
+        let answered = connection.io.try_answer(item.sequence, |reply| {
+            apply_command(store, &mut machinery, place, command, args, reply);
+            machinery.effects.block.is_none()
+        });
+        if answered {
+            if let What::Retry(waiter) = item.what {
+                connection.io.blocked = false;
+                connection.waiter = None;
+                self.partitions[at].forget_waiter(waiter);
+            }
+            self.answered(item.conn);
+        }
+    }
+
+    /// A connection was answered: it is to be flushed, and may go on if nothing else is pending.
+    #[inline]
+    pub(crate) fn answered(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !connection.io.listed {
+            connection.io.listed = true;
+            self.flush.push(id);
+        }
+        if connection.held && !connection.resumed && !connection.io.blocked && connection.io.pending() == 0 {
+            connection.resumed = true;
+            self.resume.push(id);
+        }
+    }
+
+    /// The command found nothing: its client waits for one of the keys.
+    fn block(&mut self, at: usize, item: Queued, encoded: &[u8], block: Block) {
+        if let What::Retry(waiter) = item.what {
+            self.tried(at, waiter);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(item.conn) else { return };
+        self.waiters += 1;
+        let number = self.waiters;
+        connection.io.blocked = true;
+        connection.waiter = Some((at, number));
+        let deadline = block.timeout_ms.map(|millis| self.now.plus_millis(millis));
+        let partition = &mut self.partitions[at];
+        for key in &block.keys {
+            let ids = partition.waiting_keys.entry(key.clone()).or_default();
+            if ids.last() != Some(&number) {
+                ids.push(number);
+            }
+        }
+        let waiter = Waiter {
+            conn: item.conn,
+            sequence: item.sequence,
+            encoded: encoded.to_vec(),
+            keys: block.keys,
+            deadline,
+            null_bulk: block.null_bulk,
+            trying: false,
+            expired: false,
+        };
+        partition.waiters.insert(number, waiter);
+        partition.settle_interest();
+    }
+
+    fn tried(&mut self, at: usize, id: u64) {
+        let Some(waiter) = self.partitions[at].waiters.get_mut(&id) else { return };
+        waiter.trying = false;
+        if waiter.expired {
+            self.time_out(at, id);
+        }
+    }
+
+    /// Breaks watches on changed keys and tries the clients that wait for them, first come first served.
+    #[inline]
+    fn notice_changes(&mut self, at: usize) {
+        let partition = &mut self.partitions[at];
+        if !partition.store.has_touched() {
+            return;
+        }
+        let mut touched: Vec<Key> = Vec::new();
+        let flushed = partition.store.take_touched(&mut touched);
+        if flushed {
+            touched.extend(partition.watchers.keys().map(|key| Key::from_slice(key)));
+        }
+        for key in touched {
+            self.key_changed(at, &key);
+        }
+    }
+
+    fn key_changed(&mut self, at: usize, key: &[u8]) {
+        let partition = &mut self.partitions[at];
+        for id in partition.watchers.get(key).into_iter().flatten() {
+            if let Some(connection) = self.connections.get_mut(*id) {
+                connection.io.watch_broken = true;
+            }
+        }
+        let waiting: Vec<u64> = partition.waiting_keys.get(key).cloned().unwrap_or_default();
+        for id in waiting {
+            self.try_waiter(at, id);
+        }
+    }
+
+    fn try_waiter(&mut self, at: usize, id: u64) {
+        let Some(waiter) = self.partitions[at].waiters.get(&id).filter(|waiter| !waiter.trying) else {
+            return;
+        };
+        let (conn, sequence) = (waiter.conn, waiter.sequence);
+        self.open(at);
+        let partition = &mut self.partitions[at];
+        let waiter = partition.waiters.get_mut(&id).expect("it was just found");
+        waiter.trying = true;
+        partition.open.body.extend_from_slice(&waiter.encoded);
+        partition.open.queued.push(Queued { conn, sequence, what: What::Retry(id) });
+    }
+
+    /// Clients whose waiting time has passed get the null answer.
+    pub(crate) fn expire_waiters(&mut self, at: usize) {
+        let due: Vec<u64> = self.partitions[at]
+            .waiters
+            .iter()
+            .filter(|(_, waiter)| waiter.deadline.is_some_and(|deadline| deadline <= self.now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            let waiter = self.partitions[at].waiters.get_mut(&id).expect("it was just found");
+            if waiter.trying {
+                waiter.expired = true;
+                waiter.deadline = None;
+            } else {
+                self.time_out(at, id);
+            }
+        }
+    }
+
+    fn time_out(&mut self, at: usize, id: u64) {
+        self.release(at, id, |reply, null_bulk| if null_bulk { reply.null() } else { reply.null_array() });
+    }
+
+    /// Ends a wait with the answer that `write` gives.
+    pub(crate) fn release(
+        &mut self,
+        at: usize,
+        id: u64,
+        write: impl FnOnce(&mut gateway::resp::RespReply<'_>, bool),
+    ) {
+        let Some(waiter) = self.partitions[at].forget_waiter(id) else { return };
+        if let Some(connection) = self.connections.get_mut(waiter.conn) {
+            connection.io.blocked = false;
+            connection.waiter = None;
+            connection.io.answer(waiter.sequence, |reply| write(reply, waiter.null_bulk));
+        }
+        self.answered(waiter.conn);
+    }
+
+    /// Logs a command of the node's own (eviction, expiry); nobody is answered.
+    pub(crate) fn submit_own(&mut self, at: usize, id: u16, args: &[&[u8]]) {
+        self.open(at);
+        let open = &mut self.partitions[at].open;
+        put_command(&mut open.body, id, args);
+        let what = What::Own;
+        open.queued.push(Queued { conn: ConnId(0), sequence: gateway::resp::Sequence(0), what });
+    }
+
+    /// The keys of all partitions that are watched, for tests and `INFO`.
+    #[must_use]
+    pub fn watched_keys(&self) -> Vec<Box<[u8]>> {
+        self.partitions.iter().flat_map(|partition| partition.watchers.keys().cloned()).collect()
+    }
+}

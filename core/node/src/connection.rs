@@ -1,0 +1,104 @@
+//! The worker's table of connections.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use gateway::resp::{Io, Session};
+use kernel::{ConnId, KeyspaceId, WorkerId};
+
+/// One client: its session, its output, and the bytes that could not be run yet.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub session: Session,
+    pub io: Io,
+    pub input: Vec<u8>,
+    pub consumed: usize,
+    /// In the list of connections to be fed again.
+    pub resumed: bool,
+    /// The session wants no more bytes before it is resumed.
+    pub held: bool,
+    pub closing: bool,
+    /// What it watches, and the waiter it is, if any.
+    pub watched: Vec<(KeyspaceId, Box<[u8]>)>,
+    pub waiter: Option<(usize, u64)>,
+}
+
+/// Connections by id. The id's low bits are the slot, so looking one up is two loads and a comparison.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    worker: WorkerId,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u64,
+    connection: Option<Box<Connection>>,
+}
+
+const SLOT_BITS: u32 = 20;
+
+impl Connections {
+    pub const fn new(worker: WorkerId) -> Connections {
+        Connections { worker, slots: Vec::new(), free: Vec::new() }
+    }
+
+    /// The id the next connection will have; `None` at 2^20 connections.
+    pub fn add(&mut self, make: impl FnOnce(ConnId) -> Box<Connection>) -> Option<ConnId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.slots.len() < 1 << SLOT_BITS => {
+                self.slots.push(Slot { generation: 0, connection: None });
+                (self.slots.len() - 1) as u32
+            }
+            None => return None,
+        };
+        let place = &mut self.slots[slot as usize];
+        place.generation += 1;
+        let id = ConnId::new(self.worker, place.generation << SLOT_BITS | u64::from(slot));
+        place.connection = Some(make(id));
+        Some(id)
+    }
+
+    fn slot(&self, id: ConnId) -> Option<usize> {
+        let slot = (id.0 & ((1 << SLOT_BITS) - 1)) as usize;
+        let place = self.slots.get(slot)?;
+        (ConnId::new(self.worker, place.generation << SLOT_BITS | slot as u64) == id).then_some(slot)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let slot = self.slot(id)?;
+        self.slots[slot].connection.as_deref_mut()
+    }
+
+    /// Takes a connection out for the time of a call that needs the worker too.
+    #[inline]
+    pub fn take(&mut self, id: ConnId) -> Option<Box<Connection>> {
+        let slot = self.slot(id)?;
+        self.slots[slot].connection.take()
+    }
+
+    #[inline]
+    pub fn put_back(&mut self, id: ConnId, connection: Box<Connection>) {
+        let slot = self.slot(id).expect("a connection that was taken out keeps its slot");
+        self.slots[slot].connection = Some(connection);
+    }
+
+    pub fn remove(&mut self, id: ConnId) -> Option<Box<Connection>> {
+        let slot = self.slot(id)?;
+        let connection = self.slots[slot].connection.take();
+        self.slots[slot].generation += 1;
+        self.free.push(slot as u32);
+        connection
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().filter_map(|slot| slot.connection.as_deref())
+    }
+}

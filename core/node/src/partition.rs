@@ -1,0 +1,143 @@
+//! A partition on the worker that owns it: its state, its group, and the commands on their way.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use consensus::{Group, Solo};
+use gateway::resp::Sequence;
+use kernel::{ConnId, GroupId, Index, Micros};
+use storage::Store;
+
+/// A queued command and who waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    pub conn: ConnId,
+    pub sequence: Sequence,
+    pub what: What,
+}
+
+/// Where a queued command's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The next in the batch's logged body.
+    Write,
+    /// The next among its reads: it follows a write of its own connection.
+    Read,
+    /// The next in the logged body; nobody is answered (the node's own).
+    Own,
+    /// The next in the logged body: a waiting client's blocking command is tried again.
+    Retry(u64),
+}
+
+/// The commands of one turn, in order; the writes among them become one log entry.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub body: Vec<u8>,
+    pub reads: Vec<u8>,
+    pub queued: Vec<Queued>,
+    pub index: Index,
+    pub time: Micros,
+}
+
+impl Batch {
+    pub fn clear(&mut self) {
+        self.body.clear();
+        self.reads.clear();
+        self.queued.clear();
+    }
+}
+
+/// A client that waits in a blocking command.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub conn: ConnId,
+    pub sequence: Sequence,
+    /// The whole command as in an entry's body, to be proposed again.
+    pub encoded: Vec<u8>,
+    pub keys: Vec<Box<[u8]>>,
+    pub deadline: Option<Micros>,
+    pub null_bulk: bool,
+    /// It is proposed and not yet applied.
+    pub trying: bool,
+    /// Its time ran out while it was being tried.
+    pub expired: bool,
+}
+
+/// One partition.
+pub struct Partition {
+    pub(crate) group_id: GroupId,
+    pub(crate) store: Store,
+    pub(crate) group: Solo,
+    pub(crate) open: Batch,
+    pub(crate) flying: VecDeque<Batch>,
+    pub(crate) spare: Vec<Batch>,
+    pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<ConnId>>,
+    pub(crate) waiters: BTreeMap<u64, Waiter>,
+    pub(crate) waiting_keys: BTreeMap<Box<[u8]>, Vec<u64>>,
+}
+
+impl Partition {
+    /// A partition that recovered `store`, led by `group`.
+    #[must_use]
+    pub fn new(group_id: GroupId, store: Store, group: Solo) -> Partition {
+        Partition {
+            group_id,
+            store,
+            group,
+            open: Batch::default(),
+            flying: VecDeque::new(),
+            spare: Vec::new(),
+            watchers: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            waiting_keys: BTreeMap::new(),
+        }
+    }
+
+    /// Its state.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Its state, for the checkpoint.
+    pub const fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Its group.
+    #[must_use]
+    pub const fn group_id(&self) -> GroupId {
+        self.group_id
+    }
+
+    /// The last entry that is as durable as promised.
+    #[must_use]
+    pub fn committed(&self) -> Index {
+        self.group.committed()
+    }
+
+    /// The store must note changes exactly while someone watches or waits.
+    pub(crate) fn settle_interest(&mut self) {
+        self.store.set_interest(!self.watchers.is_empty() || !self.waiters.is_empty());
+    }
+
+    /// True if nothing is on its way to the log or waits for it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.open.body.is_empty() && self.flying.is_empty()
+    }
+
+    pub(crate) fn forget_waiter(&mut self, id: u64) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&id)?;
+        for key in &waiter.keys {
+            if let Some(ids) = self.waiting_keys.get_mut(key) {
+                ids.retain(|&other| other != id);
+                if ids.is_empty() {
+                    self.waiting_keys.remove(key);
+                }
+            }
+        }
+        self.settle_interest();
+        Some(waiter)
+    }
+}

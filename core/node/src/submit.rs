@@ -1,0 +1,195 @@
+//! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
+
+use gateway::resp::{Io, RespReply, Sequence};
+use kernel::ConnId;
+use kernel::codec::Reader;
+use storage::apply::{Exec, Origin};
+use storage::command::generic::{EXEC, TICK};
+use storage::entry::{Args, next_command, put_command};
+use storage::{Command, Kind, Reply, Silence};
+
+use crate::partition::{Batch, Queued, What};
+use crate::worker::{AppendError, Worker};
+
+impl Worker {
+    /// Runs or queues `command` of connection `id`, whose output is `io`, on partition `at`.
+    #[inline]
+    pub(crate) fn submit(
+        &mut self,
+        id: ConnId,
+        io: &mut Io,
+        at: usize,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) {
+        self.count_command();
+        // A read need only follow its own connection's writes to this partition.
+        let idle = io.pending() == 0 || self.partitions[at].is_quiet();
+        let sequence = io.begin();
+        match command.kind {
+            Kind::Write => {
+                self.open(at);
+                let open = &mut self.partitions[at].open;
+                put_command(&mut open.body, command.id, args);
+                open.queued.push(Queued { conn: id, sequence, what: What::Write });
+            }
+            Kind::Read if idle && self.read_now(io, sequence, at, command, args) => {}
+            Kind::Read => self.queue_read(id, sequence, at, command, args),
+        }
+    }
+
+    /// Makes sure that partition `at` has a batch that will be logged.
+    #[inline]
+    pub(crate) fn open(&mut self, at: usize) {
+        if self.partitions[at].open.body.is_empty() {
+            self.opened.push(at);
+        }
+    }
+
+    /// Logs the time, so that what expired is seen to have expired after a crash too.
+    pub(crate) fn tick(&mut self, at: usize) {
+        self.open(at);
+        let open = &mut self.partitions[at].open;
+        put_command(&mut open.body, TICK, &[]);
+        open.queued.push(Queued { conn: ConnId(0), sequence: Sequence(0), what: What::Own });
+    }
+
+    /// Runs a read on the applied state. False if it saw an expiry that is not logged yet; then nothing
+    /// was answered.
+    #[inline]
+    fn read_now(
+        &mut self,
+        io: &mut Io,
+        sequence: Sequence,
+        at: usize,
+        command: &Command,
+        args: &[&[u8]],
+    ) -> bool {
+        let partition = &mut self.partitions[at];
+        partition.store.begin_reads(self.now);
+        let (store, effects, registry) = (&mut partition.store, &mut self.effects, &self.registry);
+        let (scripting, rng) = (&mut self.scripting, &mut self.rng);
+        io.try_answer(sequence, |reply: &mut RespReply<'_>| {
+            let rng = rng.fork(rng.clone().next_u64());
+            let mut exec = Exec {
+                store,
+                reply,
+                effects,
+                registry,
+                scripting: Some(&mut **scripting),
+                rng,
+                origin: Origin::Direct,
+            };
+            exec.run(command, args);
+            !exec.store.observed_unlogged_expiry()
+        })
+    }
+
+    fn queue_read(&mut self, id: ConnId, sequence: Sequence, at: usize, command: &Command, args: &[&[u8]]) {
+        let partition = &mut self.partitions[at];
+        // Behind the connection's own writes: in this turn's batch, or in the last one on its way.
+        let flying = partition.open.queued.is_empty() && !partition.flying.is_empty();
+        if !flying {
+            if partition.open.body.is_empty() {
+                self.tick(at);
+            }
+            let open = &mut self.partitions[at].open;
+            Self::push_read(open, id, sequence, command, args);
+        } else if let Some(batch) = partition.flying.back_mut() {
+            Self::push_read(batch, id, sequence, command, args);
+        }
+    }
+
+    fn push_read(batch: &mut Batch, id: ConnId, sequence: Sequence, command: &Command, args: &[&[u8]]) {
+        put_command(&mut batch.reads, command.id, args);
+        batch.queued.push(Queued { conn: id, sequence, what: What::Read });
+    }
+
+    /// The log refused a batch: its writers are told so, its reads run on the state as it is.
+    pub(crate) fn refuse(&mut self, at: usize, mut batch: Batch, error: AppendError) {
+        let text = match error {
+            AppendError::Full => {
+                "MISCONF the disk is full or below its reserve; writes are refused until space returns. Free space or raise the quota."
+            }
+            AppendError::Failed => {
+                "MISCONF the disk failed; writes are refused. See the node's log, replace the disk and restart."
+            }
+        };
+        let queued = core::mem::take(&mut batch.queued);
+        let mut reads = Reader::new(&batch.reads);
+        let mut args = Args::new();
+        for item in queued {
+            match item.what {
+                What::Own => {}
+                What::Retry(waiter) => {
+                    if let Some(waiter) = self.partitions[at].waiters.get_mut(&waiter) {
+                        waiter.trying = false;
+                    }
+                }
+                What::Write => self.answer(item, |reply| reply.error(text)),
+                What::Read => {
+                    let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
+                    self.run_read(at, item, id, &args);
+                }
+            }
+        }
+        drop(args);
+        batch.clear();
+        self.partitions[at].spare.push(batch);
+    }
+
+    /// Answers a queued command.
+    pub(crate) fn answer(&mut self, item: Queued, write: impl FnOnce(&mut RespReply<'_>)) {
+        if let Some(connection) = self.connections.get_mut(item.conn) {
+            connection.io.answer(item.sequence, write);
+            self.answered(item.conn);
+        }
+    }
+
+    /// Whether an entry that is not applied yet names `key` in a write.
+    pub(crate) fn in_flight(&self, at: usize, key: &[u8]) -> bool {
+        let partition = &self.partitions[at];
+        partition.flying.iter().chain([&partition.open]).any(|batch| self.names(&batch.body, key))
+    }
+
+    fn names(&self, body: &[u8], key: &[u8]) -> bool {
+        let mut reader = Reader::new(body);
+        let mut args = Args::new();
+        while !reader.is_empty() {
+            let Ok(id) = next_command(&mut reader, &mut args) else { return true };
+            let Some(command) = self.registry.by_id(id) else { return true };
+            let nested = id == EXEC && args.iter().any(|body| self.names(body, key));
+            let whole = command.flags.has(storage::Flags::KEYSPACE) && command.kind == Kind::Write;
+            if nested || whole || command.key_positions(&args).iter().any(|&at| args[at] == key) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Runs a queued read now.
+    pub(crate) fn run_read(&mut self, at: usize, item: Queued, id: u16, args: &[&[u8]]) {
+        let command = self.registry.by_id(id).expect("a batch holds commands of this version");
+        self.partitions[at].store.begin_reads(self.now);
+        let store = &mut self.partitions[at].store;
+        let rng = self.rng.fork(self.rng.clone().next_u64());
+        let mut silence = Silence;
+        let run = |reply: &mut dyn Reply| {
+            let mut exec = Exec {
+                store,
+                reply,
+                effects: &mut self.effects,
+                registry: &self.registry,
+                scripting: Some(&mut *self.scripting),
+                rng,
+                origin: Origin::Direct,
+            };
+            exec.run(command, args);
+        };
+        match self.connections.get_mut(item.conn) {
+            Some(connection) => connection.io.answer(item.sequence, |reply| run(reply)),
+            None => run(&mut silence),
+        }
+        self.answered(item.conn);
+    }
+}

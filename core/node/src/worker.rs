@@ -1,0 +1,364 @@
+//! One worker: the connections it serves and the partitions it owns, driven in turns.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use consensus::{Durability, Group};
+use gateway::resp::{Io, Session, State};
+use journal::record::{Entry, Record};
+use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
+use storage::apply::Effects;
+use storage::{Registry, Scripting};
+
+use crate::connection::{Connection, Connections};
+use crate::host::View;
+use crate::partition::{Batch, Partition};
+
+/// Why the log did not take a turn's entries. In either case none of them is anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// There is no space; it may return.
+    Full,
+    /// The disk failed; it is not used any more.
+    Failed,
+}
+
+/// The node's log, as the worker sees it.
+pub trait LogSink {
+    /// Writes `records` as one batch and returns where it ends. Durability `Always` asks for a sync at once.
+    ///
+    /// # Errors
+    /// [`AppendError`]: nothing was written.
+    fn append(&mut self, records: &[Record<'_>], durability: Durability) -> Result<Lsn, AppendError>;
+}
+
+/// What a worker is told of its node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which worker it is.
+    pub worker: WorkerId,
+    /// Clients must authenticate.
+    pub needs_password: bool,
+}
+
+/// The version of `apply` that new entries are written for.
+pub const SEMANTICS: u16 = 1;
+
+/// Rounds of "log, apply, let waiting clients go on" in one turn; the rest waits for the next turn.
+const ROUNDS_MAX: usize = 8;
+
+/// See the module's text.
+pub struct Worker {
+    pub(crate) settings: Settings,
+    pub(crate) registry: Registry,
+    pub(crate) scripting: Box<dyn Scripting + Send>,
+    pub(crate) connections: Connections,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) keyspaces: BTreeMap<KeyspaceId, usize>,
+    pub(crate) effects: Effects,
+    pub(crate) now: Micros,
+    pub(crate) rng: Rng,
+    pub(crate) waiters: u64,
+    /// Connections with output.
+    pub(crate) flush: Vec<ConnId>,
+    /// Connections that may go on with their input.
+    pub(crate) resume: Vec<ConnId>,
+    /// Partitions with an open batch.
+    pub(crate) opened: Vec<usize>,
+    commands: u64,
+}
+
+impl Worker {
+    /// A worker that owns `partitions`.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        partitions: Vec<Partition>,
+        scripting: Box<dyn Scripting + Send>,
+        seed: u64,
+    ) -> Worker {
+        let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.group_id().keyspace(), at)).collect();
+        Worker {
+            connections: Connections::new(settings.worker),
+            settings,
+            registry: Registry::new(),
+            scripting,
+            partitions,
+            keyspaces,
+            effects: Effects::default(),
+            now: Micros(0),
+            rng: Rng::new(seed),
+            waiters: 0,
+            flush: Vec::new(),
+            resume: Vec::new(),
+            opened: Vec::new(),
+            commands: 0,
+        }
+    }
+
+    /// The partitions it owns.
+    #[must_use]
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
+    }
+
+    /// The same, for the checkpoint.
+    pub fn partitions_mut(&mut self) -> &mut [Partition] {
+        &mut self.partitions
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Takes a new client; `None` when there are too many.
+    pub fn connect(&mut self, now: Micros) -> Option<ConnId> {
+        let trusted = !self.settings.needs_password;
+        self.connections.add(|id| {
+            Box::new(Connection {
+                session: Session::new(id, now, trusted),
+                io: Io::default(),
+                input: Vec::new(),
+                consumed: 0,
+                resumed: false,
+                held: false,
+                closing: false,
+                watched: Vec::new(),
+                waiter: None,
+            })
+        })
+    }
+
+    /// The client is gone. Its logged commands stay; nobody is answered.
+    pub fn disconnect(&mut self, id: ConnId) {
+        let Some(mut connection) = self.connections.take(id) else { return };
+        connection.session.close(&mut View {
+            worker: self,
+            connection: &mut connection.io,
+            watched: &mut connection.watched,
+            id,
+        });
+        if let Some((partition, waiter)) = connection.waiter {
+            self.partitions[partition].forget_waiter(waiter);
+        }
+        self.connections.put_back(id, connection);
+        self.connections.remove(id);
+    }
+
+    /// Bytes came from a client.
+    #[inline]
+    pub fn receive(&mut self, now: Micros, id: ConnId, bytes: &[u8]) {
+        self.now = now;
+        let Some(mut connection) = self.connections.take(id) else { return };
+        if connection.closing {
+            // Nothing that follows is read.
+        } else if connection.held || connection.consumed < connection.input.len() {
+            connection.input.extend_from_slice(bytes);
+            if !connection.held {
+                self.feed_input(id, &mut connection);
+            }
+        } else {
+            let taken = self.feed(id, &mut connection, bytes);
+            connection.input.clear();
+            connection.consumed = 0;
+            connection.input.extend_from_slice(&bytes[taken..]);
+            if connection.input.is_empty() {
+                connection.input = Vec::new();
+            }
+        }
+        self.connections.put_back(id, connection);
+    }
+
+    fn feed_input(&mut self, id: ConnId, connection: &mut Connection) {
+        let input = core::mem::take(&mut connection.input);
+        let taken = self.feed(id, connection, &input[connection.consumed..]);
+        connection.consumed += taken;
+        connection.input = input;
+        if connection.consumed == connection.input.len() {
+            connection.input = Vec::new();
+            connection.consumed = 0;
+        } else if connection.consumed > 64 * 1024 {
+            connection.input.drain(..connection.consumed);
+            connection.consumed = 0;
+        }
+    }
+
+    #[inline]
+    fn feed(&mut self, id: ConnId, connection: &mut Connection, bytes: &[u8]) -> usize {
+        let now = self.now;
+        let mut view =
+            View { worker: self, connection: &mut connection.io, watched: &mut connection.watched, id };
+        let fed = connection.session.feed(now, bytes, &mut view);
+        connection.held = matches!(fed.state, State::Waiting | State::Full);
+        connection.closing = fed.state == State::Closing;
+        if connection.held
+            && connection.io.pending() == 0
+            && !connection.resumed
+            && fed.state == State::Waiting
+        {
+            connection.resumed = true;
+            self.resume.push(id);
+        }
+        if (!connection.io.out.is_empty() || connection.closing) && !connection.io.listed {
+            connection.io.listed = true;
+            self.flush.push(id);
+        }
+        fed.consumed
+    }
+
+    /// Ends the turn: logs what it decided, applies what is committed, lets waiting clients go on.
+    ///
+    /// Returns true if there is more to do at once (the host should not sleep).
+    pub fn end_turn(&mut self, now: Micros, log: &mut dyn LogSink) -> bool {
+        self.now = now;
+        for _ in 0..ROUNDS_MAX {
+            self.propose(log);
+            self.apply_committed();
+            if !self.resume_waiting() && self.opened.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The log is synced up to `lsn`; call [`Worker::end_turn`] afterwards.
+    pub fn synced(&mut self, lsn: Lsn) {
+        for partition in &mut self.partitions {
+            if !partition.flying.is_empty() {
+                partition.group.synced(lsn);
+            }
+        }
+    }
+
+    fn propose(&mut self, log: &mut dyn LogSink) {
+        if self.opened.is_empty() {
+            return;
+        }
+        let opened = core::mem::take(&mut self.opened);
+        let mut durability = Durability::EverySec;
+        let mut terms = Vec::with_capacity(opened.len());
+        for &at in &opened {
+            let partition = &mut self.partitions[at];
+            let time = partition.store.time().max(self.now);
+            let (term, index) = partition.group.propose().expect("a group of one always leads");
+            (partition.open.index, partition.open.time) = (index, time);
+            if partition.group.durability() == Durability::Always {
+                durability = Durability::Always;
+            }
+            terms.push(term);
+        }
+        let records: Vec<Record<'_>> = opened
+            .iter()
+            .zip(&terms)
+            .map(|(&at, &term)| {
+                let partition = &self.partitions[at];
+                let Batch { index, time, body, .. } = &partition.open;
+                let (index, time) = (*index, *time);
+                Record::Entry(Entry {
+                    group: partition.group_id,
+                    term,
+                    index,
+                    semantics: SEMANTICS,
+                    time,
+                    body,
+                })
+            })
+            .collect();
+        let appended = log.append(&records, durability);
+        drop(records);
+        for at in opened {
+            let partition = &mut self.partitions[at];
+            let spare = partition.spare.pop().unwrap_or_default();
+            let batch = core::mem::replace(&mut partition.open, spare);
+            match appended {
+                Ok(end) => {
+                    partition.group.written(batch.index, end);
+                    partition.flying.push_back(batch);
+                }
+                Err(error) => {
+                    partition.group.withdraw(batch.index);
+                    self.refuse(at, batch, error);
+                }
+            }
+        }
+    }
+
+    /// When [`Worker::wake`] should be called next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Micros> {
+        let expiry = |partition: &Partition| partition.store.next_expiry().map(|at| at.micros());
+        let waiter =
+            |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
+        self.partitions.iter().flat_map(|partition| [expiry(partition), waiter(partition)]).flatten().min()
+    }
+
+    /// Lets time pass: waiting clients time out, expired keys are reaped by a logged tick.
+    pub fn wake(&mut self, now: Micros) {
+        self.now = now;
+        for at in 0..self.partitions.len() {
+            self.expire_waiters(at);
+            let partition = &self.partitions[at];
+            let due = partition.store.next_expiry().is_some_and(|expiry| expiry <= now.millis());
+            if due && partition.open.body.is_empty() && partition.flying.is_empty() {
+                self.tick(at);
+            }
+        }
+    }
+
+    /// The clients that have output, once each; see [`Worker::output`].
+    pub fn take_flush(&mut self, out: &mut Vec<ConnId>) {
+        out.append(&mut self.flush);
+    }
+
+    /// The output of a client, and whether to close it once that is sent. The host takes out what it
+    /// sent and calls [`Worker::drained`] when all of it is.
+    pub fn output(&mut self, id: ConnId) -> Option<(&mut Vec<u8>, bool)> {
+        let connection = self.connections.get_mut(id)?;
+        connection.io.listed = false;
+        let closing = connection.closing && connection.io.pending() == 0;
+        Some((&mut connection.io.out, closing))
+    }
+
+    /// All output of a client was sent: it may go on if it was held for that.
+    pub fn drained(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.held && !connection.resumed && connection.io.pending() == 0 && !connection.io.blocked {
+            connection.resumed = true;
+            self.resume.push(id);
+        }
+    }
+
+    /// True if some client can go on without anything happening first.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.resume.is_empty() || !self.opened.is_empty()
+    }
+
+    /// Store commands run since the start.
+    #[must_use]
+    pub const fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    #[inline]
+    pub(crate) const fn count_command(&mut self) {
+        self.commands += 1;
+    }
+
+    fn resume_waiting(&mut self) -> bool {
+        if self.resume.is_empty() {
+            return false;
+        }
+        for id in core::mem::take(&mut self.resume) {
+            let Some(mut connection) = self.connections.take(id) else { continue };
+            connection.resumed = false;
+            connection.held = false;
+            self.feed_input(id, &mut connection);
+            self.connections.put_back(id, connection);
+        }
+        true
+    }
+}
