@@ -43,7 +43,7 @@ number! {
 number! {
     /// A client connection of this node: unique while the process lives, never reused.
     ///
-    /// The upper 16 bits are the worker that owns it, the lower 48 count upwards.
+    /// From above: the worker that owns it (16 bits), a generation (28), the worker's slot (20).
     ConnId(u64)
 }
 
@@ -68,16 +68,27 @@ impl GroupId {
 }
 
 impl ConnId {
-    /// The `count`-th connection of `worker`.
+    /// Bits of the slot: a worker has at most 2^20 connections at once.
+    pub const SLOT_BITS: u32 = 20;
+
+    /// The connection in `slot` of `worker`; `generation` counts the slot's connections.
     #[must_use]
-    pub const fn new(worker: WorkerId, count: u64) -> ConnId {
-        ConnId((worker.0 as u64) << 48 | count & 0xFFFF_FFFF_FFFF)
+    pub const fn new(worker: WorkerId, generation: u64, slot: u32) -> ConnId {
+        let low = generation << Self::SLOT_BITS | slot as u64 & ((1 << Self::SLOT_BITS) - 1);
+        ConnId((worker.0 as u64) << 48 | low & 0xFFFF_FFFF_FFFF)
     }
 
     /// The worker whose socket it is.
     #[must_use]
     pub const fn worker(self) -> WorkerId {
         WorkerId((self.0 >> 48) as u16)
+    }
+
+    /// Its place among the worker's connections.
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
     }
 }
 

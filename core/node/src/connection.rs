@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use gateway::resp::{Io, Session};
 use kernel::{ConnId, KeyspaceId, WorkerId};
@@ -18,6 +19,10 @@ pub(crate) struct Connection {
     /// The session wants no more bytes before it is resumed.
     pub held: bool,
     pub closing: bool,
+    /// The client has sent all it will.
+    pub ended: bool,
+    /// Where it comes from.
+    pub peer: SocketAddr,
     /// What it watches, and the waiter it is, if any.
     pub watched: Vec<(KeyspaceId, Box<[u8]>)>,
     pub waiter: Option<(usize, u64)>,
@@ -37,8 +42,6 @@ struct Slot {
     connection: Option<Box<Connection>>,
 }
 
-const SLOT_BITS: u32 = 20;
-
 impl Connections {
     pub const fn new(worker: WorkerId) -> Connections {
         Connections { worker, slots: Vec::new(), free: Vec::new() }
@@ -48,7 +51,7 @@ impl Connections {
     pub fn add(&mut self, make: impl FnOnce(ConnId) -> Box<Connection>) -> Option<ConnId> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.slots.len() < 1 << SLOT_BITS => {
+            None if self.slots.len() < 1 << ConnId::SLOT_BITS => {
                 self.slots.push(Slot { generation: 0, connection: None });
                 (self.slots.len() - 1) as u32
             }
@@ -56,15 +59,15 @@ impl Connections {
         };
         let place = &mut self.slots[slot as usize];
         place.generation += 1;
-        let id = ConnId::new(self.worker, place.generation << SLOT_BITS | u64::from(slot));
+        let id = ConnId::new(self.worker, place.generation, slot);
         place.connection = Some(make(id));
         Some(id)
     }
 
     fn slot(&self, id: ConnId) -> Option<usize> {
-        let slot = (id.0 & ((1 << SLOT_BITS) - 1)) as usize;
+        let slot = id.slot();
         let place = self.slots.get(slot)?;
-        (ConnId::new(self.worker, place.generation << SLOT_BITS | slot as u64) == id).then_some(slot)
+        (ConnId::new(self.worker, place.generation, slot as u32) == id).then_some(slot)
     }
 
     #[inline]

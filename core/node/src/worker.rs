@@ -3,13 +3,14 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use consensus::{Durability, Group};
 use gateway::resp::{Io, Session, State};
 use journal::record::{Entry, Record};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
-use storage::{Registry, Scripting};
+use storage::{Registry, Reply, Scripting};
 
 use crate::connection::{Connection, Connections};
 use crate::host::View;
@@ -115,7 +116,7 @@ impl Worker {
     }
 
     /// Takes a new client; `None` when there are too many.
-    pub fn connect(&mut self, now: Micros) -> Option<ConnId> {
+    pub fn connect(&mut self, now: Micros, peer: SocketAddr) -> Option<ConnId> {
         let trusted = !self.settings.needs_password;
         self.connections.add(|id| {
             Box::new(Connection {
@@ -126,6 +127,8 @@ impl Worker {
                 resumed: false,
                 held: false,
                 closing: false,
+                ended: false,
+                peer,
                 watched: Vec::new(),
                 waiter: None,
             })
@@ -172,6 +175,26 @@ impl Worker {
         self.connections.put_back(id, connection);
     }
 
+    /// The client has sent all it will: it is closed once it is answered; one that waits in a blocking
+    /// command waits for nothing any more.
+    pub fn end_of_input(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.ended = true;
+        if !connection.held || connection.io.blocked {
+            connection.closing = true;
+        }
+        if let Some((at, waiter)) = connection.waiter.take() {
+            connection.io.blocked = false;
+            self.release(at, waiter, |reply, null_bulk| if null_bulk { reply.null() } else { reply.null_array() });
+        }
+    }
+
+    /// Whether the client's bytes should be read now: it neither waits nor has much unread already.
+    #[must_use]
+    pub fn wants_input(&mut self, id: ConnId) -> bool {
+        self.connections.get_mut(id).is_some_and(|connection| !connection.held && !connection.closing)
+    }
+
     fn feed_input(&mut self, id: ConnId, connection: &mut Connection) {
         let input = core::mem::take(&mut connection.input);
         let taken = self.feed(id, connection, &input[connection.consumed..]);
@@ -193,7 +216,7 @@ impl Worker {
             View { worker: self, connection: &mut connection.io, watched: &mut connection.watched, id };
         let fed = connection.session.feed(now, bytes, &mut view);
         connection.held = matches!(fed.state, State::Waiting | State::Full);
-        connection.closing = fed.state == State::Closing;
+        connection.closing = fed.state == State::Closing || connection.ended && !connection.held;
         if connection.held
             && connection.io.pending() == 0
             && !connection.resumed

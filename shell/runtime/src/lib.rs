@@ -1,0 +1,11 @@
+//! Runs a worker on sockets: one thread, one `epoll`, and the turn.
+//!
+//! A turn reads every ready socket into the worker, ends the worker's turn (one append to the log), and
+//! writes every socket that has output. Level of detail: only this crate names the event loop.
+
+mod clock;
+mod reactor;
+mod socket;
+
+pub use clock::Clock;
+pub use reactor::{Control, Listener, Reactor, ReactorError, Remote, Tasks};

@@ -1,0 +1,394 @@
+//! The event loop of one worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{ConnId, Lsn, Micros};
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+use node::{LogSink, Worker};
+use rustls::{ServerConfig, ServerConnection};
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::socket::{Got, Socket};
+
+/// Why the loop cannot start or go on.
+#[derive(Debug, Error)]
+pub enum ReactorError {
+    /// The kernel refused what every event loop needs.
+    #[error("the event loop cannot {action}: {source}")]
+    Poll {
+        /// What was tried.
+        action: &'static str,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+/// A bound socket that takes clients, and the TLS settings if it speaks that.
+pub struct Listener {
+    /// Bound and listening, non-blocking.
+    pub socket: std::net::TcpListener,
+    /// TLS, unless plain.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// What other threads can ask of the loop.
+pub enum Control {
+    /// Run this with the worker, between turns.
+    Call(Box<dyn FnOnce(&mut Worker) + Send>),
+    /// Take no new clients, answer what is pending, close all and return.
+    Stop,
+}
+
+/// The other threads' end of a loop.
+#[derive(Clone)]
+pub struct Remote {
+    control: Sender<Control>,
+    synced: Arc<AtomicU64>,
+    waker: Arc<Waker>,
+}
+
+impl Remote {
+    /// Hands in `control`. False if the loop has ended.
+    pub fn send(&self, control: Control) -> bool {
+        self.control.send(control).is_ok() && self.waker.wake().is_ok()
+    }
+
+    /// Tells that the log is synced up to `lsn`. Does not block.
+    pub fn synced(&self, lsn: Lsn) {
+        self.synced.fetch_max(lsn.0, Ordering::Release);
+        // A loop that has ended needs no waking.
+        let _ = self.waker.wake();
+    }
+}
+
+/// Background work of the worker's thread, done a slice at a time between turns.
+pub trait Tasks {
+    /// Does a bounded slice. True if there is more to do at once.
+    fn run(&mut self, worker: &mut Worker, now: Micros) -> bool;
+}
+
+const WAKER: Token = Token(usize::MAX);
+const LISTENERS: usize = 16;
+const EVENTS_MAX: usize = 1024;
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Reads of one client in one turn; a client that sends more waits for the others.
+const READS_MAX: usize = 4;
+/// A client's output buffer larger than this is given back once it is sent.
+const OUTPUT_BYTES_KEPT: usize = 16 * 1024;
+/// The loop looks around at least this often.
+const IDLE_MILLIS: u64 = 100;
+/// How long a stopping loop waits for clients to take their last answers.
+const DRAIN_MICROS: u64 = 2_000_000;
+
+/// The loop.
+pub struct Reactor<L, T> {
+    poll: Poll,
+    listeners: Vec<(TcpListener, Option<Arc<ServerConfig>>)>,
+    sockets: Vec<Option<Socket>>,
+    open: usize,
+    clients_max: usize,
+    worker: Worker,
+    log: L,
+    tasks: T,
+    clock: Clock,
+    checked: Micros,
+    control: Receiver<Control>,
+    synced: Arc<AtomicU64>,
+    seen: u64,
+    scratch: Box<[u8]>,
+    flush: Vec<ConnId>,
+    again: Vec<ConnId>,
+    stopping: Option<Micros>,
+}
+
+impl<L: LogSink, T: Tasks> Reactor<L, T> {
+    /// A loop for `worker` and the other threads' end of it. It serves at most `clients_max` clients.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn new(
+        worker: Worker,
+        log: L,
+        tasks: T,
+        listeners: Vec<Listener>,
+        clients_max: usize,
+    ) -> Result<(Self, Remote), ReactorError> {
+        let failed = |action| move |source| ReactorError::Poll { action, source };
+        let poll = Poll::new().map_err(failed("open a poll"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(failed("make a waker"))?;
+        let mut bound = Vec::new();
+        for (at, listener) in listeners.into_iter().enumerate() {
+            listener.socket.set_nonblocking(true).map_err(failed("make a listener non-blocking"))?;
+            let mut socket = TcpListener::from_std(listener.socket);
+            poll.registry()
+                .register(&mut socket, Token(at), Interest::READABLE)
+                .map_err(failed("register a listener"))?;
+            bound.push((socket, listener.tls));
+        }
+        assert!(bound.len() <= LISTENERS, "a worker has few listeners");
+        let (sender, control) = channel();
+        let synced = Arc::new(AtomicU64::new(0));
+        let remote = Remote { control: sender, synced: synced.clone(), waker: Arc::new(waker) };
+        let reactor = Reactor {
+            poll,
+            listeners: bound,
+            sockets: Vec::new(),
+            open: 0,
+            clients_max,
+            worker,
+            log,
+            tasks,
+            clock: Clock::new(),
+            checked: Micros(0),
+            control,
+            synced,
+            seen: 0,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            flush: Vec::new(),
+            again: Vec::new(),
+            stopping: None,
+        };
+        Ok((reactor, remote))
+    }
+
+    /// Runs until it is stopped, and gives the worker back.
+    ///
+    /// # Errors
+    /// The kernel refused to wait.
+    pub fn run(mut self) -> Result<(Worker, T), ReactorError> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut busy = false;
+        loop {
+            let timeout = self.timeout(busy);
+            if let Err(source) = self.poll.poll(&mut events, Some(timeout))
+                && source.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(ReactorError::Poll { action: "wait", source });
+            }
+            let now = self.clock.now();
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    Token(at) if at < LISTENERS => self.accept(at, now),
+                    Token(at) => self.ready(at - LISTENERS, event.is_readable(), event.is_writable(), now),
+                }
+            }
+            for id in std::mem::take(&mut self.again) {
+                self.read(id.slot(), now);
+            }
+            self.hear(now);
+            if self.worker.deadline().is_some_and(|deadline| deadline <= now) {
+                self.worker.wake(now);
+            }
+            busy = self.worker.end_turn(now, &mut self.log);
+            self.send();
+            busy |= self.tasks.run(&mut self.worker, now);
+            if let Some(since) = self.stopping
+                && (self.open == 0 || now.since(since) > DRAIN_MICROS)
+            {
+                return Ok((self.worker, self.tasks));
+            }
+        }
+    }
+
+    fn timeout(&mut self, busy: bool) -> Duration {
+        if busy || self.worker.is_ready() || !self.again.is_empty() {
+            return Duration::ZERO;
+        }
+        let idle = IDLE_MILLIS * 1000;
+        let micros = match self.worker.deadline() {
+            None => idle,
+            Some(deadline) => deadline.since(self.clock.now()).clamp(1, idle),
+        };
+        // The kernel's unit is the millisecond; waking too early would spin.
+        Duration::from_millis(micros.div_ceil(1000))
+    }
+
+    fn hear(&mut self, now: Micros) {
+        let synced = self.synced.load(Ordering::Acquire);
+        if synced > self.seen {
+            self.seen = synced;
+            self.worker.synced(Lsn(synced));
+        }
+        while let Ok(control) = self.control.try_recv() {
+            match control {
+                Control::Call(call) => call(&mut self.worker),
+                Control::Stop => self.stop(now),
+            }
+        }
+        if now.since(self.checked) > 1_000_000 {
+            self.checked = now;
+            if let Some(ahead) = self.clock.check() {
+                tracing::warn!(ahead_micros = ahead, "the system clock jumped");
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Micros) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now);
+        self.listeners.clear();
+        for slot in 0..self.sockets.len() {
+            if let Some(socket) = &self.sockets[slot] {
+                let id = socket.id;
+                self.worker.end_of_input(id);
+                self.flush.push(id);
+            }
+        }
+    }
+
+    fn accept(&mut self, at: usize, now: Micros) {
+        while let Some((listener, tls)) = self.listeners.get(at) {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of descriptors, or the client left: the next event tries again.
+                    tracing::warn!(%error, "a client could not be accepted");
+                    return;
+                }
+            };
+            let tls = match tls.clone().map(ServerConnection::new).transpose() {
+                Ok(tls) => tls.map(Box::new),
+                Err(error) => {
+                    tracing::warn!(%error, "TLS could not be started");
+                    continue;
+                }
+            };
+            self.admit(Socket { id: ConnId(0), stream, tls, readable: false, writing: false }, peer, now);
+        }
+    }
+
+    fn admit(&mut self, mut socket: Socket, peer: SocketAddr, now: Micros) {
+        if self.open >= self.clients_max {
+            // As Redis does: said without waiting, then closed.
+            let _ = socket.write(b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        let _ = socket.stream.set_nodelay(true);
+        let Some(id) = self.worker.connect(now, peer) else { return };
+        let slot = id.slot();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut socket.stream, Token(slot + LISTENERS), interest).is_err() {
+            self.worker.disconnect(id);
+            return;
+        }
+        socket.id = id;
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        self.sockets[slot] = Some(socket);
+        self.open += 1;
+    }
+
+    fn ready(&mut self, slot: usize, readable: bool, writable: bool, now: Micros) {
+        let Some(Some(socket)) = self.sockets.get_mut(slot) else { return };
+        let id = socket.id;
+        if writable && (socket.writing || socket.holds_output()) {
+            socket.writing = false;
+            self.flush.push(id);
+        }
+        if readable {
+            self.read(slot, now);
+        }
+    }
+
+    fn read(&mut self, slot: usize, now: Micros) {
+        for _ in 0..READS_MAX {
+            let Some(Some(socket)) = self.sockets.get_mut(slot) else { return };
+            let id = socket.id;
+            // A client that must wait is not read: the kernel's buffer holds it back.
+            if !self.worker.wants_input(id) {
+                socket.readable = true;
+                return;
+            }
+            match socket.read(&mut self.scratch) {
+                Ok(Got::Bytes(n)) => {
+                    self.worker.receive(now, id, &self.scratch[..n]);
+                    if n < self.scratch.len() && socket.tls.is_none() {
+                        socket.readable = false;
+                        return;
+                    }
+                }
+                Ok(Got::Nothing) => {
+                    socket.readable = false;
+                    return;
+                }
+                Ok(Got::End) => {
+                    socket.readable = false;
+                    self.worker.end_of_input(id);
+                    self.flush.push(id);
+                    return;
+                }
+                Err(_) => return self.close(id),
+            }
+        }
+        if let Some(Some(socket)) = self.sockets.get(slot) {
+            self.again.push(socket.id);
+        }
+    }
+
+    fn send(&mut self) {
+        self.worker.take_flush(&mut self.flush);
+        let mut flush = std::mem::take(&mut self.flush);
+        for id in flush.drain(..) {
+            self.send_to(id);
+        }
+        self.flush = flush;
+    }
+
+    fn send_to(&mut self, id: ConnId) {
+        let Some(Some(socket)) = self.sockets.get_mut(id.slot()) else { return };
+        if socket.id != id {
+            return;
+        }
+        let Some((out, closing)) = self.worker.output(id) else { return };
+        let mut sent = 0;
+        while sent < out.len() && !socket.writing {
+            match socket.write(&out[sent..]) {
+                Ok(0) => socket.writing = true,
+                Ok(n) => sent += n,
+                Err(_) => return self.close(id),
+            }
+        }
+        if sent == out.len() {
+            out.clear();
+            if out.capacity() > OUTPUT_BYTES_KEPT {
+                *out = Vec::new();
+            }
+        } else {
+            out.drain(..sent);
+        }
+        if !out.is_empty() {
+            return;
+        }
+        if socket.push().is_err() || closing && !socket.holds_output() {
+            return self.close(id);
+        }
+        self.worker.drained(id);
+        let Some(Some(socket)) = self.sockets.get(id.slot()) else { return };
+        if socket.readable {
+            self.again.push(id);
+        }
+    }
+
+    fn close(&mut self, id: ConnId) {
+        self.worker.disconnect(id);
+        if let Some(place) = self.sockets.get_mut(id.slot())
+            && let Some(mut socket) = place.take_if(|socket| socket.id == id)
+        {
+            // It goes away with the descriptor in any case.
+            let _ = self.poll.registry().deregister(&mut socket.stream);
+            self.open -= 1;
+        }
+    }
+}
