@@ -185,7 +185,11 @@ impl Worker {
         }
         if let Some((at, waiter)) = connection.waiter.take() {
             connection.io.blocked = false;
-            self.release(at, waiter, |reply, null_bulk| if null_bulk { reply.null() } else { reply.null_array() });
+            self.release(
+                at,
+                waiter,
+                |reply, null_bulk| if null_bulk { reply.null() } else { reply.null_array() },
+            );
         }
     }
 

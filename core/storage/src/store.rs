@@ -92,6 +92,13 @@ impl Store {
         self.seed
     }
 
+    /// What orders keys and members. A copy of a few words.
+    #[inline]
+    #[must_use]
+    pub fn hasher(&self) -> KeyHasher {
+        self.table.hasher()
+    }
+
     /// Hands in the reader of evicted bodies.
     pub fn set_fetch(&mut self, fetch: Box<dyn Fetch>) {
         self.fetch = Some(fetch);

@@ -1,9 +1,20 @@
 //! Typed values and the table that keeps them.
 
+pub mod hash;
+pub mod list;
+pub mod set;
 pub mod table;
+pub mod zset;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+pub use hash::Hash;
+pub use list::List;
+pub use set::Set;
+pub use zset::Zset;
+
+use crate::store::Typed;
 
 /// A key's value.
 #[derive(Debug)]
@@ -14,6 +25,14 @@ pub enum Value {
     Bytes(Box<[u8]>),
     /// A string that is being grown or patched in place (`APPEND`, `SETRANGE`, `SETBIT`).
     Buffer(Box<Vec<u8>>),
+    /// A list.
+    List(Box<List>),
+    /// A set.
+    Set(Box<Set>),
+    /// A hash.
+    Hash(Box<Hash>),
+    /// A sorted set.
+    Zset(Box<Zset>),
     /// Evicted: the engine has the body.
     Evicted(Box<Evicted>),
 }
@@ -62,6 +81,10 @@ impl Value {
     pub fn kind(&self) -> Type {
         match self {
             Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) => Type::String,
+            Value::List(_) => Type::List,
+            Value::Set(_) => Type::Set,
+            Value::Hash(_) => Type::Hash,
+            Value::Zset(_) => Type::Zset,
             Value::Evicted(evicted) => evicted.kind,
         }
     }
@@ -74,6 +97,10 @@ impl Value {
             Value::Int(_) => 0,
             Value::Bytes(bytes) => bytes.len(),
             Value::Buffer(buffer) => size_of::<Vec<u8>>() + buffer.capacity(),
+            Value::List(list) => list.memory_bytes(),
+            Value::Set(set) => set.memory_bytes(),
+            Value::Hash(hash) => hash.memory_bytes(),
+            Value::Zset(zset) => zset.memory_bytes(),
             Value::Evicted(_) => size_of::<Evicted>(),
         }
     }
@@ -96,10 +123,38 @@ impl Value {
             Value::Int(number) => Some(scratch.format(*number).as_bytes()),
             Value::Bytes(bytes) => Some(bytes),
             Value::Buffer(buffer) => Some(buffer),
-            Value::Evicted(_) => None,
+            Value::List(_) | Value::Set(_) | Value::Hash(_) | Value::Zset(_) | Value::Evicted(_) => None,
         }
     }
 }
+
+macro_rules! typed {
+    ($($kind:ident),*) => {$(
+        impl Typed for $kind {
+            #[inline]
+            fn of(value: &Value) -> Option<&Self> {
+                if let Value::$kind(inner) = value { Some(inner) } else { None }
+            }
+            #[inline]
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                if let Value::$kind(inner) = value { Some(inner) } else { None }
+            }
+            fn into_value(self) -> Value {
+                Value::$kind(Box::new(self))
+            }
+            #[inline]
+            fn memory_bytes(&self) -> usize {
+                $kind::memory_bytes(self)
+            }
+            #[inline]
+            fn is_empty(&self) -> bool {
+                $kind::is_empty(self)
+            }
+        }
+    )*};
+}
+
+typed!(List, Set, Hash, Zset);
 
 /// The integer whose only decimal spelling is `bytes`: no sign but `-`, no leading zeros.
 #[inline]

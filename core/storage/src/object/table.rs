@@ -81,6 +81,13 @@ impl Table {
         }
     }
 
+    /// The hasher that decides its order.
+    #[inline]
+    #[must_use]
+    pub const fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
     /// How many entries there are.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -90,13 +90,13 @@ impl Store {
     pub fn edit_or_new<T: Typed>(
         &mut self,
         key: &[u8],
-        new: impl FnOnce(u64) -> T,
+        new: impl FnOnce() -> T,
     ) -> Result<Edit<'_, T>, Fault> {
         let (hash, found) = self.locate(key);
         let slot = match found {
             Some(slot) => slot,
             None => {
-                let value = new(self.seed).into_value();
+                let value = new().into_value();
                 self.create(hash, key, value)?
             }
         };
