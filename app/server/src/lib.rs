@@ -1,1 +1,7 @@
-//! x
+//! Assembles a node: recovers its partitions, starts its threads, and stops them in order.
+
+pub mod log;
+pub mod node;
+pub mod recover;
+
+pub use node::{Node, NodeError, NodeOptions};

@@ -328,6 +328,7 @@ impl Commit {
         assert!(self.syncing, "a sync ends after it began");
         assert!(end <= self.state.end, "only what was written is synced");
         self.syncing = false;
+        // A write that failed while the sync ran makes its answer worthless.
         if !self.poisoned {
             self.synced = end.max(self.synced);
         }
@@ -336,7 +337,6 @@ impl Commit {
     /// A write or sync failed: nothing is taken and nothing becomes durable from here on.
     pub fn fail(&mut self) {
         self.poisoned = true;
-        self.syncing = false;
     }
 
     /// The segment to prepare ahead of need: once half of the active one is used.

@@ -112,8 +112,9 @@ impl Worker {
                 "MISCONF the disk is full or below its reserve; writes are refused until space returns. Free space or raise the quota."
             }
             AppendError::Failed => {
-                "MISCONF the disk failed; writes are refused. See the node's log, replace the disk and restart."
+                "MISCONF the disk failed: whether this write survives is unknown, further ones are refused. Replace the disk and restart."
             }
+            AppendError::TooLarge => "ERR the commands of one turn are larger than one log entry may be; send less at once",
         };
         let queued = core::mem::take(&mut batch.queued);
         let mut reads = Reader::new(&batch.reads);

@@ -16,13 +16,15 @@ use crate::connection::{Connection, Connections};
 use crate::host::View;
 use crate::partition::{Batch, Partition};
 
-/// Why the log did not take a turn's entries. In either case none of them is anywhere.
+/// Why the log did not take a turn's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendError {
-    /// There is no space; it may return.
+    /// There is no space, and nothing was written; it may return.
     Full,
-    /// The disk failed; it is not used any more.
+    /// The disk failed and is not used any more; whether the entries are on it is unknown.
     Failed,
+    /// One entry is larger than the log takes.
+    TooLarge,
 }
 
 /// The node's log, as the worker sees it.

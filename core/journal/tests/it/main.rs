@@ -1,0 +1,6 @@
+//! The journal on a disk made of memory: what is read back after damage, cuts, crashes and reuse.
+
+mod crash;
+mod damage;
+mod host;
+mod order;
