@@ -22,7 +22,8 @@ fn main() -> anyhow::Result<()> {
         keyspaces,
         clients_max: 20_000,
     })?;
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
     signals.forever().next();
     node.stop()?;
     Ok(())

@@ -44,7 +44,9 @@ pub struct NodeOptions {
 #[derive(Debug, Error)]
 pub enum NodeError {
     /// A port is taken or not ours.
-    #[error("cannot listen on {address}: {source}. Stop what holds it, or choose another port with --port-offset or the setting `redis.port`")]
+    #[error(
+        "cannot listen on {address}: {source}. Stop what holds it, or choose another port with --port-offset or the setting `redis.port`"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -117,7 +119,8 @@ impl Node {
         let mut scripting = NoScripting;
         let mut recovery = Recovery::new(seed, &mut scripting, BTreeMap::new());
         let directory = options.data_dir.join("log");
-        std::fs::create_dir_all(&directory).map_err(|source| NodeError::File { path: directory.clone(), source })?;
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| NodeError::File { path: directory.clone(), source })?;
         let (log, recovered) = Log::open(
             &directory,
             LogOptions::default(),
@@ -131,7 +134,8 @@ impl Node {
             .iter()
             .map(|keyspace| {
                 let group = GroupId::new(keyspace.id, 0);
-                let (store, term) = stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
+                let (store, term) =
+                    stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
                 let solo = Solo::new(term, store.applied(), keyspace.durability);
                 Partition::new(group, store, solo)
             })

@@ -12,7 +12,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RecoverError {
     /// The log begins after what the engine has.
-    #[error("group {group}: the engine has entries up to {engine}, but the log begins after {floor}: entries are missing")]
+    #[error(
+        "group {group}: the engine has entries up to {engine}, but the log begins after {floor}: entries are missing"
+    )]
     Gap {
         /// The group.
         group: GroupId,
@@ -57,7 +59,11 @@ pub struct Recovery<'a> {
 
 impl<'a> Recovery<'a> {
     /// Starts from the engine's states.
-    pub fn new(seed: u64, scripting: &'a mut dyn Scripting, stores: BTreeMap<GroupId, (Store, Term)>) -> Self {
+    pub fn new(
+        seed: u64,
+        scripting: &'a mut dyn Scripting,
+        stores: BTreeMap<GroupId, (Store, Term)>,
+    ) -> Self {
         let (registry, effects) = (Registry::new(), Effects::default());
         Recovery { registry, scripting, effects, stores, seed, replayed: 0, error: None }
     }
@@ -95,7 +101,10 @@ impl<'a> Recovery<'a> {
     ///
     /// # Errors
     /// The first thing that was wrong with the log, or a gap between it and the engine.
-    pub fn finish(self, floors: &BTreeMap<GroupId, Index>) -> Result<(BTreeMap<GroupId, (Store, Term)>, u64), RecoverError> {
+    pub fn finish(
+        self,
+        floors: &BTreeMap<GroupId, Index>,
+    ) -> Result<(BTreeMap<GroupId, (Store, Term)>, u64), RecoverError> {
         if let Some(error) = self.error {
             return Err(error);
         }

@@ -339,10 +339,10 @@ impl Commit {
         self.poisoned = true;
     }
 
-    /// The segment to prepare ahead of need: once half of the active one is used.
+    /// The segment to prepare ahead of need: once a quarter of the active one is used.
     #[must_use]
     pub fn wants(&self) -> Option<Need> {
-        let soon = self.state.active.is_none_or(|active| active.offset >= active.capacity / 2);
+        let soon = self.state.active.is_none_or(|active| active.offset >= active.capacity / 4);
         let need = Need { id: self.state.next, bytes: self.segment_bytes };
         (soon && self.prepared.is_none() && !self.poisoned).then_some(need)
     }

@@ -387,10 +387,10 @@ impl Header {
             capacity: reader.u64()?,
             synced: Lsn(reader.u64()?),
         };
-        if header.id != id || header.synced > header.start {
-            return Err(Invalid::Header);
-        }
-        Ok(header)
+        let room = header.capacity >= (HEADER_BYTES + SEAL_BYTES) as u64;
+        let ends = header.start.0.checked_add(header.capacity).is_some() && id.0 < u64::MAX;
+        let honest = header.synced <= header.start;
+        if header.id == id && room && ends && honest { Ok(header) } else { Err(Invalid::Header) }
     }
 }
 
@@ -490,6 +490,25 @@ mod tests {
             prop_assert_eq!(Header::decode(SegmentId(3), &bytes), Err(Invalid::Header));
             bytes[at] ^= 1 << bit;
             prop_assert!(Header::decode(SegmentId(2), &bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn an_impossible_header_is_refused_though_its_checksum_is_right() {
+        let good =
+            Header { salt: Salt(7), id: SegmentId(2), start: Lsn(64), capacity: 4096, synced: Lsn(64) };
+        #[rustfmt::skip] // columns
+        let table = [
+            (good,                                                  Ok(good)),
+            (Header { capacity: 79, ..good },                       Err(Invalid::Header)), // no room for a seal
+            (Header { start: Lsn(u64::MAX - 4000), ..good },        Err(Invalid::Header)), // ends beyond all positions
+            (Header { synced: Lsn(65), ..good },                    Err(Invalid::Header)), // synced what comes later
+            (Header { id: SegmentId(1), ..good },                   Err(Invalid::Header)), // another segment's
+        ];
+        for (header, expected) in table {
+            let mut bytes = Vec::new();
+            header.encode(&mut bytes);
+            assert_eq!(Header::decode(SegmentId(2), &bytes), expected);
         }
     }
 

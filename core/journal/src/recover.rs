@@ -134,6 +134,9 @@ impl Recover {
 
     /// Reads the next segment, whole, and hands its records to `visit` with their positions.
     ///
+    /// A segment's opening copies of terms and votes are handed out too, so a [`crate::HardState`] may
+    /// come more than once; the last one of a group counts.
+    ///
     /// O(bytes), one CRC over them; the records borrow from `bytes`.
     ///
     /// # Errors

@@ -21,8 +21,10 @@ impl Worker {
             loop {
                 let partition = &mut self.partitions[at];
                 let committed = partition.group.committed();
-                let ready = partition.flying.front().is_some_and(|batch| batch.index <= committed);
-                let Some(batch) = partition.flying.pop_front().filter(|_| ready) else { break };
+                if partition.flying.front().is_none_or(|batch| batch.index > committed) {
+                    break;
+                }
+                let Some(batch) = partition.flying.pop_front() else { break };
                 self.apply_batch(at, batch);
             }
         }

@@ -114,7 +114,9 @@ impl Worker {
             AppendError::Failed => {
                 "MISCONF the disk failed: whether this write survives is unknown, further ones are refused. Replace the disk and restart."
             }
-            AppendError::TooLarge => "ERR the commands of one turn are larger than one log entry may be; send less at once",
+            AppendError::TooLarge => {
+                "ERR the commands of one turn are larger than one log entry may be; send less at once"
+            }
         };
         let queued = core::mem::take(&mut batch.queued);
         let mut reads = Reader::new(&batch.reads);

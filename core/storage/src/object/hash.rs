@@ -9,9 +9,15 @@ use alloc::vec::Vec;
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
 use kernel::hash::KeyHasher;
 
+#[cfg(test)]
+mod tests;
+
 use super::set::bytes::Bytes;
-use super::set::packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, Packed, Strings};
+use super::set::packed::{PACKED_VALUE_BYTES_MAX, Packed, Strings, all_different};
 use super::set::table::{Entry, Table};
+
+/// Most fields of a packed hash: `hash-max-listpack-entries` of Redis 7.0.15.
+const PACKED_FIELDS_MAX: usize = 512;
 
 /// Fields with values, both byte strings.
 ///
@@ -20,6 +26,9 @@ use super::set::table::{Entry, Table};
 pub struct Hash {
     repr: Repr,
 }
+
+// A keyspace holds millions of these.
+const _: () = assert!(size_of::<Hash>() <= 32);
 
 #[derive(Clone, Debug)]
 enum Repr {
@@ -101,7 +110,7 @@ impl Hash {
                     }
                     None if short
                         && field.len() <= PACKED_VALUE_BYTES_MAX
-                        && packed.len() < 2 * PACKED_ENTRIES_MAX =>
+                        && packed.len() < 2 * PACKED_FIELDS_MAX =>
                     {
                         packed.push(field);
                         packed.push(value);
@@ -225,17 +234,18 @@ impl Hash {
             return Err(DecodeError::Short);
         }
         let repr = match tag {
-            TAG_PACKED if len <= PACKED_ENTRIES_MAX => {
+            TAG_PACKED if len <= PACKED_FIELDS_MAX => {
                 let mut packed = Packed::default();
                 for _ in 0..len {
                     let (field, value) = (reader.bytes()?, reader.bytes()?);
-                    if field.len().max(value.len()) > PACKED_VALUE_BYTES_MAX
-                        || packed.find::<2>(field).is_some()
-                    {
+                    if field.len().max(value.len()) > PACKED_VALUE_BYTES_MAX {
                         return Err(DecodeError::Invalid);
                     }
                     packed.push(field);
                     packed.push(value);
+                }
+                if !all_different(packed.iter().step_by(2)) {
+                    return Err(DecodeError::Invalid);
                 }
                 Repr::Packed(packed)
             }

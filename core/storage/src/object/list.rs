@@ -11,6 +11,8 @@ use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
 mod chain;
 mod chunk;
 mod iter;
+#[cfg(test)]
+mod tests;
 
 use chain::{Chain, Place};
 use chunk::Chunk;
@@ -30,6 +32,9 @@ pub enum Side {
     /// Nearer the back.
     After,
 }
+
+// A keyspace holds millions of these.
+const _: () = assert!(size_of::<List>() <= 32);
 
 #[derive(Clone, Debug)]
 enum Repr {
@@ -308,8 +313,9 @@ impl List {
     #[inline]
     fn settle(&mut self) {
         if let Repr::Many(chain) = &mut self.repr
-            && let Some(chunk) = chain.take_single()
+            && let Some(mut chunk) = chain.take_single()
         {
+            chunk.give_back();
             self.repr = Repr::One(chunk);
         }
     }

@@ -15,9 +15,11 @@ pub(crate) mod bytes;
 pub(crate) mod ints;
 pub(crate) mod packed;
 pub(crate) mod table;
+#[cfg(test)]
+mod tests;
 
 use ints::{Ints, canonical_int};
-use packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, Packed, Strings};
+use packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, Packed, Strings, all_different};
 use table::{Entry, Table};
 
 /// Most members of a set that is kept as integers, as Redis 7.0 has it.
@@ -30,6 +32,9 @@ const INTSET_ENTRIES_MAX: usize = 512;
 pub struct Set {
     repr: Repr,
 }
+
+// A keyspace holds millions of these.
+const _: () = assert!(size_of::<Set>() <= 40);
 
 #[derive(Clone, Debug)]
 enum Repr {
@@ -234,10 +239,13 @@ impl Set {
                 let mut packed = Packed::default();
                 for _ in 0..len {
                     let member = reader.bytes()?;
-                    if member.len() > PACKED_VALUE_BYTES_MAX || packed.find::<1>(member).is_some() {
+                    if member.len() > PACKED_VALUE_BYTES_MAX {
                         return Err(DecodeError::Invalid);
                     }
                     packed.push(member);
+                }
+                if !all_different(packed.iter()) {
+                    return Err(DecodeError::Invalid);
                 }
                 Repr::Packed(packed)
             }

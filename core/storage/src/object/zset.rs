@@ -15,6 +15,8 @@ mod large;
 mod packed;
 mod range;
 mod score;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use large::Large;
@@ -22,7 +24,7 @@ use packed::Packed;
 pub use range::Range;
 pub use score::{LexBound, Score, ScoreBound};
 
-use super::set::packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX};
+use super::set::packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, all_different};
 use super::set::table::Table;
 
 /// What [`Zset::insert`] did.
@@ -32,7 +34,7 @@ pub enum Change {
     Added,
     /// The member has another score now.
     Updated,
-    /// The member had this score; a `-0` for a `0` changes nothing either.
+    /// The member had this score.
     Unchanged,
 }
 
@@ -43,6 +45,9 @@ pub enum Change {
 pub struct Zset {
     repr: Repr,
 }
+
+// A keyspace holds millions of these.
+const _: () = assert!(size_of::<Zset>() <= 32);
 
 #[derive(Clone, Debug)]
 enum Repr {
@@ -331,12 +336,17 @@ fn decode_score(reader: &mut Reader<'_>) -> Result<Score, DecodeError> {
 
 fn decode_packed(reader: &mut Reader<'_>, len: usize) -> Result<Packed, DecodeError> {
     let mut packed = Packed::default();
+    let mut last: Option<(Score, &[u8])> = None;
     for _ in 0..len {
         let (score, member) = (decode_score(reader)?, reader.bytes()?);
-        if member.len() > PACKED_VALUE_BYTES_MAX || packed.find(member).is_some() {
+        if member.len() > PACKED_VALUE_BYTES_MAX || last.is_some_and(|last| last >= (score, member)) {
             return Err(DecodeError::Invalid);
         }
-        packed.insert(member, score);
+        packed.push(member, score);
+        last = Some((score, member));
+    }
+    if !all_different(packed.members()) {
+        return Err(DecodeError::Invalid);
     }
     Ok(packed)
 }

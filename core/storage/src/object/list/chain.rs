@@ -164,6 +164,7 @@ impl Chain {
             return;
         }
         let mut right = left.split_off(place.index);
+        left.seal();
         let fits = left.insert(left.end(), element) || right.insert(right.front(), element);
         self.chunks.insert(place.chunk + 1, right);
         if !fits {
@@ -180,6 +181,7 @@ impl Chain {
         chunk.erase(chunk.position(place.index));
         self.len -= 1;
         self.used_bytes -= before - chunk.used_bytes();
+        chunk.give_back();
         if chunk.len() == 0 && self.chunks.len() > 1 {
             self.chunks.remove(place.chunk);
         }
@@ -233,7 +235,8 @@ impl Chain {
     /// Drops empty chunks, merges small neighbours, and counts again.
     fn tidy(&mut self) {
         let mut chunks: VecDeque<Chunk> = VecDeque::with_capacity(self.chunks.len());
-        for chunk in self.chunks.drain(..) {
+        for mut chunk in self.chunks.drain(..) {
+            chunk.give_back();
             match chunks.back_mut() {
                 _ if chunk.len() == 0 => {}
                 Some(last) if last.used_bytes() + chunk.used_bytes() <= MERGED_BYTES_MAX => {

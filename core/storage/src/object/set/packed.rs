@@ -4,7 +4,9 @@
 
 use alloc::vec::Vec;
 
-/// Most records (members, or field and value pairs) of a packed object, as Redis 7.0 has it.
+use smallvec::SmallVec;
+
+/// Most members of a packed set or sorted set, as Redis has it for sorted sets.
 pub(crate) const PACKED_ENTRIES_MAX: usize = 128;
 /// Longest string of a packed object, in bytes, as Redis 7.0 has it.
 pub(crate) const PACKED_VALUE_BYTES_MAX: usize = 64;
@@ -15,6 +17,13 @@ pub(crate) fn reserve(buf: &mut Vec<u8>, more: usize) {
         let step = more.max(buf.len() / 4);
         buf.reserve_exact((buf.len() + step).next_multiple_of(16) - buf.len());
     }
+}
+
+/// True if no string comes twice. O(n log n).
+pub(crate) fn all_different<'a>(strings: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut sorted: SmallVec<[&[u8]; PACKED_ENTRIES_MAX]> = strings.collect();
+    sorted.sort_unstable();
+    sorted.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 /// The strings, in order of arrival. Each is at most [`PACKED_VALUE_BYTES_MAX`] long.

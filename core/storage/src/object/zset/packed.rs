@@ -106,10 +106,29 @@ impl Packed {
         place
     }
 
+    /// The members, in order.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &[u8]> {
+        let mut offset = 0;
+        (0..self.len).map(move |_| {
+            let entry = self.at(offset);
+            offset = entry.next;
+            entry.member
+        })
+    }
+
     /// Adds a member that is not there yet, in its place.
     pub(crate) fn insert(&mut self, member: &[u8], score: Score) {
+        let place = self.partition(|s, m| (s, m) < (score, member));
+        self.insert_at(place.offset, member, score);
+    }
+
+    /// Adds a member that comes after all others.
+    pub(crate) fn push(&mut self, member: &[u8], score: Score) {
+        self.insert_at(self.end(), member, score);
+    }
+
+    fn insert_at(&mut self, at: usize, member: &[u8], score: Score) {
         assert!(member.len() <= PACKED_VALUE_BYTES_MAX);
-        let at = self.partition(|s, m| (s, m) < (score, member)).offset;
         let (old, size) = (self.buf.len(), member.len() + FRAME_BYTES);
         reserve(&mut self.buf, size);
         self.buf.resize(old + size, 0);

@@ -2,7 +2,9 @@
 
 use core::cmp::Ordering;
 
-/// The score of a member: any `f64` but NaN. `0` and `-0` are equal, as in Redis.
+/// The score of a member: any `f64` but NaN and `-0`, which becomes `0`.
+///
+/// Redis treats the two zeros as equal, and its small sets forget the sign too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Score(f64);
 
@@ -16,7 +18,7 @@ impl Score {
     #[inline]
     #[must_use]
     pub const fn new(value: f64) -> Option<Score> {
-        if value.is_nan() { None } else { Some(Score(value)) }
+        if value.is_nan() { None } else { Some(Score(value + 0.0)) }
     }
 
     /// The number.
