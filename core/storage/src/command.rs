@@ -2,7 +2,14 @@
 //!
 //! One file per family. A command's `id` is written into logs and never changes or is reused.
 
+pub mod bitfield;
+pub mod bits;
+pub mod dump;
+pub mod expire;
 pub mod generic;
+pub mod inspect;
+pub mod lcs;
+pub mod sort;
 pub mod string;
 
 use alloc::vec::Vec;
@@ -168,7 +175,17 @@ impl Command {
 }
 
 /// Every family's commands. Internal ones have ids below 16.
-const FAMILIES: &[&[Command]] = &[generic::COMMANDS, string::COMMANDS];
+const FAMILIES: &[&[Command]] = &[
+    generic::COMMANDS,
+    string::COMMANDS,
+    lcs::COMMANDS,
+    bits::COMMANDS,
+    bitfield::COMMANDS,
+    expire::COMMANDS,
+    inspect::COMMANDS,
+    dump::COMMANDS,
+    sort::COMMANDS,
+];
 
 /// Finds commands by name and by id. Built once per worker.
 pub struct Registry {

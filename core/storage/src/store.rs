@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 mod edit;
+mod keys;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;

@@ -1,7 +1,11 @@
 //! Typed values and the table that keeps them.
 
+pub mod body;
+pub mod extended;
+pub mod glob;
 pub mod hash;
 pub mod list;
+pub mod number;
 pub mod set;
 pub mod table;
 pub mod zset;
@@ -17,7 +21,7 @@ pub use zset::Zset;
 use crate::store::Typed;
 
 /// A key's value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Value {
     /// A string that is a canonical 64-bit integer.
     Int(i64),
@@ -38,7 +42,7 @@ pub enum Value {
 }
 
 /// What is remembered of a value whose body is only in the engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Evicted {
     /// Its type.
     pub kind: Type,

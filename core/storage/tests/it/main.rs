@@ -1,0 +1,8 @@
+//! What commands answer, as tables; and that a log always gives the same state.
+
+mod bits;
+mod harness;
+mod keys;
+mod random;
+mod sort;
+mod strings;
