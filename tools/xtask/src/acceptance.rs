@@ -137,11 +137,13 @@ fn one(mut command: Command, target: &Target) -> Result<(Option<String>, String)
         Some(status) if status.success() => None,
         Some(status) => Some(format!("ended with {status}")),
         None => {
-            child.kill()?;
+            server::end_group(child.id());
             child.wait()?;
             Some(format!("did not end within {SCENARIO_SECONDS_MAX} s"))
         }
     };
+    // What the scenario left running would stay subscribed, or keep a port.
+    server::end_group(child.id());
     let mut text = String::from_utf8_lossy(&std::fs::read(&output)?).into_owned();
     if let Some(server) = node {
         let log = server.tail();

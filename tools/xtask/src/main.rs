@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask tidy`, `test` and `bench`.
 
 mod acceptance;
+mod bench;
 mod packages;
 mod server;
 mod suite;
@@ -26,17 +27,21 @@ enum Chore {
     Setup,
     /// Run every test there is; installs what they need first.
     Test(suite::TestArgs),
+    /// Measure speed and memory, and judge the figures against their bars.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().chore {
         Chore::Tidy => tidy::run(&root()).map(|()| ExitCode::SUCCESS),
         Chore::Setup => suite::setup(&root()).map(|()| ExitCode::SUCCESS),
+        Chore::Bench(args) => bench::run(&root(), &args),
         Chore::Test(args) => suite::test(&root(), &args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::FAILURE
+        let not_judged = error.downcast_ref::<bench::NotJudged>().is_some();
+        if not_judged { ExitCode::from(3) } else { ExitCode::FAILURE }
     })
 }
 

@@ -31,6 +31,23 @@ pub struct Server {
     pub log: PathBuf,
 }
 
+/// What a server promises before it answers a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    Everysec,
+    Always,
+}
+
+impl Promise {
+    /// The word that both servers use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Promise::Everysec => "everysec",
+            Promise::Always => "always",
+        }
+    }
+}
+
 impl Server {
     /// Starts a node whose data is in `dir`, and does not wait for it.
     pub fn spawn_node(binary: &Path, dir: &Path, config: Option<&str>) -> Result<Self> {
@@ -43,6 +60,17 @@ impl Server {
             command.arg("--config").arg(path);
         }
         spawn(command, dir, 6379 + offset, Some(7400 + offset))
+    }
+
+    /// Starts Debian's redis-server with an append-only file in `dir`, and does not wait for it.
+    pub fn spawn_redis(dir: &Path, promise: Promise) -> Result<Self> {
+        let port = free_offset()? + 6379;
+        let data = dir.join("redis");
+        std::fs::create_dir_all(&data)?;
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+        command.args(["--appendfsync", promise.word(), "--port", &port.to_string(), "--dir"]).arg(data);
+        spawn(command, dir, port, None)
     }
 
     /// Waits until it answers PING, or `/health` on its admin port.
@@ -74,6 +102,13 @@ impl Server {
         if !status.success() {
             bail!("the server ended with {status} when asked to stop; it printed:\n{}", self.tail());
         }
+        Ok(())
+    }
+
+    /// Ends it without warning (SIGKILL).
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 
@@ -120,13 +155,20 @@ pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// Sends a signal by name. A negative id would be a group, so ids come from `Child` only.
+/// Sends a signal by name.
 pub fn signal(pid: u32, name: &str) -> Result<()> {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status()?;
     if !status.success() {
         bail!("process {pid} is gone; SIG{name} could not be sent");
     }
     Ok(())
+}
+
+/// Ends the process group that `leader` was started as the head of; nothing if it is gone already.
+pub fn end_group(leader: u32) {
+    let mut command = Command::new("kill");
+    command.args(["-KILL", "--", &format!("-{leader}")]).stdin(Stdio::null()).stderr(Stdio::null());
+    let _ = command.status();
 }
 
 /// An offset at which every port of a node is free now.

@@ -19,6 +19,9 @@ pub struct TestArgs {
     /// Run only the scenarios whose path contains this.
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
+    /// The node's binary; built in release mode if not given.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
 }
 
 /// Is this a CI machine, where a skip is a failure?
@@ -55,7 +58,8 @@ pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
             if !args.acceptance {
                 cargo_tests(root)?;
             }
-            Target::Node { binary: build(root)? }
+            let binary = args.binary.clone().map_or_else(|| build(root), Ok)?;
+            Target::Node { binary }
         }
     };
     let outcome = acceptance::run(root, &target, &clients, args.scenario.as_deref())?;

@@ -1,13 +1,14 @@
 //! The bytes of the engine's entries: keys, objects, chunks and marks.
 //!
-//! All live in one ordered space, so that the storage engine cannot have a newer part of one kind
-//! beside an older part of another:
-//!
 //! | entry | key | content |
 //! |---|---|---|
 //! | mark | `m` group | see [`Mark`] and [`Ledger`] |
 //! | object | `o` group generation user-key | head, then the body or where its chunks are |
 //! | chunk | `c` group generation body-number chunk-number | at most [`CHUNK_BYTES`] of a body |
+//! | seal | `c` group generation number `FFFFFFFF` | nothing: it says that the chunks of a commit are there |
+//!
+//! Marks and objects are in one ordered space, chunks and seals in another. If damage leaves the two at
+//! different commits, seal and mark tell.
 //!
 //! Numbers in keys are big-endian, so that they sort. Every value begins with a CRC-32 over its key and
 //! its content, so an entry that turns up under another key is damage too.
@@ -29,6 +30,8 @@ const _: () = assert!(PREFIX_BYTES + KEY_BYTES_MAX < ENGINE_KEY_BYTES_END);
 /// Bytes of the checksum before every content.
 const CRC_BYTES: usize = 4;
 const MARK_VERSION: u8 = 1;
+/// In the place of a chunk's number: above all chunks of the longest body.
+const SEAL: u32 = u32::MAX;
 const INLINE: u8 = 0;
 const CHUNKED: u8 = 1;
 
@@ -72,6 +75,12 @@ pub fn chunk_key(group: GroupId, generation: u32, body: u64, number: u32) -> [u8
     key[PREFIX_BYTES..PREFIX_BYTES + 8].copy_from_slice(&body.to_be_bytes());
     key[PREFIX_BYTES + 8..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// The key of the seal with `number`. It lies beside the chunks of its commit, so that tables of chunks that
+/// were only ever added do not overlap.
+pub fn seal_key(group: GroupId, generation: u32, number: u64) -> [u8; PREFIX_BYTES + 12] {
+    chunk_key(group, generation, number, SEAL)
 }
 
 /// Replaces `out` by a value whose content `write` appends, and returns its checksum.
@@ -175,6 +184,12 @@ pub fn put_mark(out: &mut Vec<u8>, ledger: &Ledger, state: &[u8]) {
     put_varint(out, ledger.objects);
     out.extend_from_slice(&ledger.digest.to_le_bytes());
     put_varint(out, ledger.next_body);
+    put_varint(out, ledger.seals.len() as u64);
+    let mut last = 0;
+    for &seal in &ledger.seals {
+        put_varint(out, seal.wrapping_sub(last));
+        last = seal;
+    }
     out.extend_from_slice(state);
 }
 
@@ -185,7 +200,7 @@ pub fn read_mark(content: &[u8]) -> Result<(Ledger, &[u8]), DecodeError> {
         return Err(DecodeError::Invalid);
     }
     let generation = |n: u64| u32::try_from(n).map_err(|_| DecodeError::Overflow);
-    let ledger = Ledger {
+    let mut ledger = Ledger {
         index: Index(reader.varint()?),
         term: Term(reader.varint()?),
         generation: generation(reader.varint()?)?,
@@ -193,8 +208,14 @@ pub fn read_mark(content: &[u8]) -> Result<(Ledger, &[u8]), DecodeError> {
         objects: reader.varint()?,
         digest: reader.u64()?,
         next_body: reader.varint()?,
+        seals: Vec::new(),
         cursor: Vec::new(),
     };
+    let mut last = 0u64;
+    for _ in 0..reader.varint()? {
+        last = last.wrapping_add(reader.varint()?);
+        ledger.seals.push(last);
+    }
     Ok((ledger, reader.rest()))
 }
 

@@ -164,10 +164,11 @@ impl EngineError {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 EngineError::DiskFull(place)
             }
-            // A file that is shorter than its own index says, or missing, is damage and not a refusal.
-            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound => {
-                EngineError::corrupt(place, source.to_string())
-            }
+            // A missing file, or an offset or length that no file of ours has, is damage and not a refusal.
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::InvalidInput
+            | std::io::ErrorKind::InvalidData => EngineError::corrupt(place, source.to_string()),
             _ => EngineError::Io { place, source },
         }
     }

@@ -40,7 +40,7 @@ impl Store {
         let mut batch = self.database.batch();
         let mut cursor = ledger.cursor.clone();
         let snapshot = self.database.snapshot();
-        for kind in [b'c', b'o'] {
+        for (kind, space) in [(b'c', &self.chunks), (b'o', &self.objects)] {
             let start = entry::prefix(kind, group, ledger.oldest);
             let end = entry::prefix(kind, group, ledger.generation);
             // The cursor spares walking over the tombstones of earlier slices.
@@ -50,10 +50,10 @@ impl Store {
                 _ => Bound::Included(&start[..]),
             };
             let range = (start.map(Slice::new), Bound::Excluded(Slice::new(&end)));
-            for guard in snapshot.range(&self.space, range).take(budget - batch.len()) {
+            for guard in snapshot.range(space, range).take(budget - batch.len()) {
                 let key = guard.key().map_err(|e| self.refusal(e))?;
                 cursor = key.to_vec();
-                batch.remove(&self.space, key);
+                batch.remove(space, key);
             }
         }
         let removed = batch.len();
