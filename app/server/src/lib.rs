@@ -1,5 +1,6 @@
 //! Assembles a node: recovers its partitions, starts its threads, and stops them in order.
 
+pub mod checkpoint;
 pub mod log;
 pub mod node;
 pub mod recover;

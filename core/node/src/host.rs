@@ -35,8 +35,7 @@ impl Host for View<'_> {
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
         let at = self.worker.keyspaces[&db];
-        self.worker.submit(self.id, self.connection, at, command, args);
-        Submitted::Accepted
+        self.worker.submit(self.id, self.connection, at, command, args)
     }
 
     fn watch(&mut self, db: KeyspaceId, key: &[u8]) {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use consensus::{Group, Solo};
 use gateway::resp::Sequence;
-use kernel::{ConnId, GroupId, Index, Micros};
+use kernel::{ConnId, GroupId, Index, Micros, Term};
 use storage::Store;
 
 /// A queued command and who waits for its answer.
@@ -75,6 +75,9 @@ pub struct Partition {
     pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<ConnId>>,
     pub(crate) waiters: BTreeMap<u64, Waiter>,
     pub(crate) waiting_keys: BTreeMap<Box<[u8]>, Vec<u64>>,
+    pub(crate) stalled: bool,
+    pub(crate) stalled_writers: Vec<ConnId>,
+    pub(crate) full: bool,
 }
 
 impl Partition {
@@ -91,6 +94,9 @@ impl Partition {
             watchers: BTreeMap::new(),
             waiters: BTreeMap::new(),
             waiting_keys: BTreeMap::new(),
+            stalled: false,
+            stalled_writers: Vec::new(),
+            full: false,
         }
     }
 
@@ -103,6 +109,12 @@ impl Partition {
     /// Its state, for the checkpoint.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// The term it leads in.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.group.term()
     }
 
     /// Its group.

@@ -1,12 +1,12 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
-use gateway::resp::{Io, RespReply, Sequence};
+use gateway::resp::{Io, RespReply, Sequence, Submitted};
 use kernel::ConnId;
 use kernel::codec::Reader;
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
 use storage::entry::{Args, next_command, put_command};
-use storage::{Command, Kind, Reply, Silence};
+use storage::{Command, Flags, Kind, Reply, Silence};
 
 use crate::partition::{Batch, Queued, What};
 use crate::worker::{AppendError, Worker};
@@ -21,7 +21,13 @@ impl Worker {
         at: usize,
         command: &'static Command,
         args: &[&[u8]],
-    ) {
+    ) -> Submitted {
+        let partition = &self.partitions[at];
+        if (partition.stalled || partition.full || partition.store.damaged().is_some())
+            && let Some(refused) = self.hold_back(id, io, at, command)
+        {
+            return refused;
+        }
         self.count_command();
         // A read need only follow its own connection's writes to this partition.
         let idle = io.pending() == 0 || self.partitions[at].is_quiet();
@@ -36,6 +42,28 @@ impl Worker {
             Kind::Read if idle && self.read_now(io, sequence, at, command, args) => {}
             Kind::Read => self.queue_read(id, sequence, at, command, args),
         }
+        Submitted::Accepted
+    }
+
+    /// What becomes of a command while its partition is not well; `None`: it runs all the same.
+    #[cold]
+    fn hold_back(&mut self, id: ConnId, io: &mut Io, at: usize, command: &Command) -> Option<Submitted> {
+        let partition = &mut self.partitions[at];
+        if let Some(reason) = partition.store.damaged() {
+            let sequence = io.begin();
+            io.answer(sequence, |reply| reply.error(reason));
+            return Some(Submitted::Accepted);
+        }
+        if partition.stalled && command.kind == Kind::Write {
+            partition.stalled_writers.push(id);
+            return Some(Submitted::Later);
+        }
+        if partition.full && command.flags.has(Flags::DENY_OOM) {
+            let sequence = io.begin();
+            io.answer(sequence, |reply| reply.error("OOM command not allowed when used memory > 'maxmemory'."));
+            return Some(Submitted::Accepted);
+        }
+        None
     }
 
     /// Makes sure that partition `at` has a batch that will be logged.

@@ -70,6 +70,7 @@ pub struct Worker {
     /// Partitions with an open batch.
     pub(crate) opened: Vec<usize>,
     commands: u64,
+    appended: Lsn,
 }
 
 impl Worker {
@@ -97,6 +98,7 @@ impl Worker {
             resume: Vec::new(),
             opened: Vec::new(),
             commands: 0,
+            appended: Lsn(0),
         }
     }
 
@@ -253,6 +255,33 @@ impl Worker {
         true
     }
 
+    /// Where the last entry that this worker logged ends.
+    #[must_use]
+    pub const fn appended(&self) -> Lsn {
+        self.appended
+    }
+
+    /// Writers of partition `at` wait (true) or go on: it has more changes than checkpoints keep up with.
+    pub fn set_stalled(&mut self, at: usize, stalled: bool) {
+        self.partitions[at].stalled = stalled;
+        if !stalled {
+            for id in core::mem::take(&mut self.partitions[at].stalled_writers) {
+                self.drained(id);
+            }
+        }
+    }
+
+    /// Writes that need memory are refused (true) in partition `at`: its keys alone are over the budget.
+    pub fn set_full(&mut self, at: usize, full: bool) {
+        self.partitions[at].full = full;
+    }
+
+    /// Deletes `key` of partition `at` by a logged command: a cache's eviction.
+    pub fn delete(&mut self, at: usize, key: &[u8]) {
+        let del = self.registry.find(b"del").expect("the store can delete");
+        self.submit_own(at, del.id, &[key]);
+    }
+
     /// The log is synced up to `lsn`; call [`Worker::end_turn`] afterwards.
     pub fn synced(&mut self, lsn: Lsn) {
         for partition in &mut self.partitions {
@@ -304,6 +333,7 @@ impl Worker {
             let batch = core::mem::replace(&mut partition.open, spare);
             match appended {
                 Ok(end) => {
+                    self.appended = end;
                     partition.group.written(batch.index, end);
                     partition.flying.push_back(batch);
                 }

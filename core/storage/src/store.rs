@@ -5,10 +5,12 @@
 
 pub mod checkpoint;
 mod edit;
+mod evict;
 mod keys;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kernel::hash::KeyHasher;
@@ -21,6 +23,7 @@ use crate::object::table::{Entry, Key, Slot, Table};
 use crate::object::{Type, Value};
 
 pub use edit::{Edit, Typed};
+pub use evict::Policy;
 
 /// What happens to a key's expiry when its value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,10 @@ pub struct Store {
     flushed: bool,
     pub(crate) checkpoint: checkpoint::Dirty,
     fetch: Option<Box<dyn Fetch>>,
+    misses: u64,
+    policy: Policy,
+    sampling: Rng,
+    damaged: Option<String>,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -84,6 +91,10 @@ impl Store {
             flushed: false,
             checkpoint: checkpoint::Dirty::default(),
             fetch: None,
+            misses: 0,
+            policy: Policy::NoEviction,
+            sampling: Rng::new(seed),
+            damaged: None,
         }
     }
 
@@ -151,6 +162,18 @@ impl Store {
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
         self.memory
+    }
+
+    /// Evicted bodies that were read back since the start.
+    #[must_use]
+    pub const fn misses(&self) -> u64 {
+        self.misses
+    }
+
+    /// Why the state is not to be trusted any more, if a write could not read a body it needed.
+    #[must_use]
+    pub fn damaged(&self) -> Option<&str> {
+        self.damaged.as_deref()
     }
 
     // --- the entry's frame ---------------------------------------------------------------------
@@ -281,6 +304,7 @@ impl Store {
     pub fn value(&mut self, key: &[u8]) -> Result<Option<&Value>, Fault> {
         let (_, Some(slot)) = self.locate(key) else { return Ok(None) };
         self.load(slot)?;
+        self.accessed(slot);
         Ok(Some(&self.entry(slot).value))
     }
 
@@ -363,6 +387,7 @@ impl Store {
                 let removed = entry.value.memory_bytes();
                 entry.value = value;
                 self.memory = self.memory + added - removed;
+                self.grew(added.saturating_sub(removed));
                 if ttl != Ttl::Keep {
                     self.set_expiry(hash, slot, ttl);
                 }
@@ -404,6 +429,8 @@ impl Store {
                 self.remove_slot(hash, slot);
             }
             ttl => {
+                // The next cut writes the body too. If it cannot be read, the partition is damaged.
+                let _ = self.load(slot);
                 self.before_change(slot);
                 self.set_expiry(hash, slot, ttl);
                 self.touch(key);
@@ -459,11 +486,6 @@ impl Store {
         self.memory -= entry_bytes(&entry.key, &entry.value);
         self.touch(&entry.key);
         Some(entry)
-    }
-
-    #[inline]
-    pub(crate) const fn access_clock(&self) -> u32 {
-        (self.now.0 / 1000) as u32
     }
 }
 

@@ -66,6 +66,31 @@ pub enum Type {
 }
 
 impl Type {
+    /// Its number in checkpoints. For ever.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Type::String => 1,
+            Type::List => 2,
+            Type::Set => 3,
+            Type::Hash => 4,
+            Type::Zset => 5,
+        }
+    }
+
+    /// The type with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Type> {
+        match code {
+            1 => Some(Type::String),
+            2 => Some(Type::List),
+            3 => Some(Type::Set),
+            4 => Some(Type::Hash),
+            5 => Some(Type::Zset),
+            _ => None,
+        }
+    }
+
     /// The name `TYPE` answers.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -63,6 +63,7 @@ impl<T: Typed> Drop for Edit<'_, T> {
     fn drop(&mut self) {
         let (after, empty) = (T::memory_bytes(self), T::is_empty(self));
         self.store.memory = self.store.memory + after - self.before;
+        self.store.grew(after.saturating_sub(self.before));
         if empty {
             self.store.remove_slot(self.hash, self.slot);
         } else if self.changed && self.store.interest {
@@ -105,6 +106,7 @@ impl Store {
 
     fn guard<T: Typed>(&mut self, hash: u64, slot: Slot) -> Result<Edit<'_, T>, Fault> {
         self.load(slot)?;
+        self.accessed(slot);
         let container = T::of(&self.entry(slot).value).ok_or(Fault::WrongType)?;
         let before = container.memory_bytes();
         Ok(Edit { store: self, hash, slot, before, changed: false, kind: PhantomData })

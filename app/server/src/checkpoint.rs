@@ -1,0 +1,321 @@
+//! Background checkpoints, the memory budget and cache eviction: the worker's work between turns.
+//!
+//! A cut is written out in slices on the worker's thread; one engine thread per node makes it durable;
+//! then the log behind it is given back. A cut reaches the engine only after the log up to it is synced,
+//! so the engine is never ahead of the log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use disk::engine::{Change, Engine, EngineError, Mark, Swept};
+use disk::log::Log;
+use kernel::{GroupId, Index, Lsn, Micros, Term};
+use node::Worker;
+use runtime::{Remote, Tasks};
+use storage::store::Policy;
+use storage::store::checkpoint::{Frame, Image, Images};
+
+/// When checkpoints are made and what memory may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointOptions {
+    /// A partition with more changed bytes than this is checkpointed.
+    pub dirty_bytes: usize,
+    /// A log larger than this is shortened by checkpoints.
+    pub log_bytes: u64,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> CheckpointOptions {
+        CheckpointOptions { dirty_bytes: 48 << 20, log_bytes: 256 << 20 }
+    }
+}
+
+/// Bytes of a cut written out between two turns.
+const SLICE_BYTES: usize = 128 * 1024;
+/// How often conditions are looked at.
+const LOOK_MICROS: u64 = 5_000;
+/// With this many times `dirty_bytes` changed, writers wait for the checkpoint.
+const STALL_FACTOR: usize = 3;
+/// Keys deleted by a cache's policy, or samples taken for bodies, between two turns.
+const EVICT_STEPS: usize = 64;
+/// Entries of older generations removed at a time.
+const SWEEP_ENTRIES: usize = 10_000;
+
+/// A finished cut on its way to the engine.
+struct Job {
+    partition: usize,
+    group: GroupId,
+    mark: Mark,
+    images: Images,
+    /// The log must be synced up to here first.
+    after: Lsn,
+}
+
+/// What the engine thread answers: the partition and the index that is durable.
+type Done = (usize, Index);
+
+/// One partition's checkpoints.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    durable: Index,
+    underway: bool,
+    budget: Option<usize>,
+    stalled: bool,
+}
+
+/// The worker's background tasks. See the module's text.
+pub struct Checkpointer {
+    options: CheckpointOptions,
+    log: Arc<Log>,
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+    waiting: VecDeque<Job>,
+    progress: Vec<Progress>,
+    looked: Micros,
+    cutting: Option<(usize, Term, Lsn)>,
+    /// Partitions asked for regardless of size.
+    requested: VecDeque<usize>,
+}
+
+impl Checkpointer {
+    /// Starts the engine thread. `durable` holds each partition's last checkpoint and memory budget, in the
+    /// worker's order; `remote` wakes the worker when a checkpoint is durable.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        options: CheckpointOptions,
+        log: Arc<Log>,
+        engine: Arc<Engine>,
+        durable: Vec<(Index, Option<usize>)>,
+    ) -> std::io::Result<(Checkpointer, Sender<Remote>)> {
+        let (jobs, queue) = channel::<Job>();
+        let (answers, done) = channel();
+        let (remotes, remote) = channel::<Remote>();
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || commit_all(&engine, &queue, &answers, &remote))?;
+        let progress =
+            durable.into_iter().map(|(durable, budget)| Progress { durable, budget, ..Progress::default() }).collect();
+        let checkpointer = Checkpointer {
+            options,
+            log,
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+            waiting: VecDeque::new(),
+            progress,
+            looked: Micros(0),
+            cutting: None,
+            requested: VecDeque::new(),
+        };
+        Ok((checkpointer, remotes))
+    }
+
+    /// Asks for a checkpoint of every partition that has something new.
+    pub fn request_all(&mut self, worker: &Worker) {
+        let news = |at: &usize| worker.partitions()[*at].store().applied() > self.progress[*at].durable;
+        self.requested = (0..self.progress.len()).filter(news).collect();
+    }
+
+    /// Checkpoints everything and waits until it is durable: the end of a graceful stop.
+    pub fn finish(mut self, worker: &mut Worker) {
+        self.request_all(worker);
+        while !self.requested.is_empty() || self.cutting.is_some() || self.progress.iter().any(|p| p.underway) {
+            self.advance(worker);
+            if self.cutting.is_none() && self.requested.is_empty() {
+                // The log is synced by now or within a second, the engine answers each job.
+                if let Ok(done) = self.done.recv_timeout(std::time::Duration::from_millis(20)) {
+                    self.durable(worker, done);
+                } else if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                    break;
+                }
+            }
+        }
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread ended badly");
+        }
+    }
+
+    fn advance(&mut self, worker: &mut Worker) -> bool {
+        while let Ok(done) = self.done.try_recv() {
+            self.durable(worker, done);
+        }
+        self.hand_over();
+        if let Some((at, term, after)) = self.cutting {
+            return self.write(worker, at, term, after);
+        }
+        let Some(at) = self.requested.pop_front() else { return false };
+        let Some(partition) = worker.partitions_mut().get_mut(at) else { return true };
+        if partition.store().is_cutting() {
+            self.requested.push_back(at);
+            return false;
+        }
+        let term = partition.term();
+        partition.store_mut().begin_cut();
+        self.progress[at].underway = true;
+        self.cutting = Some((at, term, worker.appended()));
+        true
+    }
+
+    fn write(&mut self, worker: &mut Worker, at: usize, term: Term, after: Lsn) -> bool {
+        let partition = &mut worker.partitions_mut()[at];
+        let group = partition.group_id();
+        match partition.store_mut().write_cut(SLICE_BYTES) {
+            Some((Frame { index, generation, objects, state }, images)) => {
+                let mark = Mark { index, term, generation, objects, state };
+                self.waiting.push_back(Job { partition: at, group, mark, images, after });
+                self.cutting = None;
+                self.hand_over();
+            }
+            None if !partition.store().is_cutting() => {
+                // A flush has undone it.
+                self.progress[at].underway = false;
+                self.cutting = None;
+            }
+            None => {}
+        }
+        true
+    }
+
+    fn hand_over(&mut self) {
+        let synced = self.log.synced();
+        while self.waiting.front().is_some_and(|job| job.after <= synced) {
+            if let (Some(job), Some(jobs)) = (self.waiting.pop_front(), &self.jobs)
+                && jobs.send(job).is_err()
+            {
+                tracing::error!("the engine has failed; no more checkpoints are made");
+            }
+        }
+    }
+
+    fn durable(&mut self, worker: &mut Worker, (at, index): Done) {
+        let Some(partition) = worker.partitions_mut().get_mut(at) else { return };
+        partition.store_mut().cut_is_durable();
+        self.log.checkpointed(partition.group_id(), index);
+        self.progress[at].durable = index;
+        self.progress[at].underway = false;
+    }
+
+    fn look(&mut self, worker: &mut Worker) {
+        if self.log.bytes_retained() > self.options.log_bytes
+            && let Some(group) = self.log.lagging_group()
+            && let Some(at) = worker.partitions().iter().position(|partition| partition.group_id() == group)
+        {
+            self.request(worker, at);
+        }
+        for at in 0..self.progress.len() {
+            let store = worker.partitions()[at].store();
+            let dirty = store.dirty_bytes();
+            let budget = self.progress[at].budget;
+            // Bodies can leave memory only after a checkpoint.
+            let pressed = budget.is_some_and(|budget| store.memory_bytes() > budget && dirty > budget / 8);
+            if dirty > self.options.dirty_bytes || pressed {
+                self.request(worker, at);
+            }
+            let stalled = dirty > STALL_FACTOR * self.options.dirty_bytes && self.progress[at].underway;
+            if stalled != self.progress[at].stalled {
+                self.progress[at].stalled = stalled;
+                worker.set_stalled(at, stalled);
+            }
+        }
+    }
+
+    fn request(&mut self, worker: &Worker, at: usize) {
+        let idle = !self.progress[at].underway && !self.requested.contains(&at);
+        if idle && worker.partitions()[at].store().applied() > self.progress[at].durable {
+            self.requested.push_back(at);
+        }
+    }
+
+    /// Keeps partition `at` to its budget. True if it is still over it and something can be done at once.
+    fn relieve(&mut self, worker: &mut Worker, at: usize) -> bool {
+        let Some(budget) = self.progress[at].budget else { return false };
+        let store = worker.partitions_mut()[at].store_mut();
+        let over = store.memory_bytes().saturating_sub(budget);
+        if over == 0 {
+            worker.set_full(at, false);
+            return false;
+        }
+        if store.policy() != Policy::NoEviction {
+            for _ in 0..EVICT_STEPS {
+                let store = worker.partitions_mut()[at].store_mut();
+                if store.memory_bytes() <= budget {
+                    break;
+                }
+                let Some(key) = store.victim() else { break };
+                worker.delete(at, &key);
+            }
+            let left = worker.partitions()[at].store().memory_bytes() > budget;
+            worker.set_full(at, left && worker.partitions_mut()[at].store_mut().victim().is_none());
+            return left;
+        }
+        let freed = store.evict_bodies(over, EVICT_STEPS);
+        let hopeless = freed == 0 && !store.is_dirty() && !store.is_cutting();
+        worker.set_full(at, hopeless);
+        freed > 0 && freed < over
+    }
+}
+
+impl Tasks for Checkpointer {
+    fn run(&mut self, worker: &mut Worker, now: Micros) -> bool {
+        let mut more = self.advance(worker);
+        for at in 0..self.progress.len() {
+            more |= self.relieve(worker, at);
+        }
+        if now.since(self.looked) >= LOOK_MICROS {
+            self.looked = now;
+            self.look(worker);
+            more |= self.cutting.is_none() && !self.requested.is_empty();
+        }
+        more
+    }
+}
+
+/// The engine thread: makes cuts durable, in order, and sweeps what flushes left behind.
+fn commit_all(engine: &Engine, jobs: &Receiver<Job>, answers: &Sender<Done>, remotes: &Receiver<Remote>) {
+    let mut remote: Option<Remote> = None;
+    while let Ok(job) = jobs.recv() {
+        let started = std::time::Instant::now();
+        if let Err(error) = commit(engine, &job) {
+            tracing::error!(group = job.group.0, %error, "a checkpoint failed; the log is kept");
+            return;
+        }
+        let millis = started.elapsed().as_millis() as u64;
+        tracing::debug!(group = job.group.0, changes = job.images.len(), millis, "checkpoint");
+        if answers.send((job.partition, job.mark.index)).is_err() {
+            return;
+        }
+        if remote.is_none() {
+            remote = remotes.try_recv().ok();
+        }
+        if let Some(remote) = &remote {
+            remote.synced(Lsn(0));
+        }
+        if let Err(error) = engine.sweep(SWEEP_ENTRIES).map(|swept| matches!(swept, Swept::Done)) {
+            tracing::warn!(%error, "what a flush left behind could not be swept");
+        }
+    }
+}
+
+/// Commits one cut; if the engine fails it is opened anew, once, and the cut committed again unless it is
+/// there already.
+fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
+    let changes = || {
+        job.images.iter().map(|image| match image {
+            Image::Put { key, head, body } => Change::Put { key, head, body },
+            Image::Delete { key } => Change::Delete { key },
+        })
+    };
+    let Err(error) = engine.commit(job.group, &job.mark, changes()) else { return Ok(()) };
+    tracing::warn!(%error, "the engine refused a checkpoint; it is opened anew");
+    engine.reopen()?;
+    let there = engine.groups()?.iter().any(|(group, mark)| *group == job.group && mark.index == job.mark.index);
+    if there { Ok(()) } else { engine.commit(job.group, &job.mark, changes()) }
+}
