@@ -225,7 +225,7 @@ fn bitop(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
     if result.is_empty() {
         exec.store.remove(target);
     } else {
-        let value = Value::Bytes(Box::from(result));
+        let value = Value::Buffer(Box::new(result));
         exec.store.set(target, value, Ttl::Clear)?;
     }
     exec.reply.int(longest as i64);
