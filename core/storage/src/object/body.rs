@@ -110,3 +110,65 @@ impl Type {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::Typed;
+
+    fn hasher() -> KeyHasher {
+        KeyHasher::new(5)
+    }
+
+    fn encoded(value: &Value) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn an_empty_container_is_not_a_value() {
+        for value in [List::new().into_value(), Set::new().into_value(), Hash::new().into_value()] {
+            assert!(Value::decode(&encoded(&value), &hasher()).is_err(), "{value:?}");
+        }
+        assert!(Value::decode(&encoded(&Zset::new().into_value()), &hasher()).is_err());
+        assert!(Value::decode(&[STRING], &hasher()).is_ok());
+        assert!(Value::decode(&[], &hasher()).is_err());
+        assert!(Value::decode(&[99, 1], &hasher()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_reads_back(bytes: Vec<u8>) {
+            let value = Value::decode(&encoded(&Value::from_bytes(&bytes)), &hasher());
+            let value = value.expect("it was just written");
+            let mut scratch = itoa::Buffer::new();
+            prop_assert_eq!(value.string(&mut scratch), Some(&bytes[..]));
+        }
+
+        #[test]
+        fn a_list_reads_back_and_a_cut_or_an_addition_is_seen(elements in prop::collection::vec(".{0,40}", 1..50)) {
+            let mut list = List::new();
+            elements.iter().for_each(|element| list.push_back(element.as_bytes()));
+            let bytes = encoded(&list.into_value());
+            prop_assert_eq!(Type::of_body(&bytes), Some(Type::List));
+            let value = Value::decode(&bytes, &hasher()).expect("it was just written");
+            let list = List::of(&value).expect("it is a list");
+            let read: Vec<&[u8]> = list.iter().collect();
+            let written: Vec<&[u8]> = elements.iter().map(|element| element.as_bytes()).collect();
+            prop_assert_eq!(read, written);
+            prop_assert!(Value::decode(&bytes[..bytes.len() - 1], &hasher()).is_err());
+            prop_assert!(Value::decode(&[&bytes[..], &[0]].concat(), &hasher()).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_a_value_or_refused(kind in 0u8..8, bytes: Vec<u8>) {
+            if let Ok(value) = Value::decode(&[&[kind], &bytes[..]].concat(), &hasher()) {
+                // What is read is sound enough to be written again.
+                prop_assert_eq!(Type::of_body(&encoded(&value)), Type::of_body(&[kind]));
+            }
+        }
+    }
+}

@@ -4,10 +4,11 @@
 //! null byte string, `nil*` a null array, `[:1 "a"]` an array.
 //!
 //! With `REDIS_ORACLE=host:port` in the environment each table also runs against that redis-server
-//! (whose data it flushes), so that what the tables expect is what Redis does.
+//! (whose database 15 it flushes), so that what the tables expect is what Redis does.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernel::{Index, Micros};
 use storage::apply::{Machinery, apply_command, apply_entry};
@@ -126,13 +127,17 @@ impl Db {
             }
             b"sadd" => {
                 let mut set = Set::new();
-                rest.iter().for_each(|member| drop(set.insert(member, &hasher)));
+                for member in rest {
+                    set.insert(member, &hasher);
+                }
                 let count = set.len();
                 (set.into_value(), count)
             }
             b"hset" => {
                 let mut hash = Hash::new();
-                rest.chunks_exact(2).for_each(|pair| drop(hash.set(pair[0], pair[1], &hasher)));
+                for pair in rest.chunks_exact(2) {
+                    hash.set(pair[0], pair[1], &hasher);
+                }
                 let count = hash.len();
                 (hash.into_value(), count)
             }
@@ -207,17 +212,23 @@ pub fn check_ours(table: &[(&str, &str)]) {
 }
 
 /// A redis-server to compare with.
-pub struct Oracle(BufReader<TcpStream>);
+pub struct Oracle {
+    replies: BufReader<TcpStream>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Tests run side by side; the oracle serves one at a time.
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Oracle {
-    /// The server named by `REDIS_ORACLE`, its current database emptied.
+    /// The server named by `REDIS_ORACLE`, its database 15 emptied.
+    #[expect(clippy::disallowed_methods, reason = "only by hand, to learn what Redis answers")]
     pub fn from_environment() -> Option<Oracle> {
         let address = std::env::var("REDIS_ORACLE").ok()?;
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = TcpStream::connect(&address).expect("REDIS_ORACLE names a running server");
-        let mut oracle = Oracle(BufReader::new(stream));
-        // A database for each test thread, so that tables may run side by side.
-        let thread = std::thread::current().name().map_or(0, |name| name.bytes().map(u64::from).sum());
-        oracle.run(&format!("select {}", thread % 16));
+        let mut oracle = Oracle { replies: BufReader::new(stream), _turn: turn };
+        oracle.run("select 15");
         oracle.run("flushdb");
         Some(oracle)
     }
@@ -236,8 +247,8 @@ impl Oracle {
             request.extend_from_slice(word);
             request.extend_from_slice(b"\r\n");
         }
-        self.0.get_mut().write_all(&request).expect("the oracle reads");
-        render(&mut self.0)
+        self.replies.get_mut().write_all(&request).expect("the oracle reads");
+        render(&mut self.replies)
     }
 }
 

@@ -384,6 +384,12 @@ fn floats_count() {
         ("incrbyfloat a +1", r#""34.5""#),
         ("incrbyfloat a 1e", "-ERR value is not a valid float"),
         ("incrbyfloat a -", "-ERR value is not a valid float"),
+    ]);
+}
+
+#[test]
+fn floats_count_where_there_is_a_number() {
+    check(&[
         ("set a abc", "OK"),
         ("incrbyfloat a 1", "-ERR value is not a valid float"),
         ("set a inf", "OK"),
