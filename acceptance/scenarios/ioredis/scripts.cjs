@@ -79,7 +79,8 @@ check("jobs are taken in order and finished once", async (r) => {
   assert.deepEqual([await q.add("one"), await q.add("two"), await q.add("first", "lifo")], ["1", "2", "3"]);
   const [id, fields] = await q.take("token");
   assert.equal(id, "3");
-  assert.deepEqual(fields.slice(0, 4), ["data", "first", "attempts", "1"]);
+  const job = Object.fromEntries(fields.flatMap((name, n) => (n % 2 ? [] : [[name, fields[n + 1]]])));
+  assert.deepEqual(job, { data: "first", attempts: "1", options: '{"lifo":true}' });
   assert.equal(await q.finish(id, "wrong", 10), -2);
   assert.equal(await q.finish(id, "token", 10), 0);
   assert.equal(await q.finish(id, "token", 10), -2);

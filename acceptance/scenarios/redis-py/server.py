@@ -1,5 +1,6 @@
 """Connections and the server: CLIENT, CONFIG, INFO, COMMAND, errors in requests."""
 
+import resource
 import socket
 
 from harness import HOST, PORT, check, connect, equal, refused, run, until
@@ -165,6 +166,9 @@ def quit_answers_and_closes(r):
 
 @check
 def a_thousand_connections_are_served(r):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2048:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2048 if hard == resource.RLIM_INFINITY else min(2048, hard), hard))
     connections = []
     try:
         for _ in range(1000):

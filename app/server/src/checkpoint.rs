@@ -98,8 +98,10 @@ impl Checkpointer {
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
             .spawn(move || commit_all(&engine, &queue, &answers, &remote))?;
-        let progress =
-            durable.into_iter().map(|(durable, budget)| Progress { durable, budget, ..Progress::default() }).collect();
+        let progress = durable
+            .into_iter()
+            .map(|(durable, budget)| Progress { durable, budget, ..Progress::default() })
+            .collect();
         let checkpointer = Checkpointer {
             options,
             log,
@@ -124,7 +126,8 @@ impl Checkpointer {
     /// Checkpoints everything and waits until it is durable: the end of a graceful stop.
     pub fn finish(mut self, worker: &mut Worker) {
         self.request_all(worker);
-        while !self.requested.is_empty() || self.cutting.is_some() || self.progress.iter().any(|p| p.underway) {
+        while !self.requested.is_empty() || self.cutting.is_some() || self.progress.iter().any(|p| p.underway)
+        {
             self.advance(worker);
             if self.cutting.is_none() && self.requested.is_empty() {
                 // The log is synced by now or within a second, the engine answers each job.
@@ -252,9 +255,11 @@ impl Checkpointer {
                 let Some(key) = store.victim() else { break };
                 worker.delete(at, &key);
             }
-            let left = worker.partitions()[at].store().memory_bytes() > budget;
-            worker.set_full(at, left && worker.partitions_mut()[at].store_mut().victim().is_none());
-            return left;
+            let store = worker.partitions_mut()[at].store_mut();
+            let left = store.memory_bytes() > budget;
+            let hopeless = left && store.victim().is_none();
+            worker.set_full(at, hopeless);
+            return left && !hopeless;
         }
         let freed = store.evict_bodies(over, EVICT_STEPS);
         let hopeless = freed == 0 && !store.is_dirty() && !store.is_cutting();
@@ -316,6 +321,7 @@ fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
     let Err(error) = engine.commit(job.group, &job.mark, changes()) else { return Ok(()) };
     tracing::warn!(%error, "the engine refused a checkpoint; it is opened anew");
     engine.reopen()?;
-    let there = engine.groups()?.iter().any(|(group, mark)| *group == job.group && mark.index == job.mark.index);
+    let there =
+        engine.groups()?.iter().any(|(group, mark)| *group == job.group && mark.index == job.mark.index);
     if there { Ok(()) } else { engine.commit(job.group, &job.mark, changes()) }
 }

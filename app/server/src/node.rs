@@ -8,15 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use consensus::{Durability, Solo};
+use disk::engine::{Engine, EngineError, EngineOptions};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
-use kernel::{GroupId, KeyspaceId, Micros, WorkerId};
+use kernel::{GroupId, KeyspaceId, WorkerId};
 use node::{Partition, Settings, Worker};
-use runtime::{Control, Listener, Reactor, ReactorError, Remote, Tasks};
+use runtime::{Control, Listener, Reactor, ReactorError, Remote};
+use storage::store::Policy;
 use storage::{Exec, Fault, Scripting, Store};
 use thiserror::Error;
 
+use crate::checkpoint::{CheckpointOptions, Checkpointer};
 use crate::log::SharedLog;
-use crate::recover::{RecoverError, Recovery};
+use crate::recover::{EngineFetch, LoadError, RecoverError, Recovery, load};
 
 /// One keyspace as configured.
 #[derive(Clone, Debug)]
@@ -25,6 +28,10 @@ pub struct Keyspace {
     pub id: KeyspaceId,
     /// When a write is acknowledged.
     pub durability: Durability,
+    /// Bytes of memory its entries may take; `None` for no limit.
+    pub memory: Option<usize>,
+    /// What happens at that limit besides leaving bodies on the disk.
+    pub eviction: Policy,
 }
 
 /// How a node is started.
@@ -38,6 +45,12 @@ pub struct NodeOptions {
     pub keyspaces: Vec<Keyspace>,
     /// Most clients at once.
     pub clients_max: usize,
+    /// How the log is kept.
+    pub log: LogOptions,
+    /// How the engine is kept.
+    pub engine: EngineOptions,
+    /// When checkpoints are made.
+    pub checkpoint: CheckpointOptions,
 }
 
 /// Why a node did not start or stopped.
@@ -56,6 +69,12 @@ pub enum NodeError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The engine cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine's data is damaged.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The data is damaged.
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -75,18 +94,11 @@ pub enum NodeError {
 /// A running node.
 pub struct Node {
     remote: Remote,
-    worker: JoinHandle<Result<(), ReactorError>>,
+    worker: JoinHandle<Result<(Worker, Checkpointer), ReactorError>>,
     log: Arc<Log>,
+    engine: Arc<Engine>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
-}
-
-struct NoTasks;
-
-impl Tasks for NoTasks {
-    fn run(&mut self, _: &mut Worker, _: Micros) -> bool {
-        false
-    }
 }
 
 struct NoScripting;
@@ -106,66 +118,136 @@ impl Node {
         let listen = |source| NodeError::Listen { address: options.redis, source };
         let socket = TcpListener::bind(options.redis).map_err(listen)?;
         let redis = socket.local_addr().map_err(listen)?;
-        let seed = 7;
+        let seed = identity(&options.data_dir)?;
+        let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let target: Arc<Mutex<Option<Remote>>> = Arc::default();
-        let told = Arc::clone(&target);
-        let on_synced = move |event| {
-            if let (SyncEvent::Synced(lsn), Ok(remote)) = (event, told.lock())
-                && let Some(remote) = &*remote
-            {
-                remote.synced(lsn);
-            }
-        };
-        let mut scripting = NoScripting;
-        let mut recovery = Recovery::new(seed, &mut scripting, BTreeMap::new());
-        let directory = options.data_dir.join("log");
-        std::fs::create_dir_all(&directory)
-            .map_err(|source| NodeError::File { path: directory.clone(), source })?;
-        let (log, recovered) = Log::open(
-            &directory,
-            LogOptions::default(),
-            &mut |_, record| recovery.record(record),
-            Box::new(on_synced),
-        )?;
-        let (mut stores, replayed) = recovery.finish(&recovered.floors)?;
-        tracing::info!(replayed, end = recovered.end.0, "recovered");
-        let partitions = options
-            .keyspaces
-            .iter()
-            .map(|keyspace| {
-                let group = GroupId::new(keyspace.id, 0);
-                let (store, term) =
-                    stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
-                let solo = Solo::new(term, store.applied(), keyspace.durability);
-                Partition::new(group, store, solo)
-            })
-            .collect();
-        let log = Arc::new(log);
+        let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&target))?;
+        let mut durable = Vec::new();
+        let mut partitions = Vec::new();
+        for keyspace in &options.keyspaces {
+            let group = GroupId::new(keyspace.id, 0);
+            let (mut store, term) =
+                stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
+            store.set_policy(keyspace.eviction);
+            store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(&engine), group }));
+            let checkpointed =
+                engine.groups()?.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
+            durable.push((checkpointed.unwrap_or_default(), keyspace.memory));
+            let solo = Solo::new(term, store.applied(), keyspace.durability);
+            partitions.push(Partition::new(group, store, solo));
+        }
         let settings = Settings { worker: WorkerId(0), needs_password: false };
         let worker = Worker::new(settings, partitions, Box::new(NoScripting), seed);
         let listeners = vec![Listener { socket, tls: None }];
-        let (reactor, remote) =
-            Reactor::new(worker, SharedLog::new(Arc::clone(&log)), NoTasks, listeners, options.clients_max)?;
+        let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
+        let (checkpointer, remotes) =
+            Checkpointer::start(options.checkpoint, Arc::clone(&log), Arc::clone(&engine), durable)
+                .map_err(spawn)?;
+        let (reactor, remote) = Reactor::new(
+            worker,
+            SharedLog::new(Arc::clone(&log)),
+            checkpointer,
+            listeners,
+            options.clients_max,
+        )?;
         if let Ok(mut target) = target.lock() {
             *target = Some(remote.clone());
         }
+        // The thread waits for jobs, so it is there to take it.
+        let _ = remotes.send(remote.clone());
         let worker = std::thread::Builder::new()
             .name("worker-0".into())
-            .spawn(move || reactor.run().map(|_| ()))
-            .map_err(|source| NodeError::File { path: directory, source })?;
-        Ok(Node { remote, worker, log, redis })
+            .spawn(move || reactor.run())
+            .map_err(spawn)?;
+        Ok(Node { remote, worker, log, engine, redis })
     }
 
-    /// Stops taking clients, answers what is pending, syncs the log.
+    /// Stops taking clients, answers what is pending, checkpoints, syncs the log.
     ///
     /// # Errors
     /// The log could not be synced.
     pub fn stop(self) -> Result<(), NodeError> {
         self.remote.send(Control::Stop);
-        self.worker.join().expect("the worker does not panic: a broken invariant aborts")?;
+        let ended = self.worker.join().expect("the worker does not panic: a broken invariant aborts");
+        let (mut worker, checkpointer) = ended?;
+        checkpointer.finish(&mut worker);
+        drop(worker);
+        if let Some(engine) = Arc::into_inner(self.engine) {
+            engine.close()?;
+        }
         if let Some(log) = Arc::into_inner(self.log) {
             log.close()?;
         }
         Ok(())
+    }
+}
+
+/// Opens the log and replays what is behind the engine's checkpoints.
+#[expect(clippy::type_complexity, reason = "a pair of what a node starts from")]
+fn recover(
+    options: &NodeOptions,
+    seed: u64,
+    engine: &Arc<Engine>,
+    target: Arc<Mutex<Option<Remote>>>,
+) -> Result<(Arc<Log>, BTreeMap<GroupId, (Store, kernel::Term)>), NodeError> {
+    let on_synced = move |event| {
+        if let (SyncEvent::Synced(lsn), Ok(remote)) = (event, target.lock())
+            && let Some(remote) = &*remote
+        {
+            remote.synced(lsn);
+        }
+    };
+    let mut scripting = NoScripting;
+    let started = std::time::Instant::now();
+    let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed)?);
+    let loaded = started.elapsed();
+    let directory = made(options.data_dir.join("log"))?;
+    let visit = &mut |_, record: disk::log::Record<'_>| recovery.record(record);
+    let (log, recovered) = Log::open(&directory, options.log, visit, Box::new(on_synced))?;
+    let (stores, replayed) = recovery.finish(&recovered.floors)?;
+    let millis = started.elapsed().as_millis() as u64;
+    let load_millis = loaded.as_millis() as u64;
+    tracing::info!(replayed, load_millis, millis, end = recovered.end.0, torn = ?recovered.torn, "recovered");
+    Ok((Arc::new(log), stores))
+}
+
+fn made(path: PathBuf) -> Result<PathBuf, NodeError> {
+    match std::fs::create_dir_all(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(NodeError::File { path, source }),
+    }
+}
+
+/// The seed of the data in `dir`, drawn when the directory is first used. It decides the order of keys and
+/// the outcome of random commands in replay, so it must be durable before the first entry is.
+fn identity(dir: &std::path::Path) -> Result<u64, NodeError> {
+    use std::io::{Read, Write};
+    let path = made(dir.to_path_buf())?.join("identity");
+    let failed = |source| NodeError::File { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let seed = text.trim().strip_prefix("seed ").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            let wrong = || {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it is not an identity file; restore it from a backup",
+                )
+            };
+            seed.ok_or_else(|| failed(wrong()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; 8];
+            std::fs::File::open("/dev/urandom")
+                .and_then(|mut file| file.read_exact(&mut bytes))
+                .map_err(failed)?;
+            let seed = u64::from_le_bytes(bytes);
+            let part = path.with_extension("new");
+            let mut file = std::fs::File::create(&part).map_err(failed)?;
+            writeln!(file, "seed {seed:016x}").and_then(|()| file.sync_all()).map_err(failed)?;
+            std::fs::rename(&part, &path).map_err(failed)?;
+            std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            Ok(seed)
+        }
+        Err(error) => Err(failed(error)),
     }
 }

@@ -1,5 +1,9 @@
 //! Bringing partitions back: the engine's last checkpoint, then the log behind it.
 
+mod engine;
+
+pub use engine::{EngineFetch, LoadError, load};
+
 use std::collections::BTreeMap;
 
 use journal::{Entry, Record};

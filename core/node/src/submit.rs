@@ -60,7 +60,9 @@ impl Worker {
         }
         if partition.full && command.flags.has(Flags::DENY_OOM) {
             let sequence = io.begin();
-            io.answer(sequence, |reply| reply.error("OOM command not allowed when used memory > 'maxmemory'."));
+            io.answer(sequence, |reply| {
+                reply.error("OOM command not allowed when used memory > 'maxmemory'.")
+            });
             return Some(Submitted::Accepted);
         }
         None

@@ -96,6 +96,7 @@ fn interpreter(home: &Path, path: &Path, clients: &Clients) -> Result<Option<Com
             command.env("NODE_PATH", std::env::join_paths([modules, &support])?);
             command
         }
+        _ if !clients.redis_cli => return Ok(None),
         _ => Command::new("bash"),
     };
     command.arg(path).env("SUPPORT", &support);
@@ -121,7 +122,7 @@ fn one(mut command: Command, target: &Target) -> Result<(Option<String>, String)
             let port_text = port.to_string();
             crate::packages::run(
                 Command::new("redis-cli")
-                    .args(["-h", host, "-p", &port_text, "FLUSHALL"])
+                    .args(["-e", "-h", host, "-p", &port_text, "FLUSHALL"])
                     .stdout(Stdio::null()),
             )?;
             command.env_remove("ARCHIPEL_BIN");

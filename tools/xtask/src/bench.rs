@@ -11,7 +11,7 @@ mod process;
 mod redis;
 mod report;
 
-use crate::suite;
+use crate::{packages, suite};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use std::fmt;
@@ -90,6 +90,9 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Some(path) => path.clone(),
         None => suite::build(root)?,
     };
+    if !matches!(args.bench, Bench::Larger) && !packages::works(&["redis-server", "--version"]) {
+        bail!(NotJudged("there is no redis-server to compare with; `cargo xtask setup` installs it".into()));
+    }
     let load = process::load_average()?;
     if load > LOAD_AVERAGE_MAX && !args.force && !args.quick {
         let why = format!(

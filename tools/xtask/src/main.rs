@@ -3,6 +3,7 @@
 mod acceptance;
 mod bench;
 mod packages;
+mod redis_suite;
 mod server;
 mod suite;
 mod tidy;
@@ -27,6 +28,8 @@ enum Chore {
     Setup,
     /// Run every test there is; installs what they need first.
     Test(suite::TestArgs),
+    /// Run the Tcl tests of Redis 7 against a node.
+    RedisSuite(redis_suite::SuiteArgs),
     /// Measure speed and memory, and judge the figures against their bars.
     Bench(bench::BenchArgs),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(&root()).map(|()| ExitCode::SUCCESS),
         Chore::Setup => suite::setup(&root()).map(|()| ExitCode::SUCCESS),
         Chore::Bench(args) => bench::run(&root(), &args),
+        Chore::RedisSuite(args) => redis_suite::suite(&root(), &args).map(|()| ExitCode::SUCCESS),
         Chore::Test(args) => suite::test(&root(), &args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

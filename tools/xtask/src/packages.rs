@@ -25,6 +25,8 @@ pub struct Clients {
     pub python: Option<PathBuf>,
     /// The folder that holds `ioredis`, if there is one.
     pub node_modules: Option<PathBuf>,
+    /// There is a redis-cli.
+    pub redis_cli: bool,
     /// What could not be had, with the reason; each is a skip.
     pub missing: Vec<String>,
 }
@@ -45,7 +47,7 @@ pub fn install(target: &Path) -> Clients {
     };
     let python = note("redis-py", redis_py(&home));
     let node_modules = note("ioredis", ioredis(&home));
-    Clients { python, node_modules, missing }
+    Clients { python, node_modules, redis_cli: works(&["redis-cli", "--version"]), missing }
 }
 
 fn debian() -> Result<()> {
@@ -62,7 +64,19 @@ fn debian() -> Result<()> {
     stop_service(brings_service)
 }
 
-fn works(probe: &[&str]) -> bool {
+/// Installs one package if its program is not there.
+pub fn ensure(program: &str, package: &str) -> Result<()> {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
+    if found {
+        return Ok(());
+    }
+    apt(&["update", "-q"])?;
+    apt(&["install", "-qy", "--no-install-recommends", package])
+}
+
+/// Does this command run and succeed?
+pub fn works(probe: &[&str]) -> bool {
     let mut command = Command::new(probe[0]);
     command.args(&probe[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

@@ -174,7 +174,9 @@ impl Store {
     /// True if anything changed since the last cut, time and index included.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.checkpoint.changed.is_empty() || !self.checkpoint.removed.is_empty() || self.checkpoint.flushed()
+        !self.checkpoint.changed.is_empty()
+            || !self.checkpoint.removed.is_empty()
+            || self.checkpoint.flushed()
     }
 
     /// True while a cut is being written out or is not durable yet.
@@ -317,14 +319,17 @@ impl Store {
         let expire_at = if reader.is_empty() { 0 } else { reader.u64()? };
         let value = match body {
             Body::Whole(bytes) => Value::decode(bytes, &self.hasher())?,
-            Body::Left { bytes } => Value::Evicted(alloc::boxed::Box::new(Evicted { kind, body_bytes: bytes })),
+            Body::Left { bytes } => {
+                Value::Evicted(alloc::boxed::Box::new(Evicted { kind, body_bytes: bytes }))
+            }
         };
         let hash = self.table.hash(key);
         if value.kind() != kind || self.table.find(hash, key).is_some() {
             return Err(DecodeError::Invalid);
         }
         self.memory += entry_bytes(key, &value);
-        let entry = Entry { key: Key::from_slice(key), value, expire_at, clock: self.access_clock(), marks: STORED };
+        let entry =
+            Entry { key: Key::from_slice(key), value, expire_at, clock: self.access_clock(), marks: STORED };
         let slot = self.table.insert(hash, entry);
         if expire_at != 0 {
             self.expiry.insert((expire_at, hash, slot));
@@ -351,7 +356,8 @@ impl Store {
             Some(fetch) => fetch.fetch(self.generation, &entry.key),
         };
         let hasher = self.hasher();
-        let value = fetched.and_then(|body| Value::decode(&body, &hasher).map_err(|error| format!("{error}")));
+        let value =
+            fetched.and_then(|body| Value::decode(&body, &hasher).map_err(|error| format!("{error}")));
         match value {
             Ok(value) if value.kind() == entry.value.kind() => {
                 self.put_body(slot, value);

@@ -69,7 +69,10 @@ impl Policy {
     }
 
     const fn is_volatile(self) -> bool {
-        matches!(self, Policy::VolatileLru | Policy::VolatileLfu | Policy::VolatileRandom | Policy::VolatileTtl)
+        matches!(
+            self,
+            Policy::VolatileLru | Policy::VolatileLfu | Policy::VolatileRandom | Policy::VolatileTtl
+        )
     }
 }
 
@@ -149,7 +152,8 @@ impl Store {
             for _ in 0..SAMPLES {
                 let Some(slot) = self.table.random(&mut self.sampling) else { return freed };
                 let entry = self.entry(slot);
-                let age = if self.policy.is_lfu() { 255 - self.frequency(entry) } else { self.idle_of(entry) };
+                let age =
+                    if self.policy.is_lfu() { 255 - self.frequency(entry) } else { self.idle_of(entry) };
                 if self.is_evictable(slot) && best.is_none_or(|(oldest, _)| age > oldest) {
                     best = Some((age, slot));
                 }
@@ -166,7 +170,11 @@ impl Store {
         let mut rng: Rng = self.sampling.clone();
         let mut best: Option<(u64, Slot)> = None;
         for _ in 0..SAMPLES {
-            let slot = if self.policy.is_volatile() { self.random_expiring(&mut rng) } else { self.table.random(&mut rng) };
+            let slot = if self.policy.is_volatile() {
+                self.random_expiring(&mut rng)
+            } else {
+                self.table.random(&mut rng)
+            };
             let Some(slot) = slot else { break };
             let entry = self.entry(slot);
             let rank = match self.policy {
@@ -205,7 +213,9 @@ mod tests {
         for n in 0..100u64 {
             store.begin_entry(Index(n + 1), Micros(1_000_000 * (n + 1)));
             let ttl = if n % 2 == 0 { Ttl::At(Millis(10_000_000 + n)) } else { Ttl::Clear };
-            store.set(alloc::format!("k{n}").as_bytes(), Value::from_bytes(&[b'x'; 200]), ttl).expect("it is short");
+            store
+                .set(alloc::format!("k{n}").as_bytes(), Value::from_bytes(&[b'x'; 200]), ttl)
+                .expect("it is short");
         }
         store.end_entry();
         store
@@ -232,7 +242,11 @@ mod tests {
         let mut store = filled(Policy::NoEviction);
         assert_eq!(store.evict_bodies(usize::MAX, 1000), 0);
         store.begin_cut();
-        assert!(store.write_cut(usize::MAX).is_some_and(|(frame, images)| frame.objects == 100 && images.len() == 100));
+        assert!(
+            store
+                .write_cut(usize::MAX)
+                .is_some_and(|(frame, images)| frame.objects == 100 && images.len() == 100)
+        );
         assert_eq!(store.evict_bodies(usize::MAX, 1000), 0);
         store.cut_is_durable();
         let before = store.memory_bytes();
