@@ -21,6 +21,8 @@ pub enum Origin {
     Transaction,
     /// Inside a script: likewise.
     Script,
+    /// A client's own command that already waits, tried again.
+    Retry,
 }
 
 /// A blocking command found nothing and wants to wait for one of `keys`.

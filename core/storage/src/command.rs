@@ -2,6 +2,7 @@
 //!
 //! One file per family. A command's `id` is written into logs and never changes or is reused.
 
+pub(crate) mod argument;
 pub mod bitfield;
 pub mod bits;
 pub mod dump;
@@ -9,6 +10,8 @@ pub mod expire;
 pub mod generic;
 pub mod inspect;
 pub mod lcs;
+pub mod list;
+pub mod list_blocking;
 pub mod sort;
 pub mod string;
 
@@ -185,6 +188,8 @@ const FAMILIES: &[&[Command]] = &[
     inspect::COMMANDS,
     dump::COMMANDS,
     sort::COMMANDS,
+    list::COMMANDS,
+    list_blocking::COMMANDS,
 ];
 
 /// Finds commands by name and by id. Built once per worker.

@@ -3,6 +3,7 @@
 mod bits;
 mod harness;
 mod keys;
+mod lists;
 mod random;
 mod sort;
 mod strings;
