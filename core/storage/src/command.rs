@@ -8,10 +8,13 @@ pub mod bits;
 pub mod dump;
 pub mod expire;
 pub mod generic;
+pub mod hash;
 pub mod inspect;
 pub mod lcs;
 pub mod list;
 pub mod list_blocking;
+pub(crate) mod sample;
+pub mod set;
 pub mod sort;
 pub mod string;
 
@@ -190,6 +193,8 @@ const FAMILIES: &[&[Command]] = &[
     sort::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,
+    set::COMMANDS,
+    hash::COMMANDS,
 ];
 
 /// Finds commands by name and by id. Built once per worker.

@@ -100,25 +100,6 @@ impl<'a> ScanOptions<'a> {
     }
 }
 
-/// A scan's cursor. A sign is read as C's `strtoul` does, so that `-1` is a large number.
-pub(crate) fn cursor(argument: &[u8]) -> Result<u64, Fault> {
-    let (negative, digits) = match argument {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    let value = match digits {
-        // What is read of nothing is 0; of a lone sign nothing is read.
-        [] => argument.is_empty().then_some(0),
-        [first, ..] if first.is_ascii_digit() => {
-            core::str::from_utf8(digits).ok().and_then(|text| text.parse().ok())
-        }
-        _ => None,
-    };
-    let value: u64 = value.ok_or(Fault::Text("ERR invalid cursor"))?;
-    Ok(if negative { value.wrapping_neg() } else { value })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,18 +127,5 @@ mod tests {
             [0, 2, 3, -1, -3, -4, i64::MIN, i64::MAX].map(|index| place(index, 3)),
             [Some(0), Some(2), None, Some(2), Some(0), None, None, None],
         );
-    }
-
-    #[test]
-    fn a_cursor_is_read_as_strtoul_reads_it() {
-        #[rustfmt::skip] // columns
-        let table = [
-            ("0", Some(0)), ("17", Some(17)), ("18446744073709551615", Some(u64::MAX)), ("-1", Some(u64::MAX)),
-            ("", Some(0)), ("+5", Some(5)), ("18446744073709551616", None), ("abc", None), ("1a", None),
-            ("-", None), ("+-1", None), (" 1", None),
-        ];
-        for (argument, expected) in table {
-            assert_eq!(cursor(argument.as_bytes()).ok(), expected, "{argument}");
-        }
     }
 }

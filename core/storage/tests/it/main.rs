@@ -2,8 +2,10 @@
 
 mod bits;
 mod harness;
+mod hashes;
 mod keys;
 mod lists;
 mod random;
+mod sets;
 mod sort;
 mod strings;
