@@ -1,6 +1,7 @@
 //! What commands answer, as tables; and that a log always gives the same state.
 
 mod bits;
+mod families;
 mod harness;
 mod hashes;
 mod keys;
