@@ -8,5 +8,6 @@ mod keys;
 mod lists;
 mod random;
 mod sets;
+mod shapes;
 mod sort;
 mod strings;
