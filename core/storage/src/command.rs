@@ -15,6 +15,7 @@ pub mod list;
 pub mod list_blocking;
 pub(crate) mod sample;
 pub mod set;
+pub mod session;
 pub mod sort;
 pub mod string;
 
@@ -91,6 +92,8 @@ impl Flags {
     pub const INTERNAL: Flags = Flags(16);
     /// Looks at every partition of the keyspace.
     pub const KEYSPACE: Flags = Flags(32);
+    /// The front-end looks at it first: some of its subcommands or options are not the store's.
+    pub const SESSION: Flags = Flags(64);
 
     /// Both sets.
     #[must_use]
@@ -183,6 +186,7 @@ impl Command {
 /// Every family's commands. Internal ones have ids below 16.
 const FAMILIES: &[&[Command]] = &[
     generic::COMMANDS,
+    session::COMMANDS,
     string::COMMANDS,
     lcs::COMMANDS,
     bits::COMMANDS,

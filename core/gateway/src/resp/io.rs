@@ -27,6 +27,7 @@ pub struct Io {
     pub resp3: bool,
     /// Replies are thrown away (`CLIENT REPLY OFF` or `SKIP`).
     pub muted: bool,
+    skipped: Option<Sequence>,
     head: u64,
     next: u64,
     early: BTreeMap<u64, Vec<u8>>,
@@ -47,6 +48,21 @@ impl Io {
         self.next - self.head
     }
 
+    /// The reply of the next command is thrown away (`CLIENT REPLY SKIP`).
+    pub const fn skip_next(&mut self) {
+        self.skipped = Some(Sequence(self.next));
+    }
+
+    #[inline]
+    fn is_mute(&self, sequence: Sequence) -> bool {
+        self.muted || self.skipped == Some(sequence)
+    }
+
+    /// An encoder for a message that is no reply; it goes out whatever replies are pending or muted.
+    pub const fn push(&mut self) -> Encoder<'_> {
+        Encoder::new(&mut self.out, self.resp3)
+    }
+
     /// As [`Io::answer`], but `write` may decide after all (false) that there is no answer yet.
     #[inline]
     pub fn try_answer(&mut self, sequence: Sequence, write: impl FnOnce(&mut RespReply<'_>) -> bool) -> bool {
@@ -54,7 +70,7 @@ impl Io {
         if sequence.0 == self.head {
             let start = self.out.len();
             let answered = write(&mut RespReply(Encoder::new(&mut self.out, self.resp3)));
-            if self.muted || !answered {
+            if !answered || self.is_mute(sequence) {
                 self.out.truncate(start);
             }
             if answered {
@@ -65,7 +81,7 @@ impl Io {
         }
         let mut early = Vec::new();
         let answered = write(&mut RespReply(Encoder::new(&mut early, self.resp3)));
-        if self.muted {
+        if self.is_mute(sequence) {
             early.clear();
         }
         if answered {

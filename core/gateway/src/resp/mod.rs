@@ -1,15 +1,39 @@
 //! Redis clients: RESP2 and RESP3 sessions.
 //!
 //! `session` reads commands and routes them; `host` is what a session needs of its node; `io` keeps
-//! replies in the order of their commands; `transaction` is MULTI; `connection` answers the commands that
-//! concern the connection itself.
+//! replies in the order of their commands; `table` lists the commands that sessions answer themselves, one
+//! file for each family of them; `transaction` is MULTI.
 
-mod connection;
+mod acl;
+mod call;
+mod client;
+pub mod config;
+mod debug;
+pub mod glob;
+mod hello;
 mod host;
+pub mod info;
+mod introspect;
 mod io;
+mod keyspaces;
+pub mod latency;
+mod pubsub;
+mod server;
 mod session;
+pub mod slowlog;
+mod table;
 mod transaction;
+mod unoffered;
+pub mod users;
 
-pub use host::{Host, Submitted};
+pub use client::Client;
+pub use config::Config;
+pub use hello::REDIS_VERSION;
+pub use host::{Host, Pause, Release, Request, Submitted, Topic, Transfer, Transferred};
+pub use info::{Facts, Keyspace, Process};
 pub use io::{Io, RespReply, Sequence};
-pub use session::{Fed, Session, State};
+pub use latency::Latency;
+pub use pubsub::{PUBSUB_OUTPUT_BYTES_MAX, put_message};
+pub use session::{Fed, OUTPUT_BYTES_HIGH, Origin, Session, State};
+pub use slowlog::{Slow, Slowlog};
+pub use users::{Secret, Users};

@@ -1,13 +1,18 @@
 //! A Redis client's session: reads commands from its bytes and routes each to where it is answered.
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use kernel::{ConnId, KeyspaceId, Micros};
-use storage::{Command, Fault, Flags, Reply};
-use wire::resp::Parser;
+use storage::{Command, Fault, Flags, Kind, Reply};
+use wire::resp::{Encoder, Parser};
 
-use super::connection;
-use super::host::{Host, Submitted};
+use super::RespReply;
+use super::call::{Call, Done, Place, shown};
+use super::host::{Host, Pause, Submitted};
+use super::table::{self, Found, Row, Traits};
 use super::transaction::Transaction;
 
 /// How far a call to [`Session::feed`] got.
@@ -26,6 +31,8 @@ pub enum State {
     Hungry,
     /// The answers of its earlier commands; feed the rest when none is pending.
     Waiting,
+    /// The end of `CLIENT PAUSE`.
+    Paused,
     /// Its client to read: too much output is held.
     Full,
     /// Nothing any more: send what there is and close.
@@ -35,41 +42,79 @@ pub enum State {
 /// Output held for a client before its further commands wait.
 pub const OUTPUT_BYTES_HIGH: usize = 1024 * 1024;
 
+/// How a connection came to be, as the node knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Its place in the node.
+    pub id: ConnId,
+    /// What `CLIENT ID` tells: counts the node's connections.
+    pub number: u64,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// When.
+    pub at: Micros,
+}
+
 /// One client.
 #[derive(Debug)]
 pub struct Session {
-    pub(super) id: ConnId,
+    pub(super) origin: Origin,
     pub(super) db: KeyspaceId,
-    pub(super) name: Vec<u8>,
-    pub(super) user: Option<Vec<u8>>,
+    pub(super) name: Box<[u8]>,
+    pub(super) library: (Box<[u8]>, Box<[u8]>),
+    pub(super) user: Option<Box<[u8]>>,
     pub(super) transaction: Option<Transaction>,
     pub(super) watching: bool,
     pub(super) closing: bool,
-    pub(super) mute_next: bool,
-    pub(super) created: Micros,
+    pub(super) no_evict: bool,
+    pub(super) channels: BTreeSet<Box<[u8]>>,
+    pub(super) topics: BTreeSet<Box<[u8]>>,
     pub(super) active: Micros,
     pub(super) last_command: &'static str,
+    /// RESP2 with subscriptions: few commands are allowed.
+    pub(super) subscribed: bool,
     parser: Parser,
 }
 
 impl Session {
     /// A fresh connection in keyspace 0. `trusted`: the node asks for no password.
     #[must_use]
-    pub fn new(id: ConnId, now: Micros, trusted: bool) -> Session {
+    pub fn new(origin: Origin, trusted: bool) -> Session {
         Session {
-            id,
+            origin,
             db: KeyspaceId(0),
-            name: Vec::new(),
-            user: trusted.then(|| b"default".to_vec()),
+            name: Box::default(),
+            library: (Box::default(), Box::default()),
+            user: trusted.then(|| super::users::DEFAULT_USER.into()),
             transaction: None,
             watching: false,
             closing: false,
-            mute_next: false,
-            created: now,
-            active: now,
+            no_evict: false,
+            channels: BTreeSet::new(),
+            topics: BTreeSet::new(),
+            active: origin.at,
             last_command: "NULL",
+            subscribed: false,
             parser: Parser::default(),
         }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// When its client last sent something.
+    #[must_use]
+    pub const fn active(&self) -> Micros {
+        self.active
+    }
+
+    /// Whether it subscribed to anything.
+    #[must_use]
+    pub fn is_subscriber(&self) -> bool {
+        !self.channels.is_empty() || !self.topics.is_empty()
     }
 
     /// Reads and runs commands from `bytes` until they end or the session must wait.
@@ -94,8 +139,12 @@ impl Session {
                 Ok(None) => break State::Hungry,
                 Ok(Some(taken)) => {
                     let args = parser.args(rest);
-                    if !args.is_empty() && self.command(&args, host) == Submitted::Later {
-                        break State::Waiting;
+                    if !args.is_empty() {
+                        match self.command(&args, host) {
+                            Submitted::Accepted => {}
+                            Submitted::Later => break State::Waiting,
+                            Submitted::Paused => break State::Paused,
+                        }
                     }
                     consumed += taken;
                 }
@@ -116,34 +165,37 @@ impl Session {
         if self.watching {
             host.unwatch();
         }
+        self.unsubscribe_all(host);
     }
 
     #[inline]
     fn command<H: Host>(&mut self, words: &[&[u8]], host: &mut H) -> Submitted {
         let (name, args) = (words[0], &words[1..]);
-        if let Some(command) = host.registry().find(name)
-            && !command.flags.has(Flags::INTERNAL)
-        {
-            self.last_command = command.name;
-            return self.store_command(command, args, host);
+        match host.registry().find(name) {
+            Some(command) if command.flags.0 & Flags::INTERNAL.and(Flags::SESSION).0 == 0 => {
+                self.store_command(command, args, host)
+            }
+            found => self.own_command(name, args, found, host),
         }
-        connection::run(self, name, args, host)
     }
 
     #[inline]
-    fn store_command<H: Host>(
+    fn store_command<H: Host + ?Sized>(
         &mut self,
         command: &'static Command,
         args: &[&[u8]],
         host: &mut H,
     ) -> Submitted {
-        if self.user.is_none() {
-            self.refuse(host, &Fault::Text("NOAUTH Authentication required."));
-            return Submitted::Accepted;
-        }
+        self.last_command = command.name;
         if !command.takes(args.len()) {
             self.refuse(host, &Fault::Arity(command.name));
             return Submitted::Accepted;
+        }
+        if self.user.is_none() || self.subscribed || host.paused() != Pause::Off {
+            let changes = command.kind == Kind::Write;
+            if let Some(submitted) = self.gate(command.name, changes, Traits::NONE, host) {
+                return submitted;
+            }
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.push(command, args);
@@ -153,29 +205,173 @@ impl Session {
         if command.flags.has(Flags::BLOCKING) && host.io().pending() > 0 {
             return Submitted::Later;
         }
-        let submitted = host.submit(self.db, command, args);
-        if self.mute_next && submitted == Submitted::Accepted {
-            self.mute_next = false;
+        host.submit(self.db, command, args)
+    }
+
+    /// Refuses what this client may not send now, and holds back what is paused.
+    #[cold]
+    fn gate<H: Host + ?Sized>(
+        &mut self,
+        name: &str,
+        changes: bool,
+        traits: Traits,
+        host: &mut H,
+    ) -> Option<Submitted> {
+        if self.user.is_none() && !traits.has(Traits::NO_AUTH) {
+            self.refuse(host, &Fault::Text("NOAUTH Authentication required."));
+            return Some(Submitted::Accepted);
         }
-        submitted
+        if self.subscribed && !traits.has(Traits::SUBSCRIBED) {
+            let text = alloc::format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+                 allowed in this context"
+            );
+            self.refuse(host, &Fault::Said(text));
+            return Some(Submitted::Accepted);
+        }
+        let held = match host.paused() {
+            Pause::Off => false,
+            Pause::Writes => changes,
+            Pause::All => true,
+        };
+        held.then_some(Submitted::Paused)
+    }
+
+    /// A command that the session answers itself, or that the store has only in part.
+    fn own_command(
+        &mut self,
+        name: &[u8],
+        args: &[&[u8]],
+        stored: Option<&'static Command>,
+        host: &mut dyn Host,
+    ) -> Submitted {
+        let stored = stored.filter(|command| !command.flags.has(Flags::INTERNAL));
+        let fault = match (table::find(name, args), stored) {
+            (Found::Row(row, args), stored) => return self.run_row(row, args, stored, args, host),
+            (Found::NoSub(_) | Found::None, Some(command)) => return self.store_command(command, args, host),
+            (Found::NoSub(row), None) => {
+                let upper = row.name.to_ascii_uppercase();
+                let sub = shown(args[0]);
+                Fault::Said(alloc::format!("ERR unknown subcommand '{sub}'. Try {upper} HELP."))
+            }
+            (Found::None, None) => Fault::Said(unknown(name, args)),
+        };
+        self.refuse(host, &fault);
+        Submitted::Accepted
+    }
+
+    fn run_row(
+        &mut self,
+        row: &'static Row,
+        args: &[&[u8]],
+        stored: Option<&'static Command>,
+        all: &[&[u8]],
+        host: &mut dyn Host,
+    ) -> Submitted {
+        self.last_command = row.name;
+        let words = args.len() + row.words();
+        let fits = if row.arity >= 0 {
+            words == row.arity as usize
+        } else {
+            words >= row.arity.unsigned_abs().into()
+        };
+        if !fits {
+            if row.name == "exec" {
+                self.transaction = None;
+                super::transaction::unwatch_all(self, host);
+                let text = "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command";
+                self.refuse(host, &Fault::Text(text));
+            } else {
+                self.refuse(host, &Fault::Arity(row.name));
+            }
+            return Submitted::Accepted;
+        }
+        if self.user.is_none() || self.subscribed || host.paused() != Pause::Off {
+            let changes = row.traits.has(Traits::CHANGES)
+                || row.name == "exec" && self.transaction.as_ref().is_some_and(Transaction::changes);
+            if let Some(submitted) = self.gate(row.name, changes, row.traits, host) {
+                return submitted;
+            }
+        }
+        if let Some(transaction) = self.transaction.as_mut().filter(|_| !row.traits.has(Traits::UNQUEUED)) {
+            if row.traits.has(Traits::NO_MULTI) {
+                self.refuse(host, &Fault::Text("ERR Command not allowed inside a transaction"));
+            } else if let Some(command) = stored.filter(|_| row.traits.has(Traits::PARTLY)) {
+                return self.store_command(command, all, host);
+            } else if let Err(fault) = super::keyspaces::check_queued(row, args, self.db) {
+                self.refuse(host, &fault);
+            } else {
+                transaction.push_own(row, args);
+                self.answer(host, |reply| reply.simple("QUEUED"));
+            }
+            return Submitted::Accepted;
+        }
+        if host.io().pending() > 0 && !row.traits.has(Traits::NOW) {
+            return Submitted::Later;
+        }
+        let mut encoded = Vec::new();
+        match self.call(row, args, Place::Direct, &mut encoded, host).0 {
+            Err(fault) => self.refuse_running(host, &fault),
+            Ok(Done::Answered) => self.answer(host, |reply| reply.raw(&encoded)),
+            Ok(Done::Silent) => {}
+            Ok(Done::Later) => return Submitted::Later,
+            Ok(Done::Store) => match stored {
+                Some(command) => return self.store_command(command, all, host),
+                None => self.refuse(host, &Fault::Said(unknown(row.name.as_bytes(), all))),
+            },
+        }
+        host.count_command();
+        Submitted::Accepted
+    }
+
+    /// Runs a handler; its answer goes to `encoded`. The second value is what it embeds in EXEC.
+    pub(super) fn call(
+        &mut self,
+        row: &'static Row,
+        args: &[&[u8]],
+        place: Place,
+        encoded: &mut Vec<u8>,
+        host: &mut dyn Host,
+    ) -> (Result<Done, Fault>, Option<Vec<u8>>) {
+        let resp3 = host.io().resp3;
+        let reply = RespReply(Encoder::new(encoded, resp3));
+        let mut call = Call { session: self, host, row, args, reply, place, embedded: None };
+        let result = (row.run)(&mut call);
+        (result, call.embedded)
     }
 
     /// Answers this command with a fault; a transaction being queued is spoilt by it.
-    pub(super) fn refuse<H: Host>(&mut self, host: &mut H, fault: &Fault) {
+    pub(super) fn refuse<H: Host + ?Sized>(&mut self, host: &mut H, fault: &Fault) {
         if let Some(transaction) = &mut self.transaction {
             transaction.spoil();
         }
+        self.refuse_running(host, fault);
+    }
+
+    fn refuse_running<H: Host + ?Sized>(&mut self, host: &mut H, fault: &Fault) {
         self.answer(host, |reply| reply.fault(fault));
     }
 
     /// Answers this command.
-    pub(super) fn answer<H: Host, T>(
+    pub(super) fn answer<H: Host + ?Sized, T>(
         &mut self,
         host: &mut H,
-        write: impl FnOnce(&mut super::RespReply<'_>) -> T,
+        write: impl FnOnce(&mut RespReply<'_>) -> T,
     ) -> T {
         let io = host.io();
         let sequence = io.begin();
         io.answer(sequence, write)
     }
+}
+
+fn unknown(name: &[u8], args: &[&[u8]]) -> alloc::string::String {
+    let mut text = alloc::format!("ERR unknown command '{}', with args beginning with: ", shown(name));
+    for arg in args {
+        // Redis stops at the same length.
+        if text.len() >= 128 + 40 {
+            break;
+        }
+        text.push_str(&alloc::format!("'{}' ", shown(arg)));
+    }
+    text
 }

@@ -1,102 +1,126 @@
 //! MULTI: commands queued on the connection and run as one log entry by EXEC.
+//!
+//! The session's own commands run when EXEC is handed to the store, just before the entry's; their
+//! answers travel in it as literals. PUBLISH and FLUSHALL run in their place within the entry.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use storage::command::generic::{EXEC, EXEC_READ, LITERAL};
+use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::put_command;
 use storage::{Command, Fault, Kind, Reply};
+use wire::resp::Encoder;
 
-use super::host::{Host, Submitted};
+use super::RespReply;
+use super::call::{Call, Done, Place, literal};
+use super::host::Host;
 use super::session::Session;
+use super::table::{Row, Traits};
 
 /// Bytes that one transaction may queue.
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// A queued command.
+#[derive(Debug)]
+enum Step {
+    /// The store's, as in an entry's body.
+    Store(Vec<u8>),
+    /// The session's own.
+    Own(&'static Row, Vec<Box<[u8]>>),
+}
+
 /// The commands queued since MULTI.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
-    bodies: Vec<Vec<u8>>,
+    steps: Vec<Step>,
     bytes: usize,
     writes: bool,
+    publishes: bool,
+    has_own: bool,
     spoilt: bool,
 }
 
 impl Transaction {
     /// Queues a store command.
     pub fn push(&mut self, command: &Command, args: &[&[u8]]) {
-        self.writes |= command.kind == Kind::Write;
-        self.push_encoded(command.id, args);
-    }
-
-    /// Queues an answer that the session gives itself.
-    pub fn push_literal(&mut self, encoded: &[u8]) {
-        self.push_encoded(LITERAL, &[encoded]);
-    }
-
-    fn push_encoded(&mut self, id: u16, args: &[&[u8]]) {
         let mut body = Vec::new();
-        put_command(&mut body, id, args);
-        self.bytes += body.len();
+        put_command(&mut body, command.id, args);
+        self.writes |= command.kind == Kind::Write;
+        self.weigh(body.len(), Step::Store(body));
+    }
+
+    /// Queues a command of the session's own.
+    pub fn push_own(&mut self, row: &'static Row, args: &[&[u8]]) {
+        self.has_own = true;
+        self.publishes |= row.traits.has(Traits::CHANGES);
+        self.writes |= row.name == "flushall";
+        let bytes = args.iter().map(|arg| arg.len()).sum();
+        self.weigh(bytes, Step::Own(row, args.iter().map(|&arg| arg.into()).collect()));
+    }
+
+    fn weigh(&mut self, bytes: usize, step: Step) {
+        self.bytes += bytes + size_of::<Step>();
         if self.bytes > TRANSACTION_BYTES_MAX {
             self.spoilt = true;
+            self.steps = Vec::new();
             return;
         }
-        self.bodies.push(body);
+        self.steps.push(step);
     }
 
     /// A command was refused while queuing: EXEC will discard all.
     pub const fn spoil(&mut self) {
         self.spoilt = true;
     }
-}
 
-pub(super) fn multi<H: Host>(session: &mut Session, host: &mut H) -> Submitted {
-    if session.transaction.is_some() {
-        session.answer(host, |reply| reply.error("ERR MULTI calls can not be nested"));
-    } else {
-        session.transaction = Some(Transaction::default());
-        session.answer(host, |reply| reply.ok());
+    /// Whether it writes or publishes.
+    pub const fn changes(&self) -> bool {
+        self.writes || self.publishes
     }
-    Submitted::Accepted
-}
 
-pub(super) fn discard<H: Host>(session: &mut Session, host: &mut H) -> Submitted {
-    if session.transaction.take().is_none() {
-        session.answer(host, |reply| reply.error("ERR DISCARD without MULTI"));
-        return Submitted::Accepted;
+    /// Commands queued.
+    pub const fn len(&self) -> usize {
+        self.steps.len()
     }
-    unwatch_all(session, host);
-    session.answer(host, |reply| reply.ok());
-    Submitted::Accepted
 }
 
-pub(super) fn watch<H: Host>(session: &mut Session, keys: &[&[u8]], host: &mut H) -> Submitted {
-    if session.transaction.is_some() {
-        session.answer(host, |reply| reply.error("ERR WATCH inside MULTI is not allowed"));
-        return Submitted::Accepted;
+pub(super) fn multi(call: &mut Call<'_>) -> Result<Done, Fault> {
+    if call.session.transaction.is_some() {
+        return Err(Fault::Text("ERR MULTI calls can not be nested"));
+    }
+    call.session.transaction = Some(Transaction::default());
+    call.ok()
+}
+
+pub(super) fn discard(call: &mut Call<'_>) -> Result<Done, Fault> {
+    if call.session.transaction.take().is_none() {
+        return Err(Fault::Text("ERR DISCARD without MULTI"));
+    }
+    unwatch_all(call.session, call.host);
+    call.ok()
+}
+
+pub(super) fn watch(call: &mut Call<'_>) -> Result<Done, Fault> {
+    if call.session.transaction.is_some() {
+        return Err(Fault::Text("ERR WATCH inside MULTI is not allowed"));
     }
     // The watch begins after this connection's own earlier writes.
-    if host.io().pending() > 0 {
-        return Submitted::Later;
+    if call.host.io().pending() > 0 {
+        return Ok(Done::Later);
     }
-    for key in keys {
-        host.watch(session.db, key);
+    for key in call.args {
+        call.host.watch(call.session.db, key);
     }
-    session.watching = true;
-    session.answer(host, |reply| reply.ok());
-    Submitted::Accepted
+    call.session.watching = true;
+    call.ok()
 }
 
-pub(super) fn unwatch<H: Host>(session: &mut Session, host: &mut H) -> Submitted {
-    if host.io().pending() > 0 {
-        return Submitted::Later;
-    }
-    unwatch_all(session, host);
-    session.answer(host, |reply| reply.ok());
-    Submitted::Accepted
+pub(super) fn unwatch(call: &mut Call<'_>) -> Result<Done, Fault> {
+    unwatch_all(call.session, call.host);
+    call.ok()
 }
 
-pub(super) fn unwatch_all<H: Host>(session: &mut Session, host: &mut H) {
+pub(super) fn unwatch_all(session: &mut Session, host: &mut dyn Host) {
     if session.watching {
         host.unwatch();
         session.watching = false;
@@ -104,35 +128,86 @@ pub(super) fn unwatch_all<H: Host>(session: &mut Session, host: &mut H) {
     host.io().watch_broken = false;
 }
 
-pub(super) fn exec<H: Host>(session: &mut Session, host: &mut H) -> Submitted {
+pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
+    let (session, host) = (&mut *call.session, &mut *call.host);
     let Some(transaction) = session.transaction.take() else {
-        session.answer(host, |reply| reply.error("ERR EXEC without MULTI"));
-        return Submitted::Accepted;
+        return Err(Fault::Text("ERR EXEC without MULTI"));
     };
-    if session.watching && host.io().pending() > 0 {
+    if (session.watching || transaction.has_own) && host.io().pending() > 0 {
         session.transaction = Some(transaction);
-        return Submitted::Later;
+        return Ok(Done::Later);
     }
     if transaction.spoilt {
         unwatch_all(session, host);
-        let text = "EXECABORT Transaction discarded because of previous errors.";
-        session.answer(host, |reply| reply.fault(&Fault::Text(text)));
-        return Submitted::Accepted;
+        return Err(Fault::Text("EXECABORT Transaction discarded because of previous errors."));
     }
     if session.watching {
         let broken = host.watch_broken();
         unwatch_all(session, host);
         if broken {
-            session.answer(host, |reply| reply.null_array());
-            return Submitted::Accepted;
+            call.reply.null_array();
+            return Ok(Done::Answered);
         }
     }
-    if transaction.bodies.is_empty() {
-        session.answer(host, |reply| reply.array(0));
-        return Submitted::Accepted;
+    if transaction.steps.is_empty() {
+        call.reply.array(0);
+        return Ok(Done::Answered);
     }
     let id = if transaction.writes { EXEC } else { EXEC_READ };
     let command = host.registry().by_id(id).expect("the store knows its own commands");
-    let bodies: Vec<&[u8]> = transaction.bodies.iter().map(Vec::as_slice).collect();
-    host.submit(session.db, command, &bodies)
+    let bodies: Vec<Vec<u8>> = transaction.steps.into_iter().map(|step| body(session, host, step)).collect();
+    let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    host.submit(session.db, command, &bodies);
+    Ok(Done::Silent)
 }
+
+/// What the entry holds for a step; the session's own commands run here.
+fn body(session: &mut Session, host: &mut dyn Host, step: Step) -> Vec<u8> {
+    let (row, args) = match step {
+        Step::Store(body) => return body,
+        Step::Own(row, args) => (row, args),
+    };
+    let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
+    let mut encoded = Vec::new();
+    let (result, embedded) = session.call(row, &args, Place::Exec, &mut encoded, host);
+    if let Some(body) = embedded {
+        return body;
+    }
+    let fault = match result {
+        Ok(Done::Answered) => return literal(&encoded),
+        Ok(Done::Silent | Done::Later | Done::Store) => {
+            Fault::Text("ERR Command not allowed inside a transaction")
+        }
+        Err(fault) => fault,
+    };
+    encoded.clear();
+    let resp3 = host.io().resp3;
+    RespReply(Encoder::new(&mut encoded, resp3)).fault(&fault);
+    literal(&encoded)
+}
+
+const CONTROL: Traits = Traits::UNQUEUED.and(Traits::NO_SCRIPT).and(Traits::FAST);
+
+/// This family's rows.
+pub(super) const ROWS: &[Row] = &[
+    Row::new("multi", 1, "transactions", multi)
+        .with(CONTROL.and(Traits::NOW))
+        .since("1.2.0")
+        .about("Starts a transaction."),
+    Row::new("exec", 1, "transactions", exec)
+        .with(Traits::UNQUEUED.and(Traits::NO_SCRIPT).and(Traits::NOW))
+        .since("1.2.0")
+        .about("Runs the commands of a transaction."),
+    Row::new("discard", 1, "transactions", discard)
+        .with(CONTROL)
+        .since("2.0.0")
+        .about("Drops the commands of a transaction."),
+    Row::new("watch", -2, "transactions", watch)
+        .with(CONTROL.and(Traits::NOW))
+        .since("2.2.0")
+        .about("Makes the next transaction depend on keys staying as they are."),
+    Row::new("unwatch", 1, "transactions", unwatch)
+        .with(Traits::NO_SCRIPT.and(Traits::FAST))
+        .since("2.2.0")
+        .about("Forgets the watched keys."),
+];

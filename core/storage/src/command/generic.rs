@@ -33,7 +33,7 @@ pub const COMMANDS: &[Command] = &[
     Command::read(0x206, "touch", -2, ALL, exists).with(Flags::FAST),
     Command::write(0x207, "rename", 3, TWO, rename),
     Command::write(0x208, "renamenx", 3, TWO, renamenx).with(Flags::FAST),
-    Command::write(0x209, "copy", -3, TWO, copy).with(Flags::DENY_OOM),
+    Command::write(0x209, "copy", -3, TWO, copy).with(Flags::DENY_OOM.and(Flags::SESSION)),
     Command::read(0x20A, "keys", 2, Keys::None, keys).with(Flags::KEYSPACE),
     Command::read(0x20B, "scan", -2, Keys::None, scan).with(Flags::KEYSPACE),
     Command::read(0x20C, "randomkey", 1, Keys::None, randomkey).with(Flags::KEYSPACE),

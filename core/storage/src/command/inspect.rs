@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::command::{Command, Keys};
+use crate::command::{Command, Flags, Keys};
 use crate::object::parse_canonical;
 use crate::{Exec, Fault};
 
@@ -12,7 +12,10 @@ const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
 /// This family's rows.
 pub const COMMANDS: &[Command] =
-    &[Command::read(0x220, "object", -2, SECOND, object), Command::read(0x221, "memory", -2, SECOND, memory)];
+    &[
+        Command::read(0x220, "object", -2, SECOND, object),
+        Command::read(0x221, "memory", -2, SECOND, memory).with(Flags::SESSION),
+    ];
 
 const OBJECT_HELP: &[&str] = &[
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",

@@ -1,0 +1,125 @@
+//! Commands that concern more than one keyspace: SELECT, MOVE, COPY … DB, SWAPDB, FLUSHALL.
+
+use kernel::KeyspaceId;
+use storage::Fault;
+
+use super::call::{Call, Done, Place, integer, is};
+use super::host::{Host, Transfer, Transferred};
+use super::table::{Row, Traits};
+
+/// This family's rows.
+pub(super) const ROWS: &[Row] = &[
+    Row::new("select", 2, "connection", select)
+        .with(Traits::FAST.and(Traits::NOW))
+        .about("Chooses the keyspace."),
+    Row::new("flushall", -1, "server", flushall)
+        .with(Traits::WRITE.and(Traits::CHANGES))
+        .about("Removes all keys of all keyspaces."),
+    Row::new("move", 3, "generic", transfer_move)
+        .with(Traits::WRITE.and(Traits::CHANGES).and(Traits::NO_MULTI).and(Traits::FAST))
+        .about("Moves a key to another keyspace."),
+    Row::new("copy", -3, "generic", copy)
+        .with(Traits::WRITE.and(Traits::CHANGES).and(Traits::PARTLY))
+        .since("6.2.0")
+        .about("Copies a key."),
+    Row::new("swapdb", 3, "server", swapdb)
+        .with(Traits::WRITE.and(Traits::CHANGES).and(Traits::NO_MULTI).and(Traits::FAST))
+        .since("4.0.0")
+        .about("Not offered: exchanges two keyspaces."),
+];
+
+const OUT_OF_RANGE: Fault = Fault::Text("ERR DB index is out of range");
+
+/// The keyspace that `index` names.
+fn keyspace(host: &dyn Host, index: i64) -> Result<KeyspaceId, Fault> {
+    let id = u16::try_from(index).map(KeyspaceId).map_err(|_| OUT_OF_RANGE)?;
+    if host.has_keyspace(id) { Ok(id) } else { Err(OUT_OF_RANGE) }
+}
+
+fn select(call: &mut Call<'_>) -> Result<Done, Fault> {
+    call.session.db = keyspace(call.host, integer(call.args[0])?)?;
+    call.ok()
+}
+
+/// What cannot be part of a transaction is refused when it is queued: an entry belongs to one keyspace.
+pub(super) fn check_queued(row: &Row, args: &[&[u8]], db: KeyspaceId) -> Result<(), Fault> {
+    if row.name == "select" && integer(args[0]).is_ok_and(|index| index != i64::from(db.0)) {
+        return Err(Fault::Text(
+            "ERR SELECT of another database is not allowed inside a transaction: a transaction belongs to one",
+        ));
+    }
+    Ok(())
+}
+
+fn flushall(call: &mut Call<'_>) -> Result<Done, Fault> {
+    match call.args {
+        [] => {}
+        [mode] if is(mode, "sync") || is(mode, "async") => {}
+        _ => return Err(Fault::Syntax),
+    }
+    let flushdb = call.host.registry().find(b"flushdb").expect("the store can be flushed");
+    if call.place == Place::Exec {
+        // The transaction's own keyspace is flushed in its place within the entry.
+        call.host.submit_everywhere(flushdb, &[], Some(call.session.db));
+        call.embed(flushdb.id, &[]);
+    } else {
+        call.host.submit_everywhere(flushdb, &[], None);
+    }
+    Ok(Done::Silent)
+}
+
+const SAME: Fault = Fault::Text("ERR source and destination objects are the same");
+
+fn transfer_move(call: &mut Call<'_>) -> Result<Done, Fault> {
+    let key = call.args[0];
+    let (from, to) = (call.session.db, keyspace(call.host, integer(call.args[1])?)?);
+    if from == to {
+        return Err(SAME);
+    }
+    transfer(call, &Transfer { from, to, key, new_key: key, replace: false, remove: true })
+}
+
+/// Within one keyspace it is the store's.
+fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
+    let (key, new_key) = (call.args[0], call.args[1]);
+    let (from, mut to, mut replace) = (call.session.db, call.session.db, false);
+    let mut rest = &call.args[2..];
+    while let [option, tail @ ..] = rest {
+        rest = match tail {
+            [index, tail @ ..] if is(option, "db") => {
+                to = keyspace(call.host, integer(index)?)?;
+                tail
+            }
+            tail if is(option, "replace") => {
+                replace = true;
+                tail
+            }
+            _ => return Err(Fault::Syntax),
+        };
+    }
+    if from == to {
+        return Ok(Done::Store);
+    }
+    transfer(call, &Transfer { from, to, key, new_key, replace, remove: false })
+}
+
+fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault> {
+    match call.host.transfer(transfer) {
+        Transferred::Accepted => Ok(Done::Silent),
+        Transferred::Refused => call.int(0),
+        Transferred::Later => Ok(Done::Later),
+        Transferred::Unsupported => Err(Fault::Text("ERR this server cannot move keys between databases")),
+    }
+}
+
+fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
+    let first = integer(call.args[0]).map_err(|_| Fault::Text("ERR invalid first DB index"))?;
+    let second = integer(call.args[1]).map_err(|_| Fault::Text("ERR invalid second DB index"))?;
+    let (first, second) = (keyspace(call.host, first)?, keyspace(call.host, second)?);
+    if first == second {
+        return call.ok();
+    }
+    Err(Fault::Text(
+        "ERR SWAPDB is not offered by this server: databases are separate groups with logs of their own",
+    ))
+}

@@ -1,0 +1,139 @@
+//! Who may enter: names and passwords. Every user that enters may do everything; nobody else may do
+//! anything.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use sha2::{Digest, Sha256};
+
+/// A password as the configuration keeps it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// Itself.
+    Plain(Box<[u8]>),
+    /// SHA-256 of `salt` followed by the password.
+    Salted {
+        /// What stands before the password in the digest.
+        salt: Box<[u8]>,
+        /// The digest.
+        digest: [u8; 32],
+    },
+}
+
+impl core::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// Whether `password` is it. The time taken does not depend on how much of it is right.
+    #[must_use]
+    pub fn is(&self, password: &[u8]) -> bool {
+        match self {
+            Secret::Plain(plain) => equal(&digest(&[], plain), &digest(&[], password)),
+            Secret::Salted { salt, digest: expected } => equal(expected, &digest(salt, password)),
+        }
+    }
+
+    /// The digest that `ACL LIST` shows: of the plain password, or the salted one.
+    #[must_use]
+    pub fn shown(&self) -> [u8; 32] {
+        match self {
+            Secret::Plain(plain) => digest(&[], plain),
+            Secret::Salted { digest, .. } => *digest,
+        }
+    }
+}
+
+fn digest(salt: &[u8], password: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(salt).chain_update(password).finalize().into()
+}
+
+fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
+    core::hint::black_box(difference) == 0
+}
+
+/// The name a connection has that gives none.
+pub const DEFAULT_USER: &[u8] = b"default";
+
+/// The users of a node. Without any secret for `default`, everyone enters as `default`.
+#[derive(Clone, Debug, Default)]
+pub struct Users {
+    secrets: BTreeMap<Box<[u8]>, Vec<Secret>>,
+}
+
+impl Users {
+    /// Nobody has a password; connections are `default` from the start.
+    #[must_use]
+    pub fn open() -> Users {
+        Users::default()
+    }
+
+    /// The same with one more secret for `name`; any of a user's secrets lets it in.
+    #[must_use]
+    pub fn with(mut self, name: &[u8], secret: Secret) -> Users {
+        self.secrets.entry(name.into()).or_default().push(secret);
+        self
+    }
+
+    /// Whether a connection is let in as `default` without a password: only while no user has one.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// Whether `name` may enter with `password`.
+    #[must_use]
+    pub fn admits(&self, name: &[u8], password: &[u8]) -> bool {
+        match self.secrets.get(name) {
+            Some(secrets) => secrets.iter().fold(false, |found, secret| found | secret.is(password)),
+            None => self.is_open() && name == DEFAULT_USER,
+        }
+    }
+
+    /// Whether `name` can be entered as at all.
+    #[must_use]
+    pub fn exists(&self, name: &[u8]) -> bool {
+        self.secrets.contains_key(name) || self.is_open() && name == DEFAULT_USER
+    }
+
+    /// All users with their secrets; none means that no password is asked for.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[Secret])> {
+        let open = self.is_open().then_some((DEFAULT_USER, &[] as &[Secret]));
+        open.into_iter().chain(self.secrets.iter().map(|(name, secrets)| (&**name, secrets.as_slice())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_enters_with_its_own_password_only() {
+        let salted = Secret::Salted { salt: b"salt".as_slice().into(), digest: digest(b"salt", b"open") };
+        let users = Users::open()
+            .with(b"default", Secret::Plain(b"first".as_slice().into()))
+            .with(b"default", Secret::Plain(b"second".as_slice().into()))
+            .with(b"ann", salted);
+        #[rustfmt::skip] // columns
+        let table: [(&[u8], &[u8], bool); 8] = [
+            (b"default", b"first", true),
+            (b"default", b"second", true),
+            (b"default", b"open", false),
+            (b"default", b"", false),
+            (b"ann", b"open", true),
+            (b"ann", b"first", false),
+            (b"Ann", b"open", false),
+            (b"bob", b"first", false),
+        ];
+        for (name, password, expected) in table {
+            assert_eq!(users.admits(name, password), expected, "{name:?} {password:?}");
+        }
+        assert!(!users.is_open());
+        assert!(Users::open().admits(b"default", b"whatever"));
+        assert!(!Users::open().admits(b"ann", b"open"));
+    }
+}
