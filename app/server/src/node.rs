@@ -136,7 +136,7 @@ impl Node {
             let solo = Solo::new(term, store.applied(), keyspace.durability);
             partitions.push(Partition::new(group, store, solo));
         }
-        let settings = Settings { worker: WorkerId(0), needs_password: false };
+        let settings = Settings { worker: WorkerId(0), ..Settings::default() };
         let worker = Worker::new(settings, partitions, Box::new(NoScripting), seed);
         let listeners = vec![Listener { socket, tls: None }];
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };

@@ -43,6 +43,7 @@ impl Worker {
                 let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                 reading = true;
                 self.run_read(at, item, id, &args);
+                self.publish_effects(None);
                 continue;
             }
             if reading {
@@ -55,6 +56,9 @@ impl Worker {
             self.apply_write(at, item, (batch.index, place), id, &args);
             if let Some(block) = self.effects.block.take() {
                 self.block(at, item, encoded, block);
+            }
+            if !self.effects.published.is_empty() {
+                self.publish_effects(None);
             }
             place += 1;
             self.notice_changes(at);
@@ -76,7 +80,7 @@ impl Worker {
         };
         let store = &mut self.partitions[at].store;
         let connection = match item.what {
-            What::Own | What::Read => None,
+            What::Own | What::Part(_) | What::Read => None,
             What::Write | What::Retry(_) => self.connections.get_mut(item.conn),
         };
         let Some(connection) = connection else {
@@ -85,6 +89,9 @@ impl Worker {
             machinery.effects.block = None;
             if let What::Retry(waiter) = item.what {
                 self.partitions[at].forget_waiter(waiter);
+            }
+            if let What::Part(joint) = item.what {
+                self.part_done(joint, None);
             }
             return;
         };

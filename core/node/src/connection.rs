@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 
 use gateway::resp::{Io, Session};
 use kernel::{ConnId, KeyspaceId, WorkerId};
@@ -21,8 +20,10 @@ pub(crate) struct Connection {
     pub closing: bool,
     /// The client has sent all it will.
     pub ended: bool,
-    /// Where it comes from.
-    pub peer: SocketAddr,
+    /// It gets nothing any more and is to be closed at once.
+    pub cut: bool,
+    /// Held until a pause of all clients ends.
+    pub paused: bool,
     /// What it watches, and the waiter it is, if any.
     pub watched: Vec<(KeyspaceId, Box<[u8]>)>,
     pub waiter: Option<(usize, u64)>,
@@ -99,6 +100,10 @@ impl Connections {
 
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().filter_map(|slot| slot.connection.as_deref_mut())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {

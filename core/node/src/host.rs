@@ -3,10 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use gateway::resp::{Host, Io, Submitted};
-use kernel::{ConnId, KeyspaceId};
+use gateway::resp::{
+    Client, Config, Facts, Host, Io, Latency, Pause, Release, Request, Slowlog, Submitted, Topic, Transfer,
+    Transferred, Users,
+};
+use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
 
+use crate::keyspaces::Answer;
 use crate::worker::Worker;
 
 /// A worker with one of its connections taken out.
@@ -23,6 +27,10 @@ impl Host for View<'_> {
         self.connection
     }
 
+    fn now(&self) -> Micros {
+        self.worker.now
+    }
+
     #[inline]
     fn registry(&self) -> &Registry {
         &self.worker.registry
@@ -35,7 +43,31 @@ impl Host for View<'_> {
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
         let at = self.worker.keyspaces[&db];
-        self.worker.submit(self.id, self.connection, at, command, args)
+        self.worker.front.suspect(self.id, command, args);
+        let submitted = self.worker.submit(self.id, self.connection, at, command, args);
+        if !self.worker.effects.published.is_empty() {
+            self.worker.publish_effects(Some((self.id, self.connection)));
+        }
+        submitted
+    }
+
+    fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>) {
+        let worker = &mut *self.worker;
+        worker.front.suspect(self.id, command, args);
+        let joint = except.is_none().then(|| worker.begin_joint(self.id, self.connection, Answer::Ok));
+        for at in 0..worker.partitions.len() {
+            if Some(worker.partitions[at].group_id().keyspace()) != except {
+                worker.submit_part(joint, at, command, args);
+            }
+        }
+    }
+
+    fn count_command(&mut self) {
+        self.worker.count_command();
+    }
+
+    fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred {
+        self.worker.transfer(self.id, self.connection, transfer)
     }
 
     fn watch(&mut self, db: KeyspaceId, key: &[u8]) {
@@ -67,5 +99,88 @@ impl Host for View<'_> {
             return true;
         }
         self.watched.iter().any(|(db, key)| self.worker.in_flight(self.worker.keyspaces[db], key))
+    }
+
+    fn subscribe(&mut self, topic: Topic, name: &[u8]) {
+        self.worker.front.pubsub.subscribe(topic, name, self.id);
+    }
+
+    fn unsubscribe(&mut self, topic: Topic, name: &[u8]) {
+        self.worker.front.pubsub.unsubscribe(topic, name, self.id);
+    }
+
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        self.worker.publish(channel, payload, Some((self.id, self.connection)))
+    }
+
+    fn receivers(&self, channel: &[u8]) -> usize {
+        self.worker.front.pubsub.receiver_count(channel)
+    }
+
+    fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>> {
+        self.worker.front.pubsub.channels(pattern)
+    }
+
+    fn subscribers(&self, channel: &[u8]) -> usize {
+        self.worker.front.pubsub.subscribers(channel)
+    }
+
+    fn patterns(&self) -> usize {
+        self.worker.front.pubsub.pattern_count()
+    }
+
+    fn clients(&self) -> Vec<Client> {
+        self.worker.clients()
+    }
+
+    fn kill(&mut self, id: ConnId) {
+        self.worker.kill(id);
+    }
+
+    fn unblock(&mut self, id: ConnId, release: Release) -> bool {
+        self.worker.unblock(id, release)
+    }
+
+    fn pause(&mut self, pause: Pause, until: Micros) {
+        self.worker.pause(pause, until);
+    }
+
+    #[inline]
+    fn paused(&self) -> Pause {
+        self.worker.front.pause
+    }
+
+    fn sleep(&mut self, until: Micros) {
+        let sequence = self.connection.begin();
+        self.connection.blocked = true;
+        self.worker.front.sleep(until, self.id, sequence);
+    }
+
+    fn config(&mut self) -> &mut Config {
+        &mut self.worker.front.config
+    }
+
+    fn users(&self) -> &Users {
+        &self.worker.front.users
+    }
+
+    fn facts(&self) -> Facts {
+        self.worker.facts()
+    }
+
+    fn reset_counters(&mut self) {
+        self.worker.reset_counters();
+    }
+
+    fn slowlog(&mut self) -> &mut Slowlog {
+        &mut self.worker.front.slowlog
+    }
+
+    fn latency(&mut self) -> &mut Latency {
+        &mut self.worker.front.latency
+    }
+
+    fn request(&mut self, request: Request) {
+        self.worker.front.request(request);
     }
 }

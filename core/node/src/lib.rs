@@ -6,9 +6,12 @@
 extern crate alloc;
 
 mod apply;
+mod clients;
 mod connection;
 mod host;
+mod keyspaces;
 pub mod partition;
+mod pubsub;
 mod submit;
 pub mod worker;
 

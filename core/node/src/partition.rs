@@ -26,6 +26,8 @@ pub(crate) enum What {
     Read,
     /// The next in the logged body; nobody is answered (the node's own).
     Own,
+    /// The next in the logged body: a part of a command on several keyspaces.
+    Part(u64),
     /// The next in the logged body: a waiting client's blocking command is tried again.
     Retry(u64),
 }

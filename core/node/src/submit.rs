@@ -154,6 +154,7 @@ impl Worker {
         for item in queued {
             match item.what {
                 What::Own => {}
+                What::Part(joint) => self.part_done(joint, Some(text)),
                 What::Retry(waiter) => {
                     if let Some(waiter) = self.partitions[at].waiters.get_mut(&waiter) {
                         waiter.trying = false;

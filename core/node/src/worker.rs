@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use consensus::{Durability, Group};
-use gateway::resp::{Io, Session, State};
+use gateway::resp::{Config, Io, Origin, Process, Session, State, Users};
 use journal::record::{Entry, Record};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
 use storage::{Registry, Reply, Scripting};
 
+use crate::clients::Front;
 use crate::connection::{Connection, Connections};
 use crate::host::View;
 use crate::partition::{Batch, Partition};
@@ -37,12 +38,18 @@ pub trait LogSink {
 }
 
 /// What a worker is told of its node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Which worker it is.
     pub worker: WorkerId,
-    /// Clients must authenticate.
-    pub needs_password: bool,
+    /// Who may enter; without users with passwords, everyone.
+    pub users: Users,
+    /// What clients read and change as settings.
+    pub config: Config,
+    /// What `INFO` tells of the process, until the host says otherwise.
+    pub process: Process,
+    /// When the node was started.
+    pub started: Micros,
 }
 
 /// The version of `apply` that new entries are written for.
@@ -53,7 +60,7 @@ const ROUNDS_MAX: usize = 8;
 
 /// See the module's text.
 pub struct Worker {
-    pub(crate) settings: Settings,
+    pub(crate) front: Front,
     pub(crate) registry: Registry,
     pub(crate) scripting: Box<dyn Scripting + Send>,
     pub(crate) connections: Connections,
@@ -85,7 +92,7 @@ impl Worker {
         let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.group_id().keyspace(), at)).collect();
         Worker {
             connections: Connections::new(settings.worker),
-            settings,
+            front: Front::new(settings),
             registry: Registry::new(),
             scripting,
             partitions,
@@ -121,10 +128,16 @@ impl Worker {
 
     /// Takes a new client; `None` when there are too many.
     pub fn connect(&mut self, now: Micros, peer: SocketAddr) -> Option<ConnId> {
-        let trusted = !self.settings.needs_password;
+        if self.connections.len() >= self.front.config.maxclients() {
+            self.front.rejected += 1;
+            return None;
+        }
+        self.front.accepted += 1;
+        self.front.connections += 1;
+        let (trusted, number) = (self.front.users.is_open(), self.front.accepted);
         self.connections.add(|id| {
             Box::new(Connection {
-                session: Session::new(id, now, trusted),
+                session: Session::new(Origin { id, number, peer, at: now }, trusted),
                 io: Io::default(),
                 input: Vec::new(),
                 consumed: 0,
@@ -132,7 +145,8 @@ impl Worker {
                 held: false,
                 closing: false,
                 ended: false,
-                peer,
+                cut: false,
+                paused: false,
                 watched: Vec::new(),
                 waiter: None,
             })
@@ -223,7 +237,8 @@ impl Worker {
         let mut view =
             View { worker: self, connection: &mut connection.io, watched: &mut connection.watched, id };
         let fed = connection.session.feed(now, bytes, &mut view);
-        connection.held = matches!(fed.state, State::Waiting | State::Full);
+        connection.held = matches!(fed.state, State::Waiting | State::Paused | State::Full);
+        connection.paused = fed.state == State::Paused;
         connection.closing = fed.state == State::Closing || connection.ended && !connection.held;
         if connection.held
             && connection.io.pending() == 0
@@ -351,12 +366,14 @@ impl Worker {
         let expiry = |partition: &Partition| partition.store.next_expiry().map(|at| at.micros());
         let waiter =
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
-        self.partitions.iter().flat_map(|partition| [expiry(partition), waiter(partition)]).flatten().min()
+        let partitions = self.partitions.iter().flat_map(|partition| [expiry(partition), waiter(partition)]);
+        partitions.flatten().chain(self.front.deadline()).min()
     }
 
     /// Lets time pass: waiting clients time out, expired keys are reaped by a logged tick.
     pub fn wake(&mut self, now: Micros) {
         self.now = now;
+        self.wake_clients();
         for at in 0..self.partitions.len() {
             self.expire_waiters(at);
             let partition = &self.partitions[at];
@@ -377,7 +394,7 @@ impl Worker {
     pub fn output(&mut self, id: ConnId) -> Option<(&mut Vec<u8>, bool)> {
         let connection = self.connections.get_mut(id)?;
         connection.io.listed = false;
-        let closing = connection.closing && connection.io.pending() == 0;
+        let closing = connection.cut || connection.closing && connection.io.pending() == 0;
         Some((&mut connection.io.out, closing))
     }
 
@@ -402,6 +419,10 @@ impl Worker {
         self.commands
     }
 
+    pub(crate) const fn reset_counters(&mut self) {
+        (self.commands, self.front.connections, self.front.rejected) = (0, 0, 0);
+    }
+
     #[inline]
     pub(crate) const fn count_command(&mut self) {
         self.commands += 1;
@@ -415,7 +436,9 @@ impl Worker {
             let Some(mut connection) = self.connections.take(id) else { continue };
             connection.resumed = false;
             connection.held = false;
-            self.feed_input(id, &mut connection);
+            if !connection.cut {
+                self.feed_input(id, &mut connection);
+            }
             self.connections.put_back(id, connection);
         }
         true

@@ -26,7 +26,8 @@ pub struct Client {
     pub number: u64,
     /// Where it comes from.
     pub peer: SocketAddr,
-    name: Box<[u8]>,
+    /// What it calls itself.
+    pub name: Box<[u8]>,
     user: Box<[u8]>,
     created: Micros,
     active: Micros,

@@ -167,7 +167,7 @@ fn server(facts: &Facts, config: &Config, out: &mut String) {
         "uptime_in_days": uptime / 86_400,
         "hz": config.get("hz").unwrap_or_default(),
         "configured_hz": config.get("hz").unwrap_or_default(),
-        "lru_clock": facts.now.0 / 1_000_000 & 0xFF_FFFF,
+        "lru_clock": (facts.now.0 / 1_000_000) & 0xFF_FFFF,
         "executable": process.executable,
         "config_file": process.config_file,
         "io_threads_active": 0,

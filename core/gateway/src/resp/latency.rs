@@ -105,7 +105,7 @@ fn reset(call: &mut Call<'_>) -> Result<Done, Fault> {
     let args = call.args;
     let events = &mut call.host.latency().events;
     let before = events.len();
-    events.retain(|name, _| !args.is_empty() && !args.iter().any(|arg| *arg == name.as_bytes()));
+    events.retain(|name, _| !args.is_empty() && !args.contains(&name.as_bytes()));
     let gone = before - events.len();
     call.int(gone as i64)
 }

@@ -1,0 +1,151 @@
+//! Commands on more than one keyspace: a part for each, logged in the same append, and one answer.
+
+use alloc::vec::Vec;
+
+use gateway::resp::{Io, Sequence, Transfer, Transferred};
+use kernel::ConnId;
+use storage::apply::{Exec, Origin};
+use storage::entry::put_command;
+use storage::{Command, Reply};
+
+use crate::partition::{Queued, What};
+use crate::worker::Worker;
+
+/// A command of several parts: answered when the last is applied.
+#[derive(Debug)]
+pub(crate) struct Joint {
+    /// Who is answered.
+    pub conn: ConnId,
+    pub sequence: Sequence,
+    /// Parts under way.
+    pub left: usize,
+    /// What to answer.
+    pub answer: Answer,
+}
+
+/// The answer of a [`Joint`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Ok,
+    One,
+    /// The log refused.
+    Error(&'static str),
+}
+
+impl Worker {
+    /// Begins a command of several parts for `conn`.
+    pub(crate) fn begin_joint(&mut self, conn: ConnId, io: &mut Io, answer: Answer) -> u64 {
+        self.front.last_joint += 1;
+        let joint = Joint { conn, sequence: io.begin(), left: 0, answer };
+        self.front.joints.insert(self.front.last_joint, joint);
+        self.front.last_joint
+    }
+
+    /// Queues a part of it on partition `at`; without a joint nobody is answered.
+    pub(crate) fn submit_part(&mut self, joint: Option<u64>, at: usize, command: &Command, args: &[&[u8]]) {
+        self.open(at);
+        let open = &mut self.partitions[at].open;
+        put_command(&mut open.body, command.id, args);
+        let mut item = Queued { conn: ConnId(0), sequence: Sequence(0), what: What::Own };
+        if let Some(number) = joint {
+            item.what = What::Part(number);
+            self.front.joints.get_mut(&number).expect("a joint lives until its last part").left += 1;
+        }
+        self.partitions[at].open.queued.push(item);
+    }
+
+    /// A part is applied, or refused by the log with `error`.
+    pub(crate) fn part_done(&mut self, number: u64, error: Option<&'static str>) {
+        let Some(joint) = self.front.joints.get_mut(&number) else { return };
+        joint.left -= 1;
+        if let Some(error) = error {
+            joint.answer = Answer::Error(error);
+        }
+        if joint.left > 0 {
+            return;
+        }
+        let joint = self.front.joints.remove(&number).expect("it was just found");
+        if let Some(connection) = self.connections.get_mut(joint.conn) {
+            connection.io.answer(joint.sequence, |reply| match joint.answer {
+                Answer::Ok => reply.ok(),
+                Answer::One => reply.int(1),
+                Answer::Error(text) => reply.error(text),
+            });
+        }
+        self.answered(joint.conn);
+    }
+
+    /// Copies or moves a key: what it holds now is logged as a RESTORE there and, for a move, a DEL here.
+    ///
+    /// Both keyspaces belong to this worker, and no write to either key may be under way, so nothing can
+    /// come between.
+    pub(crate) fn transfer(&mut self, conn: ConnId, io: &mut Io, transfer: &Transfer<'_>) -> Transferred {
+        let (Some(dump), Some(restore), Some(del)) =
+            (self.registry.find(b"dump"), self.registry.find(b"restore"), self.registry.find(b"del"))
+        else {
+            return Transferred::Unsupported;
+        };
+        let (from, to) = (self.keyspaces[&transfer.from], self.keyspaces[&transfer.to]);
+        if self.in_flight(from, transfer.key) || self.in_flight(to, transfer.new_key) {
+            return Transferred::Later;
+        }
+        for at in [from, to] {
+            self.partitions[at].store.begin_reads(self.now);
+        }
+        let target = &mut self.partitions[to].store;
+        if target.exists(transfer.new_key) && !transfer.replace {
+            return Transferred::Refused;
+        }
+        let mut held = Held::default();
+        self.read_own(from, dump, &[transfer.key], &mut held);
+        let Some(value) = held.0 else { return Transferred::Refused };
+        let expiry = self.partitions[from].store.expiry(transfer.key).flatten();
+        let mut digits = itoa::Buffer::new();
+        let ttl = digits.format(expiry.map_or(0, |at| at.0)).as_bytes();
+        let joint = self.begin_joint(conn, io, Answer::One);
+        let args: [&[u8]; 5] = [transfer.new_key, ttl, &value, b"REPLACE", b"ABSTTL"];
+        self.submit_part(Some(joint), to, restore, &args);
+        if transfer.remove {
+            self.submit_part(Some(joint), from, del, &[transfer.key]);
+        }
+        Transferred::Accepted
+    }
+
+    /// Runs a read for the node itself.
+    fn read_own(&mut self, at: usize, command: &Command, args: &[&[u8]], reply: &mut dyn Reply) {
+        let mut exec = Exec {
+            store: &mut self.partitions[at].store,
+            reply,
+            effects: &mut self.effects,
+            registry: &self.registry,
+            scripting: None,
+            rng: self.rng.clone(),
+            origin: Origin::Direct,
+        };
+        exec.run(command, args);
+    }
+}
+
+/// Keeps a byte string that was answered.
+#[derive(Default)]
+struct Held(Option<Vec<u8>>);
+
+impl Reply for Held {
+    fn simple(&mut self, _: &str) {}
+    fn error(&mut self, _: &str) {}
+    fn int(&mut self, _: i64) {}
+    fn bulk(&mut self, bytes: &[u8]) {
+        self.0 = Some(bytes.to_vec());
+    }
+    fn null(&mut self) {}
+    fn null_array(&mut self) {}
+    fn array(&mut self, _: usize) {}
+    fn map(&mut self, _: usize) {}
+    fn set(&mut self, _: usize) {}
+    fn double(&mut self, _: f64) {}
+    fn boolean(&mut self, _: bool) {}
+    fn raw(&mut self, _: &[u8]) {}
+    fn resp3(&self) -> bool {
+        false
+    }
+}

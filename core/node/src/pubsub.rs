@@ -1,0 +1,115 @@
+//! Who listens to what on this node, and handing messages to them.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use gateway::resp::{Io, PUBSUB_OUTPUT_BYTES_MAX, Topic, glob, put_message};
+use kernel::ConnId;
+
+use crate::worker::Worker;
+
+type Listeners = BTreeMap<Box<[u8]>, BTreeSet<ConnId>>;
+
+/// The subscriptions of all connections. A name without listeners is not kept.
+#[derive(Debug, Default)]
+pub(crate) struct PubSub {
+    channels: Listeners,
+    patterns: Listeners,
+}
+
+impl PubSub {
+    fn of(&mut self, topic: Topic) -> &mut Listeners {
+        match topic {
+            Topic::Channel => &mut self.channels,
+            Topic::Pattern => &mut self.patterns,
+        }
+    }
+
+    pub fn subscribe(&mut self, topic: Topic, name: &[u8], id: ConnId) {
+        self.of(topic).entry(name.into()).or_default().insert(id);
+    }
+
+    pub fn unsubscribe(&mut self, topic: Topic, name: &[u8], id: ConnId) {
+        let listeners = self.of(topic);
+        if let Some(ids) = listeners.get_mut(name) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                listeners.remove(name);
+            }
+        }
+    }
+
+    /// Channels with subscribers that match `pattern`.
+    pub fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>> {
+        self.channels.keys().filter(|channel| glob::matches(pattern, channel)).cloned().collect()
+    }
+
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub fn pattern_count(&self) -> usize {
+        self.patterns.len()
+    }
+
+    pub fn subscribers(&self, channel: &[u8]) -> usize {
+        self.channels.get(channel).map_or(0, BTreeSet::len)
+    }
+
+    /// Everyone who gets a message on `channel`, and the pattern it comes by: first those who named it.
+    fn receivers<'a>(&'a self, channel: &'a [u8]) -> impl Iterator<Item = (ConnId, Option<&'a [u8]>)> {
+        let named = self.channels.get(channel).into_iter().flatten().map(|&id| (id, None));
+        let matching = self.patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        named.chain(matching.flat_map(|(pattern, ids)| ids.iter().map(|&id| (id, Some(&**pattern)))))
+    }
+
+    pub fn receiver_count(&self, channel: &[u8]) -> usize {
+        self.receivers(channel).count()
+    }
+}
+
+impl Worker {
+    /// Hands a message to its subscribers; how many they are. `own` is the connection that is taken out
+    /// of the table at the moment, if any.
+    ///
+    /// A subscriber that has more than [`PUBSUB_OUTPUT_BYTES_MAX`] unread is cut.
+    pub(crate) fn publish(
+        &mut self,
+        channel: &[u8],
+        payload: &[u8],
+        mut own: Option<(ConnId, &mut Io)>,
+    ) -> usize {
+        let mut count = 0;
+        let mut cut = Vec::new();
+        for (id, pattern) in self.front.pubsub.receivers(channel) {
+            count += 1;
+            if let Some((own, io)) = &mut own
+                && *own == id
+            {
+                put_message(&mut io.push(), pattern, channel, payload);
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            put_message(&mut connection.io.push(), pattern, channel, payload);
+            if !connection.io.listed {
+                connection.io.listed = true;
+                self.flush.push(id);
+            }
+            if connection.io.out.len() > PUBSUB_OUTPUT_BYTES_MAX {
+                cut.push(id);
+            }
+        }
+        for id in cut {
+            self.kill(id);
+        }
+        count
+    }
+
+    /// Hands on what commands published while they were applied.
+    pub(crate) fn publish_effects(&mut self, mut own: Option<(ConnId, &mut Io)>) {
+        for (channel, payload) in core::mem::take(&mut self.effects.published) {
+            self.publish(&channel, &payload, own.as_mut().map(|(id, io)| (*id, &mut **io)));
+        }
+    }
+}
