@@ -74,7 +74,7 @@ impl Front {
             flags if flags.has(Flags::FAST) => 0,
             _ => 1,
         };
-        if self.suspect.as_ref().is_none_or(|suspect| suspect.weight <= weight) {
+        if self.suspect.as_ref().is_none_or(|suspect| suspect.weight < weight) {
             // Arguments are copied only where that costs little beside the command itself.
             let words = if weight == 2 { slowlog::cut(command.name, args) } else { Vec::new() };
             self.suspect = Some(Suspect { weight, id, name: command.name, words });
@@ -116,7 +116,8 @@ impl Worker {
         out.extend(self.front.requests.drain(..));
     }
 
-    /// The host measured the turn that ends at `now`: it took `micros`. Slow ones are logged.
+    /// The host measured the turn that ends at `now`: it took `micros`. Slow ones are logged. To be called
+    /// at the end of every turn, so that the command named is one of this turn.
     pub fn turn_took(&mut self, now: Micros, micros: u64) {
         let suspect = self.front.suspect.take();
         let millis = micros / 1000;

@@ -322,7 +322,7 @@ fn infos(call: &mut Call<'_>) -> Result<Done, Fault> {
     for name in call.args {
         match entry(call.host.registry(), name) {
             Some(entry) => put_info(&mut call.reply, entry),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
     Ok(Done::Answered)

@@ -1,0 +1,125 @@
+//! One worker with clients, driven turn by turn.
+
+use std::net::SocketAddr;
+
+use consensus::{Durability, Solo};
+use gateway::resp::Request;
+use journal::record::Record;
+use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term};
+use node::{AppendError, LogSink, Partition, Settings, Worker};
+use storage::{Exec, Fault, Scripting, Store};
+
+/// A log that only counts, and is full when told so.
+#[derive(Default)]
+pub struct MemoryLog {
+    pub end: u64,
+    pub full: bool,
+}
+
+impl LogSink for MemoryLog {
+    fn append(&mut self, records: &[Record<'_>], _: Durability) -> Result<Lsn, AppendError> {
+        if self.full {
+            return Err(AppendError::Full);
+        }
+        self.end += records.len() as u64;
+        Ok(Lsn(self.end))
+    }
+}
+
+struct NoScripting;
+
+impl Scripting for NoScripting {
+    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+        Err(Fault::Text("ERR no scripts in these tests"))
+    }
+}
+
+/// When every test begins.
+pub const START: Micros = Micros(1_700_000_000_000_000);
+
+pub struct Node {
+    pub worker: Worker,
+    pub log: MemoryLog,
+    pub now: Micros,
+}
+
+/// A client of a [`Node`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client(pub ConnId);
+
+impl Node {
+    pub fn new() -> Node {
+        Node::with(Settings { started: START, ..Settings::default() })
+    }
+
+    /// Sixteen keyspaces of one partition each.
+    pub fn with(settings: Settings) -> Node {
+        let partitions = (0..16).map(|id| {
+            let group = Solo::new(Term(1), Index(0), Durability::Always);
+            Partition::new(GroupId::new(KeyspaceId(id), 0), Store::new(7), group)
+        });
+        let worker = Worker::new(settings, partitions.collect(), Box::new(NoScripting), 7);
+        Node { worker, log: MemoryLog::default(), now: START }
+    }
+
+    pub fn client(&mut self) -> Client {
+        let number = 1000 + self.worker.connection_count() as u16;
+        let peer = SocketAddr::from(([127, 0, 0, 1], number));
+        Client(self.worker.connect(self.now, peer).expect("there is room"))
+    }
+
+    /// Hands in bytes without ending the turn.
+    pub fn feed(&mut self, client: Client, text: &str) {
+        self.worker.receive(self.now, client.0, text.as_bytes());
+    }
+
+    /// Ends the turn, syncs the log and ends the next one.
+    pub fn settle(&mut self) {
+        for _ in 0..4 {
+            self.worker.end_turn(self.now, &mut self.log);
+            self.worker.synced(Lsn(self.log.end));
+        }
+    }
+
+    /// What there is for a client, taken out; and whether it is to be closed.
+    pub fn output(&mut self, client: Client) -> (String, bool) {
+        let Some((out, closing)) = self.worker.output(client.0) else { return (String::new(), true) };
+        let text = String::from_utf8_lossy(out).into_owned();
+        out.clear();
+        self.worker.drained(client.0);
+        (text, closing)
+    }
+
+    pub fn read(&mut self, client: Client) -> String {
+        self.output(client).0
+    }
+
+    /// Sends one inline command and gives what the client got until all was quiet.
+    pub fn ask(&mut self, client: Client, command: &str) -> String {
+        self.feed(client, &format!("{command}\r\n"));
+        self.settle();
+        self.read(client)
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, millis: u64) {
+        self.now = self.now.plus_millis(millis);
+        if self.worker.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.worker.wake(self.now);
+        }
+        self.settle();
+    }
+
+    pub fn requests(&mut self) -> Vec<Request> {
+        let mut requests = Vec::new();
+        self.worker.take_requests(&mut requests);
+        requests
+    }
+
+    /// Asks each row's command and compares.
+    pub fn table(&mut self, client: Client, rows: &[(&str, &str)]) {
+        for (command, expected) in rows {
+            assert_eq!(self.ask(client, command), *expected, "{command}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A worker fed with clients' bytes, on a log in memory.
+
+mod administration;
+mod entry;
+mod harness;
+mod introspection;
+mod keyspaces;
+mod publishing;
+mod transactions;
