@@ -118,7 +118,7 @@ fn cat(call: &mut Call<'_>) -> Result<Done, Fault> {
             };
             introspect::names_in(call.host.registry(), category)
         }
-        _ => return Err(call.arity()),
+        _ => return Err(call.misplaced()),
     };
     call.reply.array(names.len());
     names.iter().for_each(|name| call.reply.bulk(name.as_bytes()));
@@ -130,7 +130,7 @@ fn log(call: &mut Call<'_>) -> Result<Done, Fault> {
         [word] if super::call::is(word, "reset") => return call.ok(),
         [] => {}
         [count] => drop(super::call::integer(count)?),
-        _ => return Err(call.arity()),
+        _ => return Err(call.misplaced()),
     }
     call.reply.array(0);
     Ok(Done::Answered)

@@ -1,5 +1,6 @@
 //! One run of a session's own command.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -72,6 +73,15 @@ impl Call<'_> {
     pub fn arity(&self) -> Fault {
         Fault::Arity(self.row.name)
     }
+
+    /// What Redis says when a subcommand cannot place its arguments.
+    pub fn misplaced(&self) -> Fault {
+        let upper = self.row.name.to_ascii_uppercase();
+        let (container, sub) = upper.split_once('|').unwrap_or((&upper, ""));
+        let text =
+            format!("ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {container} HELP.");
+        Fault::Said(text)
+    }
 }
 
 /// An answer in the place of a command in EXEC.
@@ -88,6 +98,13 @@ pub(super) fn is(word: &[u8], expected: &str) -> bool {
 
 pub(super) fn integer(word: &[u8]) -> Result<i64, Fault> {
     parse_canonical(word).ok_or(Fault::NotInteger)
+}
+
+/// An index as Redis reads them: 32 bits.
+pub(super) fn index(word: &[u8]) -> Result<i32, Fault> {
+    const RANGE: Fault =
+        Fault::Text("ERR value is out of range, value must between -2147483648 and 2147483647");
+    i32::try_from(integer(word)?).map_err(|_| RANGE)
 }
 
 /// The beginning of what a client sent, to be shown in an error.

@@ -382,7 +382,7 @@ fn pause(call: &mut Call<'_>) -> Result<Done, Fault> {
         [_, mode] if is(mode, "all") => Pause::All,
         [_, mode] if is(mode, "write") => Pause::Writes,
         [_, _] => return Err(Fault::Text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(Fault::Syntax),
+        _ => return Err(call.misplaced()),
     };
     let millis = milliseconds(call.args[0])?;
     let until = after(call, millis);
@@ -439,7 +439,7 @@ fn unblock(call: &mut Call<'_>) -> Result<Done, Fault> {
         [_, reason] if is(reason, "timeout") => Release::Timeout,
         [_, reason] if is(reason, "error") => Release::Error,
         [_, _] => return Err(Fault::Text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
-        _ => return Err(call.arity()),
+        _ => return Err(call.misplaced()),
     };
     let number = integer(call.args[0])?;
     let client = call.host.clients().into_iter().find(|client| client.number as i64 == number);

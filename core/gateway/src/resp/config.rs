@@ -27,6 +27,8 @@ enum Shape {
     Word(&'static [&'static str]),
     /// Seconds and changes in pairs.
     Save,
+    /// Nothing else; why.
+    Empty(&'static str),
 }
 
 /// Whether a client may change it.
@@ -71,7 +73,7 @@ const SETTINGS: &[Setting] = &[
     live("activerehashing", "yes", Shape::YesNo),
     fixed("aof-use-rdb-preamble", "no"),
     fixed("appendfsync", "always"),
-    fixed("appendonly", "yes"),
+    live("appendonly", "yes", Shape::Word(&["yes"])),
     live("auto-aof-rewrite-min-size", "67108864", Shape::Bytes),
     live("auto-aof-rewrite-percentage", "100", INT),
     fixed("bind", "127.0.0.1"),
@@ -115,7 +117,7 @@ const SETTINGS: &[Setting] = &[
     live("min-replicas-to-write", "0", Shape::Number(0, 0)),
     live("min-slaves-to-write", "0", Shape::Number(0, 0)),
     live("no-appendfsync-on-rewrite", "no", Shape::YesNo),
-    live("notify-keyspace-events", "", Shape::Word(&[""])),
+    live("notify-keyspace-events", "", Shape::Empty("keyspace notifications are not offered by this server")),
     fixed("pidfile", ""),
     fixed("port", "6379"),
     fixed("protected-mode", "yes"),
@@ -143,6 +145,25 @@ const SETTINGS: &[Setting] = &[
     live("zset-max-ziplist-entries", "128", LONG),
     live("zset-max-ziplist-value", "64", LONG),
 ];
+
+/// Old and new names of one setting: changing one changes the other.
+const ALIASES: &[(&str, &str)] = &[
+    ("busy-reply-threshold", "lua-time-limit"),
+    ("hash-max-listpack-entries", "hash-max-ziplist-entries"),
+    ("hash-max-listpack-value", "hash-max-ziplist-value"),
+    ("list-max-listpack-size", "list-max-ziplist-size"),
+    ("min-replicas-to-write", "min-slaves-to-write"),
+    ("zset-max-listpack-entries", "zset-max-ziplist-entries"),
+    ("zset-max-listpack-value", "zset-max-ziplist-value"),
+];
+
+fn alias(name: &str) -> Option<&'static str> {
+    ALIASES.iter().find_map(|&(a, b)| match name {
+        name if name == a => Some(b),
+        name if name == b => Some(a),
+        _ => None,
+    })
+}
 
 /// The live settings of a node.
 #[derive(Clone, Debug)]
@@ -241,7 +262,7 @@ impl Config {
             })?;
             let setting = &SETTINGS[at];
             let refused = |why: &str| {
-                let name = setting.name;
+                let name = shown(name);
                 Fault::Said(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
             };
             if planned.iter().any(|(other, _)| *other == at) {
@@ -254,6 +275,10 @@ impl Config {
             planned.push((at, setting.shape.read(value).map_err(|why| refused(&why))?));
         }
         for (at, value) in planned {
+            if let Some(other) = alias(SETTINGS[at].name) {
+                let other = SETTINGS.iter().position(|setting| setting.name == other);
+                self.values[other.expect("an alias is a setting")] = value.clone();
+            }
             self.values[at] = value;
         }
         self.version += 1;
@@ -292,6 +317,13 @@ impl Shape {
                 found
                     .map(ToString::to_string)
                     .ok_or_else(|| format!("argument(s) must be one of the following: {}", words.join(", ")))
+            }
+            Shape::Empty(why) => {
+                if value.is_empty() {
+                    Ok(String::new())
+                } else {
+                    Err(why.into())
+                }
             }
             Shape::Save => {
                 let words: Vec<&str> = value.split_ascii_whitespace().collect();

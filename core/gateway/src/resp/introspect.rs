@@ -142,6 +142,7 @@ impl Entry {
                 categories.push(name);
             }
         }
+        categories.sort_by_key(|name| CATEGORIES.iter().position(|other| other == name));
         categories
     }
 
@@ -365,7 +366,8 @@ fn put_doc(reply: &mut RespReply<'_>, entry: Entry) {
 /// The command in `args` and its keys.
 fn keys_of<'a>(call: &Call<'a>) -> Result<(Entry, Vec<&'a [u8]>), Fault> {
     let (name, args) = (call.args[0], &call.args[1..]);
-    let entry = entry(call.host.registry(), name).ok_or(Fault::Text("ERR Invalid command specified"))?;
+    let found = if name.contains(&b'|') { None } else { entry(call.host.registry(), name) };
+    let entry = found.ok_or(Fault::Text("ERR Invalid command specified"))?;
     if entry.key_range().0 == 0 && !entry.flags().contains(&"movablekeys") {
         return Err(Fault::Text("ERR The command has no key arguments"));
     }
@@ -416,7 +418,7 @@ fn list(call: &mut Call<'_>) -> Result<Done, Fault> {
         },
         _ => return Err(Fault::Syntax),
     }
-    call.reply.set(chosen.len());
+    call.reply.array(chosen.len());
     chosen.iter().for_each(|entry| call.reply.bulk(entry.name().as_bytes()));
     Ok(Done::Answered)
 }

@@ -3,7 +3,7 @@
 use kernel::KeyspaceId;
 use storage::Fault;
 
-use super::call::{Call, Done, Place, integer, is};
+use super::call::{Call, Done, Place, index, is};
 use super::host::{Host, Transfer, Transferred};
 use super::table::{Row, Traits};
 
@@ -31,19 +31,19 @@ pub(super) const ROWS: &[Row] = &[
 const OUT_OF_RANGE: Fault = Fault::Text("ERR DB index is out of range");
 
 /// The keyspace that `index` names.
-fn keyspace(host: &dyn Host, index: i64) -> Result<KeyspaceId, Fault> {
+fn keyspace(host: &dyn Host, index: i32) -> Result<KeyspaceId, Fault> {
     let id = u16::try_from(index).map(KeyspaceId).map_err(|_| OUT_OF_RANGE)?;
     if host.has_keyspace(id) { Ok(id) } else { Err(OUT_OF_RANGE) }
 }
 
 fn select(call: &mut Call<'_>) -> Result<Done, Fault> {
-    call.session.db = keyspace(call.host, integer(call.args[0])?)?;
+    call.session.db = keyspace(call.host, index(call.args[0])?)?;
     call.ok()
 }
 
 /// What cannot be part of a transaction is refused when it is queued: an entry belongs to one keyspace.
 pub(super) fn check_queued(row: &Row, args: &[&[u8]], db: KeyspaceId) -> Result<(), Fault> {
-    if row.name == "select" && integer(args[0]).is_ok_and(|index| index != i64::from(db.0)) {
+    if row.name == "select" && index(args[0]).is_ok_and(|index| index != i32::from(db.0)) {
         return Err(Fault::Text(
             "ERR SELECT of another database is not allowed inside a transaction: a transaction belongs to one",
         ));
@@ -72,7 +72,7 @@ const SAME: Fault = Fault::Text("ERR source and destination objects are the same
 
 fn transfer_move(call: &mut Call<'_>) -> Result<Done, Fault> {
     let key = call.args[0];
-    let (from, to) = (call.session.db, keyspace(call.host, integer(call.args[1])?)?);
+    let (from, to) = (call.session.db, keyspace(call.host, index(call.args[1])?)?);
     if from == to {
         return Err(SAME);
     }
@@ -87,7 +87,7 @@ fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
     while let [option, tail @ ..] = rest {
         rest = match tail {
             [index, tail @ ..] if is(option, "db") => {
-                to = keyspace(call.host, integer(index)?)?;
+                to = keyspace(call.host, super::call::index(index)?)?;
                 tail
             }
             tail if is(option, "replace") => {
@@ -113,8 +113,8 @@ fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault>
 }
 
 fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let first = integer(call.args[0]).map_err(|_| Fault::Text("ERR invalid first DB index"))?;
-    let second = integer(call.args[1]).map_err(|_| Fault::Text("ERR invalid second DB index"))?;
+    let first = index(call.args[0]).map_err(|_| Fault::Text("ERR invalid first DB index"))?;
+    let second = index(call.args[1]).map_err(|_| Fault::Text("ERR invalid second DB index"))?;
     let (first, second) = (keyspace(call.host, first)?, keyspace(call.host, second)?);
     if first == second {
         return call.ok();

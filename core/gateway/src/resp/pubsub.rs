@@ -147,7 +147,7 @@ fn channels(call: &mut Call<'_>) -> Result<Done, Fault> {
     let pattern = match call.args {
         [] => b"*",
         [pattern] => *pattern,
-        _ => return Err(Fault::Said(too_many(call.row.last_word()))),
+        _ => return Err(call.misplaced()),
     };
     let channels = call.host.channels(pattern);
     call.reply.array(channels.len());
@@ -155,11 +155,6 @@ fn channels(call: &mut Call<'_>) -> Result<Done, Fault> {
         call.reply.bulk(&channel);
     }
     Ok(Done::Answered)
-}
-
-/// What Redis says of a subcommand whose arguments it cannot place.
-fn too_many(sub: &str) -> alloc::string::String {
-    alloc::format!("ERR unknown subcommand or wrong number of arguments for '{sub}'. Try PUBSUB HELP.")
 }
 
 fn numsub(call: &mut Call<'_>) -> Result<Done, Fault> {

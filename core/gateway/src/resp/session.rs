@@ -365,13 +365,12 @@ impl Session {
 }
 
 fn unknown(name: &[u8], args: &[&[u8]]) -> alloc::string::String {
-    let mut text = alloc::format!("ERR unknown command '{}', with args beginning with: ", shown(name));
+    let mut list = alloc::string::String::new();
     for arg in args {
         // Redis stops at the same length.
-        if text.len() >= 128 + 40 {
-            break;
-        }
-        text.push_str(&alloc::format!("'{}' ", shown(arg)));
+        let Some(room) = 128usize.checked_sub(list.len()).filter(|&room| room > 0) else { break };
+        let arg = alloc::string::String::from_utf8_lossy(&arg[..arg.len().min(room)]);
+        list.push_str(&alloc::format!("'{arg}' "));
     }
-    text
+    alloc::format!("ERR unknown command '{}', with args beginning with: {list}", shown(name))
 }

@@ -104,7 +104,7 @@ fn get(call: &mut Call<'_>) -> Result<Done, Fault> {
     let count = match call.args {
         [] => 10,
         [count] => integer(count).map_err(|_| RANGE)?,
-        _ => return Err(call.arity()),
+        _ => return Err(call.misplaced()),
     };
     if count < -1 {
         return Err(RANGE);
