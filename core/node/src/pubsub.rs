@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use gateway::resp::{Io, PUBSUB_OUTPUT_BYTES_MAX, Topic, glob, put_message};
+use gateway::resp::{Io, PUBSUB_OUTPUT_BYTES_MAX, Topic, put_message};
 use kernel::ConnId;
+use storage::object::glob::{Case, matches};
 
 use crate::worker::Worker;
 
@@ -42,7 +43,7 @@ impl PubSub {
 
     /// Channels with subscribers that match `pattern`.
     pub fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>> {
-        self.channels.keys().filter(|channel| glob::matches(pattern, channel)).cloned().collect()
+        self.channels.keys().filter(|channel| matches(pattern, channel, Case::Exact)).cloned().collect()
     }
 
     pub fn channel_count(&self) -> usize {
@@ -60,7 +61,7 @@ impl PubSub {
     /// Everyone who gets a message on `channel`, and the pattern it comes by: first those who named it.
     fn receivers<'a>(&'a self, channel: &'a [u8]) -> impl Iterator<Item = (ConnId, Option<&'a [u8]>)> {
         let named = self.channels.get(channel).into_iter().flatten().map(|&id| (id, None));
-        let matching = self.patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        let matching = self.patterns.iter().filter(|(pattern, _)| matches(pattern, channel, Case::Exact));
         named.chain(matching.flat_map(|(pattern, ids)| ids.iter().map(|&id| (id, Some(&**pattern)))))
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Done {
     Answered,
     /// Its answer comes from elsewhere, or there is none.
     Silent,
+    /// The store has it, answers it and counts it.
+    Submitted,
     /// It cannot run yet; nothing was done.
     Later,
     /// It is the store's after all.

@@ -8,11 +8,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use storage::object::glob::{Case, matches};
 use storage::object::parse_canonical;
 use storage::{Fault, Reply};
 
 use super::call::{Call, Done, is, shown};
-use super::glob;
 use super::table::{Row, Traits, help};
 
 /// What a setting's value looks like.
@@ -381,8 +381,9 @@ const CONFIG: &[Row] = &[
 
 fn get(call: &mut Call<'_>) -> Result<Done, Fault> {
     let patterns: Vec<Vec<u8>> = call.args.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-    let matching =
-        |setting: &Setting| patterns.iter().any(|pattern| glob::matches(pattern, setting.name.as_bytes()));
+    let matching = |setting: &Setting| {
+        patterns.iter().any(|pattern| matches(pattern, setting.name.as_bytes(), Case::Exact))
+    };
     let config = call.host.config();
     let found = || SETTINGS.iter().zip(&config.values).filter(|(setting, _)| matching(setting));
     call.reply.map(found().count());

@@ -1,5 +1,6 @@
 //! DEBUG, where it is harmless.
 
+use storage::object::glob::{Case, matches};
 use storage::{Fault, Reply};
 
 use super::call::{Call, Done, Place};
@@ -61,7 +62,7 @@ fn stringmatch(call: &mut Call<'_>) -> Result<Done, Fault> {
     let length = super::call::integer(call.args[0])?;
     let length = usize::try_from(length).ok().filter(|&length| length <= 1 << 20).ok_or(Fault::OutOfRange)?;
     let text = alloc::vec![b'a'; length];
-    call.reply.boolean(super::glob::matches(call.args[1], &text));
+    call.reply.boolean(matches(call.args[1], &text, Case::Exact));
     Ok(Done::Answered)
 }
 

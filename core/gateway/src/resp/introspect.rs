@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
+use storage::object::glob::{Case, matches};
 use storage::{Command, Fault, Flags, Keys, Kind, Registry, Reply};
 
 use super::RespReply;
 use super::call::{Call, Done, is};
-use super::glob;
 use super::table::{self, Found, Row, Traits, help};
 
 /// The categories of `ACL CAT`.
@@ -412,7 +412,7 @@ fn list(call: &mut Call<'_>) -> Result<Done, Fault> {
             }
             () if is(kind, "pattern") => {
                 let pattern = value.to_ascii_lowercase();
-                chosen.retain(|entry| glob::matches(&pattern, entry.name().as_bytes()));
+                chosen.retain(|entry| matches(&pattern, entry.name().as_bytes(), Case::Exact));
             }
             () => return Err(Fault::Syntax),
         },

@@ -97,10 +97,13 @@ fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
             _ => return Err(Fault::Syntax),
         };
     }
-    if from == to {
-        return Ok(Done::Store);
+    if from != to {
+        return transfer(call, &Transfer { from, to, key, new_key, replace, remove: false });
     }
-    transfer(call, &Transfer { from, to, key, new_key, replace, remove: false })
+    let args = [key, new_key, b"REPLACE"];
+    let command = call.host.registry().find(b"copy").expect("the store can copy");
+    call.host.submit(from, command, if replace { &args } else { &args[..2] });
+    Ok(Done::Submitted)
 }
 
 fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault> {

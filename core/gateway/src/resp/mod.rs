@@ -9,7 +9,6 @@ mod call;
 mod client;
 pub mod config;
 mod debug;
-pub mod glob;
 mod hello;
 mod host;
 pub mod info;

@@ -79,6 +79,11 @@ const MEMORY: &[Row] = &[
     Row::new("memory|purge", 2, "server", |call| call.ok())
         .since("4.0.0")
         .about("Nothing to do: the allocator gives memory back by itself."),
+    Row::new("memory|usage", -3, "server", |_| Ok(Done::Store))
+        .with(Traits::PARTLY)
+        .since("4.0.0")
+        .syntax("<key> [SAMPLES <count>]")
+        .about("Bytes that a key and its value take."),
     Row::new("memory|malloc-stats", 2, "server", malloc_stats)
         .since("4.0.0")
         .about("The allocator's own figures: not kept."),

@@ -247,7 +247,7 @@ impl Session {
     ) -> Submitted {
         let stored = stored.filter(|command| !command.flags.has(Flags::INTERNAL));
         let fault = match (table::find(name, args), stored) {
-            (Found::Row(row, args), stored) => return self.run_row(row, args, stored, args, host),
+            (Found::Row(row, own), stored) => return self.run_row(row, own, stored, args, host),
             (Found::NoSub(_) | Found::None, Some(command)) => return self.store_command(command, args, host),
             (Found::NoSub(row), None) => {
                 let upper = row.name.to_ascii_uppercase();
@@ -314,6 +314,7 @@ impl Session {
             Err(fault) => self.refuse_running(host, &fault),
             Ok(Done::Answered) => self.answer(host, |reply| reply.raw(&encoded)),
             Ok(Done::Silent) => {}
+            Ok(Done::Submitted) => return Submitted::Accepted,
             Ok(Done::Later) => return Submitted::Later,
             Ok(Done::Store) => match stored {
                 Some(command) => return self.store_command(command, all, host),

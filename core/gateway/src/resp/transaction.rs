@@ -158,7 +158,7 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
     let bodies: Vec<Vec<u8>> = transaction.steps.into_iter().map(|step| body(session, host, step)).collect();
     let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
     host.submit(session.db, command, &bodies);
-    Ok(Done::Silent)
+    Ok(Done::Submitted)
 }
 
 /// What the entry holds for a step; the session's own commands run here.
@@ -175,7 +175,7 @@ fn body(session: &mut Session, host: &mut dyn Host, step: Step) -> Vec<u8> {
     }
     let fault = match result {
         Ok(Done::Answered) => return literal(&encoded),
-        Ok(Done::Silent | Done::Later | Done::Store) => {
+        Ok(Done::Silent | Done::Submitted | Done::Later | Done::Store) => {
             Fault::Text("ERR Command not allowed inside a transaction")
         }
         Err(fault) => fault,

@@ -51,3 +51,55 @@ fn flushall_is_refused_as_a_whole_when_the_log_is_full() {
     node.log.full = false;
     assert_eq!(node.ask(client, "GET a"), "$1\r\n1\r\n");
 }
+
+#[test]
+fn keys_go_from_one_keyspace_to_another() {
+    let mut node = Node::new();
+    let client = node.client();
+    node.table(
+        client,
+        &[
+            ("SET a 1 PX 5000", "+OK\r\n"),
+            ("COPY a b", ":1\r\n"),
+            ("COPY a b DB 0", ":0\r\n"),
+            ("COPY a b DB 0 REPLACE", ":1\r\n"),
+            ("COPY a b DB 2", ":1\r\n"),
+            ("COPY a b DB 2", ":0\r\n"),
+            ("SET a 2 PX 5000", "+OK\r\n"),
+            ("COPY a b REPLACE DB 2", ":1\r\n"),
+            ("COPY nothing b DB 2", ":0\r\n"),
+            ("MOVE a 2", ":1\r\n"),
+            ("MOVE a 2", ":0\r\n"),
+            ("EXISTS a", ":0\r\n"),
+            ("SET a 3", "+OK\r\n"),
+            ("MOVE a 2", ":0\r\n"),
+            ("GET a", "$1\r\n3\r\n"),
+            ("SELECT 2", "+OK\r\n"),
+            ("GET a", "$1\r\n2\r\n"),
+            ("GET b", "$1\r\n2\r\n"),
+            ("PTTL a", ":5000\r\n"),
+            ("PTTL b", ":5000\r\n"),
+            ("MEMORY USAGE nothing", "$-1\r\n"),
+            ("MEMORY USAGE", "-ERR wrong number of arguments for 'memory|usage' command\r\n"),
+            ("MEMORY NOSUCH", "-ERR unknown subcommand 'NOSUCH'. Try MEMORY HELP.\r\n"),
+        ],
+    );
+}
+
+#[test]
+fn a_move_follows_the_writes_under_way_and_breaks_watches() {
+    let mut node = Node::new();
+    let (mover, writer, watcher) = (node.client(), node.client(), node.client());
+    node.ask(watcher, "SELECT 4\r\nWATCH a\r\nMULTI\r\nPING");
+    node.feed(writer, "SET a 1\r\nAPPEND a 2\r\n");
+    node.feed(mover, "MOVE a 4\r\nGET a\r\nSELECT 4\r\nGET a\r\n");
+    node.settle();
+    node.settle();
+    assert_eq!(node.read(mover), ":1\r\n$-1\r\n+OK\r\n$2\r\n12\r\n");
+    assert_eq!(node.ask(watcher, "EXEC"), "*-1\r\n");
+    node.ask(writer, "SET b 1");
+    node.log.full = true;
+    assert!(node.ask(writer, "MOVE b 4").starts_with("-MISCONF"));
+    node.log.full = false;
+    assert_eq!(node.ask(writer, "GET b"), "$1\r\n1\r\n");
+}

@@ -11,11 +11,10 @@ use crate::{Exec, Fault};
 const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
 /// This family's rows.
-pub const COMMANDS: &[Command] =
-    &[
-        Command::read(0x220, "object", -2, SECOND, object),
-        Command::read(0x221, "memory", -2, SECOND, memory).with(Flags::SESSION),
-    ];
+pub const COMMANDS: &[Command] = &[
+    Command::read(0x220, "object", -2, SECOND, object),
+    Command::read(0x221, "memory", -2, SECOND, memory).with(Flags::SESSION),
+];
 
 const OBJECT_HELP: &[&str] = &[
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
