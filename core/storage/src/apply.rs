@@ -11,6 +11,7 @@ use crate::command::{Command, Registry};
 use crate::entry::{Args, next_command};
 use crate::reply::Reply;
 use crate::store::Store;
+use crate::store::scripts::ScriptId;
 
 /// Who runs a command; decides whether it may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +55,48 @@ pub trait Fetch: Send {
     fn fetch(&self, generation: u32, key: &[u8]) -> Result<Vec<u8>, alloc::string::String>;
 }
 
+/// Whether a script may change the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It may.
+    ReadWrite,
+    /// `EVAL_RO`: writing commands are refused.
+    ReadOnly,
+}
+
+/// A script to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Script<'a> {
+    /// Its name.
+    pub id: ScriptId,
+    /// Its text; may be empty if the engine [has](Scripting::has) it.
+    pub body: &'a [u8],
+    /// What it may do.
+    pub access: Access,
+}
+
 /// A script engine, handed in by the node.
 pub trait Scripting {
-    /// Runs `body` with `keys` and `args`; it calls commands back through `exec.call`.
+    /// Whether `id` is at hand compiled, so that its body need not be given. Must not decide results.
+    fn has(&self, id: ScriptId) -> bool;
+
+    /// Compiles `script`, unless it is at hand.
     ///
     /// # Errors
-    /// The error to answer.
-    fn eval(&mut self, exec: &mut Exec<'_>, body: &[u8], keys: &[&[u8]], args: &[&[u8]])
-    -> Result<(), Fault>;
+    /// It does not compile; the error to answer.
+    fn load(&mut self, script: &Script<'_>) -> Result<(), Fault>;
+
+    /// Runs a loaded script with `keys` and `args`, and answers through `exec.reply`.
+    ///
+    /// # Errors
+    /// The error to answer. What the script did before it stays done.
+    fn eval(
+        &mut self,
+        exec: &mut Exec<'_>,
+        script: &Script<'_>,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+    ) -> Result<(), Fault>;
 }
 
 /// Everything a handler can reach.

@@ -17,6 +17,7 @@ pub(crate) mod sample;
 pub mod set;
 pub mod session;
 pub mod sort;
+pub mod script;
 pub mod string;
 
 use alloc::vec::Vec;
@@ -200,6 +201,7 @@ const FAMILIES: &[&[Command]] = &[
     set::COMMANDS,
     hash::COMMANDS,
 ];
+const FAMILIES: &[&[Command]] = &[generic::COMMANDS, string::COMMANDS, script::COMMANDS];
 
 /// Finds commands by name and by id. Built once per worker.
 pub struct Registry {
@@ -236,6 +238,29 @@ impl Registry {
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<&'static Command> {
         self.by_name.find(fold(name), |command| command.name.as_bytes().eq_ignore_ascii_case(name)).copied()
+    }
+
+    /// The command that a client's `name` and `args` ask for, and its arguments. A subcommand has a row
+    /// of its own, called `container|sub`, whose arguments do not repeat the subcommand's name.
+    #[must_use]
+    pub fn resolve<'a, 'b>(
+        &self,
+        name: &[u8],
+        args: &'a [&'b [u8]],
+    ) -> Option<(&'static Command, &'a [&'b [u8]])> {
+        if name.contains(&b'|') {
+            return None;
+        }
+        let command = self.find(name)?;
+        if let (script::CONTAINER, [sub, rest @ ..]) = (command.id, args) {
+            let mut joined: SmallVec<[u8; 32]> = SmallVec::from_slice(command.name.as_bytes());
+            joined.push(b'|');
+            joined.extend_from_slice(&sub[..sub.len().min(32)]);
+            if let Some(found) = self.find(&joined) {
+                return Some((found, rest));
+            }
+        }
+        Some((command, args))
     }
 
     /// The command an entry names.
@@ -280,6 +305,20 @@ mod tests {
         }
         assert!(registry.find(b"nosuchcommand").is_none());
         assert!(registry.find(b"").is_none());
+    }
+
+    #[test]
+    fn a_subcommand_is_found_behind_its_container() {
+        let registry = Registry::new();
+        let resolve = |name: &str, args: &[&[u8]]| {
+            registry.resolve(name.as_bytes(), args).map(|(command, args)| (command.name, args.len()))
+        };
+        assert_eq!(resolve("SCRIPT", &[b"Load", b"x"]), Some(("script|load", 1)));
+        assert_eq!(resolve("script", &[b"nosuch", b"x"]), Some(("script", 2)));
+        assert_eq!(resolve("script", &[]), Some(("script", 0)));
+        assert_eq!(resolve("script|load", &[b"x"]), None);
+        assert_eq!(resolve("get", &[b"load"]), Some(("get", 1)));
+        assert_eq!(resolve("nosuch", &[]), None);
     }
 
     #[test]

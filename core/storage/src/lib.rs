@@ -14,7 +14,7 @@ pub mod object;
 pub mod reply;
 pub mod store;
 
-pub use apply::{Effects, Exec, Fetch, Origin, Scripting};
+pub use apply::{Access, Effects, Exec, Fetch, Origin, Script, Scripting};
 pub use command::{Command, Flags, Keys, Kind, Registry};
 pub use fault::Fault;
 pub use object::Value;

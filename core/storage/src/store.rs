@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod edit;
 mod evict;
 mod keys;
+pub mod scripts;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -66,6 +67,7 @@ pub struct Store {
     policy: Policy,
     sampling: Rng,
     damaged: Option<String>,
+    scripts: scripts::Scripts,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -95,6 +97,7 @@ impl Store {
             policy: Policy::NoEviction,
             sampling: Rng::new(seed),
             damaged: None,
+            scripts: scripts::Scripts::default(),
         }
     }
 
@@ -114,6 +117,17 @@ impl Store {
     /// Hands in the reader of evicted bodies.
     pub fn set_fetch(&mut self, fetch: Box<dyn Fetch>) {
         self.fetch = Some(fetch);
+    }
+
+    /// The scripts it remembers. `FLUSHDB` leaves them alone.
+    #[must_use]
+    pub const fn scripts(&self) -> &scripts::Scripts {
+        &self.scripts
+    }
+
+    /// The same, to change them: by a logged command, or to install a checkpoint's.
+    pub const fn scripts_mut(&mut self) -> &mut scripts::Scripts {
+        &mut self.scripts
     }
 
     /// The last entry applied.
