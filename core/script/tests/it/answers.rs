@@ -1,0 +1,55 @@
+//! What scripts answer, and what they are refused, as Redis 7.0 does it.
+
+use crate::harness::Node;
+
+#[test]
+fn scripts_answer_what_redis_answers() {
+    #[rustfmt::skip] // columns
+    let table = [
+        ("return 1", ":1"),
+        ("return 3.99", ":3"),
+        ("return 'x'", "\"x\""),
+        ("return nil", "nil"),
+        ("return", "nil"),
+        ("return true", ":1"),
+        ("return false", "nil"),
+        ("return {1,2,3.99,false,true,nil,5}", "*5 :1 :2 :3 nil :1"),
+        ("return {1.5,'a',{2,{3}}}", "*3 :1 \"a\" *2 :2 *1 :3"),
+        ("return {KEYS[1],ARGV[1],ARGV[2],#ARGV}", "*4 \"key\" \"a\" \"b\" :2"),
+        ("return {ok='foo'}", "+foo"),
+        ("return {err='foo bar'}", "-foo bar"),
+        ("return {double=3.5}", ",3.5"),
+        ("return {map={a=1}}", "%1 \"a\" :1"),
+        ("return redis.error_reply('x y')", "-x y"),
+        ("return redis.error_reply('-x y')", "-x y"),
+        ("return redis.error_reply('x')", "-ERR x"),
+        ("return redis.error_reply(1)", "-ERR wrong number or type of arguments"),
+        ("return redis.status_reply('x y')", "+x y"),
+        ("return redis.sha1hex('a')", "\"86f7e437faa5a7fce15d1ddcb9eaeaea377667b8\""),
+        ("return tostring(math.random())..' '..math.random(10)..' '..math.random(5,9)", "\"0.39646477363839 9 6\""),
+        ("math.randomseed(5) return tostring(math.random())..' '..math.random(10)..' '..math.random(5,9)", "\"0.52483957937213 3 8\""),
+        ("return redis.call('set', KEYS[1], 3.14159265358979)", "+OK"),
+        ("return redis.call('get', KEYS[1])", "\"3.14159265358979\""),
+        ("return redis.call('get', 'none')", "nil"),
+        ("return redis.call('del', KEYS[1])", ":1"),
+        ("return redis.call('exists', KEYS[1])", ":0"),
+        ("return redis.call('ping')", "+PONG"),
+        ("return redis.call('echo', 12)", "\"12\""),
+        ("return redis.replicate_commands()", ":1"),
+        ("return redis.set_repl(redis.REPL_ALL)", "nil"),
+        ("return redis.pcall('nosuch')", "-ERR Unknown Redis command called from script"),
+        ("return select(2,pcall(function() error('x') end))", "\"user_script:1: x\""),
+        ("return {pcall(error,{err='X y'})}", "*2 nil \"X y\""),
+        ("local t={} t[1]=t return t", "-ERR reached lua stack limit"),
+        ("return string.foo", "nil"),
+        ("return {tostring({}), tostring(print == nil), tostring(redis.call)}", "-ERR user_script:1: Script attempted to access nonexistent global variable 'print'"),
+        ("return {tostring({}), tostring(redis.call)}", "*2 \"table: 0x0\" \"function: 0x0\""),
+        ("#!lua\nreturn 1", ":1"),
+    ];
+    let mut node = Node::new();
+    for (body, expected) in table {
+        let answer = node.eval(body);
+        let answer = answer.split(" script: ").next().unwrap_or_default();
+        assert_eq!(answer, expected, "{body}");
+    }
+}

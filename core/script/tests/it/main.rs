@@ -1,0 +1,3 @@
+//! Scripts through the store's own commands, as clients and replay run them.
+mod answers;
+mod harness;
