@@ -144,6 +144,8 @@ struct Chunk {
     function: Function,
     source: Rc<[u8]>,
     access: Access,
+    /// 1 if it has one line, so that an error without a frame still has its line.
+    only_line: Option<u32>,
 }
 
 /// A Lua state with its environment.
@@ -184,8 +186,9 @@ impl State {
             };
             Fault::Said(format!("ERR Error compiling script (new function): {text}"))
         })?;
+        let only_line = (!script.body.contains(&b'\n')).then_some(1);
         self.chunk_bytes += script.body.len();
-        self.chunks.insert(script.id, Chunk { function, source: script.body.into(), access });
+        self.chunks.insert(script.id, Chunk { function, source: script.body.into(), access, only_line });
         Ok(())
     }
 
@@ -240,6 +243,7 @@ impl State {
                 set_resp,
                 keys,
                 args,
+                chunk.only_line,
             ))?;
             if fine {
                 let mut answer = Vec::new();

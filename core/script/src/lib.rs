@@ -11,7 +11,9 @@ pub mod engine;
 pub mod meter;
 mod native;
 mod number;
+mod pattern;
 mod sandbox;
 mod session;
+mod text;
 
 pub use engine::{Level, LuaEngine};

@@ -113,6 +113,11 @@ impl Meter {
         self.stop.get()
     }
 
+    /// Instructions that are left.
+    pub const fn left(&self) -> u64 {
+        self.left.get()
+    }
+
     /// Instructions spent so far, as of the last tick.
     pub const fn spent(&self) -> u64 {
         self.instructions.get() - self.left.get()

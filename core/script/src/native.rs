@@ -130,6 +130,7 @@ pub fn text(args: &Args<'_>, bytes: &[u8]) -> Given {
 
 /// All of them.
 pub fn install(lua: &Lua, natives: &Table, meter: &Rc<Meter>) -> mlua::Result<()> {
+    crate::text::install(lua, natives, meter)?;
     natives.set("null", Value::NULL)?;
     natives.set("libraries", lua.create_table()?)?;
     let charged = meter.clone();

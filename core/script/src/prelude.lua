@@ -12,10 +12,20 @@ local dispatch, set_resp
 
 -- Errors -------------------------------------------------------------------------------------------
 
--- The level counts the caller's caller through a tail call.
+-- The line of the script that runs. A call in tail position leaves no frame to ask; `only_line` is what
+-- is known then: 1 for a script of one line.
+local only_line
+local function line_now() return where() or only_line end
+
+local function raise(text)
+  local line = line_now()
+  if line then text = 'user_script:' .. line .. ': ' .. text end
+  rawerror(text, 0)
+end
+
 local function settle(ok, ...)
   if ok then return ... end
-  rawerror((...), 3)
+  raise((...))
 end
 
 -- A native function as a script calls it.
@@ -32,7 +42,7 @@ end
 local function handler(e)
   if fatal(e) then return e end
   if rawtype(e) ~= 'table' then e = { err = 'ERR ' .. tostring(e) } end
-  local line = where()
+  local line = line_now()
   if line and rawget_(e, 'line') == nil then
     rawset_(e, 'source', '@user_script')
     rawset_(e, 'line', line)
@@ -207,7 +217,62 @@ end
 
 local strings = string
 strings.dump = nil
-for _, name in ipairs(native.string_names or {}) do strings[name] = guard(native[name]) end
+for _, name in ipairs(native.string_names) do strings[name] = guard(native[name]) end
+local step, replace = native.step, native.replace
+
+function strings.gmatch(s, p)
+  local at = 1
+  local function move(ok, first, last, ...)
+    if not ok then raise(first) end
+    if not first then return nil end
+    at = last >= first and last + 1 or first + 1
+    return ...
+  end
+  return function() return move(step(s, p, at, false)) end
+end
+strings.gfind = strings.gmatch
+
+function strings.gsub(s, p, with, most)
+  local kind = rawtype(with)
+  if kind == 'string' or kind == 'number' then return settle(replace(s, p, with, most)) end
+  if kind ~= 'function' and kind ~= 'table' then
+    rawerror("bad argument #3 to 'gsub' (string/function/table expected)", 2)
+  end
+  if rawtype(s) ~= 'string' and rawtype(s) ~= 'number' then
+    rawerror("bad argument #1 to 'gsub' (string expected, got " .. rawtype(s) .. ')', 2)
+  end
+  s = s .. ''
+  local parts, at, count = {}, 1, 0
+  local anchored = sub(p, 1, 1) == '^'
+  most = tonumber(most) or #s + 1
+  local function one(ok, first, last, ...)
+    if not ok then raise(first) end
+    if not first then return false end
+    count = count + 1
+    local new
+    if kind == 'function' then new = with(...) else new = with[(...)] end
+    local newkind = rawtype(new)
+    if not new then
+      new = sub(s, first, last)
+    elseif newkind ~= 'string' and newkind ~= 'number' then
+      raise('invalid replacement value (a ' .. newkind .. ')')
+    end
+    parts[#parts + 1] = sub(s, at, first - 1)
+    parts[#parts + 1] = new
+    if last >= first then
+      at = last + 1
+    else
+      parts[#parts + 1] = sub(s, first, first)
+      at = first + 1
+    end
+    return not anchored
+  end
+  while count < most and at <= #s + 1 do
+    if not one(step(s, p, at, true)) then break end
+  end
+  parts[#parts + 1] = sub(s, at)
+  return concat_(parts), count
+end
 
 -- redis ------------------------------------------------------------------------------------------
 
@@ -308,7 +373,8 @@ local globals = protect(base)
 rawset_(base, '_G', globals)
 getmeta('').__metatable = false
 
-local function run(chunk, dispatcher, resp_setter, keys, argv)
+local function run(chunk, dispatcher, resp_setter, keys, argv, line)
+  only_line = line
   dispatch, set_resp = dispatcher, resp_setter
   native.reseed()
   rawset_(base, 'KEYS', keys)

@@ -45,6 +45,22 @@ fn scripts_answer_what_redis_answers() {
         ("return {tostring({}), tostring(print == nil), tostring(redis.call)}", "-ERR user_script:1: Script attempted to access nonexistent global variable 'print'"),
         ("return {tostring({}), tostring(redis.call)}", "*2 \"table: 0x0\" \"function: 0x0\""),
         ("#!lua\nreturn 1", ":1"),
+        ("return {string.find('hello world', 'o w')}", "*2 :5 :7"),
+        ("return {string.find('a.b', '.', 1, true)}", "*2 :2 :2"),
+        ("return {string.find('key=val', '(%w+)=(%w+)')}", "*4 :1 :7 \"key\" \"val\""),
+        ("return {('x:12:y'):match('^(%a):(%d+):')}", "*2 \"x\" \"12\""),
+        ("local t={} for k,v in string.gmatch('a=1, b=2', '(%w+)=(%w+)') do t[#t+1]=k..v end return t", "*2 \"a1\" \"b2\""),
+        ("return {string.gsub('hello world', 'o', '0')}", "*2 \"hell0 w0rld\" :2"),
+        ("return {string.gsub('abc', '%w', '%0%0')}", "*2 \"aabbcc\" :3"),
+        ("return {string.gsub('abc', '', '-')}", "*2 \"-a-b-c-\" :4"),
+        ("return {string.gsub('abc', '%w', {a='1', b=true and 'x'})}", "*2 \"1xc\" :3"),
+        ("return {string.gsub('abc', '%w', function(c) return c:upper() end, 2)}", "*2 \"ABc\" :2"),
+        ("return string.match('  trim  ', '^%s*(.-)%s*$')", "\"trim\""),
+        ("return string.match('f(a(b)c)d', '%b()')", "\"(a(b)c)\""),
+        ("return string.gsub('THE (quick) fox', '%f[%a]%a+', 'W')", "\"W (W) W\""),
+        ("return string.match('aXb', '[^%l]')", "\"X\""),
+        ("return string.find('a', '[')", "-ERR user_script:1: malformed pattern (missing ']')"),
+        ("return string.rep('ab', 3)", "\"ababab\""),
     ];
     let mut node = Node::new();
     for (body, expected) in table {

@@ -1,3 +1,4 @@
 //! Scripts through the store's own commands, as clients and replay run them.
 mod answers;
 mod harness;
+mod hostile;
