@@ -16,7 +16,7 @@ use storage::store::scripts::ScriptId;
 use storage::{Access, Exec, Fault, Script, Scripting};
 
 use crate::answer::{Recorder, Resp, from_lua, play};
-use crate::meter::{Allowance, FIRST, FULL, Meter, Stop};
+use crate::meter::{Allowance, FIRST, FULL, INSTRUCTIONS_MAX, Meter, Stop};
 use crate::sandbox::{Environment, LogSink};
 use crate::session::{Session, Transcript};
 
@@ -45,6 +45,7 @@ pub struct LuaEngine {
     used: Option<State>,
     transcript: Transcript,
     log: LogSink,
+    instructions: u64,
 }
 
 impl Default for LuaEngine {
@@ -63,7 +64,19 @@ impl LuaEngine {
     /// An engine that hands what scripts log to `sink`. A script that runs again is logged again.
     #[must_use]
     pub fn with_log(sink: impl FnMut(Level, &[u8]) + 'static) -> LuaEngine {
-        LuaEngine { used: None, transcript: Transcript::default(), log: Rc::new(RefCell::new(sink)) }
+        LuaEngine {
+            used: None,
+            transcript: Transcript::default(),
+            log: Rc::new(RefCell::new(sink)),
+            instructions: INSTRUCTIONS_MAX,
+        }
+    }
+
+    /// The same with a smaller budget of instructions. All replicas must have the same.
+    #[must_use]
+    pub const fn with_instructions(mut self, most: u64) -> LuaEngine {
+        self.instructions = most;
+        self
     }
 
     fn state(&mut self) -> Result<&mut State, Fault> {
@@ -98,7 +111,8 @@ impl Scripting for LuaEngine {
         let transcript = &mut self.transcript;
         transcript.clear();
         let run = Run { script, keys, args };
-        let mut outcome = state.run(exec, transcript, &run, FIRST);
+        let mut outcome =
+            state.run(exec, transcript, &run, Allowance { instructions: self.instructions / 2, ..FIRST });
         state.tidy();
         if matches!(outcome, Outcome::Stopped(_)) {
             // The old state is not to be trusted after it ran out of memory, either.
@@ -108,7 +122,8 @@ impl Scripting for LuaEngine {
             let mut fresh = State::new(&self.log).map_err(|error| broken(&error))?;
             let body = chunk_source.unwrap_or_else(|| script.body.into());
             fresh.compile(&Script { body: &body, ..*script })?;
-            outcome = fresh.run(exec, transcript, &run, FULL);
+            outcome =
+                fresh.run(exec, transcript, &run, Allowance { instructions: self.instructions, ..FULL });
         }
         self.transcript.clear();
         match outcome {
@@ -117,7 +132,7 @@ impl Scripting for LuaEngine {
                 Ok(())
             }
             Outcome::Failed(fault) => Err(fault),
-            Outcome::Stopped(stop) => Err(stopped(stop, script.id)),
+            Outcome::Stopped(stop) => Err(stopped(stop, script.id, self.instructions)),
         }
     }
 }
@@ -289,9 +304,10 @@ fn error_text(value: &Value, id: ScriptId) -> mlua::Result<String> {
     Ok(line)
 }
 
-fn stopped(stop: Stop, id: ScriptId) -> Fault {
+fn stopped(stop: Stop, id: ScriptId, instructions: u64) -> Fault {
+    let too_long = format!("ran for more than {instructions} instructions");
     let (what, advice) = match stop {
-        Stop::Instructions => ("ran for more than 500000000 instructions", "do less work in each call"),
+        Stop::Instructions => (too_long.as_str(), "do less work in each call"),
         Stop::Memory => ("needs more than 256 MiB of memory", "handle fewer elements in each call"),
         Stop::Replies => ("was answered more than 256 MiB", "read fewer elements in each call"),
     };

@@ -7,7 +7,9 @@
 //! What one instruction costs is not bounded below the memory limit: comparing two huge strings is one.
 
 mod answer;
+mod bits;
 pub mod engine;
+mod json;
 pub mod meter;
 mod native;
 mod number;

@@ -132,7 +132,10 @@ pub fn text(args: &Args<'_>, bytes: &[u8]) -> Given {
 pub fn install(lua: &Lua, natives: &Table, meter: &Rc<Meter>) -> mlua::Result<()> {
     crate::text::install(lua, natives, meter)?;
     natives.set("null", Value::NULL)?;
-    natives.set("libraries", lua.create_table()?)?;
+    let libraries = lua.create_table()?;
+    crate::json::install(lua, &libraries, meter)?;
+    crate::bits::install(lua, &libraries, meter)?;
+    natives.set("libraries", libraries)?;
     let charged = meter.clone();
     natives.set("charge", lua.create_function(move |_, cost: u64| charged.charge(cost))?)?;
     add(lua, natives, meter, "sha1hex", |args| {

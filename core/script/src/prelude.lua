@@ -98,22 +98,28 @@ function base.next(t, k)
   return k, v
 end
 
+-- Results travel in a table: the C library's pcall has no room for one more than 20 of them.
+local function packed(...) return { n = select_('#', ...), ... } end
+local function collect(f, ...) return packed(f(...)) end
+local unpack_ = unpack
+
 function base.pcall(...)
-  local function done(ok, e, ...)
-    if not ok and rawtype(e) == 'table' then
-      local text = rawget_(e, 'err')
-      if rawtype(text) == 'string' then e = text end
-    end
-    return ok, e, ...
+  local ok, e = outlived(rawpcall(collect, ...))
+  if ok then return true, unpack_(e, 1, e.n) end
+  if rawtype(e) == 'table' then
+    local text = rawget_(e, 'err')
+    if rawtype(text) == 'string' then e = text end
   end
-  return done(outlived(rawpcall(...)))
+  return false, e
 end
 
 function base.xpcall(f, h)
-  return outlived(rawxpcall(f, function(e)
+  local ok, e = outlived(rawxpcall(function() return collect(f) end, function(e)
     if fatal(e) then return e end
     return h(e)
   end))
+  if ok then return true, unpack_(e, 1, e.n) end
+  return false, e
 end
 
 function base.rawset(t, k, v)

@@ -73,7 +73,7 @@ impl Node {
     pub fn new() -> Node {
         Node {
             store: Store::new(7),
-            engine: LuaEngine::new(),
+            engine: LuaEngine::new().with_instructions(20_000_000),
             effects: Effects::default(),
             registry: Registry::new(),
             index: 0,
