@@ -11,6 +11,7 @@ mod bits;
 pub mod engine;
 mod json;
 pub mod meter;
+mod msgpack;
 mod native;
 mod number;
 mod pattern;

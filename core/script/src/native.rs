@@ -135,6 +135,7 @@ pub fn install(lua: &Lua, natives: &Table, meter: &Rc<Meter>) -> mlua::Result<()
     let libraries = lua.create_table()?;
     crate::json::install(lua, &libraries, meter)?;
     crate::bits::install(lua, &libraries, meter)?;
+    crate::msgpack::install(lua, &libraries, meter)?;
     natives.set("libraries", libraries)?;
     let charged = meter.clone();
     natives.set("charge", lua.create_function(move |_, cost: u64| charged.charge(cost))?)?;

@@ -73,6 +73,12 @@ fn scripts_answer_what_redis_answers() {
         ("return {bit.band(0xff,0x0f), bit.bor(1,2), bit.bxor(3,1), bit.lshift(1,4), bit.tobit(0xffffffff)}", "*5 :15 :3 :2 :16 :-1"),
         ("return bit.tohex(255)..bit.tohex(-1,4)", "\"000000ffffff\""),
         ("cjson.x = 1", "-ERR user_script:1: Attempt to modify a readonly table"),
+        ("return cmsgpack.pack({1,-1,300,'a',true,{b=1.5}})", "\"\\x96\\x01\\xff\\xcd\\x01,\\xa1a\\xc3\\x81\\xa1b\\xca?\\xc0\\x00\\x00\""),
+        ("return cmsgpack.unpack(cmsgpack.pack({1,-300,70000,'a',{2}}))", "*5 :1 :-300 :70000 \"a\" *1 :2"),
+        ("return {cmsgpack.unpack_one(cmsgpack.pack(1,2))}", "*2 :1 :1"),
+        ("return {cmsgpack.unpack_limit(cmsgpack.pack(1,2,3), 2, 1)}", "*3 :-1 :2 :3"),
+        ("return cmsgpack.unpack(string.char(0xdd,255,255,255,255))", "-ERR user_script:1: Missing bytes in input."),
+        ("return {pcall(cmsgpack.unpack, string.rep(string.char(0x91), 1e5))}", "*2 nil \"user_script:1: too many nested values\""),
         ("return string.rep('ab', 3)", "\"ababab\""),
     ];
     let mut node = Node::new();
