@@ -12,9 +12,10 @@ use disk::engine::{Engine, EngineError, EngineOptions};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
 use node::{Partition, Settings, Worker};
+use script::LuaEngine;
 use runtime::{Control, Listener, Reactor, ReactorError, Remote};
 use storage::store::Policy;
-use storage::{Exec, Fault, Scripting, Store};
+use storage::Store;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
@@ -101,14 +102,6 @@ pub struct Node {
     pub redis: SocketAddr,
 }
 
-struct NoScripting;
-
-impl Scripting for NoScripting {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR scripting is not offered"))
-    }
-}
-
 impl Node {
     /// Recovers the data and starts serving.
     ///
@@ -137,7 +130,7 @@ impl Node {
             partitions.push(Partition::new(group, store, solo));
         }
         let settings = Settings { worker: WorkerId(0), ..Settings::default() };
-        let worker = Worker::new(settings, partitions, Box::new(NoScripting), seed);
+        let worker = Worker::new(settings, partitions, Box::new(LuaEngine::new()), seed);
         let listeners = vec![Listener { socket, tls: None }];
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
         let (checkpointer, remotes) =
@@ -197,7 +190,7 @@ fn recover(
             remote.synced(lsn);
         }
     };
-    let mut scripting = NoScripting;
+    let mut scripting = LuaEngine::new();
     let started = std::time::Instant::now();
     let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed)?);
     let loaded = started.elapsed();

@@ -200,8 +200,8 @@ const FAMILIES: &[&[Command]] = &[
     list_blocking::COMMANDS,
     set::COMMANDS,
     hash::COMMANDS,
+    script::COMMANDS,
 ];
-const FAMILIES: &[&[Command]] = &[generic::COMMANDS, string::COMMANDS, script::COMMANDS];
 
 /// Finds commands by name and by id. Built once per worker.
 pub struct Registry {

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use kernel::{ConnId, KeyspaceId, Micros};
+use storage::command::script;
 use storage::{Command, Fault, Flags, Kind, Reply};
 use wire::resp::{Encoder, Parser};
 
@@ -237,6 +238,16 @@ impl Session {
         held.then_some(Submitted::Paused)
     }
 
+    /// A subcommand of `SCRIPT`. Each partition remembers scripts for itself, clients expect one memory.
+    fn script_command(&mut self, command: &'static Command, args: &[&[u8]], host: &mut dyn Host) -> Submitted {
+        let at_once = self.transaction.is_none() && command.takes(args.len());
+        let submitted = self.store_command(command, args, host);
+        if at_once && submitted == Submitted::Accepted && command.kind == Kind::Write && self.user.is_some() {
+            host.submit_everywhere(command, args, Some(self.db));
+        }
+        submitted
+    }
+
     /// A command that the session answers itself, or that the store has only in part.
     fn own_command(
         &mut self,
@@ -246,6 +257,11 @@ impl Session {
         host: &mut dyn Host,
     ) -> Submitted {
         let stored = stored.filter(|command| !command.flags.has(Flags::INTERNAL));
+        if stored.is_some_and(|command| command.id == script::CONTAINER)
+            && let Some((command, args)) = host.registry().resolve(name, args)
+        {
+            return self.script_command(command, args, host);
+        }
         let fault = match (table::find(name, args), stored) {
             (Found::Row(row, own), stored) => return self.run_row(row, own, stored, args, host),
             (Found::NoSub(_) | Found::None, Some(command)) => return self.store_command(command, args, host),

@@ -23,7 +23,7 @@ pub const COMMANDS: &[Command] = &[
     Command::read(0x701, "eval_ro", -3, Keys::Counted(2), eval_ro).with(Flags::NO_SCRIPT),
     Command::write(0x702, "evalsha", -3, Keys::Counted(2), evalsha).with(Flags::NO_SCRIPT),
     Command::read(0x703, "evalsha_ro", -3, Keys::Counted(2), evalsha_ro).with(Flags::NO_SCRIPT),
-    Command::read(CONTAINER, "script", -2, Keys::None, unknown).with(Flags::NO_SCRIPT),
+    Command::read(CONTAINER, "script", -2, Keys::None, unknown).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
     Command::write(0x708, "script|load", 2, Keys::None, load).with(Flags::NO_SCRIPT),
     Command::read(0x709, "script|exists", -2, Keys::None, exists).with(Flags::NO_SCRIPT),
     Command::write(0x70A, "script|flush", -1, Keys::None, flush).with(Flags::NO_SCRIPT),

@@ -289,6 +289,7 @@ impl Store {
         let mut state = Vec::new();
         put_varint(&mut state, 1);
         put_varint(&mut state, self.time.0);
+        self.scripts.encode(&mut state);
         state
     }
 
@@ -303,6 +304,7 @@ impl Store {
             return Err(DecodeError::Invalid);
         }
         store.time = Micros(reader.varint()?);
+        store.scripts = super::scripts::Scripts::decode(&mut reader)?;
         store.now = store.time.millis();
         store.applied = frame.index;
         store.generation = frame.generation;
