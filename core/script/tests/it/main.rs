@@ -2,3 +2,4 @@
 mod answers;
 mod harness;
 mod hostile;
+mod state;
