@@ -78,7 +78,8 @@ impl Worker {
     /// Copies or moves a key: what it holds now is logged as a RESTORE there and, for a move, a DEL here.
     ///
     /// Both keyspaces belong to this worker, and no write to either key may be under way, so nothing can
-    /// come between.
+    /// come between. The RESTORE stands before the DEL in the log: when the append is torn, the key is in
+    /// both keyspaces or only here, but never nowhere.
     pub(crate) fn transfer(&mut self, conn: ConnId, io: &mut Io, transfer: &Transfer<'_>) -> Transferred {
         let (Some(dump), Some(restore), Some(del)) =
             (self.registry.find(b"dump"), self.registry.find(b"restore"), self.registry.find(b"del"))
@@ -87,6 +88,9 @@ impl Worker {
         };
         let (from, to) = (self.keyspaces[&transfer.from], self.keyspaces[&transfer.to]);
         if self.in_flight(from, transfer.key) || self.in_flight(to, transfer.new_key) {
+            return Transferred::Later;
+        }
+        if transfer.remove && self.is_logged_before(from, to) {
             return Transferred::Later;
         }
         for at in [from, to] {
@@ -109,6 +113,17 @@ impl Worker {
             self.submit_part(Some(joint), from, del, &[transfer.key]);
         }
         Transferred::Accepted
+    }
+
+    /// Whether this turn's entry of partition `first` will stand before that of `second`, which may not have
+    /// one yet.
+    fn is_logged_before(&self, first: usize, second: usize) -> bool {
+        let place = |at| self.opened.iter().position(|&opened| opened == at);
+        match (place(first), place(second)) {
+            (Some(first), Some(second)) => first < second,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
     }
 
     /// Runs a read for the node itself.

@@ -164,6 +164,7 @@ impl Worker {
                 What::Read => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                     self.run_read(at, item, id, &args);
+                    self.publish_effects(None);
                 }
             }
         }

@@ -13,6 +13,8 @@ use storage::{Exec, Fault, Scripting, Store};
 #[derive(Default)]
 pub struct MemoryLog {
     pub end: u64,
+    /// Keyspace and body of every entry.
+    pub entries: Vec<(u16, Vec<u8>)>,
     pub full: bool,
 }
 
@@ -22,6 +24,11 @@ impl LogSink for MemoryLog {
             return Err(AppendError::Full);
         }
         self.end += records.len() as u64;
+        for record in records {
+            if let Record::Entry(entry) = record {
+                self.entries.push((entry.group.keyspace().0, entry.body.to_vec()));
+            }
+        }
         Ok(Lsn(self.end))
     }
 }

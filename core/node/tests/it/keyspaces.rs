@@ -103,3 +103,26 @@ fn a_move_follows_the_writes_under_way_and_breaks_watches() {
     node.log.full = false;
     assert_eq!(node.ask(writer, "GET b"), "$1\r\n1\r\n");
 }
+
+#[test]
+fn a_moved_key_is_logged_there_before_it_is_removed_here() {
+    let mut node = Node::new();
+    let (x, y, z) = (node.client(), node.client(), node.client());
+    node.ask(x, "SET there-and 1\r\nSELECT 1\r\nSET and-back 2");
+    node.log.entries.clear();
+    // The first keyspace has an entry in this turn already, and two keys cross.
+    node.feed(y, "SET other 1\r\n");
+    node.feed(z, "MOVE there-and 1\r\n");
+    node.feed(x, "MOVE and-back 0\r\n");
+    node.settle();
+    node.settle();
+    assert_eq!((node.read(z), node.read(x)), (":1\r\n".into(), ":1\r\n".into()));
+    for (key, from, to) in [("there-and", 0, 1), ("and-back", 1, 0)] {
+        let naming = |keyspace: u16| {
+            let names = |body: &[u8]| body.windows(key.len()).any(|window| window == key.as_bytes());
+            node.log.entries.iter().position(|(of, body)| *of == keyspace && names(body))
+        };
+        let (restored, removed) = (naming(to).expect("it is logged"), naming(from).expect("it is logged"));
+        assert!(restored < removed, "{key}: restored by entry {restored}, removed by {removed}");
+    }
+}
