@@ -93,7 +93,9 @@ impl Node {
         let Some((out, closing)) = self.worker.output(client.0) else { return (String::new(), true) };
         let text = String::from_utf8_lossy(out).into_owned();
         out.clear();
-        self.worker.drained(client.0);
+        if !text.is_empty() {
+            self.worker.drained(client.0);
+        }
         (text, closing)
     }
 
