@@ -10,7 +10,7 @@ use crate::native::{Args, Failure, add, one, text};
 /// Puts the library into `libraries`.
 pub fn install(lua: &Lua, libraries: &Table, meter: &Rc<Meter>) -> mlua::Result<()> {
     let library = lua.create_table()?;
-    let mut put = |name: &'static str, operation: fn(&Args<'_>) -> Result<i32, Failure>| {
+    let put = |name: &'static str, operation: fn(&Args<'_>) -> Result<i32, Failure>| {
         add(lua, &library, meter, name, move |args| one(Value::Number(f64::from(operation(args)?))))
     };
     put("tobit", |args| bits(args, 0))?;

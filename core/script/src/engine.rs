@@ -176,7 +176,7 @@ struct State {
 impl State {
     fn new(log: &LogSink) -> mlua::Result<State> {
         let lua = crate::sandbox::new_lua()?;
-        let meter = Rc::new(Meter::new());
+        let meter = Rc::new(Meter::default());
         let environment = Environment::install(&lua, &meter, log)?;
         lua.gc_collect()?;
         // Collections run when the meter says so, and between scripts.

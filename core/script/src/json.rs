@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, Table, Value};
 
 use crate::meter::Meter;
-use crate::native::{Args, Failure, Given, add, one, text};
+use crate::native::{Args, Failure, add, one, text};
 use crate::number::put_g;
 
 /// Values within values, both ways; lua-cjson's default.

@@ -14,6 +14,7 @@ pub mod meter;
 mod msgpack;
 mod native;
 mod number;
+mod packed;
 mod pattern;
 mod sandbox;
 mod session;

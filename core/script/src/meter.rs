@@ -69,9 +69,9 @@ pub struct Meter {
     metatables: RefCell<Option<Table>>,
 }
 
-impl Meter {
+impl Default for Meter {
     /// A meter that allows nothing yet.
-    pub const fn new() -> Meter {
+    fn default() -> Meter {
         Meter {
             left: Cell::new(0),
             stop: Cell::new(None),
@@ -83,7 +83,9 @@ impl Meter {
             metatables: RefCell::new(None),
         }
     }
+}
 
+impl Meter {
     /// Hands in the table whose keys are the script's metatables.
     pub fn watch_metatables(&self, metatables: Table) {
         *self.metatables.borrow_mut() = Some(metatables);

@@ -136,6 +136,7 @@ pub fn install(lua: &Lua, natives: &Table, meter: &Rc<Meter>) -> mlua::Result<()
     crate::json::install(lua, &libraries, meter)?;
     crate::bits::install(lua, &libraries, meter)?;
     crate::msgpack::install(lua, &libraries, meter)?;
+    crate::packed::install(lua, &libraries, meter)?;
     natives.set("libraries", libraries)?;
     let charged = meter.clone();
     natives.set("charge", lua.create_function(move |_, cost: u64| charged.charge(cost))?)?;

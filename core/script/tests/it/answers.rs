@@ -45,6 +45,14 @@ fn scripts_answer_what_redis_answers() {
         ("return {tostring({}), tostring(print == nil), tostring(redis.call)}", "-ERR user_script:1: Script attempted to access nonexistent global variable 'print'"),
         ("return {tostring({}), tostring(redis.call)}", "*2 \"table: 0x0\" \"function: 0x0\""),
         ("#!lua\nreturn 1", ":1"),
+    ];
+    answers(&table);
+}
+
+#[test]
+fn libraries_answer_what_redis_answers() {
+    #[rustfmt::skip] // columns
+    let table = [
         ("return {string.find('hello world', 'o w')}", "*2 :5 :7"),
         ("return {string.find('a.b', '.', 1, true)}", "*2 :2 :2"),
         ("return {string.find('key=val', '(%w+)=(%w+)')}", "*4 :1 :7 \"key\" \"val\""),
@@ -79,8 +87,18 @@ fn scripts_answer_what_redis_answers() {
         ("return {cmsgpack.unpack_limit(cmsgpack.pack(1,2,3), 2, 1)}", "*3 :-1 :2 :3"),
         ("return cmsgpack.unpack(string.char(0xdd,255,255,255,255))", "-ERR user_script:1: Missing bytes in input."),
         ("return {pcall(cmsgpack.unpack, string.rep(string.char(0x91), 1e5))}", "*2 nil \"user_script:1: too many nested values\""),
+        ("return struct.pack('>hBs', 258, 3, 'ab')", "\"\\x01\\x02\\x03ab\\x00\""),
+        ("return {struct.unpack('>hBs', struct.pack('>hBs', -2, 3, 'ab'))}", "*4 :-2 :3 \"ab\" :7"),
+        ("return {struct.unpack('<I2c0', struct.pack('<I2', 3) .. 'abcd')}", "*2 \"abc\" :6"),
+        ("return {struct.size('!8Bd'), struct.size('!8Bi'), struct.size('Bd')}", "*3 :16 :8 :9"),
+        ("return struct.unpack('d', 'x')", "-ERR user_script:1: data string too short"),
+        ("return struct.pack('i99', 1)", "-ERR user_script:1: integral size 99 is larger than limit of 32"),
         ("return string.rep('ab', 3)", "\"ababab\""),
     ];
+    answers(&table);
+}
+
+fn answers(table: &[(&str, &str)]) {
     let mut node = Node::new();
     for (body, expected) in table {
         let answer = node.eval(body);
