@@ -152,7 +152,7 @@ fn unpack(args: &Args<'_>) -> Given {
     let (format, data) = (args.string(0)?, args.string(1)?);
     let (format, data) = (format.as_bytes(), data.as_bytes());
     let start = args.number_or(2, 1.0)?;
-    if start < 1.0 {
+    if start.is_nan() || start < 1.0 {
         return Err(args.bad(2, "offset must be 1 or greater"));
     }
     let short = || Failure::Said("data string too short".into());

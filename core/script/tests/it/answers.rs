@@ -100,7 +100,7 @@ fn libraries_answer_what_redis_answers() {
 
 fn answers(table: &[(&str, &str)]) {
     let mut node = Node::new();
-    for (body, expected) in table {
+    for &(body, expected) in table {
         let answer = node.eval(body);
         let answer = answer.split(" script: ").next().unwrap_or_default();
         assert_eq!(answer, expected, "{body}");

@@ -80,6 +80,11 @@ const GREEDY: &[&str] = &[
     "error(setmetatable({}, {__tostring = function() error('again') end}))",
     "error(function() end)",
     "local t = setmetatable({}, {}) getmetatable(t).__index = t return t.x",
+    "return struct.unpack('b', 'x', 0/0)",
+    "return string.find('x', 'x', 0/0)",
+    "return cmsgpack.unpack_one('x', 0/0)",
+    "return {pcall(struct.pack, 'c2147483647', 'x')}",
+    "local t = {} for i = 1, 100 do t[i] = 'a' .. i end return loadstring('local function f(' .. table.concat(t, ',') .. ', ...) return f(...) end return f()')()",
     "return coroutine.yield(1)",
     "coroutine.wrap(function() redis.call('set', 'in', 'coroutine') end)() return redis.call('get', 'in')",
 ];
