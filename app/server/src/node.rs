@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -12,10 +13,10 @@ use disk::engine::{Engine, EngineError, EngineOptions};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
 use node::{Partition, Settings, Worker};
-use script::LuaEngine;
 use runtime::{Control, Listener, Reactor, ReactorError, Remote};
-use storage::store::Policy;
+use script::LuaEngine;
 use storage::Store;
+use storage::store::Policy;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
@@ -95,7 +96,7 @@ pub enum NodeError {
 /// A running node.
 pub struct Node {
     remote: Remote,
-    worker: JoinHandle<Result<(Worker, Checkpointer), ReactorError>>,
+    worker: JoinHandle<Result<(), ReactorError>>,
     log: Arc<Log>,
     engine: Arc<Engine>,
     /// Where Redis clients connect.
@@ -129,29 +130,35 @@ impl Node {
             let solo = Solo::new(term, store.applied(), keyspace.durability);
             partitions.push(Partition::new(group, store, solo));
         }
-        let settings = Settings { worker: WorkerId(0), ..Settings::default() };
-        let worker = Worker::new(settings, partitions, Box::new(LuaEngine::new()), seed);
-        let listeners = vec![Listener { socket, tls: None }];
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
         let (checkpointer, remotes) =
             Checkpointer::start(options.checkpoint, Arc::clone(&log), Arc::clone(&engine), durable)
                 .map_err(spawn)?;
-        let (reactor, remote) = Reactor::new(
-            worker,
-            SharedLog::new(Arc::clone(&log)),
+        let start = WorkerStart {
+            settings: Settings { worker: WorkerId(0), ..Settings::default() },
+            partitions,
+            seed,
+            log: SharedLog::new(Arc::clone(&log)),
             checkpointer,
-            listeners,
-            options.clients_max,
-        )?;
+            listeners: vec![Listener { socket, tls: None }],
+            clients_max: options.clients_max,
+        };
+        let (ready, started) = channel();
+        let worker = std::thread::Builder::new()
+            .name("worker-0".into())
+            .spawn(move || start.run(&ready))
+            .map_err(spawn)?;
+        let Ok(remote) = started.recv() else {
+            let ended = worker.join().expect("the worker does not panic: a broken invariant aborts");
+            return Err(ended
+                .err()
+                .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
+        };
         if let Ok(mut target) = target.lock() {
             *target = Some(remote.clone());
         }
         // The thread waits for jobs, so it is there to take it.
         let _ = remotes.send(remote.clone());
-        let worker = std::thread::Builder::new()
-            .name("worker-0".into())
-            .spawn(move || reactor.run())
-            .map_err(spawn)?;
         Ok(Node { remote, worker, log, engine, redis })
     }
 
@@ -161,16 +168,39 @@ impl Node {
     /// The log could not be synced.
     pub fn stop(self) -> Result<(), NodeError> {
         self.remote.send(Control::Stop);
-        let ended = self.worker.join().expect("the worker does not panic: a broken invariant aborts");
-        let (mut worker, checkpointer) = ended?;
-        checkpointer.finish(&mut worker);
-        drop(worker);
+        self.worker.join().expect("the worker does not panic: a broken invariant aborts")?;
         if let Some(engine) = Arc::into_inner(self.engine) {
             engine.close()?;
         }
         if let Some(log) = Arc::into_inner(self.log) {
             log.close()?;
         }
+        Ok(())
+    }
+}
+
+/// What a worker's thread begins with. The worker itself is made in its thread: a script engine stays
+/// where it was made.
+struct WorkerStart {
+    settings: Settings,
+    partitions: Vec<Partition>,
+    seed: u64,
+    log: SharedLog,
+    checkpointer: Checkpointer,
+    listeners: Vec<Listener>,
+    clients_max: usize,
+}
+
+impl WorkerStart {
+    /// Serves until it is stopped, then checkpoints everything.
+    fn run(self, ready: &Sender<Remote>) -> Result<(), ReactorError> {
+        let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed);
+        let (reactor, remote) =
+            Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.clients_max)?;
+        // The starting thread waits for it.
+        let _ = ready.send(remote);
+        let (mut worker, checkpointer) = reactor.run()?;
+        checkpointer.finish(&mut worker);
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ const ROUNDS_MAX: usize = 8;
 pub struct Worker {
     pub(crate) front: Front,
     pub(crate) registry: Registry,
-    pub(crate) scripting: Box<dyn Scripting + Send>,
+    pub(crate) scripting: Box<dyn Scripting>,
     pub(crate) connections: Connections,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) keyspaces: BTreeMap<KeyspaceId, usize>,
@@ -86,7 +86,7 @@ impl Worker {
     pub fn new(
         settings: Settings,
         partitions: Vec<Partition>,
-        scripting: Box<dyn Scripting + Send>,
+        scripting: Box<dyn Scripting>,
         seed: u64,
     ) -> Worker {
         let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.group_id().keyspace(), at)).collect();

@@ -54,6 +54,9 @@ impl Recorder<'_> {
 }
 
 impl Reply for Recorder<'_> {
+    /// Front-ends encode for themselves, never for a script.
+    fn raw(&mut self, _: &[u8]) {}
+
     fn simple(&mut self, text: &str) {
         self.tagged(SIMPLE, text.as_bytes());
     }

@@ -37,13 +37,16 @@ pub struct Block {
     pub null_bulk: bool,
 }
 
+/// A message that a script published: its channel and payload.
+pub type Published = (Box<[u8]>, Box<[u8]>);
+
 /// What running a command asks of its host besides the state change. Only the leader acts on it.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// The command answered nothing and waits.
     pub block: Option<Block>,
     /// Messages a script published: channel and payload.
-    pub published: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub published: Vec<Published>,
 }
 
 /// Reads back the body of an object that was evicted from memory.

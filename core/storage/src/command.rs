@@ -14,10 +14,10 @@ pub mod lcs;
 pub mod list;
 pub mod list_blocking;
 pub(crate) mod sample;
-pub mod set;
-pub mod session;
-pub mod sort;
 pub mod script;
+pub mod session;
+pub mod set;
+pub mod sort;
 pub mod string;
 
 use alloc::vec::Vec;

@@ -239,7 +239,12 @@ impl Session {
     }
 
     /// A subcommand of `SCRIPT`. Each partition remembers scripts for itself, clients expect one memory.
-    fn script_command(&mut self, command: &'static Command, args: &[&[u8]], host: &mut dyn Host) -> Submitted {
+    fn script_command(
+        &mut self,
+        command: &'static Command,
+        args: &[&[u8]],
+        host: &mut dyn Host,
+    ) -> Submitted {
         let at_once = self.transaction.is_none() && command.takes(args.len());
         let submitted = self.store_command(command, args, host);
         if at_once && submitted == Submitted::Accepted && command.kind == Kind::Write && self.user.is_some() {

@@ -7,6 +7,8 @@ use gateway::resp::Request;
 use journal::record::Record;
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term};
 use node::{AppendError, LogSink, Partition, Settings, Worker};
+use storage::Script;
+use storage::store::scripts::ScriptId;
 use storage::{Exec, Fault, Scripting, Store};
 
 /// A log that only counts, and is full when told so.
@@ -36,8 +38,14 @@ impl LogSink for MemoryLog {
 struct NoScripting;
 
 impl Scripting for NoScripting {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR no scripts in these tests"))
+    fn has(&self, _: ScriptId) -> bool {
+        false
+    }
+    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
+        Err(Fault::Text("ERR no scripts here"))
+    }
+    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+        Err(Fault::Text("ERR no scripts here"))
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernel::{Index, Micros};
+use storage::Script;
 use storage::apply::{Machinery, apply_command, apply_entry};
 use storage::command::Kind;
 use storage::command::dump::payload;
@@ -19,6 +20,7 @@ use storage::object::number::parse_float;
 use storage::object::zset::Score;
 use storage::object::{Hash, List, Set, Zset};
 use storage::store::Typed;
+use storage::store::scripts::ScriptId;
 use storage::{Effects, Exec, Fault, Registry, Reply, Scripting, Store};
 
 /// A store that logs what it applies.
@@ -37,7 +39,13 @@ pub struct Db {
 struct NoScripts;
 
 impl Scripting for NoScripts {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+    fn has(&self, _: ScriptId) -> bool {
+        false
+    }
+    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
+        Err(Fault::Text("ERR no scripts here"))
+    }
+    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
         Err(Fault::Text("ERR no scripts here"))
     }
 }

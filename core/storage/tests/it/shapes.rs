@@ -1,8 +1,10 @@
 //! The shapes of RESP3 replies: sets, maps and nested pairs instead of flat arrays.
 
 use kernel::{Index, Micros};
+use storage::Script;
 use storage::apply::{Machinery, apply_command};
 use storage::command::Kind;
+use storage::store::scripts::ScriptId;
 use storage::{Effects, Exec, Fault, Registry, Reply, Scripting, Store};
 
 use crate::harness::split;
@@ -54,7 +56,13 @@ impl Reply for Tokens {
 struct NoScripts;
 
 impl Scripting for NoScripts {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+    fn has(&self, _: ScriptId) -> bool {
+        false
+    }
+    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
+        Err(Fault::Text("ERR no scripts here"))
+    }
+    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
         Err(Fault::Text("ERR no scripts here"))
     }
 }
