@@ -22,6 +22,10 @@ impl Collector {
 }
 
 impl Reply for Collector {
+    fn raw(&mut self, encoded: &[u8]) {
+        self.bulk(encoded);
+    }
+
     fn simple(&mut self, text: &str) {
         self.word(&format!("+{text}"));
     }
