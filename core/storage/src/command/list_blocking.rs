@@ -16,7 +16,7 @@ use crate::{Exec, Fault, Origin};
 
 /// The id of another try of a waiting client's command; its argument is that command as in an entry's
 /// body.
-pub const RETRY: u16 = 5;
+pub const RETRY: u16 = 6;
 
 const WAITS: Flags = Flags::BLOCKING.and(Flags::NO_SCRIPT);
 
