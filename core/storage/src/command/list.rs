@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::argument::{at_least, count, counted_keys, integer, place, places};
+use crate::command::argument::{at_least, count, counted_keys, integer, place, places, signed_count};
 use crate::command::{Command, Flags, Keys, ONE, TWO};
 use crate::object::List;
 use crate::object::list::Side;
@@ -265,7 +265,7 @@ impl Search {
         while let [option, value, tail @ ..] = rest {
             rest = tail;
             if option.eq_ignore_ascii_case(b"rank") {
-                search.rank = integer(value)?;
+                search.rank = signed_count(value)?;
                 if search.rank == 0 {
                     return Err(Fault::Text(
                         "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second \

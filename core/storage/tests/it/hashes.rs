@@ -304,3 +304,20 @@ fn what_changes_nothing_touches_no_key() {
     db.run("hset h a x");
     assert!(db.store.has_touched());
 }
+
+#[test]
+#[rustfmt::skip] // columns
+fn sums_keep_the_digits_of_a_long_double() {
+    check(&[
+        ("hset h f 0x1p3", ":1"),
+        ("hincrbyfloat h f 1", r#""9""#),
+        ("hincrbyfloat h g 1e17", r#""100000000000000000""#),
+        ("hincrbyfloat h g 0.5", r#""100000000000000000.5""#),
+        ("hincrbyfloat h g -1e17", r#""0.5""#),
+        ("hincrbyfloat h k 3.14159265358979323846", r#""3.14159265358979324""#),
+        ("hincrbyfloat h m 1e-17", r#""0.00000000000000001""#),
+        ("hincrbyfloat h m 1e-18", r#""0.00000000000000001""#),
+        ("hincrbyfloat h n -0", r#""0""#),
+        ("hincrbyfloat h n -0.0", r#""0""#),
+    ]);
+}

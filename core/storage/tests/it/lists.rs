@@ -479,3 +479,32 @@ fn what_changes_nothing_touches_no_key() {
     db.run("lpush l x");
     assert!(db.store.has_touched());
 }
+
+#[test]
+#[rustfmt::skip] // columns
+fn elements_are_bytes_and_counts_may_be_huge() {
+    check(&[
+        ("rpush l a b a", ":3"),
+        ("lpos l a rank -9223372036854775807", "nil"),
+        ("lpos l a maxlen 9223372036854775807", ":0"),
+        ("lpos l a count 9223372036854775807", "[:0 :2]"),
+        ("lpop l 9223372036854775807", r#"["a" "b" "a"]"#),
+        ("linsert l before a a", ":0"),
+        ("rpush l 1 01 1.0 +1", ":4"),
+        ("lpos l 1", ":0"),
+        ("lrem l 0 01", ":1"),
+        (r#"lset l 0 """#, "OK"),
+        ("lrange l 0 -1", r#"["" "1.0" "+1"]"#),
+        (r#"lpos l """#, ":0"),
+        (r#"linsert l after "" z"#, ":4"),
+        ("lmpop 1 l left count 9223372036854775807", r#"["l" ["" "z" "1.0" "+1"]]"#),
+    ]);
+}
+
+#[test]
+fn a_rank_without_an_opposite_is_refused() {
+    // Redis 7.0 negates it, which C leaves undefined; later versions refuse it with this text.
+    let refusal =
+        "-ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807";
+    crate::harness::check_ours(&[("rpush l a", ":1"), ("lpos l a rank -9223372036854775808", refusal)]);
+}

@@ -419,3 +419,17 @@ fn a_boundless_answer_is_refused() {
     assert_eq!(db.run("srandmember s -9223372036854775807"), "-ERR value is out of range");
     assert_eq!(items(&db.run("srandmember s -100000")).len(), 100_000);
 }
+
+#[test]
+#[rustfmt::skip] // columns
+fn members_are_bytes_even_if_they_look_like_numbers() {
+    check(&[
+        ("sadd s 9223372036854775807 9223372036854775808 -9223372036854775808 007 7", ":5"),
+        ("scard s", ":5"),
+        ("sismember s 7", ":1"),
+        ("sismember s 007", ":1"),
+        ("srem s 007", ":1"),
+        ("sismember s 7", ":1"),
+        ("sintercard 2 s s limit 9223372036854775807", ":4"),
+    ]);
+}
