@@ -56,7 +56,7 @@ impl Worker {
         }
         if partition.stalled && command.kind == Kind::Write {
             partition.stalled_writers.push(id);
-            return Some(Submitted::Later);
+            return Some(Submitted::Paused);
         }
         if partition.full && command.flags.has(Flags::DENY_OOM) {
             let sequence = io.begin();

@@ -10,7 +10,7 @@ use storage::object::parse_canonical;
 use storage::{Fault, Reply};
 
 use super::RespReply;
-use super::host::Host;
+use super::host::{Host, Submitted};
 use super::session::Session;
 use super::table::Row;
 
@@ -30,8 +30,8 @@ pub(super) enum Done {
     Answered,
     /// Its answer comes from elsewhere, or there is none.
     Silent,
-    /// The store has it, answers it and counts it.
-    Submitted,
+    /// The store was given it, and answers and counts it if it took it.
+    Stored(Submitted),
     /// It cannot run yet; nothing was done.
     Later,
     /// It is the store's after all.

@@ -21,7 +21,7 @@ pub enum Submitted {
     Accepted,
     /// It must be handed in again when the connection's earlier commands are answered.
     Later,
-    /// It must be handed in again when the pause of all clients has ended.
+    /// It must be handed in again when what holds it back has ended: a pause of all clients, or a stall.
     Paused,
 }
 

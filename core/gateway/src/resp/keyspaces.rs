@@ -102,8 +102,8 @@ fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
     }
     let args = [key, new_key, b"REPLACE"];
     let command = call.host.registry().find(b"copy").expect("the store can copy");
-    call.host.submit(from, command, if replace { &args } else { &args[..2] });
-    Ok(Done::Submitted)
+    let submitted = call.host.submit(from, command, if replace { &args } else { &args[..2] });
+    Ok(Done::Stored(submitted))
 }
 
 fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault> {

@@ -32,7 +32,7 @@ pub enum State {
     Hungry,
     /// The answers of its earlier commands; feed the rest when none is pending.
     Waiting,
-    /// The end of `CLIENT PAUSE`.
+    /// The end of `CLIENT PAUSE`, or of a stall of the store.
     Paused,
     /// Its client to read: too much output is held.
     Full,
@@ -335,7 +335,7 @@ impl Session {
             Err(fault) => self.refuse_running(host, &fault),
             Ok(Done::Answered) => self.answer(host, |reply| reply.raw(&encoded)),
             Ok(Done::Silent) => {}
-            Ok(Done::Submitted) => return Submitted::Accepted,
+            Ok(Done::Stored(submitted)) => return submitted,
             Ok(Done::Later) => return Submitted::Later,
             Ok(Done::Store) => match stored {
                 Some(command) => return self.store_command(command, all, host),

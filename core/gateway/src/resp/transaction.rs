@@ -13,7 +13,7 @@ use wire::resp::Encoder;
 
 use super::RespReply;
 use super::call::{Call, Done, Place, literal};
-use super::host::Host;
+use super::host::{Host, Submitted};
 use super::session::Session;
 use super::table::{Row, Traits};
 
@@ -130,7 +130,7 @@ pub(super) fn unwatch_all(session: &mut Session, host: &mut dyn Host) {
 
 pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
     let (session, host) = (&mut *call.session, &mut *call.host);
-    let Some(transaction) = session.transaction.take() else {
+    let Some(mut transaction) = session.transaction.take() else {
         return Err(Fault::Text("ERR EXEC without MULTI"));
     };
     if (session.watching || transaction.has_own) && host.io().pending() > 0 {
@@ -141,24 +141,31 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
         unwatch_all(session, host);
         return Err(Fault::Text("EXECABORT Transaction discarded because of previous errors."));
     }
-    if session.watching {
-        let broken = host.watch_broken();
+    if session.watching && host.watch_broken() {
         unwatch_all(session, host);
-        if broken {
-            call.reply.null_array();
-            return Ok(Done::Answered);
-        }
+        call.reply.null_array();
+        return Ok(Done::Answered);
     }
     if transaction.steps.is_empty() {
+        unwatch_all(session, host);
         call.reply.array(0);
         return Ok(Done::Answered);
     }
     let id = if transaction.writes { EXEC } else { EXEC_READ };
     let command = host.registry().by_id(id).expect("the store knows its own commands");
-    let bodies: Vec<Vec<u8>> = transaction.steps.into_iter().map(|step| body(session, host, step)).collect();
-    let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
-    host.submit(session.db, command, &bodies);
-    Ok(Done::Submitted)
+    let steps = core::mem::take(&mut transaction.steps);
+    let bodies: Vec<Vec<u8>> = steps.into_iter().map(|step| body(session, host, step)).collect();
+    let slices: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    let submitted = host.submit(session.db, command, &slices);
+    if submitted == Submitted::Accepted {
+        unwatch_all(session, host);
+    } else {
+        // Tried again later, still watching; the session's own commands are done and not done twice.
+        transaction.steps = bodies.into_iter().map(Step::Store).collect();
+        transaction.has_own = false;
+        session.transaction = Some(transaction);
+    }
+    Ok(Done::Stored(submitted))
 }
 
 /// What the entry holds for a step; the session's own commands run here.
@@ -175,7 +182,7 @@ fn body(session: &mut Session, host: &mut dyn Host, step: Step) -> Vec<u8> {
     }
     let fault = match result {
         Ok(Done::Answered) => return literal(&encoded),
-        Ok(Done::Silent | Done::Submitted | Done::Later | Done::Store) => {
+        Ok(Done::Silent | Done::Stored(_) | Done::Later | Done::Store) => {
             Fault::Text("ERR Command not allowed inside a transaction")
         }
         Err(fault) => fault,

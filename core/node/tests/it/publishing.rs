@@ -123,3 +123,15 @@ fn a_subscriber_that_does_not_read_is_cut() {
     assert!(closing);
     assert_eq!(node.ask(writer, "PUBLISH a x"), ":1\r\n:0\r\n");
 }
+
+#[test]
+fn a_message_from_a_script_is_sent_when_it_is_applied() {
+    let mut node = Node::new();
+    let (listener, writer) = (node.client(), node.client());
+    node.ask(listener, "PSUBSCRIBE a*");
+    node.feed(writer, "EVAL whatever 1 abc hi\r\n");
+    assert_eq!(node.read(listener), "");
+    node.settle();
+    assert_eq!(node.read(writer), ":1\r\n");
+    assert_eq!(node.read(listener), "*4\r\n$8\r\npmessage\r\n$2\r\na*\r\n$3\r\nabc\r\n$2\r\nhi\r\n");
+}

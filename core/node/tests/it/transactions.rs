@@ -125,3 +125,37 @@ fn flushall_in_a_transaction_is_done_in_its_place() {
     assert_eq!(node.ask(client, "EXISTS before after"), ":1\r\n");
     assert_eq!(node.ask(client, "SELECT 3\r\nDBSIZE"), "+OK\r\n:0\r\n");
 }
+
+#[test]
+fn a_stalled_keyspace_holds_writers_back_without_spinning() {
+    let mut node = Node::new();
+    let (writer, other, reader) = (node.client(), node.client(), node.client());
+    node.ask(other, "SET watched 0");
+    node.ask(other, "WATCH watched\r\nMULTI\r\nCLIENT SETNAME me\r\nSET k 2");
+    node.worker.set_stalled(0, true);
+    node.feed(writer, "SET k 1\r\nGET k\r\n");
+    node.feed(other, "EXEC\r\n");
+    assert!(!node.worker.end_turn(node.now, &mut node.log), "there is nothing to do at once");
+    node.settle();
+    assert_eq!((node.read(writer), node.read(other)), (String::new(), String::new()));
+    assert_eq!(node.ask(reader, "GET k"), "$-1\r\n");
+    node.worker.set_stalled(0, false);
+    node.settle();
+    assert_eq!(node.read(writer), "+OK\r\n$1\r\n1\r\n");
+    assert_eq!(node.read(other), "*2\r\n+OK\r\n+OK\r\n");
+    assert_eq!(node.ask(reader, "GET k"), "$1\r\n2\r\n");
+}
+
+#[test]
+fn a_stalled_transaction_still_depends_on_its_watched_keys() {
+    let mut node = Node::new();
+    let (watcher, writer) = (node.client(), node.client());
+    node.ask(watcher, "SET watched 0\r\nWATCH watched\r\nMULTI\r\nSET k 1");
+    node.worker.set_stalled(0, true);
+    assert_eq!(node.ask(writer, "SET watched 1"), "");
+    assert_eq!(node.ask(watcher, "EXEC"), "");
+    node.worker.set_stalled(0, false);
+    node.settle();
+    assert_eq!(node.read(writer), "+OK\r\n");
+    assert_eq!(node.read(watcher), "*-1\r\n");
+}
