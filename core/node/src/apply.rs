@@ -7,6 +7,7 @@ use consensus::Group;
 use kernel::ConnId;
 use kernel::codec::Reader;
 use storage::apply::{Block, Machinery, apply_command};
+use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::object::table::Key;
 use storage::{Reply, Silence};
@@ -203,7 +204,7 @@ impl Worker {
         let partition = &mut self.partitions[at];
         let waiter = partition.waiters.get_mut(&id).expect("it was just found");
         waiter.trying = true;
-        partition.open.body.extend_from_slice(&waiter.encoded);
+        put_command(&mut partition.open.body, RETRY, &[&waiter.encoded]);
         partition.open.queued.push(Queued { conn, sequence, what: What::Retry(id) });
     }
 

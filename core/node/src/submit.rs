@@ -5,6 +5,7 @@ use kernel::ConnId;
 use kernel::codec::Reader;
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
+use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Flags, Kind, Reply, Silence};
 
@@ -193,7 +194,7 @@ impl Worker {
         while !reader.is_empty() {
             let Ok(id) = next_command(&mut reader, &mut args) else { return true };
             let Some(command) = self.registry.by_id(id) else { return true };
-            let nested = id == EXEC && args.iter().any(|body| self.names(body, key));
+            let nested = (id == EXEC || id == RETRY) && args.iter().any(|body| self.names(body, key));
             let whole = command.flags.has(storage::Flags::KEYSPACE) && command.kind == Kind::Write;
             if nested || whole || command.key_positions(&args).iter().any(|&at| args[at] == key) {
                 return true;

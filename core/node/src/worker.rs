@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use consensus::{Durability, Group};
-use gateway::resp::{Config, Io, Origin, Process, Session, State, Users};
+use gateway::resp::{Config, Io, Origin, Process, Release, Session, State, Users};
 use journal::record::{Entry, Record};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
@@ -201,14 +201,7 @@ impl Worker {
         if !connection.held || connection.io.blocked {
             connection.closing = true;
         }
-        if let Some((at, waiter)) = connection.waiter.take() {
-            connection.io.blocked = false;
-            self.release(
-                at,
-                waiter,
-                |reply, null_bulk| if null_bulk { reply.null() } else { reply.null_array() },
-            );
-        }
+        self.unblock(id, Release::Timeout);
     }
 
     /// Whether the client's bytes should be read now: it neither waits nor has much unread already.

@@ -1,6 +1,7 @@
 //! A worker fed with clients' bytes, on a log in memory.
 
 mod administration;
+mod blocking;
 mod entry;
 mod harness;
 mod introspection;
