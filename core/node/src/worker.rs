@@ -10,7 +10,7 @@ use gateway::resp::{Config, Io, Origin, Process, Release, Session, State, Users}
 use journal::record::{Entry, Record};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
-use storage::{Registry, Reply, Scripting};
+use storage::{Registry, Scripting};
 
 use crate::clients::Front;
 use crate::connection::{Connection, Connections};

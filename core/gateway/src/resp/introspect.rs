@@ -67,15 +67,14 @@ impl Entry {
     fn group(self) -> &'static str {
         match self {
             Entry::Own(row) => row.group,
-            Entry::Stored(command) => match command.id >> 8 {
-                1 => "string",
-                2 => "generic",
-                3 => "list",
-                4 => "hash",
-                5 => "set",
-                6 => "sorted-set",
-                7 => "scripting",
-                8 => "bitmap",
+            Entry::Stored(command) => match command.id {
+                0x180..0x200 => "bitmap",
+                0x100..0x200 => "string",
+                0x300..0x400 => "list",
+                0x400..0x500 => "set",
+                0x500..0x600 => "hash",
+                0x600..0x700 => "sorted-set",
+                0x700..0x800 => "scripting",
                 _ => "generic",
             },
         }

@@ -261,7 +261,9 @@ impl Session {
         stored: Option<&'static Command>,
         host: &mut dyn Host,
     ) -> Submitted {
-        let stored = stored.filter(|command| !command.flags.has(Flags::INTERNAL));
+        // A subcommand's row is reached through its container only.
+        let plain = |command: &&Command| !command.flags.has(Flags::INTERNAL) && !command.name.contains('|');
+        let stored = stored.filter(plain);
         if stored.is_some_and(|command| command.id == script::CONTAINER)
             && let Some((command, args)) = host.registry().resolve(name, args)
         {

@@ -24,12 +24,12 @@ pub const COMMANDS: &[Command] = &[
     Command::write(0x702, "evalsha", -3, Keys::Counted(2), evalsha).with(Flags::NO_SCRIPT),
     Command::read(0x703, "evalsha_ro", -3, Keys::Counted(2), evalsha_ro).with(Flags::NO_SCRIPT),
     Command::read(CONTAINER, "script", -2, Keys::None, unknown).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
-    Command::write(0x708, "script|load", 2, Keys::None, load).with(Flags::NO_SCRIPT),
-    Command::read(0x709, "script|exists", -2, Keys::None, exists).with(Flags::NO_SCRIPT),
-    Command::write(0x70A, "script|flush", -1, Keys::None, flush).with(Flags::NO_SCRIPT),
-    Command::read(0x70B, "script|kill", 1, Keys::None, kill).with(Flags::NO_SCRIPT),
-    Command::read(0x70C, "script|debug", 2, Keys::None, debug).with(Flags::NO_SCRIPT),
-    Command::read(0x70D, "script|help", 1, Keys::None, help).with(Flags::NO_SCRIPT),
+    Command::write(0x708, "script|load", 2, Keys::None, load).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::read(0x709, "script|exists", -2, Keys::None, exists).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::write(0x70A, "script|flush", -1, Keys::None, flush).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::read(0x70B, "script|kill", 1, Keys::None, kill).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::read(0x70C, "script|debug", 2, Keys::None, debug).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::read(0x70D, "script|help", 1, Keys::None, help).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
 ];
 
 const NO_SCRIPT: Fault = Fault::Text("NOSCRIPT No matching script. Please use EVAL.");
