@@ -19,6 +19,10 @@ pub mod session;
 pub mod set;
 pub mod sort;
 pub mod string;
+pub mod zset;
+pub mod zset_blocking;
+pub mod zset_range;
+pub mod zset_store;
 
 use alloc::vec::Vec;
 
@@ -196,6 +200,10 @@ const FAMILIES: &[&[Command]] = &[
     inspect::COMMANDS,
     dump::COMMANDS,
     sort::COMMANDS,
+    zset::COMMANDS,
+    zset_range::COMMANDS,
+    zset_store::COMMANDS,
+    zset_blocking::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,
     set::COMMANDS,

@@ -317,7 +317,7 @@ enum MemberRepr<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn of(bytes: &'a [u8]) -> Member<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Member<'a> {
         Member(MemberRepr::Borrowed(bytes))
     }
 
