@@ -11,3 +11,7 @@ mod sets;
 mod shapes;
 mod sort;
 mod strings;
+mod zset;
+mod zset_random;
+mod zset_range;
+mod zset_store;
