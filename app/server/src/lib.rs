@@ -1,8 +1,8 @@
 //! Assembles a node: recovers its partitions, starts its threads, and stops them in order.
 
 pub mod checkpoint;
+pub mod load;
 pub mod log;
 pub mod node;
-pub mod recover;
 
 pub use node::{Node, NodeError, NodeOptions};

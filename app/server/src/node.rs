@@ -12,7 +12,7 @@ use consensus::{Durability, Solo};
 use disk::engine::{Engine, EngineError, EngineOptions};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
-use node::{Partition, Settings, Worker};
+use node::{Partition, RecoverError, Recovery, Settings, Worker};
 use runtime::{Control, Listener, Reactor, ReactorError, Remote};
 use script::LuaEngine;
 use storage::Store;
@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
 use crate::log::SharedLog;
-use crate::recover::{EngineFetch, LoadError, RecoverError, Recovery, load};
+use crate::load::{EngineFetch, LoadError, load};
 
 /// One keyspace as configured.
 #[derive(Clone, Debug)]

@@ -12,8 +12,10 @@ mod host;
 mod keyspaces;
 pub mod partition;
 mod pubsub;
+pub mod recover;
 mod submit;
 pub mod worker;
 
 pub use partition::Partition;
+pub use recover::{RecoverError, Recovery};
 pub use worker::{AppendError, LogSink, Settings, Worker};

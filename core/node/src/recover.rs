@@ -1,10 +1,6 @@
 //! Bringing partitions back: the engine's last checkpoint, then the log behind it.
 
-mod engine;
-
-pub use engine::{EngineFetch, LoadError, load};
-
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use journal::{Entry, Record};
 use kernel::{GroupId, Index, Term};
