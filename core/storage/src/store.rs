@@ -4,6 +4,7 @@
 //! (expiry, dirty marks for the checkpoint, memory, watchers) happens in here and nowhere else.
 
 pub mod checkpoint;
+mod digest;
 mod edit;
 mod evict;
 mod keys;
