@@ -10,6 +10,7 @@ pub mod hash;
 pub mod id;
 pub mod limit;
 pub mod machine;
+pub mod planted;
 pub mod time;
 
 pub use chance::Rng;

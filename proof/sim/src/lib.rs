@@ -1,1 +1,53 @@
-//! The deterministic simulator.
+//! The deterministic simulator: the node's own machines in virtual time, on a disk that lies within its
+//! rights, watched by the judges.
+//!
+//! A seed decides everything. The same seed gives the same trace, event by event, on every machine; its
+//! hash is the witness. What a seed found is kept in `regressions/`.
+
+pub mod disk;
+pub mod log;
+pub mod plan;
+pub mod trace;
+pub mod work;
+pub mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use trace::Trace;
+pub use world::Outcome;
+
+/// A seed that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What broke.
+    pub what: String,
+    /// The trace's hash at that point.
+    pub hash: u64,
+    /// Every event up to there.
+    pub events: Vec<String>,
+}
+
+/// Runs one seed; on a failure once more with its events kept.
+///
+/// # Errors
+/// The promise that broke, or the assertion.
+pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
+    attempt(seed, false).or_else(|_| attempt(seed, true))
+}
+
+fn attempt(seed: u64, keep: bool) -> Result<Outcome, Box<Failure>> {
+    let mut trace = Trace::new(keep);
+    let result = catch_unwind(AssertUnwindSafe(|| world::run(seed, &mut trace)));
+    let what = match result {
+        Ok(Ok(outcome)) => return Ok(outcome),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("an assertion failed: {}", text.unwrap_or("without a text"))
+        }
+    };
+    Err(Box::new(Failure { seed, what, hash: trace.hash(), events: trace.into_text() }))
+}

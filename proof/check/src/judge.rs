@@ -1,0 +1,484 @@
+//! The judge of one node: what clients were told, against the model of each group.
+//!
+//! A group's model stands exactly where the node's partition stands. A write's reply must be the one that
+//! the model gave when it applied that command, after the client sent it; a read's must be one that the
+//! model would give at some place between the sending and the answer. That is linearizability, with the
+//! log as witness of the order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kernel::codec::Reader;
+use kernel::{GroupId, Index, Micros};
+
+use crate::ledger::{Crash, Found, Ledger, Written};
+use crate::model::Model;
+use crate::reply::{first, shown};
+use crate::{Violation, violated};
+
+/// A client, for as long as it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// A command that a client sent, and what it may be told.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// The connection itself answers, with exactly this.
+    Local(&'static [u8]),
+    /// A write, as it will stand in the group's entry.
+    Write {
+        /// The group.
+        group: GroupId,
+        /// Its encoding.
+        encoded: Vec<u8>,
+        /// No other command has the same encoding.
+        unique: bool,
+        /// Milliseconds after which it may be told that it waited in vain, 0 for never; if it may wait.
+        timeout_ms: Option<u64>,
+    },
+    /// A read, encoded in the same way.
+    Read {
+        /// The group.
+        group: GroupId,
+        /// Its encoding.
+        encoded: Vec<u8>,
+    },
+    /// `WATCH`.
+    Watch {
+        /// The group.
+        group: GroupId,
+        /// The keys.
+        keys: Vec<Vec<u8>>,
+    },
+    /// `EXEC` of a transaction with writes, which has a unique encoding.
+    Exec {
+        /// The group.
+        group: GroupId,
+        /// Its encoding.
+        encoded: Vec<u8>,
+    },
+}
+
+struct Pending {
+    call: Call,
+    text: String,
+    sent: Micros,
+    /// The group's position when it was sent.
+    from: u64,
+    /// What a read may answer.
+    allowed: Vec<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Client {
+    pending: VecDeque<Pending>,
+    input: Vec<u8>,
+    /// Group, key, and the position when the watch was confirmed.
+    watched: Vec<(GroupId, Vec<u8>, u64)>,
+    /// The position of its last uniquely known write in each group.
+    last: BTreeMap<GroupId, u64>,
+}
+
+struct Group {
+    model: Model,
+    ledger: Ledger,
+    always: bool,
+    /// Commands applied so far.
+    position: u64,
+    /// Replies that the model gave and nobody has been told, by encoding.
+    untold: BTreeMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
+    /// How often the log refused a command, by encoding.
+    refused: BTreeMap<Vec<u8>, u64>,
+    /// Commands whose clients were told that they are nowhere.
+    denied: BTreeSet<Vec<u8>>,
+    /// Where each key changed.
+    touches: BTreeMap<Vec<u8>, Vec<u64>>,
+    flushes: Vec<u64>,
+}
+
+/// The judge of one node's life, and of those after it.
+pub struct Judge {
+    groups: BTreeMap<GroupId, Group>,
+    clients: BTreeMap<ClientId, Client>,
+    /// Replies that were checked.
+    pub replies: u64,
+}
+
+const REPLY: &str = "a reply is what the log says";
+
+impl Judge {
+    /// A judge of groups whose data has `seed`; `true` for those that promise `always`.
+    #[must_use]
+    pub fn new(groups: &[(GroupId, bool)], seed: u64) -> Judge {
+        let group = |&(id, always): &(GroupId, bool)| {
+            let group = Group {
+                model: Model::new(seed),
+                ledger: Ledger::default(),
+                always,
+                position: 0,
+                untold: BTreeMap::new(),
+                refused: BTreeMap::new(),
+                denied: BTreeSet::new(),
+                touches: BTreeMap::new(),
+                flushes: Vec::new(),
+            };
+            (id, group)
+        };
+        Judge { groups: groups.iter().map(group).collect(), clients: BTreeMap::new(), replies: 0 }
+    }
+
+    fn group(&mut self, id: GroupId) -> &mut Group {
+        self.groups.get_mut(&id).expect("the judge was told of every group")
+    }
+
+    /// What was written to a group.
+    #[must_use]
+    pub fn ledger(&self, group: GroupId) -> &Ledger {
+        &self.groups[&group].ledger
+    }
+
+    /// A client connected.
+    pub fn connected(&mut self, id: ClientId) {
+        self.clients.insert(id, Client::default());
+    }
+
+    /// A client is gone: what it sent may happen or not, and nobody is told.
+    pub fn disconnected(&mut self, id: ClientId) {
+        self.clients.remove(&id);
+    }
+
+    /// A client sent `call` at the node's time `now`; `text` is for people.
+    pub fn sent(&mut self, now: Micros, id: ClientId, call: Call, text: String) {
+        let (mut from, mut allowed) = (0, Vec::new());
+        match &call {
+            Call::Read { group, encoded } => {
+                let group = self.group(*group);
+                from = group.position;
+                allow(&mut group.model, now, encoded, &mut allowed);
+            }
+            Call::Write { group, .. } | Call::Exec { group, .. } | Call::Watch { group, .. } => {
+                from = self.group(*group).position;
+            }
+            Call::Local(_) => {}
+        }
+        let client = self.clients.get_mut(&id).expect("a client connects before it sends");
+        client.pending.push_back(Pending { call, text, sent: now, from, allowed });
+    }
+
+    /// The log took an entry of `group`.
+    ///
+    /// # Errors
+    /// It does not follow the one before.
+    pub fn written(&mut self, group: GroupId, entry: Written) -> Result<(), Violation> {
+        self.group(group).ledger.push(entry)
+    }
+
+    /// The log refused an entry with these commands.
+    pub fn refused(&mut self, now: Micros, group: GroupId, body: &[u8]) {
+        let Judge { groups, clients, .. } = self;
+        let group_state = groups.get_mut(&group).expect("the judge was told of every group");
+        let mut reader = Reader::new(body);
+        let mut args = storage::entry::Args::new();
+        while !reader.is_empty() {
+            let before = reader.rest();
+            if storage::entry::next_command(&mut reader, &mut args).is_err() {
+                break;
+            }
+            let encoded = before[..before.len() - reader.rest().len()].to_vec();
+            *group_state.refused.entry(encoded).or_default() += 1;
+        }
+        // The tick that a read waited for was refused too: it sees the clock's expiries unlogged.
+        for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
+            if let Call::Read { group: of, encoded } = &pending.call
+                && *of == group
+            {
+                let (reply, _) = group_state.model.read(now, encoded);
+                if !pending.allowed.contains(&reply) {
+                    pending.allowed.push(reply);
+                }
+            }
+        }
+    }
+
+    /// The node's partition has applied up to `index`: the model follows.
+    ///
+    /// # Errors
+    /// It applied what was never written.
+    pub fn applied(&mut self, now: Micros, id: GroupId, index: Index) -> Result<(), Violation> {
+        let Judge { groups, clients, .. } = self;
+        let group = groups.get_mut(&id).expect("the judge was told of every group");
+        while group.model.applied() < index {
+            let next = group.model.applied().next();
+            let Some(entry) = group.ledger.get(next) else {
+                return violated("only written entries are applied", format!("{id}: {next} was applied"));
+            };
+            let (time, body) = (entry.time, entry.body.clone());
+            let gone = group.model.begin(next, time);
+            group.touch(gone, false);
+            reread(group, clients, id, now);
+            let (mut reader, mut place) = (Reader::new(&body), 0);
+            while let Some(ran) = group.model.run(next, place, &mut reader) {
+                group.position += 1;
+                place += 1;
+                group.touch(ran.touched, ran.flushed);
+                if group.denied.contains(&ran.encoded) {
+                    let what = format!("{id}: entry {next} holds {}", shown(&ran.encoded));
+                    return violated("what a full disk refused is nowhere", what);
+                }
+                if let Some(reply) = ran.reply {
+                    group.untold.entry(ran.encoded).or_default().push((group.position, reply));
+                }
+                reread(group, clients, id, now);
+            }
+            if !reader.is_empty() {
+                return violated("entries can be read", format!("{id}: entry {next}"));
+            }
+            group.model.end();
+        }
+        Ok(())
+    }
+
+    /// The model's digest of a group, and the index it is of.
+    #[must_use]
+    pub fn digest(&self, group: GroupId) -> (Index, u64) {
+        let model = &self.groups[&group].model;
+        (model.applied(), model.digest())
+    }
+
+    /// A client received `bytes` at the node's time `now`. The model has followed before.
+    ///
+    /// # Errors
+    /// A reply that the promises exclude.
+    pub fn received(&mut self, now: Micros, id: ClientId, bytes: &[u8]) -> Result<(), Violation> {
+        let Judge { groups, clients, replies } = self;
+        let Some(client) = clients.get_mut(&id) else { return Ok(()) };
+        client.input.extend_from_slice(bytes);
+        let mut at = 0;
+        loop {
+            let rest = &client.input[at..];
+            let length = match first(rest) {
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+                Err(what) => return violated("replies are RESP", format!("{what}: {}", shown(rest))),
+            };
+            let reply = rest[..length].to_vec();
+            at += length;
+            *replies += 1;
+            let Some(pending) = client.pending.pop_front() else {
+                return violated("one reply per command", format!("nobody asked for {}", shown(&reply)));
+            };
+            let client = Told { now, watched: &mut client.watched, last: &mut client.last };
+            client.judge(groups, &pending, &reply).map_err(|violation| Violation {
+                what: format!("client {} sent {}: {}", id.0, pending.text, violation.what),
+                ..violation
+            })?;
+        }
+        client.input.drain(..at);
+        Ok(())
+    }
+
+    /// Commands that a client sent and was not answered yet.
+    #[must_use]
+    pub fn pending(&self, id: ClientId) -> usize {
+        self.clients.get(&id).map_or(0, |client| client.pending.len())
+    }
+
+    /// The clients that wait for an answer, with what they sent first.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(ClientId, String)> {
+        let first = |(&id, client): (&ClientId, &Client)| {
+            client.pending.front().map(|pending| (id, pending.text.clone()))
+        };
+        self.clients.iter().filter_map(first).collect()
+    }
+
+    /// The node crashed: all clients are gone.
+    pub fn crashed(&mut self) {
+        self.clients.clear();
+    }
+
+    /// A group came back with `found` behind the checkpoint at `engine`, and stands at `applied` with
+    /// `digest`.
+    ///
+    /// # Errors
+    /// Something promised is lost, something came back, or the state is not what the entries make.
+    pub fn recovered(
+        &mut self,
+        id: GroupId,
+        crash: &Crash,
+        engine: Index,
+        found: &[Found],
+        (applied, digest): (Index, u64),
+    ) -> Result<(), Violation> {
+        let group = self.group(id);
+        let must = group.ledger.must_survive(crash, group.model.applied(), group.always);
+        let name =
+            |violation: Violation| Violation { what: format!("group {id}: {}", violation.what), ..violation };
+        group.ledger.recovered(engine, found, must).map_err(name)?;
+        if applied != group.ledger.last() {
+            let what = format!("group {id} stands at {applied}, the log at {}", group.ledger.last());
+            return violated("recovery applies the whole log", what);
+        }
+        group.model.reset();
+        group.position = 0;
+        group.untold.clear();
+        group.touches.clear();
+        group.flushes.clear();
+        self.applied(Micros(0), id, applied)?;
+        let expected = self.groups[&id].model.digest();
+        if digest != expected {
+            let what = format!("group {id} at {applied}: digest {digest:016x}, replayed {expected:016x}");
+            return violated("the same entries give the same state", what);
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    fn touch(&mut self, keys: Vec<Vec<u8>>, flushed: bool) {
+        for key in keys {
+            self.touches.entry(key).or_default().push(self.position);
+        }
+        if flushed {
+            self.flushes.push(self.position);
+        }
+    }
+
+    /// Whether `key` changed behind `from` and before `to`.
+    fn changed(&self, key: &[u8], from: u64, to: u64) -> bool {
+        let between = |&at: &u64| from < at && at < to;
+        self.flushes.iter().any(between) || self.touches.get(key).is_some_and(|at| at.iter().any(between))
+    }
+
+    /// Takes the reply that the model gave to `encoded` behind `from`, if it is `reply`.
+    fn tell(&mut self, encoded: &[u8], reply: &[u8], from: u64) -> Option<u64> {
+        let replies = self.untold.get_mut(encoded)?;
+        let at = replies.iter().position(|(position, given)| *position > from && given == reply)?;
+        let (position, _) = replies.remove(at);
+        if replies.is_empty() {
+            self.untold.remove(encoded);
+        }
+        Some(position)
+    }
+
+    fn explain(&self, encoded: &[u8]) -> String {
+        match self.untold.get(encoded) {
+            None => "the command was not applied".into(),
+            Some(replies) => {
+                let all: Vec<String> =
+                    replies.iter().map(|(at, reply)| format!("{} at {at}", shown(reply))).collect();
+                format!("the log gives {}", all.join(" or "))
+            }
+        }
+    }
+}
+
+/// A client that is being told something.
+struct Told<'a> {
+    now: Micros,
+    watched: &'a mut Vec<(GroupId, Vec<u8>, u64)>,
+    last: &'a mut BTreeMap<GroupId, u64>,
+}
+
+impl Told<'_> {
+    fn judge(
+        self,
+        groups: &mut BTreeMap<GroupId, Group>,
+        pending: &Pending,
+        reply: &[u8],
+    ) -> Result<(), Violation> {
+        match &pending.call {
+            Call::Local(expected) if reply == *expected => Ok(()),
+            Call::Local(expected) => {
+                violated(REPLY, format!("told {}, not {}", shown(reply), shown(expected)))
+            }
+            Call::Read { .. } if pending.allowed.iter().any(|allowed| allowed == reply) => Ok(()),
+            Call::Read { .. } => {
+                let allowed: Vec<String> = pending.allowed.iter().map(|allowed| shown(allowed)).collect();
+                violated(REPLY, format!("told {}, possible were {}", shown(reply), allowed.join(" or ")))
+            }
+            Call::Watch { group, keys } => {
+                let position = groups[group].position;
+                self.watched.extend(keys.iter().map(|key| (*group, key.clone(), position)));
+                if reply == b"+OK\r\n" { Ok(()) } else { violated(REPLY, format!("told {}", shown(reply))) }
+            }
+            Call::Write { group, encoded, unique, timeout_ms } => {
+                let id = *group;
+                let group = groups.get_mut(&id).expect("the judge was told of every group");
+                match group.tell(encoded, reply, pending.from) {
+                    Some(position) if *unique => self.in_order(id, position),
+                    Some(_) => Ok(()),
+                    None if self.waited_in_vain(pending, *timeout_ms, reply) => Ok(()),
+                    None => refusal(group, encoded, *unique, reply),
+                }
+            }
+            Call::Exec { group, encoded } => {
+                let watched = std::mem::take(self.watched);
+                let id = *group;
+                let group = groups.get_mut(&id).expect("the judge was told of every group");
+                if reply == b"*-1\r\n" && !watched.is_empty() {
+                    return match group.untold.get(encoded) {
+                        None => Ok(()),
+                        Some(_) => violated("a broken watch discards EXEC", "it was applied".into()),
+                    };
+                }
+                let Some(position) = group.tell(encoded, reply, pending.from) else {
+                    return refusal(group, encoded, true, reply);
+                };
+                for (of, key, from) in watched {
+                    if of == id && group.changed(&key, from, position) {
+                        let what = format!("{} changed between WATCH and EXEC", shown(&key));
+                        return violated("a changed key breaks its watch", what);
+                    }
+                }
+                self.in_order(id, position)
+            }
+        }
+    }
+
+    fn in_order(self, group: GroupId, position: u64) -> Result<(), Violation> {
+        let last = self.last.insert(group, position).unwrap_or(0);
+        if last < position {
+            return Ok(());
+        }
+        let what = format!("applied at {position}, an earlier command of the client at {last}");
+        violated("a connection's commands are applied in order", what)
+    }
+
+    fn waited_in_vain(&self, pending: &Pending, timeout_ms: Option<u64>, reply: &[u8]) -> bool {
+        let null = reply == b"*-1\r\n" || reply == b"$-1\r\n";
+        null && timeout_ms.is_some_and(|ms| ms > 0 && self.now >= pending.sent.plus_millis(ms))
+    }
+}
+
+/// A reply that the model did not give must be that of a refused write.
+fn refusal(group: &mut Group, encoded: &[u8], unique: bool, reply: &[u8]) -> Result<(), Violation> {
+    if reply.starts_with(b"-MISCONF")
+        && let Some(left) = group.refused.get_mut(encoded).filter(|left| **left > 0)
+    {
+        *left -= 1;
+        if unique && reply.starts_with(b"-MISCONF the disk is full") {
+            group.denied.insert(encoded.to_vec());
+        }
+        return Ok(());
+    }
+    violated(REPLY, format!("told {}, but {}", shown(reply), group.explain(encoded)))
+}
+
+/// Lets every read of the group that is on its way see the model as it stands now.
+fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId, now: Micros) {
+    for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
+        if let Call::Read { group: of, encoded } = &pending.call
+            && *of == id
+        {
+            allow(&mut group.model, now, encoded, &mut pending.allowed);
+        }
+    }
+}
+
+/// A read may answer what the model does, unless that rests on an expiry that no entry has logged.
+fn allow(model: &mut Model, now: Micros, encoded: &[u8], allowed: &mut Vec<Vec<u8>>) {
+    let (reply, unlogged) = model.read(now, encoded);
+    if !unlogged && !allowed.contains(&reply) {
+        allowed.push(reply);
+    }
+}

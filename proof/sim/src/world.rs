@@ -1,0 +1,547 @@
+//! One run: a node on a disk that lies within its rights, clients, crashes, and the judge.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use check::judge::ClientId;
+use check::model::NoScripts;
+use check::{Crash, Found, Judge, Violation};
+use consensus::{Durability, Solo};
+use journal::{Record, Salt};
+use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Rng, Term, WorkerId};
+use node::{Partition, Recovery, Settings, Worker};
+use storage::Store;
+
+use crate::disk::Disk;
+use crate::log::{Asked, Log, found};
+use crate::plan::{Ending, Plan};
+use crate::trace::Trace;
+use crate::work::{Sent, Work};
+
+/// The node's clock at the simulation's start, in microseconds since the epoch.
+const EPOCH_MICROS: u64 = 1_700_000_000_000_000;
+/// Commands that a client may have on their way.
+const PENDING_MAX: usize = 24;
+/// Turns at one instant before the node is said to spin.
+const SPIN_MAX: usize = 1000;
+
+/// What a run was.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The trace's hash.
+    pub hash: u64,
+    /// Events in it.
+    pub events: u64,
+    /// Replies that were checked.
+    pub replies: u64,
+    /// Restarts after crashes.
+    pub crashes: u64,
+    /// Logs that were refused after damage.
+    pub refusals: u64,
+}
+
+/// Runs the seed's plan; the trace is the caller's, so that it outlives a panic.
+///
+/// # Errors
+/// The first promise that broke.
+pub fn run(seed: u64, trace: &mut Trace) -> Result<Outcome, Violation> {
+    let mut world = World::new(seed, trace);
+    let lives = world.plan.lives.clone();
+    for ending in lives {
+        world.live(world.plan.life_micros)?;
+        world.end(ending)?;
+    }
+    world.live(world.plan.life_micros)?;
+    world.settle()?;
+    world.end(Ending::Cut)?;
+    world.check_digests()?;
+    let (hash, events) = (world.trace.hash(), world.trace.events());
+    let World { judge, outcome, .. } = world;
+    Ok(Outcome { hash, events, replies: judge.replies, ..outcome })
+}
+
+struct Client {
+    id: ClientId,
+    conn: ConnId,
+    db: u16,
+    /// When it does something next.
+    next: u64,
+    /// Commands of a transaction that are sent later.
+    later: Vec<Vec<Sent>>,
+    /// Bytes that the node has not read.
+    outbox: Vec<u8>,
+    /// It leaves its answers unread for a while.
+    unread_until: u64,
+}
+
+struct Node {
+    worker: Worker,
+    log: Log,
+    /// The process's clock minus the simulation's.
+    skew: i64,
+    /// When the sync on its way ends, and how.
+    sync: Option<(u64, bool)>,
+}
+
+impl Node {
+    fn clock(&self, now: u64) -> Micros {
+        Micros((EPOCH_MICROS + now).saturating_add_signed(self.skew))
+    }
+}
+
+struct World<'t> {
+    plan: Plan,
+    trace: &'t mut Trace,
+    rng: Rng,
+    faults: Rng,
+    now: u64,
+    node: Node,
+    clients: Vec<Client>,
+    work: Work,
+    judge: Judge,
+    next_client: u64,
+    calm: bool,
+    failed_at: Option<u64>,
+    slowest_sync: u64,
+    outcome: Outcome,
+}
+
+fn group(db: u16) -> GroupId {
+    GroupId::new(KeyspaceId(db), 0)
+}
+
+fn start(plan: &Plan, log: Log, mut stores: BTreeMap<GroupId, (Store, Term)>, skew: i64, seed: u64) -> Node {
+    let partition = |(db, &durability): (usize, &Durability)| {
+        let group = group(db as u16);
+        let (store, term) = stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
+        let solo = Solo::new(term, store.applied(), durability);
+        Partition::new(group, store, solo)
+    };
+    let partitions = plan.keyspaces.iter().enumerate().map(partition).collect();
+    let settings = Settings { worker: WorkerId(0), needs_password: false };
+    let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed);
+    Node { worker, log, skew, sync: None }
+}
+
+impl<'t> World<'t> {
+    fn new(seed: u64, trace: &'t mut Trace) -> World<'t> {
+        let root = Rng::new(seed);
+        let plan = Plan::draw(&mut root.fork(1));
+        trace.event(0, format_args!("plan {plan:?}"));
+        let groups: Vec<(GroupId, bool)> = plan
+            .keyspaces
+            .iter()
+            .enumerate()
+            .map(|(db, &durability)| (group(db as u16), durability == Durability::Always))
+            .collect();
+        let log = Log::create(Disk::default(), Salt(root.fork(2).next_u64()));
+        let node = start(&plan, log, BTreeMap::new(), 0, seed);
+        World {
+            judge: Judge::new(&groups, plan.data_seed),
+            rng: root.fork(3),
+            faults: root.fork(4),
+            now: 0,
+            node,
+            clients: Vec::new(),
+            work: Work::default(),
+            next_client: 0,
+            calm: false,
+            failed_at: None,
+            slowest_sync: 0,
+            outcome: Outcome::default(),
+            plan,
+            trace,
+        }
+    }
+
+    /// Lets the node run for `micros`, with clients.
+    fn live(&mut self, micros: u64) -> Result<(), Violation> {
+        let until = self.now + micros;
+        while self.clients.len() < self.plan.clients {
+            self.connect();
+        }
+        while let Some(at) = self.next_event().filter(|&at| at < until) {
+            self.now = self.now.max(at) + self.rng.below(self.plan.turn_micros);
+            self.turn()?;
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    fn next_event(&mut self) -> Option<u64> {
+        let Node { worker, log, skew, sync } = &self.node;
+        let wake = worker
+            .deadline()
+            .map(|at| at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew).max(self.now + 1));
+        let sync = sync.map(|(at, _)| at).or_else(|| log.commit.sync_due().map(|due| due.0));
+        let clients = self.clients.iter().map(|client| client.next).min();
+        let unread =
+            self.clients.iter().map(|client| client.unread_until).filter(|&until| until > self.now).min();
+        [wake, sync, clients, unread].into_iter().flatten().min()
+    }
+
+    /// One turn of the node at the present instant.
+    fn turn(&mut self) -> Result<(), Violation> {
+        self.node.log.now = self.now;
+        self.finish_sync();
+        self.toggle_space();
+        for at in 0..self.clients.len() {
+            if self.clients[at].next <= self.now {
+                self.act(at);
+            }
+        }
+        self.deliver();
+        let clock = self.node.clock(self.now);
+        if self.node.worker.deadline().is_some_and(|deadline| deadline <= clock) {
+            self.node.worker.wake(clock);
+        }
+        for round in 0.. {
+            if round > SPIN_MAX {
+                return Err(Violation { rule: "a turn ends", what: "the node spins".into() });
+            }
+            let more = self.node.worker.end_turn(clock, &mut self.node.log);
+            self.judge_turn(clock)?;
+            self.deliver();
+            if !more && !self.node.worker.is_ready() {
+                break;
+            }
+        }
+        self.node.log.tend();
+        if self.node.sync.is_none() && self.node.log.start_sync() {
+            self.schedule_sync();
+        }
+        Ok(())
+    }
+
+    fn finish_sync(&mut self) {
+        let Some((_, fails)) = self.node.sync.filter(|(at, _)| *at <= self.now) else { return };
+        self.node.sync = None;
+        if fails {
+            self.trace.event(self.now, format_args!("sync fails"));
+            self.failed_at.get_or_insert(self.now);
+            self.node.log.fail_sync(&mut self.faults);
+        } else {
+            let durable = self.node.log.finish_sync();
+            self.trace.event(self.now, format_args!("synced {durable}"));
+            self.node.worker.synced(durable);
+        }
+    }
+
+    fn schedule_sync(&mut self) {
+        let slow = !self.calm && self.faults.chance(self.plan.slow_sync);
+        let micros = if slow { 200_000 } else { self.plan.sync_micros };
+        let micros = micros / 2 + self.faults.below(micros);
+        let fails = !self.calm && self.faults.chance(self.plan.sync_failure);
+        self.slowest_sync = self.slowest_sync.max(micros);
+        self.node.sync = Some((self.now + micros, fails));
+    }
+
+    fn toggle_space(&mut self) {
+        let full = self.node.log.disk.full;
+        let toggles = if full {
+            self.calm || self.faults.chance(0.1)
+        } else {
+            !self.calm && self.faults.chance(self.plan.full_disk)
+        };
+        if toggles {
+            self.node.log.disk.full = !full;
+            self.trace.event(self.now, format_args!("disk full: {}", !full));
+        }
+    }
+
+    /// Shows the judge what the log was asked, what was applied, and what clients were told.
+    fn judge_turn(&mut self, clock: Micros) -> Result<(), Violation> {
+        for asked in std::mem::take(&mut self.node.log.asked) {
+            match asked {
+                Asked::Written { group, entry } => {
+                    let (index, end, time) = (entry.index, entry.end, entry.time);
+                    let bytes = entry.body.len();
+                    self.trace.event(
+                        self.now,
+                        format_args!("written {group}:{index} time {} end {end} ({bytes} bytes)", time.0),
+                    );
+                    self.judge.written(group, entry)?;
+                }
+                Asked::Refused { group, body } => {
+                    self.trace.event(self.now, format_args!("refused {group} ({} bytes)", body.len()));
+                    self.judge.refused(clock, group, &body);
+                }
+            }
+        }
+        for at in 0..self.node.worker.partitions().len() {
+            let partition = &self.node.worker.partitions()[at];
+            let (group, applied) = (partition.group_id(), partition.store().applied());
+            let memory = partition.store().memory_bytes();
+            if memory > 1 << 30 {
+                return Err(Violation { rule: "memory is accounted for", what: format!("{memory} bytes") });
+            }
+            self.judge.applied(clock, group, applied)?;
+        }
+        self.flush(clock)
+    }
+
+    /// Takes what the node has for its clients.
+    fn flush(&mut self, clock: Micros) -> Result<(), Violation> {
+        let mut ids = Vec::new();
+        self.node.worker.take_flush(&mut ids);
+        for client in &self.clients {
+            if !ids.contains(&client.conn) {
+                ids.push(client.conn);
+            }
+        }
+        for conn in ids {
+            let Some(client) = self.clients.iter().find(|client| client.conn == conn) else { continue };
+            if client.unread_until > self.now {
+                continue;
+            }
+            let Some((out, closing)) = self.node.worker.output(conn) else { continue };
+            if out.is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(out);
+            let id = client.id;
+            self.trace.event(self.now, format_args!("client {} told {}", id.0, check::reply::shown(&bytes)));
+            self.judge.received(clock, id, &bytes)?;
+            self.node.worker.drained(conn);
+            if closing {
+                return Err(Violation { rule: "nobody is cut off", what: format!("client {}", id.0) });
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) {
+        let clock = self.node.clock(self.now);
+        for client in &mut self.clients {
+            if client.outbox.is_empty() || !self.node.worker.wants_input(client.conn) {
+                continue;
+            }
+            // A packet may end anywhere.
+            let whole = self.calm || self.rng.chance(0.8);
+            let bytes = if whole {
+                client.outbox.len()
+            } else {
+                1 + self.rng.below(client.outbox.len() as u64) as usize
+            };
+            self.node.worker.receive(clock, client.conn, &client.outbox[..bytes]);
+            client.outbox.drain(..bytes);
+            if !client.outbox.is_empty() {
+                client.next = client.next.min(self.now + 50);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let clock = self.node.clock(self.now);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let conn = self.node.worker.connect(clock, peer).expect("there are few clients");
+        self.next_client += 1;
+        let id = ClientId(self.next_client);
+        let db = self.rng.below(self.plan.keyspaces.len() as u64) as u16;
+        self.trace.event(self.now, format_args!("client {} connects", id.0));
+        self.judge.connected(id);
+        let next = self.now + self.rng.below(self.plan.think_micros);
+        let client = Client { id, conn, db, next, later: Vec::new(), outbox: Vec::new(), unread_until: 0 };
+        self.clients.push(client);
+        let at = self.clients.len() - 1;
+        self.send(at, &[Work::select(db)]);
+    }
+
+    fn send(&mut self, at: usize, all: &[Sent]) {
+        let clock = self.node.clock(self.now);
+        let client = &mut self.clients[at];
+        for sent in all {
+            self.trace.event(self.now, format_args!("client {} sends {}", client.id.0, sent.text));
+            self.judge.sent(clock, client.id, sent.call.clone(), sent.text.clone());
+            client.outbox.extend_from_slice(&sent.bytes);
+        }
+    }
+
+    /// A client does something.
+    fn act(&mut self, at: usize) {
+        let pause = if self.rng.chance(0.02) { 2_000_000 } else { self.plan.think_micros };
+        let wait = self.rng.below(pause) + 1;
+        let client = &mut self.clients[at];
+        client.next = self.now + wait;
+        if self.rng.chance(self.plan.disconnect) && client.unread_until <= self.now {
+            let client = self.clients.remove(at);
+            self.trace.event(self.now, format_args!("client {} leaves", client.id.0));
+            self.judge.disconnected(client.id);
+            self.node.worker.disconnect(client.conn);
+            self.connect();
+            return;
+        }
+        if self.rng.chance(0.02) {
+            client.unread_until = self.now + self.rng.below(20_000);
+        }
+        let (id, db) = (client.id, client.db);
+        for _ in 0..1 + self.rng.below(self.plan.pipeline) {
+            if self.judge.pending(id) >= PENDING_MAX {
+                return;
+            }
+            if self.clients[at].later.is_empty() {
+                let mut drawn = self.work.draw(&mut self.rng, db);
+                drawn.reverse();
+                self.clients[at].later = drawn;
+            }
+            let Some(sent) = self.clients[at].later.pop() else { return };
+            self.send(at, &sent);
+            if !self.clients[at].later.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// No more faults, and nobody begins anything new: everyone who asked must be answered.
+    fn settle(&mut self) -> Result<(), Violation> {
+        self.trace.event(self.now, format_args!("calm"));
+        self.calm = true;
+        if self.node.log.commit.is_poisoned() {
+            self.end(Ending::Kill)?;
+        }
+        while self.clients.len() <= self.plan.keyspaces.len() {
+            self.connect();
+        }
+        for client in &mut self.clients {
+            client.next = u64::MAX;
+            client.unread_until = 0;
+        }
+        self.run_until_quiet()?;
+        // Those who wait for ever are served by pushes to every list.
+        let waiting: Vec<ClientId> = self.judge.waiting().into_iter().map(|(id, _)| id).collect();
+        for db in 0..self.plan.keyspaces.len() as u16 {
+            self.push_all(db, &waiting);
+        }
+        self.run_until_quiet()?;
+        match self.judge.waiting().first() {
+            Some((id, text)) => Err(Violation {
+                rule: "everyone is answered in the end",
+                what: format!("client {} still waits for {text}", id.0),
+            }),
+            None => self.check_digests(),
+        }
+    }
+
+    fn push_all(&mut self, db: u16, waiting: &[ClientId]) {
+        let Some(at) = self.clients.iter().position(|client| !waiting.contains(&client.id)) else { return };
+        let mut all = vec![Work::select(db)];
+        for _ in 0..2 {
+            all.extend(self.work.pushes(db));
+        }
+        self.send(at, &all);
+    }
+
+    fn run_until_quiet(&mut self) -> Result<(), Violation> {
+        let until = self.now + 5_000_000;
+        self.turn()?;
+        while let Some(at) = self.next_event().filter(|&at| at < until) {
+            self.now = self.now.max(at) + 1;
+            for client in &mut self.clients {
+                client.next = u64::MAX;
+            }
+            self.turn()?;
+        }
+        self.now = until;
+        self.turn()
+    }
+
+    fn check_digests(&mut self) -> Result<(), Violation> {
+        for partition in self.node.worker.partitions() {
+            let group = partition.group_id();
+            let digest = partition
+                .store()
+                .digest()
+                .map_err(|fault| Violation { rule: "the state can be read", what: format!("{fault:?}") })?;
+            let (applied, expected) = self.judge.digest(group);
+            if digest != expected || partition.store().applied() != applied {
+                let what =
+                    format!("group {group} at {applied}: digest {digest:016x}, replayed {expected:016x}");
+                return Err(Violation { rule: "the same entries give the same state", what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the process, harms the disk, and starts again.
+    fn end(&mut self, ending: Ending) -> Result<(), Violation> {
+        self.check_digests()?;
+        self.trace.event(self.now, format_args!("{ending:?}"));
+        let crash = Crash {
+            at: self.failed_at.map_or(self.now, |at| at.min(self.now)),
+            lossy: self.failed_at.is_some() || ending != Ending::Kill,
+            durable: self.node.log.commit.durable(),
+            slowest_sync: self.slowest_sync,
+        };
+        self.judge.crashed();
+        self.clients.clear();
+        (self.failed_at, self.slowest_sync) = (None, 0);
+        let mut disk = self.node.log.disk.clone();
+        match ending {
+            Ending::Kill => disk.kill(&mut self.faults),
+            Ending::Cut | Ending::Flip => disk.cut(&mut self.faults),
+        }
+        disk.full = false;
+        let sound = disk.clone();
+        if ending == Ending::Flip {
+            let place = disk.flip(&mut self.faults);
+            self.trace.event(self.now, format_args!("a bit flips at {place:?}"));
+        }
+        self.now += self.rng.below(self.plan.down_micros);
+        let jump = self.plan.draw_skew(&mut self.rng);
+        match self.restart(disk, &crash, jump) {
+            Ok(()) => {}
+            Err(Restart::Broken(violation)) => return Err(violation),
+            Err(Restart::Refused(what)) if ending == Ending::Flip => {
+                self.trace.event(self.now, format_args!("refused: {what}"));
+                self.outcome.refusals += 1;
+                self.restart(sound, &crash, jump).map_err(|restart| restart.violation())?;
+            }
+            Err(refused) => return Err(refused.violation()),
+        }
+        self.outcome.crashes += 1;
+        Ok(())
+    }
+
+    fn restart(&mut self, disk: Disk, crash: &Crash, skew: i64) -> Result<(), Restart> {
+        let mut scripts = NoScripts;
+        let mut recovery = Recovery::new(self.plan.data_seed, &mut scripts, BTreeMap::new());
+        let mut entries: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
+        let opened = Log::open(disk, &mut |record| {
+            if let Record::Entry(entry) = &record {
+                entries.entry(entry.group).or_default().push(found(entry));
+            }
+            recovery.record(record);
+        });
+        let (log, recovered) = opened.map_err(|(_, refusal)| Restart::Refused(refusal.to_string()))?;
+        let (mut stores, replayed) =
+            recovery.finish(&recovered.floors).map_err(|error| Restart::Refused(error.to_string()))?;
+        self.trace
+            .event(self.now, format_args!("recovered {replayed} up to {}, skew {skew}", recovered.state.end));
+        for db in 0..self.plan.keyspaces.len() as u16 {
+            let group = group(db);
+            let fresh = || (Store::new(self.plan.data_seed), Term(1));
+            let (store, _) = stores.entry(group).or_insert_with(fresh);
+            let digest = store.digest().map_err(|fault| Restart::Refused(format!("{fault:?}")))?;
+            let found = entries.remove(&group).unwrap_or_default();
+            let stands = (store.applied(), digest);
+            self.judge.recovered(group, crash, Index(0), &found, stands).map_err(Restart::Broken)?;
+        }
+        self.node = start(&self.plan, log, stores, skew, self.rng.next_u64());
+        Ok(())
+    }
+}
+
+/// Why a restart did not succeed.
+enum Restart {
+    Refused(String),
+    Broken(Violation),
+}
+
+impl Restart {
+    fn violation(self) -> Violation {
+        match self {
+            Restart::Refused(what) => Violation { rule: "an undamaged log is used", what },
+            Restart::Broken(violation) => violation,
+        }
+    }
+}
