@@ -20,8 +20,8 @@ use storage::store::Policy;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
-use crate::log::SharedLog;
 use crate::load::{EngineFetch, LoadError, load};
+use crate::log::SharedLog;
 
 /// One keyspace as configured.
 #[derive(Clone, Debug)]

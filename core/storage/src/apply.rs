@@ -102,6 +102,24 @@ pub trait Scripting {
     ) -> Result<(), Fault>;
 }
 
+/// A script engine that runs none, for models and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoScripts;
+
+impl Scripting for NoScripts {
+    fn has(&self, _: ScriptId) -> bool {
+        false
+    }
+
+    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
+        Err(Fault::Text("ERR scripts are not offered here"))
+    }
+
+    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+        Err(Fault::Text("ERR scripts are not offered here"))
+    }
+}
+
 /// Everything a handler can reach.
 pub struct Exec<'a> {
     /// The partition's state.

@@ -3,20 +3,11 @@
 use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use kernel::{Index, Micros, Rng};
+use storage::apply::NoScripts;
 use storage::apply::{Machinery, Origin, apply_command};
 use storage::entry::{Args, next_command};
 use storage::{Effects, Exec, Fault, Scripting, Store};
 use wire::resp::Encoder;
-
-/// Scripts are not part of the simulated work.
-#[derive(Debug)]
-pub struct NoScripts;
-
-impl Scripting for NoScripts {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &[u8], _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR scripts are not simulated"))
-    }
-}
 
 /// One command that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,6 +47,8 @@ impl Store {
 mod tests {
     use kernel::{Index, Micros, Millis};
 
+    use alloc::vec;
+
     use super::*;
     use crate::store::Ttl;
 

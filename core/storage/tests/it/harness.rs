@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernel::{Index, Micros};
 use storage::Script;
+use storage::apply::NoScripts;
 use storage::apply::{Machinery, apply_command, apply_entry};
 use storage::command::Kind;
 use storage::command::dump::payload;
@@ -33,21 +34,6 @@ pub struct Db {
     index: u64,
     now: Micros,
     log: Vec<(Index, Micros, Vec<u8>)>,
-}
-
-/// Stands where a node has its script engine.
-struct NoScripts;
-
-impl Scripting for NoScripts {
-    fn has(&self, _: ScriptId) -> bool {
-        false
-    }
-    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
-        Err(Fault::Text("ERR no scripts here"))
-    }
-    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR no scripts here"))
-    }
 }
 
 impl Default for Db {

@@ -2,6 +2,7 @@
 
 use kernel::{Index, Micros};
 use storage::Script;
+use storage::apply::NoScripts;
 use storage::apply::{Machinery, apply_command};
 use storage::command::Kind;
 use storage::store::scripts::ScriptId;
@@ -50,20 +51,6 @@ impl Reply for Tokens {
     fn raw(&mut self, _: &[u8]) {}
     fn resp3(&self) -> bool {
         true
-    }
-}
-
-struct NoScripts;
-
-impl Scripting for NoScripts {
-    fn has(&self, _: ScriptId) -> bool {
-        false
-    }
-    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
-        Err(Fault::Text("ERR no scripts here"))
-    }
-    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR no scripts here"))
     }
 }
 
