@@ -2,7 +2,9 @@
 
 pub mod checkpoint;
 pub mod load;
+pub mod config;
 pub mod log;
 pub mod node;
 
+pub use config::Config;
 pub use node::{Node, NodeError, NodeOptions};

@@ -1,0 +1,183 @@
+//! The configuration: what can be set, what it is when nothing is said, and what each thing means.
+//!
+//! The structs below are the only list. The reference page, `archipel config reference`, the names of the
+//! environment variables and the messages of errors come from them. Sources, later ones win: defaults, the
+//! file, `ARCHIPEL_SECTION__KEY` variables, flags.
+
+mod check;
+mod load;
+mod reference;
+mod section;
+mod value;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+pub use load::{ConfigError, Loaded, Origin, Sources};
+pub use reference::reference;
+pub use value::{Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret};
+
+use section::section;
+
+/// Redis's logical databases: they exist whether or not they are configured.
+pub const KEYSPACES: u64 = 16;
+
+section! {
+    /// Everything that can be set.
+    pub struct Config {
+        /// Where the node keeps its files. One process at a time uses it.
+        data_dir: PathBuf = PathBuf::from("./archipel-data"),
+        /// Added to every port of the node, so that several nodes fit on one machine.
+        port_offset: PortOffset = PortOffset::default(),
+        /// What the node says about itself, on stderr.
+        log: Log = Log::default(),
+        /// The port for Redis clients.
+        redis: Redis = Redis::default(),
+        /// The port for health, metrics and `archipel node status`. It asks for no password, so it
+        /// listens on a loopback address only.
+        admin: Admin = Admin::default(),
+        /// The log and the engine on disk.
+        storage: Storage = Storage::default(),
+        /// A keyspace is a Redis database (`SELECT id`). Databases 0 to 15 exist from the start, with the
+        /// values below; a table like this one changes one of them.
+        keyspace: Vec<Keyspace> = Vec::new(),
+    }
+}
+
+section! {
+    /// See [`Config::log`].
+    pub struct Log {
+        /// The least important message that is written.
+        level: Level = Level::Info,
+        /// Lines for people, or one JSON object a line.
+        format: Format = Format::Text,
+    }
+}
+
+section! {
+    /// See [`Config::redis`].
+    pub struct Redis {
+        /// The address to listen on. Another than a loopback address needs `requirepass` or users.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(6379),
+        /// The certificate chain, a PEM file. With it the port speaks TLS and nothing else.
+        tls_cert: Option<PathBuf> = None,
+        /// The private key of that certificate, a PEM file.
+        tls_key: Option<PathBuf> = None,
+        /// Most clients at once; more are told so and disconnected.
+        clients_max: Number<1, 1_000_000> = Number::of(10_000),
+        /// The password of the user `default`.
+        requirepass: Option<Secret> = None,
+        /// Who may enter with which name (`AUTH name password`); each may do everything.
+        users: Vec<User> = Vec::new(),
+    }
+}
+
+section! {
+    /// One user of the Redis port.
+    pub struct User requires [name, password] {
+        /// The name, as in `AUTH name password`.
+        name: Name = Name::of("ann"),
+        /// The password.
+        password: Secret = Secret::of("change me"),
+    }
+}
+
+section! {
+    /// See [`Config::admin`].
+    pub struct Admin {
+        /// The address to listen on, a loopback address.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(7400),
+    }
+}
+
+section! {
+    /// See [`Config::storage`].
+    pub struct Storage {
+        /// Threads that serve clients. This version has one.
+        workers: Number<1, 256> = Number::of(1),
+        /// The size of one file of the log, whole pages of 4 KiB. Two to four such files are on the disk even when
+        /// the node is empty.
+        segment_bytes: Bytes<{ 16 << 10 }, { 1 << 30 }> = Bytes::of(64 << 20),
+        /// Free disk space that is left alone: below it writes are refused until space returns.
+        reserve_bytes: Bytes<0, { 1 << 50 }> = Bytes::of(64 << 20),
+        /// How much log may be written before a checkpoint shortens it. More means fewer checkpoints and
+        /// a longer restart.
+        checkpoint_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(256 << 20),
+        /// Memory in which the engine keeps blocks of its files, besides the keyspaces' own.
+        cache_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(32 << 20),
+        /// Most disk space that the data directory may take: above it writes are refused. 0 is no limit.
+        disk_quota: Bytes<0, { 1 << 60 }> = Bytes::of(0),
+    }
+}
+
+section! {
+    /// See [`Config::keyspace`].
+    pub struct Keyspace requires [id] {
+        /// The number of the database.
+        id: Number<0, 15> = Number::of(0),
+        /// A name for people and metrics. Without one it is `db` and the number.
+        name: Option<Name> = None,
+        /// Who may write where. This version has `primary`: one order of all writes, nothing lost.
+        mode: Mode = Mode::Primary,
+        /// When a write is answered: `always` waits until it is on disk, `everysec` syncs once a second,
+        /// so that a power cut may take the last second.
+        durability: Durability = Durability::Always,
+        /// Parts that can live on different workers and nodes. This version has 1.
+        partitions: Number<1, 16_384> = Number::of(1),
+        /// Memory for its entries; beyond it, entries that are on disk leave memory and are read back when
+        /// they are asked for. 0 is no limit.
+        memory: Bytes<0, { 1 << 50 }> = Bytes::of(0),
+        /// Which keys are deleted, as in a cache, when `memory` is used up. `noeviction` deletes none.
+        eviction: Eviction = Eviction::Noeviction,
+    }
+}
+
+impl Config {
+    /// Where Redis clients connect.
+    #[must_use]
+    pub fn redis_address(&self) -> SocketAddr {
+        SocketAddr::new(self.redis.bind, self.shifted(self.redis.port.get()))
+    }
+
+    /// Where the admin port is.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        SocketAddr::new(self.admin.bind, self.shifted(self.admin.port.get()))
+    }
+
+    /// A port with the offset; 0, any free one, stays 0.
+    fn shifted(&self, port: u64) -> u16 {
+        let port = if port == 0 { 0 } else { port + self.port_offset.get() };
+        u16::try_from(port).expect("a checked configuration has no port above 65535")
+    }
+
+    /// All keyspaces, in the order of their numbers.
+    #[must_use]
+    pub fn keyspaces(&self) -> Vec<Keyspace> {
+        let configured = |id| self.keyspace.iter().find(|keyspace| keyspace.id.get() == id);
+        (0..KEYSPACES)
+            .map(|id| {
+                let fresh = || Keyspace { id: Number::of(id), ..Keyspace::default() };
+                configured(id).cloned().unwrap_or_else(fresh)
+            })
+            .collect()
+    }
+
+    /// Whether Redis clients must say who they are.
+    #[must_use]
+    pub fn needs_password(&self) -> bool {
+        self.redis.requirepass.is_some() || !self.redis.users.is_empty()
+    }
+}
+
+impl Keyspace {
+    /// Its name, or `db` and its number.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name.as_ref().map_or_else(|| format!("db{}", self.id.get()), |name| name.as_str().to_owned())
+    }
+}

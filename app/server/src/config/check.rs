@@ -1,0 +1,121 @@
+//! What the values must mean together.
+
+use super::section::Value;
+use super::{Bytes, Config, ConfigError, Loaded, Mode, Number};
+
+/// The log's page: a segment is whole pages.
+const PAGE_BYTES: u64 = 4096;
+
+/// The first rule that `loaded` breaks.
+pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
+    ports(loaded)?;
+    access(loaded)?;
+    tls(loaded)?;
+    storage(loaded)?;
+    users(loaded)?;
+    keyspaces(loaded)
+}
+
+fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
+    let Config { redis, admin, port_offset, .. } = &loaded.config;
+    for (key, port) in [("redis.port", redis.port.get()), ("admin.port", admin.port.get())] {
+        let (offset, sum) = (port_offset.get(), port + port_offset.get());
+        if port != 0 && sum > u64::from(u16::MAX) {
+            let origin = loaded.origin("port_offset");
+            return Err(ConfigError::PortTooHigh { origin, key, offset, port: sum });
+        }
+    }
+    Ok(())
+}
+
+/// Ports that others can reach ask for a password.
+fn access(loaded: &Loaded) -> Result<(), ConfigError> {
+    let config = &loaded.config;
+    let bind = config.redis.bind;
+    if !bind.is_loopback() && !config.needs_password() {
+        return Err(ConfigError::Open { origin: loaded.origin("redis.bind"), bind });
+    }
+    let bind = config.admin.bind;
+    if !bind.is_loopback() {
+        let port = config.admin_address().port();
+        return Err(ConfigError::OpenAdmin { origin: loaded.origin("admin.bind"), bind, port });
+    }
+    Ok(())
+}
+
+fn tls(loaded: &Loaded) -> Result<(), ConfigError> {
+    let (cert, key) = ("redis.tls_cert", "redis.tls_key");
+    let half = |key, other| Err(ConfigError::Half { origin: loaded.origin(key), key, other });
+    match (&loaded.config.redis.tls_cert, &loaded.config.redis.tls_key) {
+        (Some(_), None) => half(cert, key),
+        (None, Some(_)) => half(key, cert),
+        (Some(_), Some(_)) | (None, None) => Ok(()),
+    }
+}
+
+fn storage(loaded: &Loaded) -> Result<(), ConfigError> {
+    let storage = &loaded.config.storage;
+    if storage.workers.get() > 1 {
+        return not_offered(loaded, "storage.workers", &storage.workers, "1");
+    }
+    let segment = storage.segment_bytes;
+    if !segment.get().is_multiple_of(PAGE_BYTES) {
+        return Err(ConfigError::NotAllowed {
+            origin: loaded.origin("storage.segment_bytes"),
+            key: "storage.segment_bytes".into(),
+            found: shown(&segment),
+            allowed: format!("{}, a multiple of {PAGE_BYTES} bytes", Bytes::allowed(&segment)),
+        });
+    }
+    Ok(())
+}
+
+fn users(loaded: &Loaded) -> Result<(), ConfigError> {
+    let users = &loaded.config.redis.users;
+    for (at, user) in users.iter().enumerate() {
+        let named_default = user.name.as_str() == "default" && loaded.config.redis.requirepass.is_some();
+        if named_default || users[..at].iter().any(|other| other.name == user.name) {
+            let key = format!("redis.users[{at}].name");
+            return Err(ConfigError::Twice { origin: loaded.origin(&key), found: shown(&user.name), key });
+        }
+    }
+    Ok(())
+}
+
+fn keyspaces(loaded: &Loaded) -> Result<(), ConfigError> {
+    let keyspaces = &loaded.config.keyspace;
+    for (at, keyspace) in keyspaces.iter().enumerate() {
+        let key = |name: &str| format!("keyspace[{at}].{name}");
+        let twice = |name, found| {
+            let key = key(name);
+            Err(ConfigError::Twice { origin: loaded.origin(&key), key, found })
+        };
+        let others = &keyspaces[..at];
+        if others.iter().any(|other| other.id == keyspace.id) {
+            return twice("id", shown(&keyspace.id));
+        }
+        if others.iter().any(|other| other.label() == keyspace.label()) {
+            return twice("name", keyspace.label());
+        }
+        if keyspace.mode != Mode::Primary {
+            return not_offered(loaded, &key("mode"), &keyspace.mode, "\"primary\"");
+        }
+        if keyspace.partitions != Number::of(1) {
+            return not_offered(loaded, &key("partitions"), &keyspace.partitions, "1");
+        }
+    }
+    Ok(())
+}
+
+fn shown(value: &dyn Value) -> String {
+    value.show().unwrap_or_default()
+}
+
+fn not_offered(loaded: &Loaded, key: &str, value: &dyn Value, instead: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::NotOffered {
+        origin: loaded.origin(key),
+        key: key.to_owned(),
+        found: shown(value),
+        instead: instead.to_owned(),
+    })
+}
