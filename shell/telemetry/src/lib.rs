@@ -1,1 +1,63 @@
-//! What a node counts and measures.
+//! What a node counts and measures, and how it is read.
+//!
+//! Each figure has one writer, so writing is a relaxed load and store: no lock, no bus-locked instruction.
+//! Readers may come at any time and see each figure as it was a moment ago; figures of one scrape need not
+//! belong to the same moment. What belongs to the state (keys, memory) is not kept here: it is asked for.
+
+mod exposition;
+mod histogram;
+mod meter;
+
+pub use exposition::{Exposition, Unit};
+pub use histogram::{Distribution, Histogram};
+pub use meter::{Counter, Gauge};
+
+/// What one worker's event loop measures. Its thread is the only writer.
+#[derive(Debug, Default)]
+pub struct WorkerMeters {
+    /// Clients taken.
+    pub accepted: Counter,
+    /// Clients refused because there were too many.
+    pub rejected: Counter,
+    /// Clients now.
+    pub connections: Gauge,
+    /// Bytes read from clients.
+    pub input_bytes: Counter,
+    /// Bytes written to clients.
+    pub output_bytes: Counter,
+    /// Commands on keys.
+    pub commands: Counter,
+    /// Microseconds of turns that had something to do, the wait before them not counted.
+    pub turn_micros: Histogram,
+    /// Commands of a turn that had any.
+    pub batch: Histogram,
+    /// Microseconds from an append until it is durable. One append at a time is measured.
+    pub sync_micros: Histogram,
+}
+
+/// What the node's log, engine and memory budget measure. Each field has one writer.
+#[derive(Debug, Default)]
+pub struct StorageMeters {
+    /// Bytes of the log's segments on disk.
+    pub log_bytes: Gauge,
+    /// 1 while the log refuses writes and may take them again.
+    pub log_refusing: Gauge,
+    /// 1 once the log has failed for good.
+    pub log_failed: Gauge,
+    /// Times that the log refused an append.
+    pub log_refusals: Counter,
+    /// Microseconds that checkpoints took in the engine.
+    pub checkpoint_micros: Histogram,
+    /// 1 if the last checkpoint failed.
+    pub checkpoint_failed: Gauge,
+    /// When the last checkpoint became durable, in milliseconds since 1970; 0 if none has.
+    pub checkpoint_millis: Gauge,
+    /// Keys deleted to keep to a memory budget.
+    pub evicted_keys: Counter,
+    /// Bodies that left memory to keep to a budget; they are on disk.
+    pub evicted_bodies: Counter,
+    /// Bodies that were read back.
+    pub misses: Counter,
+    /// Bytes of the data directory when it was last measured.
+    pub directory_bytes: Gauge,
+}
