@@ -1,10 +1,15 @@
 //! Assembles a node: recovers its partitions, starts its threads, and stops them in order.
 
+pub mod admin;
 pub mod checkpoint;
 pub mod load;
 pub mod config;
+pub mod lock;
 pub mod log;
 pub mod node;
+pub mod serve;
+pub mod tls;
 
 pub use config::Config;
 pub use node::{Node, NodeError, NodeOptions};
+pub use serve::{ServeError, Server};

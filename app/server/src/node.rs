@@ -14,6 +14,7 @@ use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
 use node::{Partition, RecoverError, Recovery, Settings, Worker};
 use runtime::{Control, Listener, Reactor, ReactorError, Remote};
+use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
 use storage::store::Policy;
@@ -43,6 +44,10 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
+    /// TLS for them, unless plain.
+    pub redis_tls: Option<Arc<ServerConfig>>,
+    /// What sessions know of the node: users, settings.
+    pub settings: Settings,
     /// Its keyspaces.
     pub keyspaces: Vec<Keyspace>,
     /// Most clients at once.
@@ -60,7 +65,7 @@ pub struct NodeOptions {
 pub enum NodeError {
     /// A port is taken or not ours.
     #[error(
-        "cannot listen on {address}: {source}. Stop what holds it, or choose another port with --port-offset or the setting `redis.port`"
+        "cannot listen on {address} for Redis clients: {source}; stop what holds the port, or choose another with --port-offset 10 or the setting `redis.port`"
     )]
     Listen {
         /// The address.
@@ -135,12 +140,12 @@ impl Node {
             Checkpointer::start(options.checkpoint, Arc::clone(&log), Arc::clone(&engine), durable)
                 .map_err(spawn)?;
         let start = WorkerStart {
-            settings: Settings { worker: WorkerId(0), ..Settings::default() },
+            settings: Settings { worker: WorkerId(0), ..options.settings.clone() },
             partitions,
             seed,
             log: SharedLog::new(Arc::clone(&log)),
             checkpointer,
-            listeners: vec![Listener { socket, tls: None }],
+            listeners: vec![Listener { socket, tls: options.redis_tls.clone() }],
             clients_max: options.clients_max,
         };
         let (ready, started) = channel();
@@ -160,6 +165,12 @@ impl Node {
         // The thread waits for jobs, so it is there to take it.
         let _ = remotes.send(remote.clone());
         Ok(Node { remote, worker, log, engine, redis })
+    }
+
+    /// The other threads' end of its worker.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
     }
 
     /// Stops taking clients, answers what is pending, checkpoints, syncs the log.

@@ -1,0 +1,48 @@
+//! `archipel node`: start one here, or ask a running one.
+
+mod banner;
+mod logs;
+
+use anyhow::Context;
+use server::Server;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::command::NodeCommand;
+use crate::exit::{Exit, Failure};
+use crate::options::Options;
+
+/// Runs the verb.
+pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
+    match what {
+        NodeCommand::Start => start(options),
+        NodeCommand::Status => Ok(Exit::NotJudged),
+    }
+}
+
+fn start(options: &Options) -> Result<Exit, Failure> {
+    let loaded = options.load().map_err(Failure::usage)?;
+    logs::init(&loaded.config.log);
+    // Before anything starts, so that no signal is lost.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
+    let server = Server::start(&loaded)?;
+    banner::print(&loaded, &server);
+    signals.forever().next();
+    tracing::info!("stopping; a second signal ends at once");
+    let handle = signals.handle();
+    let second = std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            tracing::warn!("ended by a second signal; the log has what was acknowledged");
+            std::process::exit(SECOND_SIGNAL);
+        }
+    });
+    server.stop()?;
+    handle.close();
+    // It has returned or will never be scheduled again: the process ends.
+    drop(second);
+    tracing::info!("stopped");
+    Ok(Exit::Holds)
+}
+
+/// The exit code after a second signal, as a shell tells it for SIGINT.
+const SECOND_SIGNAL: i32 = 130;

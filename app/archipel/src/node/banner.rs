@@ -1,0 +1,56 @@
+//! What a node says when it serves: where it is and three things to try.
+
+use std::io::IsTerminal;
+
+use server::Server;
+use server::config::{Format, Loaded};
+
+/// Prints it on stderr; to programs it is one message like others.
+pub fn print(loaded: &Loaded, server: &Server) {
+    let data = &loaded.config.data_dir;
+    let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.clone());
+    let (redis, admin) = (server.redis, server.admin_address);
+    if loaded.config.log.format == Format::Json {
+        tracing::info!(%redis, %admin, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+        return;
+    }
+    let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let security = match (loaded.config.redis.tls_cert.is_some(), loaded.config.needs_password()) {
+        (false, false) => "",
+        (true, false) => " (TLS)",
+        (false, true) => " (password)",
+        (true, true) => " (TLS, password)",
+    };
+    let cli = redis_cli(loaded, server);
+    let offset = match loaded.config.port_offset.get() {
+        0 => String::new(),
+        offset => format!(" --port-offset {offset}"),
+    };
+    eprintln!(
+        "\n{bold}archipel {version}{plain} is serving\n\n\
+         \x20 Redis   {redis}{security}\n\
+         \x20 admin   http://{admin}/health  /metrics  /status\n\
+         \x20 data    {data}\n\n\
+         Try:\n\
+         \x20 {cli} set greeting hello\n\
+         \x20 curl http://{admin}/status\n\
+         \x20 archipel node status{offset}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        data = data.display(),
+    );
+}
+
+fn redis_cli(loaded: &Loaded, server: &Server) -> String {
+    let mut out = String::from("redis-cli");
+    if !server.redis.ip().is_loopback() && !server.redis.ip().is_unspecified() {
+        out.push_str(&format!(" -h {}", server.redis.ip()));
+    }
+    out.push_str(&format!(" -p {}", server.redis.port()));
+    if loaded.config.redis.tls_cert.is_some() {
+        out.push_str(" --tls --cacert CA.pem");
+    }
+    if loaded.config.needs_password() {
+        out.push_str(" --askpass");
+    }
+    out
+}

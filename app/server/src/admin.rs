@@ -1,0 +1,162 @@
+//! The admin port: health, metrics, status and a checkpoint on demand, over HTTP/1.1.
+//!
+//! It has a thread of its own, so that it answers while the workers are busy; it asks them between turns.
+//! Requests are small and few: what exceeds the limits below is refused.
+
+mod answer;
+mod snapshot;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use runtime::Remote;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use self::answer::Answerer;
+
+/// Clients of the admin port at once; others wait.
+const CLIENTS_MAX: usize = 64;
+/// Longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long a client may take to send the head of its request.
+const HEAD_SECONDS_MAX: u64 = 10;
+/// How long a connection may live.
+const CONNECTION_SECONDS_MAX: u64 = 300;
+
+/// Why there is no admin port.
+#[derive(Debug, Error)]
+pub enum AdminError {
+    /// The port is taken or not ours.
+    #[error(
+        "cannot listen on {address} for the admin port: {source}; stop what holds the port, or choose another with --port-offset 10 or the setting `admin.port`"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Its thread cannot be started.
+    #[error("the admin port's thread cannot be started: {source}")]
+    Thread {
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A bound admin port that does not answer yet.
+pub struct Bound {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+/// A served admin port.
+pub struct Admin {
+    /// Where it is.
+    pub address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// [`AdminError::Listen`]
+    pub fn bind(address: SocketAddr) -> Result<Bound, AdminError> {
+        let failed = |source| AdminError::Listen { address, source };
+        let socket = std::net::TcpListener::bind(address).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        Ok(Bound { socket, address })
+    }
+
+    /// From now on the node is not healthy: balancers should send nobody here.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Ends the thread and closes the port.
+    pub fn stop(self) {
+        // A thread that has ended does not listen.
+        let _ = self.end.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the admin port's thread ended badly");
+        }
+    }
+}
+
+impl Bound {
+    /// Answers for the node behind `remote`, whose keyspaces are called `labels`.
+    ///
+    /// # Errors
+    /// [`AdminError::Thread`]
+    pub fn serve(self, remote: Remote, labels: Vec<String>) -> Result<Admin, AdminError> {
+        let failed = |source| AdminError::Thread { source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let answerer = Arc::new(Answerer::new(remote, labels, Arc::clone(&stopping)));
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(self.socket).map_err(failed)?
+        };
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("admin".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = accept(listener, answerer) => {}
+                        _ = ended => {}
+                    }
+                });
+            })
+            .map_err(failed)?;
+        Ok(Admin { address: self.address, stopping, end, thread })
+    }
+}
+
+async fn accept(listener: TcpListener, answerer: Arc<Answerer>) {
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answerer = Arc::clone(&answerer);
+                tokio::spawn(async move {
+                    serve(stream, answerer).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a client of the admin port could not be accepted");
+                // Out of descriptors: others must go first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, answerer: Arc<Answerer>) {
+    let service = service_fn(move |request| {
+        let answerer = Arc::clone(&answerer);
+        async move { Ok::<_, std::convert::Infallible>(answerer.answer(&request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEAD_SECONDS_MAX))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // What a client does wrong is its own affair, and it was answered where that is possible.
+    let _ = tokio::time::timeout(Duration::from_secs(CONNECTION_SECONDS_MAX), connection).await;
+}

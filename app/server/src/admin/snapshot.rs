@@ -1,0 +1,63 @@
+//! What the node's workers say of themselves at one moment.
+
+use std::time::Duration;
+
+use node::Worker;
+use runtime::{Control, Remote};
+use tokio::sync::oneshot;
+
+/// How long a worker may be busy before its silence is an answer.
+const WORKER_SECONDS_MAX: u64 = 2;
+
+/// One keyspace in figures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyspaceFigures {
+    pub id: u16,
+    pub keys: usize,
+    pub expiring: usize,
+    pub memory_bytes: usize,
+    pub dirty_bytes: usize,
+    pub applied: u64,
+}
+
+/// One worker in figures.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub connections: usize,
+    pub commands: u64,
+    pub keyspaces: Vec<KeyspaceFigures>,
+}
+
+impl Snapshot {
+    /// Asks the worker between two turns; `None` if it does not answer in time.
+    pub async fn take(remote: &Remote) -> Option<Snapshot> {
+        let (tell, told) = oneshot::channel();
+        let call = move |worker: &mut Worker| {
+            // Nobody may wait any more.
+            let _ = tell.send(Snapshot::of(worker));
+        };
+        if !remote.send(Control::Call(Box::new(call))) {
+            return None;
+        }
+        tokio::time::timeout(Duration::from_secs(WORKER_SECONDS_MAX), told).await.ok()?.ok()
+    }
+
+    fn of(worker: &Worker) -> Snapshot {
+        let figures = |partition: &node::Partition| {
+            let store = partition.store();
+            KeyspaceFigures {
+                id: partition.group_id().keyspace().0,
+                keys: store.len(),
+                expiring: store.expiring(),
+                memory_bytes: store.memory_bytes(),
+                dirty_bytes: store.dirty_bytes(),
+                applied: store.applied().0,
+            }
+        };
+        Snapshot {
+            connections: worker.connection_count(),
+            commands: worker.commands(),
+            keyspaces: worker.partitions().iter().map(figures).collect(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A whole server: the directory's lock, TLS, the node and its admin port, from one configuration.
+
+use std::net::SocketAddr;
+
+use consensus::Durability;
+use disk::engine::EngineOptions;
+use disk::log::LogOptions;
+use gateway::resp::users::DEFAULT_USER;
+use gateway::resp::{Secret, Users};
+use kernel::KeyspaceId;
+use node::Settings;
+use storage::store::Policy;
+use thiserror::Error;
+
+use crate::admin::{Admin, AdminError};
+use crate::checkpoint::CheckpointOptions;
+use crate::config::{self, Config, Loaded};
+use crate::lock::{DirectoryLock, LockError};
+use crate::node::{Keyspace, Node, NodeError, NodeOptions};
+use crate::tls::{self, TlsError};
+
+/// Why a server does not start or did not stop well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Its directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The node itself.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// A running server.
+pub struct Server {
+    node: Node,
+    admin: Admin,
+    /// Where Redis clients connect.
+    pub redis: SocketAddr,
+    /// Where the admin port is.
+    pub admin_address: SocketAddr,
+    /// Given back last, when nothing uses the directory any more.
+    _lock: DirectoryLock,
+}
+
+impl Server {
+    /// Starts everything that `loaded` asks for. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing is left running.
+    pub fn start(loaded: &Loaded) -> Result<Server, ServeError> {
+        let config = &loaded.config;
+        let lock = DirectoryLock::take(&config.data_dir)?;
+        let admin = Admin::bind(config.admin_address())?;
+        let node = Node::start(options(config)?)?;
+        let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
+        let admin = admin.serve(node.remote(), labels)?;
+        let (redis, admin_address) = (node.redis, admin.address);
+        Ok(Server { node, admin, redis, admin_address, _lock: lock })
+    }
+
+    /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
+    ///
+    /// # Errors
+    /// What could not be made durable.
+    pub fn stop(self) -> Result<(), ServeError> {
+        self.admin.stopping();
+        self.node.stop()?;
+        self.admin.stop();
+        Ok(())
+    }
+}
+
+fn options(config: &Config) -> Result<NodeOptions, TlsError> {
+    let redis_tls = match (&config.redis.tls_cert, &config.redis.tls_key) {
+        (Some(cert), Some(key)) => Some(tls::server_config(cert, key)?),
+        // One without the other was refused when the configuration was checked.
+        (Some(_) | None, None) | (None, Some(_)) => None,
+    };
+    let storage = &config.storage;
+    let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    Ok(NodeOptions {
+        data_dir: config.data_dir.clone(),
+        redis: config.redis_address(),
+        redis_tls,
+        settings: settings(config),
+        keyspaces: config.keyspaces().iter().map(keyspace).collect(),
+        clients_max: bytes(config.redis.clients_max.get()),
+        log: LogOptions {
+            segment_bytes: storage.segment_bytes.get(),
+            reserve_bytes: storage.reserve_bytes.get(),
+        },
+        engine: EngineOptions { cache_bytes: storage.cache_bytes.get(), ..EngineOptions::default() },
+        checkpoint: CheckpointOptions {
+            log_bytes: storage.checkpoint_bytes.get(),
+            ..CheckpointOptions::default()
+        },
+    })
+}
+
+/// What sessions tell and ask: Redis's names for our settings, and the users.
+fn settings(config: &Config) -> Settings {
+    let secret = |secret: &config::Secret| Secret::Plain(secret.expose().as_bytes().into());
+    let mut users = Users::open();
+    if let Some(password) = &config.redis.requirepass {
+        users = users.with(DEFAULT_USER, secret(password));
+    }
+    for user in &config.redis.users {
+        users = users.with(user.name.as_str().as_bytes(), secret(&user.password));
+    }
+    let first = config.keyspaces().into_iter().next().expect("there are sixteen keyspaces");
+    let address = config.redis_address();
+    let tls_port = if config.redis.tls_cert.is_some() { address.port() } else { 0 };
+    let overrides = [
+        ("appendfsync", first.durability.word().to_owned()),
+        ("bind", address.ip().to_string()),
+        ("databases", config::KEYSPACES.to_string()),
+        ("dir", config.data_dir.display().to_string()),
+        ("maxclients", config.redis.clients_max.get().to_string()),
+        ("maxmemory", first.memory.get().to_string()),
+        ("maxmemory-policy", first.eviction.word().to_owned()),
+        ("port", address.port().to_string()),
+        ("tls-port", tls_port.to_string()),
+    ];
+    Settings { users, config: gateway::resp::Config::new(&overrides), ..Settings::default() }
+}
+
+fn keyspace(keyspace: &config::Keyspace) -> Keyspace {
+    let memory = keyspace.memory.get();
+    Keyspace {
+        id: KeyspaceId(u16::try_from(keyspace.id.get()).expect("a keyspace's number is below 16")),
+        durability: match keyspace.durability {
+            config::Durability::Always => Durability::Always,
+            config::Durability::Everysec => Durability::EverySec,
+        },
+        memory: (memory > 0).then(|| usize::try_from(memory).unwrap_or(usize::MAX)),
+        eviction: Policy::from_name(keyspace.eviction.word()).expect("both lists are Redis's policies"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Eviction;
+
+    #[test]
+    fn every_eviction_that_can_be_configured_is_a_policy_of_the_store() {
+        for eviction in Eviction::ALL {
+            assert!(Policy::from_name(eviction.word()).is_some(), "{eviction:?}");
+        }
+    }
+}
