@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kernel::{ConnId, Lsn, Micros};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use node::{LogSink, Worker};
 use rustls::{ServerConfig, ServerConnection};
+use telemetry::WorkerMeters;
 use thiserror::Error;
 
 use crate::clock::Clock;
@@ -52,12 +53,19 @@ pub struct Remote {
     control: Sender<Control>,
     synced: Arc<AtomicU64>,
     waker: Arc<Waker>,
+    meters: Arc<WorkerMeters>,
 }
 
 impl Remote {
     /// Hands in `control`. False if the loop has ended.
     pub fn send(&self, control: Control) -> bool {
         self.control.send(control).is_ok() && self.waker.wake().is_ok()
+    }
+
+    /// What the loop measures.
+    #[must_use]
+    pub fn meters(&self) -> &WorkerMeters {
+        &self.meters
     }
 
     /// Tells that the log is synced up to `lsn`. Does not block.
@@ -106,6 +114,13 @@ pub struct Reactor<L, T> {
     flush: Vec<ConnId>,
     again: Vec<ConnId>,
     stopping: Option<Micros>,
+    meters: Arc<WorkerMeters>,
+    /// An append that is measured until it is durable: its end, and when it was made.
+    probe: Option<(Lsn, Instant)>,
+    /// The end of the last append that was measured.
+    probed: Lsn,
+    /// The worker's count of commands when it was last asked.
+    commands: u64,
 }
 
 impl<L: LogSink, T: Tasks> Reactor<L, T> {
@@ -135,7 +150,13 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         assert!(bound.len() <= LISTENERS, "a worker has few listeners");
         let (sender, control) = channel();
         let synced = Arc::new(AtomicU64::new(0));
-        let remote = Remote { control: sender, synced: synced.clone(), waker: Arc::new(waker) };
+        let remote = Remote {
+            control: sender,
+            synced: synced.clone(),
+            waker: Arc::new(waker),
+            meters: Arc::default(),
+        };
+        let meters = Arc::clone(&remote.meters);
         let reactor = Reactor {
             poll,
             listeners: bound,
@@ -154,6 +175,10 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             flush: Vec::new(),
             again: Vec::new(),
             stopping: None,
+            meters,
+            probe: None,
+            probed: Lsn(0),
+            commands: 0,
         };
         Ok((reactor, remote))
     }
@@ -188,7 +213,9 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 self.worker.wake(now);
             }
             busy = self.worker.end_turn(now, &mut self.log);
+            self.count();
             self.send();
+            self.measure(now, !events.is_empty());
             busy |= self.tasks.run(&mut self.worker, now);
             if let Some(since) = self.stopping
                 && (self.open == 0 || now.since(since) > DRAIN_MICROS)
@@ -196,6 +223,32 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 return Ok((self.worker, self.tasks));
             }
         }
+    }
+
+    /// Counts the turn's commands before they are answered, so that a client that was answered is counted.
+    fn count(&mut self) {
+        let commands = self.worker.commands();
+        // Clients may set the worker's own count back to 0.
+        let batch = if commands < self.commands { commands } else { commands - self.commands };
+        self.commands = commands;
+        if batch > 0 {
+            self.meters.commands.add(batch);
+            self.meters.batch.record(batch);
+        }
+        if self.probe.is_none() && self.worker.appended() > self.probed {
+            self.probed = self.worker.appended();
+            self.probe = Some((self.probed, Instant::now()));
+        }
+    }
+
+    fn measure(&mut self, began: Micros, woken: bool) {
+        if !woken {
+            return;
+        }
+        let ended = self.clock.now();
+        let micros = ended.since(began);
+        self.meters.turn_micros.record(micros);
+        self.worker.turn_took(ended, micros);
     }
 
     fn timeout(&mut self, busy: bool) -> Duration {
@@ -215,6 +268,11 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         let synced = self.synced.load(Ordering::Acquire);
         if synced > self.seen {
             self.seen = synced;
+            if let Some((_, since)) = self.probe.take_if(|(end, _)| end.0 <= synced) {
+                let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.meters.sync_micros.record(micros);
+                self.worker.spike("log-sync", now, micros / 1000);
+            }
             self.worker.synced(Lsn(synced));
         }
         while let Ok(control) = self.control.try_recv() {
@@ -269,13 +327,14 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
     }
 
     fn admit(&mut self, mut socket: Socket, peer: SocketAddr, now: Micros) {
-        if self.open >= self.clients_max {
+        let _ = socket.stream.set_nodelay(true);
+        let fits = self.open < self.clients_max;
+        let Some(id) = fits.then(|| self.worker.connect(now, peer)).flatten() else {
+            self.meters.rejected.increment();
             // As Redis does: said without waiting, then closed.
             let _ = socket.write(b"-ERR max number of clients reached\r\n");
             return;
-        }
-        let _ = socket.stream.set_nodelay(true);
-        let Some(id) = self.worker.connect(now, peer) else { return };
+        };
         let slot = id.slot();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut socket.stream, Token(slot + LISTENERS), interest).is_err() {
@@ -288,6 +347,8 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         }
         self.sockets[slot] = Some(socket);
         self.open += 1;
+        self.meters.accepted.increment();
+        self.meters.connections.set(self.open as u64);
     }
 
     fn ready(&mut self, slot: usize, readable: bool, writable: bool, now: Micros) {
@@ -313,6 +374,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             }
             match socket.read(&mut self.scratch) {
                 Ok(Got::Bytes(n)) => {
+                    self.meters.input_bytes.add(n as u64);
                     self.worker.receive(now, id, &self.scratch[..n]);
                     if n < self.scratch.len() && socket.tls.is_none() {
                         socket.readable = false;
@@ -360,6 +422,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 Err(_) => return self.close(id),
             }
         }
+        self.meters.output_bytes.add(sent as u64);
         if sent == out.len() {
             out.clear();
             if out.capacity() > OUTPUT_BYTES_KEPT {
@@ -389,6 +452,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             // It goes away with the descriptor in any case.
             let _ = self.poll.registry().deregister(&mut socket.stream);
             self.open -= 1;
+            self.meters.connections.set(self.open as u64);
         }
     }
 }
