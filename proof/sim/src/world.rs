@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use check::judge::ClientId;
-use check::model::NoScripts;
+use storage::apply::NoScripts;
 use check::{Crash, Found, Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::{Record, Salt};
@@ -118,7 +118,7 @@ fn start(plan: &Plan, log: Log, mut stores: BTreeMap<GroupId, (Store, Term)>, sk
         Partition::new(group, store, solo)
     };
     let partitions = plan.keyspaces.iter().enumerate().map(partition).collect();
-    let settings = Settings { worker: WorkerId(0), needs_password: false };
+    let settings = Settings { worker: WorkerId(0), ..Settings::default() };
     let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed);
     Node { worker, log, skew, sync: None }
 }
