@@ -2,8 +2,8 @@
 
 pub mod admin;
 pub mod checkpoint;
-pub mod load;
 pub mod config;
+pub mod load;
 pub mod lock;
 pub mod log;
 pub mod node;

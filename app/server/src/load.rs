@@ -1,11 +1,11 @@
 //! The engine's part of a recovery.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::engine::{Engine, EngineError, LoadedBody};
+use kernel::GroupId;
 use kernel::codec::DecodeError;
-use kernel::{GroupId, Term};
+use node::recover::Stores;
 use storage::Store;
 use storage::apply::Fetch;
 use storage::store::checkpoint::{Body, Frame};
@@ -31,8 +31,8 @@ pub enum LoadError {
 ///
 /// # Errors
 /// [`LoadError`]: nothing of it may be served.
-pub fn load(engine: &Arc<Engine>, seed: u64) -> Result<BTreeMap<GroupId, (Store, Term)>, LoadError> {
-    let mut stores = BTreeMap::new();
+pub fn load(engine: &Arc<Engine>, seed: u64) -> Result<Stores, LoadError> {
+    let mut stores = Stores::new();
     for (group, mark) in engine.groups()? {
         let unreadable = |what| LoadError::Unreadable { group, what };
         let frame = Frame {

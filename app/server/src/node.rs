@@ -1,6 +1,5 @@
 //! One node: its threads from start to stop.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use consensus::{Durability, Solo};
 use disk::engine::{Engine, EngineError, EngineOptions};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
+use node::recover::Stores;
 use node::{Partition, RecoverError, Recovery, Settings, Worker};
 use runtime::{Control, Listener, Reactor, ReactorError, Remote};
 use rustls::ServerConfig;
@@ -217,13 +217,12 @@ impl WorkerStart {
 }
 
 /// Opens the log and replays what is behind the engine's checkpoints.
-#[expect(clippy::type_complexity, reason = "a pair of what a node starts from")]
 fn recover(
     options: &NodeOptions,
     seed: u64,
     engine: &Arc<Engine>,
     target: Arc<Mutex<Option<Remote>>>,
-) -> Result<(Arc<Log>, BTreeMap<GroupId, (Store, kernel::Term)>), NodeError> {
+) -> Result<(Arc<Log>, Stores), NodeError> {
     let on_synced = move |event| {
         if let (SyncEvent::Synced(lsn), Ok(remote)) = (event, target.lock())
             && let Some(remote) = &*remote

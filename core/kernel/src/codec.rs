@@ -175,7 +175,6 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
 
     use proptest::prelude::*;
 
@@ -204,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_oversized_varint_is_refused() {
-        assert_eq!(Reader::new(&vec![0xFF; 11]).varint(), Err(DecodeError::Overflow));
+        assert_eq!(Reader::new(&[0xFF; 11]).varint(), Err(DecodeError::Overflow));
         assert_eq!(Reader::new(&[0x80]).varint(), Err(DecodeError::Short));
     }
 }

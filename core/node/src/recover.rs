@@ -45,13 +45,16 @@ pub enum RecoverError {
     },
 }
 
+/// Each group's state and the term of its last entry.
+pub type Stores = BTreeMap<GroupId, (Store, Term)>;
+
 /// Partitions on their way back.
 pub struct Recovery<'a> {
     registry: Registry,
     scripting: &'a mut dyn Scripting,
     effects: Effects,
     /// Each group's state and the term of its last entry.
-    pub stores: BTreeMap<GroupId, (Store, Term)>,
+    pub stores: Stores,
     seed: u64,
     replayed: u64,
     error: Option<RecoverError>,
@@ -59,11 +62,7 @@ pub struct Recovery<'a> {
 
 impl<'a> Recovery<'a> {
     /// Starts from the engine's states.
-    pub fn new(
-        seed: u64,
-        scripting: &'a mut dyn Scripting,
-        stores: BTreeMap<GroupId, (Store, Term)>,
-    ) -> Self {
+    pub fn new(seed: u64, scripting: &'a mut dyn Scripting, stores: Stores) -> Self {
         let (registry, effects) = (Registry::new(), Effects::default());
         Recovery { registry, scripting, effects, stores, seed, replayed: 0, error: None }
     }
@@ -101,10 +100,7 @@ impl<'a> Recovery<'a> {
     ///
     /// # Errors
     /// The first thing that was wrong with the log, or a gap between it and the engine.
-    pub fn finish(
-        self,
-        floors: &BTreeMap<GroupId, Index>,
-    ) -> Result<(BTreeMap<GroupId, (Store, Term)>, u64), RecoverError> {
+    pub fn finish(self, floors: &BTreeMap<GroupId, Index>) -> Result<(Stores, u64), RecoverError> {
         if let Some(error) = self.error {
             return Err(error);
         }

@@ -6,7 +6,7 @@ use kernel::{Index, Micros, Rng};
 use storage::apply::NoScripts;
 use storage::apply::{Machinery, Origin, apply_command};
 use storage::entry::{Args, next_command};
-use storage::{Effects, Exec, Fault, Scripting, Store};
+use storage::{Effects, Exec, Store};
 use wire::resp::Encoder;
 
 /// One command that was applied.

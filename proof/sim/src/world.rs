@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use check::judge::ClientId;
-use storage::apply::NoScripts;
 use check::{Crash, Found, Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::{Record, Salt};
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Rng, Term, WorkerId};
 use node::{Partition, Recovery, Settings, Worker};
 use storage::Store;
+use storage::apply::NoScripts;
 
 use crate::disk::Disk;
 use crate::log::{Asked, Log, found};

@@ -55,7 +55,6 @@ pub(crate) fn places(start: i64, stop: i64, len: usize) -> Range<usize> {
 }
 
 /// `numkeys key …` at the front of `arguments`: the keys, and what follows them.
-#[expect(clippy::type_complexity, reason = "a pair of slices, taken apart at once")]
 pub(crate) fn counted_keys<'s, 'a>(
     arguments: &'s [&'a [u8]],
 ) -> Result<(&'s [&'a [u8]], &'s [&'a [u8]]), Fault> {

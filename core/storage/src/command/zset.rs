@@ -71,7 +71,6 @@ impl Asked {
     }
 
     /// Reads options, then pairs of score and member; `self` is what the command's name says.
-    #[expect(clippy::type_complexity, reason = "a pair, taken apart at once")]
     fn parse<'s, 'a>(self, mut args: &'s [&'a [u8]]) -> Result<(Asked, &'s [[&'a [u8]; 2]]), Fault> {
         let mut asked = self;
         while let [word, rest @ ..] = args

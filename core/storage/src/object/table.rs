@@ -367,7 +367,7 @@ mod tests {
                 }
                 if cursor == 0 { break }
             }
-            for key in stay { prop_assert!(seen.contains(&key.to_le_bytes().to_vec())); }
+            for key in stay { prop_assert!(seen.contains(key.to_le_bytes().as_slice())); }
         }
     }
 }

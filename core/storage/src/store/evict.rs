@@ -230,7 +230,7 @@ mod tests {
                 let victim = store.victim();
                 assert_eq!(victim.is_none(), policy == Policy::NoEviction);
                 if let Some(key) = victim {
-                    let even = (key[key.len() - 1] - b'0') % 2 == 0;
+                    let even = (key[key.len() - 1] - b'0').is_multiple_of(2);
                     assert!(even || !policy.is_volatile(), "{policy:?} took {key:?}");
                 }
             }

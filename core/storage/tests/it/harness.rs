@@ -11,7 +11,6 @@ use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernel::{Index, Micros};
-use storage::Script;
 use storage::apply::NoScripts;
 use storage::apply::{Machinery, apply_command, apply_entry};
 use storage::command::Kind;
@@ -21,8 +20,7 @@ use storage::object::number::parse_float;
 use storage::object::zset::Score;
 use storage::object::{Hash, List, Set, Zset};
 use storage::store::Typed;
-use storage::store::scripts::ScriptId;
-use storage::{Effects, Exec, Fault, Registry, Reply, Scripting, Store};
+use storage::{Effects, Registry, Reply, Store};
 
 /// A store that logs what it applies.
 pub struct Db {

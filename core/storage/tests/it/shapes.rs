@@ -1,12 +1,10 @@
 //! The shapes of RESP3 replies: sets, maps and nested pairs instead of flat arrays.
 
 use kernel::{Index, Micros};
-use storage::Script;
 use storage::apply::NoScripts;
 use storage::apply::{Machinery, apply_command};
 use storage::command::Kind;
-use storage::store::scripts::ScriptId;
-use storage::{Effects, Exec, Fault, Registry, Reply, Scripting, Store};
+use storage::{Effects, Registry, Reply, Store};
 
 use crate::harness::split;
 
