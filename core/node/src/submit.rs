@@ -1,7 +1,7 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
 use gateway::resp::{Io, RespReply, Sequence, Submitted};
-use kernel::ConnId;
+use kernel::{ConnId, Rng};
 use kernel::codec::Reader;
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
@@ -101,7 +101,7 @@ impl Worker {
         let (store, effects, registry) = (&mut partition.store, &mut self.effects, &self.registry);
         let (scripting, rng) = (&mut self.scripting, &mut self.rng);
         io.try_answer(sequence, |reply: &mut RespReply<'_>| {
-            let rng = rng.fork(rng.clone().next_u64());
+            let rng = Rng::new(rng.next_u64());
             let mut exec = Exec {
                 store,
                 reply,
@@ -208,7 +208,7 @@ impl Worker {
         let command = self.registry.by_id(id).expect("a batch holds commands of this version");
         self.partitions[at].store.begin_reads(self.now);
         let store = &mut self.partitions[at].store;
-        let rng = self.rng.fork(self.rng.clone().next_u64());
+        let rng = Rng::new(self.rng.next_u64());
         let mut silence = Silence;
         let run = |reply: &mut dyn Reply| {
             let mut exec = Exec {
