@@ -45,6 +45,9 @@ fn members_get_scores() {
         ("zadd z 1 new 1e400 b", "-ERR value is not a valid float"),
         ("zscore z new", "nil"),
         (r#"zadd z "" b"#, "-ERR value is not a valid float"),
+        ("zadd f 1.7976931348623157e308 max -1.7976931348623157e308 min 2.2250738585072014e-308 tiny", ":3"),
+        ("zrange f 0 -1 withscores", r#"["min" "-1.7976931348623157e+308" "tiny" "2.2250738585072014e-308" "max" "1.7976931348623157e+308"]"#),
+        ("object encoding f", r#""listpack""#),
         ("zadd e 1 a", ":1"),
         ("zrem e a", ":1"),
         ("exists e", ":0"),
@@ -151,6 +154,14 @@ fn increments_answer_the_new_score() {
         ("zincrby z 1e308 big", r#""1e+308""#),
         ("zincrby z 1e308 big", r#""inf""#),
         ("zrange z 0 -1 withscores", r#"["new" "-inf" "zero" "0" "p" "0.30000000000000004" "c" "13" "b" "100" "a" "inf" "big" "inf"]"#),
+        ("zadd y +inf x -inf y", ":2"),
+        ("zadd y lt incr 1 x", "nil"),
+        ("zadd y gt incr -1 x", "nil"),
+        ("zadd y lt incr -1 x", "nil"),
+        ("zadd y gt incr 1 x", "nil"),
+        ("zadd y lt incr 1 y", "nil"),
+        ("zadd y gt incr -1 y", "nil"),
+        ("zadd y incr 1 y", r#""-inf""#),
     ]);
 }
 
