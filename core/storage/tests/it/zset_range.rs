@@ -124,6 +124,14 @@ fn a_range_by_score_ends_where_its_bounds_say() {
         ("zrange z 0 3 byscore rev", "[]"),
         ("zrange z (1 (4 byscore limit 1 1", r#"["d"]"#),
         ("zrange z +inf -inf rev byscore limit 1 2 withscores", r#"["f" "5" "e" "4"]"#),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip] // columns
+fn a_bound_by_score_is_read_more_loosely_than_a_score() {
+    check(&[
+        ("zadd z -inf a 1 b 2 c 3 d 4 e 5 f +inf g", ":7"),
         ("zrangebyscore z a 1", "-ERR min or max is not a float"),
         ("zrangebyscore z 1 b", "-ERR min or max is not a float"),
         ("zrangebyscore z nan 1", "-ERR min or max is not a float"),
