@@ -29,7 +29,7 @@ impl Worker {
         {
             return refused;
         }
-        self.count_command();
+        self.count_call(command.id);
         // A read need only follow its own connection's writes to this partition.
         let idle = io.pending() == 0 || self.partitions[at].is_quiet();
         let sequence = io.begin();

@@ -77,6 +77,8 @@ pub struct Worker {
     /// Partitions with an open batch.
     pub(crate) opened: Vec<usize>,
     commands: u64,
+    /// How often each store command was run, by its number.
+    calls: Vec<u64>,
     appended: Lsn,
 }
 
@@ -105,6 +107,7 @@ impl Worker {
             resume: Vec::new(),
             opened: Vec::new(),
             commands: 0,
+            calls: Vec::new(),
             appended: Lsn(0),
         }
     }
@@ -410,6 +413,25 @@ impl Worker {
     #[must_use]
     pub const fn commands(&self) -> u64 {
         self.commands
+    }
+
+    /// How often each command of the store was run since the start; those that never were are left out.
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let named = |(id, &calls): (usize, &u64)| {
+            let command = self.registry.by_id(u16::try_from(id).ok()?)?;
+            (calls > 0).then_some((command.name, calls))
+        };
+        self.calls.iter().enumerate().filter_map(named)
+    }
+
+    #[inline]
+    pub(crate) fn count_call(&mut self, id: u16) {
+        self.commands += 1;
+        let at = usize::from(id);
+        if self.calls.len() <= at {
+            self.calls.resize(at + 1, 0);
+        }
+        self.calls[at] += 1;
     }
 
     pub(crate) const fn reset_counters(&mut self) {
