@@ -25,7 +25,7 @@ fn start(options: &Options) -> Result<Exit, Failure> {
     logs::init(&loaded.config.log);
     // Before anything starts, so that no signal is lost.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
-    let server = Server::start(&loaded)?;
+    let server = Server::start(&loaded, Box::new(raise))?;
     banner::print(&loaded, &server);
     signals.forever().next();
     tracing::info!("stopping; a second signal ends at once");
@@ -42,6 +42,13 @@ fn start(options: &Options) -> Result<Exit, Failure> {
     drop(second);
     tracing::info!("stopped");
     Ok(Exit::Holds)
+}
+
+/// A client's wish to stop the node is as good as an operator's.
+fn raise() {
+    if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
+        tracing::error!(%error, "the node was asked to stop and cannot");
+    }
 }
 
 /// The exit code after a second signal, as a shell tells it for SIGINT.

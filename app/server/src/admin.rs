@@ -4,6 +4,7 @@
 //! Requests are small and few: what exceeds the limits below is refused.
 
 mod answer;
+mod metrics;
 mod snapshot;
 
 use std::io;
@@ -17,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::Remote;
+use telemetry::StorageMeters;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -51,6 +53,18 @@ pub enum AdminError {
         /// The reason.
         source: io::Error,
     },
+}
+
+/// The node that is told of.
+pub struct Subject {
+    /// Its worker.
+    pub remote: Remote,
+    /// What its disk work measures.
+    pub meters: Arc<StorageMeters>,
+    /// Set to have everything checkpointed.
+    pub checkpoint: Arc<AtomicBool>,
+    /// What its keyspaces are called, in the worker's order.
+    pub labels: Vec<String>,
 }
 
 /// A bound admin port that does not answer yet.
@@ -97,15 +111,15 @@ impl Admin {
 }
 
 impl Bound {
-    /// Answers for the node behind `remote`, whose keyspaces are called `labels`.
+    /// Answers for `subject`.
     ///
     /// # Errors
     /// [`AdminError::Thread`]
-    pub fn serve(self, remote: Remote, labels: Vec<String>) -> Result<Admin, AdminError> {
+    pub fn serve(self, subject: Subject) -> Result<Admin, AdminError> {
         let failed = |source| AdminError::Thread { source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let answerer = Arc::new(Answerer::new(remote, labels, Arc::clone(&stopping)));
+        let answerer = Arc::new(Answerer::new(subject, Arc::clone(&stopping)));
         let listener = {
             let _entered = runtime.enter();
             TcpListener::from_std(self.socket).map_err(failed)?

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -16,6 +17,9 @@ use node::Worker;
 use runtime::{Remote, Tasks};
 use storage::store::Policy;
 use storage::store::checkpoint::{Frame, Image, Images};
+use telemetry::StorageMeters;
+
+use crate::housekeep::unix_millis;
 
 /// When checkpoints are made and what memory may be used.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +82,9 @@ pub struct Checkpointer {
     cutting: Option<(usize, Term, Lsn)>,
     /// Partitions asked for regardless of size.
     requested: VecDeque<usize>,
+    meters: Arc<StorageMeters>,
+    /// Another thread wants all partitions checkpointed.
+    asked: Arc<AtomicBool>,
 }
 
 impl Checkpointer {
@@ -91,13 +98,15 @@ impl Checkpointer {
         log: Arc<Log>,
         engine: Arc<Engine>,
         durable: Vec<(Index, Option<usize>)>,
+        meters: Arc<StorageMeters>,
     ) -> std::io::Result<(Checkpointer, Sender<Remote>)> {
         let (jobs, queue) = channel::<Job>();
         let (answers, done) = channel();
         let (remotes, remote) = channel::<Remote>();
-        let thread = std::thread::Builder::new()
-            .name("checkpoint".into())
-            .spawn(move || commit_all(&engine, &queue, &answers, &remote))?;
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn({
+            let meters = Arc::clone(&meters);
+            move || commit_all(&engine, &queue, &answers, &remote, &meters)
+        })?;
         let progress = durable
             .into_iter()
             .map(|(durable, budget)| Progress { durable, budget, ..Progress::default() })
@@ -113,8 +122,16 @@ impl Checkpointer {
             looked: Micros(0),
             cutting: None,
             requested: VecDeque::new(),
+            meters,
+            asked: Arc::default(),
         };
         Ok((checkpointer, remotes))
+    }
+
+    /// What another thread sets to have every partition checkpointed.
+    #[must_use]
+    pub fn asking(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
     }
 
     /// Asks for a checkpoint of every partition that has something new.
@@ -207,7 +224,13 @@ impl Checkpointer {
     }
 
     fn look(&mut self, worker: &mut Worker) {
-        if self.log.bytes_retained() > self.options.log_bytes
+        if self.asked.swap(false, Ordering::AcqRel) {
+            (0..self.progress.len()).for_each(|at| self.request(worker, at));
+        }
+        let log_bytes = self.log.bytes_retained();
+        self.meters.log_bytes.set(log_bytes);
+        self.meters.checkpoint_running.set(self.progress.iter().filter(|p| p.underway).count() as u64);
+        if log_bytes > self.options.log_bytes
             && let Some(group) = self.log.lagging_group()
             && let Some(at) = worker.partitions().iter().position(|partition| partition.group_id() == group)
         {
@@ -254,6 +277,7 @@ impl Checkpointer {
                 }
                 let Some(key) = store.victim() else { break };
                 worker.delete(at, &key);
+                self.meters.evicted_keys.increment();
             }
             let store = worker.partitions_mut()[at].store_mut();
             let left = store.memory_bytes() > budget;
@@ -262,6 +286,7 @@ impl Checkpointer {
             return left && !hopeless;
         }
         let freed = store.evict_bodies(over, EVICT_STEPS);
+        self.meters.evicted_bytes.add(freed as u64);
         let hopeless = freed == 0 && !store.is_dirty() && !store.is_cutting();
         worker.set_full(at, hopeless);
         freed > 0 && freed < over
@@ -284,15 +309,25 @@ impl Tasks for Checkpointer {
 }
 
 /// The engine thread: makes cuts durable, in order, and sweeps what flushes left behind.
-fn commit_all(engine: &Engine, jobs: &Receiver<Job>, answers: &Sender<Done>, remotes: &Receiver<Remote>) {
+fn commit_all(
+    engine: &Engine,
+    jobs: &Receiver<Job>,
+    answers: &Sender<Done>,
+    remotes: &Receiver<Remote>,
+    meters: &StorageMeters,
+) {
     let mut remote: Option<Remote> = None;
     while let Ok(job) = jobs.recv() {
         let started = std::time::Instant::now();
         if let Err(error) = commit(engine, &job) {
+            meters.checkpoint_failed.set(1);
             tracing::error!(group = job.group.0, %error, "a checkpoint failed; the log is kept");
             return;
         }
-        let millis = started.elapsed().as_millis() as u64;
+        let micros = started.elapsed().as_micros() as u64;
+        meters.checkpoint_micros.record(micros);
+        meters.checkpoint_millis.set(unix_millis());
+        let millis = micros / 1000;
         tracing::debug!(group = job.group.0, changes = job.images.len(), millis, "checkpoint");
         if answers.send((job.partition, job.mark.index)).is_err() {
             return;

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod checkpoint;
 pub mod config;
+mod housekeep;
 pub mod load;
 pub mod lock;
 pub mod log;

@@ -9,6 +9,7 @@ use node::recover::Stores;
 use storage::Store;
 use storage::apply::Fetch;
 use storage::store::checkpoint::{Body, Frame};
+use telemetry::StorageMeters;
 use thiserror::Error;
 
 /// Why the engine's data is not served.
@@ -55,7 +56,7 @@ pub fn load(engine: &Arc<Engine>, seed: u64) -> Result<Stores, LoadError> {
         if let Some(what) = failed {
             return Err(unreadable(what));
         }
-        store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(engine), group }));
+        store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(engine), group, meters: None }));
         stores.insert(group, (store, mark.term));
     }
     Ok(stores)
@@ -67,10 +68,15 @@ pub struct EngineFetch {
     pub engine: Arc<Engine>,
     /// The group.
     pub group: GroupId,
+    /// Where it counts what was read back, if that is counted.
+    pub meters: Option<Arc<StorageMeters>>,
 }
 
 impl Fetch for EngineFetch {
     fn fetch(&self, generation: u32, key: &[u8]) -> Result<Vec<u8>, String> {
+        if let Some(meters) = &self.meters {
+            meters.misses.increment();
+        }
         match self.engine.get(self.group, generation, key) {
             Ok(Some(stored)) => Ok(stored.body),
             Ok(None) => Err("the engine does not have it".into()),

@@ -7,23 +7,48 @@ use disk::log::{Log, LogError};
 use journal::Record;
 use kernel::Lsn;
 use node::{AppendError, LogSink};
+use telemetry::StorageMeters;
 
 /// Appends to the shared log and tells the operator, once, why it does not.
 pub struct SharedLog {
     log: Arc<Log>,
     refusing: bool,
+    meters: Arc<StorageMeters>,
 }
 
 impl SharedLog {
     /// The end of `log` that one worker holds.
     #[must_use]
-    pub const fn new(log: Arc<Log>) -> SharedLog {
-        SharedLog { log, refusing: false }
+    pub const fn new(log: Arc<Log>, meters: Arc<StorageMeters>) -> SharedLog {
+        SharedLog { log, refusing: false, meters }
+    }
+}
+
+impl SharedLog {
+    fn note(&mut self, result: &Result<Lsn, LogError>) {
+        self.refusing = result.is_err();
+        self.meters.log_refusing.set(u64::from(self.refusing));
+        match result {
+            Ok(_) | Err(LogError::TooLarge { .. } | LogError::Full | LogError::Unprepared(_)) => {}
+            Err(
+                LogError::Poisoned
+                | LogError::File { .. }
+                | LogError::Refused { .. }
+                | LogError::SegmentBytes { .. },
+            ) => self.meters.log_failed.set(1),
+        }
+        if self.refusing {
+            self.meters.log_refusals.increment();
+        }
     }
 }
 
 impl LogSink for SharedLog {
     fn append(&mut self, records: &[Record<'_>], durability: Durability) -> Result<Lsn, AppendError> {
+        if self.meters.quota_exceeded.get() > 0 {
+            self.meters.log_refusals.increment();
+            return Err(AppendError::Full);
+        }
         let durability = match durability {
             Durability::Always => disk::log::Durability::Always,
             Durability::EverySec => disk::log::Durability::EverySec,
@@ -34,7 +59,9 @@ impl LogSink for SharedLog {
             Err(error) if !self.refusing => tracing::error!(%error, "the log refuses writes"),
             _ => {}
         }
-        self.refusing = result.is_err();
+        if result.is_err() || self.refusing {
+            self.note(&result);
+        }
         result.map_err(|error| match error {
             LogError::Poisoned | LogError::File { .. } | LogError::Refused { .. } => AppendError::Failed,
             LogError::Full | LogError::Unprepared(_) => AppendError::Full,

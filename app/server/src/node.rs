@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
 use storage::store::Policy;
+use telemetry::StorageMeters;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
@@ -104,6 +106,10 @@ pub struct Node {
     worker: JoinHandle<Result<(), ReactorError>>,
     log: Arc<Log>,
     engine: Arc<Engine>,
+    /// What its disk work measures.
+    pub meters: Arc<StorageMeters>,
+    /// Set to have everything checkpointed.
+    pub checkpoint: Arc<AtomicBool>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
 }
@@ -121,6 +127,7 @@ impl Node {
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let target: Arc<Mutex<Option<Remote>>> = Arc::default();
         let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&target))?;
+        let meters: Arc<StorageMeters> = Arc::default();
         let mut durable = Vec::new();
         let mut partitions = Vec::new();
         for keyspace in &options.keyspaces {
@@ -128,7 +135,11 @@ impl Node {
             let (mut store, term) =
                 stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
             store.set_policy(keyspace.eviction);
-            store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(&engine), group }));
+            store.set_fetch(Box::new(EngineFetch {
+                engine: Arc::clone(&engine),
+                group,
+                meters: Some(Arc::clone(&meters)),
+            }));
             let checkpointed =
                 engine.groups()?.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
             durable.push((checkpointed.unwrap_or_default(), keyspace.memory));
@@ -136,14 +147,20 @@ impl Node {
             partitions.push(Partition::new(group, store, solo));
         }
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
-        let (checkpointer, remotes) =
-            Checkpointer::start(options.checkpoint, Arc::clone(&log), Arc::clone(&engine), durable)
-                .map_err(spawn)?;
+        let (checkpointer, remotes) = Checkpointer::start(
+            options.checkpoint,
+            Arc::clone(&log),
+            Arc::clone(&engine),
+            durable,
+            Arc::clone(&meters),
+        )
+        .map_err(spawn)?;
+        let checkpoint = checkpointer.asking();
         let start = WorkerStart {
             settings: Settings { worker: WorkerId(0), ..options.settings.clone() },
             partitions,
             seed,
-            log: SharedLog::new(Arc::clone(&log)),
+            log: SharedLog::new(Arc::clone(&log), Arc::clone(&meters)),
             checkpointer,
             listeners: vec![Listener { socket, tls: options.redis_tls.clone() }],
             clients_max: options.clients_max,
@@ -164,7 +181,7 @@ impl Node {
         }
         // The thread waits for jobs, so it is there to take it.
         let _ = remotes.send(remote.clone());
-        Ok(Node { remote, worker, log, engine, redis })
+        Ok(Node { remote, worker, log, engine, meters, checkpoint, redis })
     }
 
     /// The other threads' end of its worker.

@@ -1,6 +1,7 @@
 //! A whole server: the directory's lock, TLS, the node and its admin port, from one configuration.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use consensus::Durability;
 use disk::engine::EngineOptions;
@@ -12,9 +13,10 @@ use node::Settings;
 use storage::store::Policy;
 use thiserror::Error;
 
-use crate::admin::{Admin, AdminError};
+use crate::admin::{Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
 use crate::config::{self, Config, Loaded};
+use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::tls::{self, TlsError};
@@ -40,6 +42,7 @@ pub enum ServeError {
 pub struct Server {
     node: Node,
     admin: Admin,
+    housekeeper: Housekeeper,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
     /// Where the admin port is.
@@ -49,19 +52,35 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts everything that `loaded` asks for. It serves when this returns.
+    /// Starts everything that `loaded` asks for. It serves when this returns. `on_stop` is called, from a
+    /// thread of the server, when a client asks for its end; it should lead to [`Server::stop`].
     ///
     /// # Errors
     /// [`ServeError`]; nothing is left running.
-    pub fn start(loaded: &Loaded) -> Result<Server, ServeError> {
+    pub fn start(loaded: &Loaded, on_stop: Box<dyn Fn() + Send>) -> Result<Server, ServeError> {
         let config = &loaded.config;
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
         let node = Node::start(options(config)?)?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
-        let admin = admin.serve(node.remote(), labels)?;
+        let housekeeper = Housekeeper::start(Housekeeping {
+            remote: node.remote(),
+            meters: Arc::clone(&node.meters),
+            checkpoint: Arc::clone(&node.checkpoint),
+            dir: config.data_dir.clone(),
+            quota: config.storage.disk_quota.get(),
+            process: housekeep::process(node.redis, loaded.file.as_deref()),
+            on_stop,
+        })
+        .map_err(|source| AdminError::Thread { source })?;
+        let admin = admin.serve(Subject {
+            remote: node.remote(),
+            meters: Arc::clone(&node.meters),
+            checkpoint: Arc::clone(&node.checkpoint),
+            labels,
+        })?;
         let (redis, admin_address) = (node.redis, admin.address);
-        Ok(Server { node, admin, redis, admin_address, _lock: lock })
+        Ok(Server { node, admin, housekeeper, redis, admin_address, _lock: lock })
     }
 
     /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
@@ -70,6 +89,7 @@ impl Server {
     /// What could not be made durable.
     pub fn stop(self) -> Result<(), ServeError> {
         self.admin.stopping();
+        self.housekeeper.stop();
         self.node.stop()?;
         self.admin.stop();
         Ok(())

@@ -50,14 +50,18 @@ pub struct StorageMeters {
     pub checkpoint_micros: Histogram,
     /// 1 if the last checkpoint failed.
     pub checkpoint_failed: Gauge,
+    /// Checkpoints on their way to the engine.
+    pub checkpoint_running: Gauge,
     /// When the last checkpoint became durable, in milliseconds since 1970; 0 if none has.
     pub checkpoint_millis: Gauge,
     /// Keys deleted to keep to a memory budget.
     pub evicted_keys: Counter,
-    /// Bodies that left memory to keep to a budget; they are on disk.
-    pub evicted_bodies: Counter,
+    /// Bytes of bodies that left memory to keep to a budget; they are on disk.
+    pub evicted_bytes: Counter,
     /// Bodies that were read back.
     pub misses: Counter,
     /// Bytes of the data directory when it was last measured.
     pub directory_bytes: Gauge,
+    /// 1 while the directory is above its quota and writes are refused.
+    pub quota_exceeded: Gauge,
 }

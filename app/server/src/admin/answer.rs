@@ -1,6 +1,5 @@
 //! The pages of the admin port.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -9,15 +8,15 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use runtime::Remote;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::snapshot::Snapshot;
+use super::{Subject, metrics};
+use crate::housekeep::{Memory, processor_micros};
 
 /// Answers requests.
 pub(super) struct Answerer {
-    remote: Remote,
-    labels: Vec<String>,
+    subject: Subject,
     stopping: Arc<AtomicBool>,
     started: Instant,
 }
@@ -29,8 +28,8 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Answerer {
-    pub fn new(remote: Remote, labels: Vec<String>, stopping: Arc<AtomicBool>) -> Answerer {
-        Answerer { remote, labels, stopping, started: Instant::now() }
+    pub fn new(subject: Subject, stopping: Arc<AtomicBool>) -> Answerer {
+        Answerer { subject, stopping, started: Instant::now() }
     }
 
     /// The answer to `request`. Its body is not read: no page takes one.
@@ -39,69 +38,101 @@ impl Answerer {
             ("/health", &Method::GET | &Method::HEAD) => self.health().await,
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
+            ("/checkpoint", &Method::POST) => self.checkpoint(),
             ("/health" | "/metrics" | "/status", _) => not_allowed("GET, HEAD"),
-            _ => page(StatusCode::NOT_FOUND, TEXT, "there are /health, /metrics and /status\n"),
+            ("/checkpoint", _) => not_allowed("POST"),
+            _ => page(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are GET /health, /metrics and /status, and POST /checkpoint\n",
+            ),
         }
     }
 
+    /// A worker that is busy for a while is healthy; one whose node cannot keep writes is not.
     async fn health(&self) -> Page {
-        match self.trouble().await {
-            None => page(StatusCode::OK, TEXT, "serving\n"),
-            Some(trouble) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{trouble}\n")),
+        let snapshot = Snapshot::take(&self.subject.remote).await;
+        match self.state(snapshot.as_ref()) {
+            "serving" => page(StatusCode::OK, TEXT, "serving\n"),
+            state => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{state}\n")),
         }
     }
 
-    /// Why no client should be sent here, if so.
-    async fn trouble(&self) -> Option<&'static str> {
+    fn state(&self, snapshot: Option<&Snapshot>) -> &'static str {
         if self.stopping.load(Ordering::Acquire) {
-            return Some("stopping");
+            "stopping"
+        } else if self.subject.meters.log_failed.get() > 0 {
+            "the log has failed"
+        } else if snapshot.is_none() {
+            "the worker does not answer"
+        } else {
+            "serving"
         }
-        if Snapshot::take(&self.remote).await.is_none() {
-            return Some("the worker does not answer");
-        }
-        None
     }
 
     async fn metrics(&self) -> Page {
-        let mut out = String::new();
-        if let Some(snapshot) = Snapshot::take(&self.remote).await {
-            let _ = writeln!(out, "# TYPE archipel_commands_total counter");
-            let _ = writeln!(out, "archipel_commands_total {}", snapshot.commands);
-        }
-        page(StatusCode::OK, METRICS, out)
+        let snapshot = Snapshot::take(&self.subject.remote).await;
+        let up = self.state(snapshot.as_ref()) == "serving";
+        let uptime = self.started.elapsed();
+        page(StatusCode::OK, METRICS, metrics::page(&self.subject, snapshot.as_ref(), uptime, up))
     }
 
     async fn status(&self) -> Page {
-        let Some(snapshot) = Snapshot::take(&self.remote).await else {
-            return page(StatusCode::SERVICE_UNAVAILABLE, JSON, json!({"state": "busy"}).to_string());
-        };
-        let keyspaces: Vec<_> = snapshot
-            .keyspaces
-            .iter()
-            .zip(&self.labels)
-            .map(|(figures, label)| {
-                json!({
-                    "id": figures.id,
-                    "name": label,
-                    "keys": figures.keys,
-                    "expiring": figures.expiring,
-                    "memory_bytes": figures.memory_bytes,
-                    "dirty_bytes": figures.dirty_bytes,
-                    "applied": figures.applied,
-                })
-            })
-            .collect();
-        let state = if self.stopping.load(Ordering::Acquire) { "stopping" } else { "serving" };
+        let snapshot = Snapshot::take(&self.subject.remote).await;
+        let (loops, disk) = (self.subject.remote.meters(), &self.subject.meters);
+        let turns = loops.turn_micros.distribution();
+        let syncs = loops.sync_micros.distribution();
+        let checkpoints = disk.checkpoint_micros.distribution();
+        let (user, system) = processor_micros().unwrap_or_default();
         let status = json!({
-            "state": state,
+            "schema": 1,
+            "state": self.state(snapshot.as_ref()),
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "uptime_seconds": self.started.elapsed().as_secs(),
-            "connections": snapshot.connections,
-            "commands": snapshot.commands,
-            "keyspaces": keyspaces,
+            "memory_bytes": Memory::read().resident,
+            "cpu_micros": user + system,
+            "clients": loops.connections.get(),
+            "clients_accepted": loops.accepted.get(),
+            "clients_rejected": loops.rejected.get(),
+            "commands": loops.commands.get(),
+            "input_bytes": loops.input_bytes.get(),
+            "output_bytes": loops.output_bytes.get(),
+            "turn_micros": { "p50": turns.quantile(0.5), "p99": turns.quantile(0.99) },
+            "sync_micros": { "p50": syncs.quantile(0.5), "p99": syncs.quantile(0.99) },
+            "log_bytes": disk.log_bytes.get(),
+            "log_refusing": disk.log_refusing.get() > 0 || disk.quota_exceeded.get() > 0,
+            "directory_bytes": disk.directory_bytes.get(),
+            "checkpoints": checkpoints.count(),
+            "checkpoint_failed": disk.checkpoint_failed.get() > 0,
+            "checkpoint_millis": disk.checkpoint_millis.get(),
+            "evicted_keys": disk.evicted_keys.get(),
+            "misses": disk.misses.get(),
+            "keyspaces": self.keyspaces(snapshot.as_ref()),
         });
         page(StatusCode::OK, JSON, status.to_string())
+    }
+
+    fn keyspaces(&self, snapshot: Option<&Snapshot>) -> Value {
+        let Some(snapshot) = snapshot else { return Value::Null };
+        let one = |(figures, label): (&super::snapshot::KeyspaceFigures, &String)| {
+            json!({
+                "id": figures.id,
+                "name": label,
+                "keys": figures.keys,
+                "expiring": figures.expiring,
+                "memory_bytes": figures.memory_bytes,
+                "dirty_bytes": figures.dirty_bytes,
+                "applied": figures.applied,
+            })
+        };
+        snapshot.keyspaces.iter().zip(&self.subject.labels).map(one).collect()
+    }
+
+    /// Asks for a checkpoint; `/metrics` and `/status` tell when there was one.
+    fn checkpoint(&self) -> Page {
+        self.subject.checkpoint.store(true, Ordering::Release);
+        page(StatusCode::ACCEPTED, TEXT, "a checkpoint is asked for\n")
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) struct KeyspaceFigures {
 /// One worker in figures.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
-    pub connections: usize,
-    pub commands: u64,
+    /// Command names and how often each was run.
+    pub calls: Vec<(&'static str, u64)>,
     pub keyspaces: Vec<KeyspaceFigures>,
 }
 
@@ -55,8 +55,7 @@ impl Snapshot {
             }
         };
         Snapshot {
-            connections: worker.connection_count(),
-            commands: worker.commands(),
+            calls: worker.calls().collect(),
             keyspaces: worker.partitions().iter().map(figures).collect(),
         }
     }
