@@ -37,6 +37,9 @@ pub enum Command {
     /// Start a node, or ask a running one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Read and write keys of a running node, one by one or all of them.
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -62,6 +65,107 @@ Examples:
   archipel node status --port-offset 10
   archipel node status --json | jq .commands")]
     Status,
+}
+
+/// What is done with keys.
+#[derive(Subcommand, Clone, Debug)]
+pub enum StorageCommand {
+    /// Print a key's value: a line for each element, pairs with a tab between them.
+    #[command(after_help = "\
+Examples:
+  archipel storage get greeting
+  archipel storage get --db 3 cart:7 --json
+
+Exit code 1 if there is no such key.")]
+    Get {
+        /// The keyspace.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        db: u16,
+        /// The key.
+        key: String,
+    },
+    /// Set a key to a string.
+    #[command(after_help = "\
+Examples:
+  archipel storage set greeting hello
+  archipel storage set session:7 - --ttl-ms 60000 < session.bin")]
+    Set {
+        /// The keyspace.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        db: u16,
+        /// The key.
+        key: String,
+        /// The value; `-` reads it from stdin.
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// Milliseconds after which it expires.
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+        ttl_ms: Option<u64>,
+    },
+    /// Delete keys and print how many there were.
+    #[command(after_help = "\
+Examples:
+  archipel storage del greeting session:7")]
+    Del {
+        /// The keyspace.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        db: u16,
+        /// The keys.
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+    /// Print keys, one a line, in no order.
+    #[command(after_help = "\
+Examples:
+  archipel storage scan
+  archipel storage scan --match 'session:*' --limit 10 --json")]
+    Scan {
+        /// The keyspace.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        db: u16,
+        /// Only keys like this, as in Redis's SCAN.
+        #[arg(long = "match", value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// At most so many.
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Write keys with type, expiry and value to a file, one JSON object a line.
+    #[command(after_help = "\
+Examples:
+  archipel storage export backup.ndjson
+  archipel storage export --db 3 --match 'user:*' users.ndjson
+  archipel storage export | gzip > backup.ndjson.gz
+
+Keys that change meanwhile are read as they were before or after. Large collections take several lines.
+Bytes that are not UTF-8 are written as {\"base64\": \"...\"}.")]
+    Export {
+        /// One keyspace; all without it.
+        #[arg(long, value_name = "N")]
+        db: Option<u16>,
+        /// Only keys like this, as in Redis's SCAN.
+        #[arg(long = "match", value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// The file; stdout without one or with `-`.
+        file: Option<PathBuf>,
+    },
+    /// Put the keys of a file, or of a live Redis, into the node. Keys that are there are replaced.
+    #[command(after_help = "\
+Examples:
+  archipel storage import backup.ndjson
+  gunzip < backup.ndjson.gz | archipel storage import -
+  archipel storage import --from redis://127.0.0.1:6380
+  archipel storage import --from redis://:password@old-server:6379/0
+
+A live Redis is read with SCAN and reads by type; it needs no DUMP and is not changed.")]
+    Import {
+        /// The file; `-` is stdin.
+        #[arg(required_unless_present = "from", conflicts_with = "from")]
+        file: Option<PathBuf>,
+        /// A live Redis: redis://[user][:password]@host[:port][/db]
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
 }
 
 /// What is done with the configuration.

@@ -5,6 +5,7 @@ mod config;
 mod exit;
 mod node;
 mod options;
+mod storage;
 
 use clap::Parser;
 
@@ -25,6 +26,7 @@ fn main() -> std::process::ExitCode {
     };
     let result = match root.command.unwrap_or(Command::Node(command::NodeCommand::Start)) {
         Command::Node(what) => node::run(&root.options, &what),
+        Command::Storage(what) => storage::run(&root.options, what),
         Command::Config(what) => config::run(&root.options, what),
     };
     match result {
