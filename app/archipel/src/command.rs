@@ -43,6 +43,15 @@ pub enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say whether this machine is fit for a node, with figures and advice.
+    #[command(after_help = "\
+Examples:
+  archipel doctor
+  archipel doctor --data-dir /var/lib/archipel --json
+
+It looks at limits, memory settings, the clock, the ports and the data directory, and measures how fast
+the disk syncs. Exit code 1 if something must be mended, 3 if something could not be judged.")]
+    Doctor,
 }
 
 /// What is done with a node.

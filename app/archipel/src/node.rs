@@ -2,6 +2,7 @@
 
 mod banner;
 mod logs;
+mod status;
 
 use anyhow::Context;
 use server::Server;
@@ -16,7 +17,10 @@ use crate::options::Options;
 pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
     match what {
         NodeCommand::Start => start(options),
-        NodeCommand::Status => Ok(Exit::NotJudged),
+        NodeCommand::Status => {
+            let loaded = options.load().map_err(Failure::usage)?;
+            Ok(status::run(&loaded, options.json)?)
+        }
     }
 }
 

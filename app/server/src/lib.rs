@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod checkpoint;
 pub mod config;
+pub mod doctor;
 mod housekeep;
 pub mod load;
 pub mod lock;
