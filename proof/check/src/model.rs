@@ -3,11 +3,30 @@
 use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use kernel::{Index, Micros, Rng};
-use storage::apply::NoScripts;
 use storage::apply::{Machinery, Origin, apply_command};
+use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command};
-use storage::{Effects, Exec, Store};
+use storage::store::scripts::ScriptId;
+use storage::{Effects, Exec, Fault, Script, Scripting, Store};
 use wire::resp::Encoder;
+
+/// Scripts are not part of the simulated work.
+#[derive(Debug)]
+pub struct NoScripts;
+
+impl Scripting for NoScripts {
+    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
+        Err(Fault::Text("ERR scripts are not simulated"))
+    }
+
+    fn has(&self, _: ScriptId) -> bool {
+        false
+    }
+
+    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
+        Err(Fault::Text("ERR scripts are not simulated"))
+    }
+}
 
 /// One command that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +92,9 @@ impl Model {
         let mut args = Args::new();
         let id = next_command(body, &mut args).ok()?;
         let command = self.registry.by_id(id)?;
-        let encoded = before[..before.len() - body.rest().len()].to_vec();
+        // Another try of a waiting client's command stands for that command.
+        let whole = &before[..before.len() - body.rest().len()];
+        let encoded = if id == RETRY { args[0].to_vec() } else { whole.to_vec() };
         self.store.resume_entry();
         let mut scripts = NoScripts;
         let mut machinery =
