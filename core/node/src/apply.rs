@@ -43,7 +43,8 @@ impl Worker {
             if item.what == What::Read {
                 let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                 reading = true;
-                self.run_read(at, item, id, &args);
+                // Not at the clock: it would see expiries that no entry says, and a crash could undo.
+                self.run_read(at, item, (id, &args), batch.time);
                 self.publish_effects(None);
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
 use gateway::resp::{Io, RespReply, Sequence, Submitted};
-use kernel::{ConnId, Rng};
+use kernel::{ConnId, Micros, Rng};
 use kernel::codec::Reader;
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
@@ -118,17 +118,18 @@ impl Worker {
 
     fn queue_read(&mut self, id: ConnId, sequence: Sequence, at: usize, command: &Command, args: &[&[u8]]) {
         let partition = &mut self.partitions[at];
-        // Behind the connection's own writes: in this turn's batch, or in the last one on its way.
-        let flying = partition.open.queued.is_empty() && !partition.flying.is_empty();
-        if !flying {
-            if partition.open.body.is_empty() {
-                self.tick(at);
-            }
-            let open = &mut self.partitions[at].open;
-            Self::push_read(open, id, sequence, command, args);
-        } else if let Some(batch) = partition.flying.back_mut() {
-            Self::push_read(batch, id, sequence, command, args);
+        // Behind the connection's own writes: in the last batch on its way, unless its time is before this
+        // read's, which may see an expiry in between; else in this turn's batch.
+        let now = self.now.millis();
+        let last = partition.flying.back_mut().filter(|batch| batch.time.millis() >= now);
+        if let (Some(batch), true) = (last, partition.open.queued.is_empty()) {
+            return Self::push_read(batch, id, sequence, command, args);
         }
+        if partition.open.body.is_empty() {
+            self.tick(at);
+        }
+        let open = &mut self.partitions[at].open;
+        Self::push_read(open, id, sequence, command, args);
     }
 
     fn push_read(batch: &mut Batch, id: ConnId, sequence: Sequence, command: &Command, args: &[&[u8]]) {
@@ -164,7 +165,8 @@ impl Worker {
                 What::Write => self.answer(item, |reply| reply.error(text)),
                 What::Read => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
-                    self.run_read(at, item, id, &args);
+                    // No tick can be logged: what expired is not shown, even if a crash may bring it back.
+                    self.run_read(at, item, (id, &args), self.now);
                     self.publish_effects(None);
                 }
             }
@@ -203,10 +205,10 @@ impl Worker {
         false
     }
 
-    /// Runs a queued read now.
-    pub(crate) fn run_read(&mut self, at: usize, item: Queued, id: u16, args: &[&[u8]]) {
+    /// Runs a queued read now, at the later of `time` and the logged time.
+    pub(crate) fn run_read(&mut self, at: usize, item: Queued, (id, args): (u16, &[&[u8]]), time: Micros) {
         let command = self.registry.by_id(id).expect("a batch holds commands of this version");
-        self.partitions[at].store.begin_reads(self.now);
+        self.partitions[at].store.begin_reads(time);
         let store = &mut self.partitions[at].store;
         let rng = Rng::new(self.rng.next_u64());
         let mut silence = Silence;

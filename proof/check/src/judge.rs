@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kernel::codec::Reader;
-use kernel::{GroupId, Index, Micros};
+use kernel::{GroupId, Index, Lsn, Micros};
 
 use crate::ledger::{Crash, Found, Ledger, Written};
 use crate::model::Model;
@@ -58,6 +58,21 @@ pub enum Call {
     },
 }
 
+/// How a group came back.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered<'a> {
+    /// The index of its checkpoint, 0 without.
+    pub engine: Index,
+    /// The log's entries.
+    pub found: &'a [Found],
+    /// The log's end.
+    pub end: Lsn,
+    /// Where its state stands.
+    pub applied: Index,
+    /// The state as one number.
+    pub digest: u64,
+}
+
 struct Pending {
     call: Call,
     text: String,
@@ -92,6 +107,8 @@ struct Group {
     denied: BTreeSet<Vec<u8>>,
     /// Where each key changed.
     touches: BTreeMap<Vec<u8>, Vec<u64>>,
+    /// The position at which each entry began: what its time made expire went there.
+    begins: Vec<u64>,
     flushes: Vec<u64>,
 }
 
@@ -119,6 +136,7 @@ impl Judge {
                 refused: BTreeMap::new(),
                 denied: BTreeSet::new(),
                 touches: BTreeMap::new(),
+                begins: Vec::new(),
                 flushes: Vec::new(),
             };
             (id, group)
@@ -203,7 +221,7 @@ impl Judge {
     ///
     /// # Errors
     /// It applied what was never written.
-    pub fn applied(&mut self, now: Micros, id: GroupId, index: Index) -> Result<(), Violation> {
+    pub fn applied(&mut self, id: GroupId, index: Index) -> Result<(), Violation> {
         let Judge { groups, clients, .. } = self;
         let group = groups.get_mut(&id).expect("the judge was told of every group");
         while group.model.applied() < index {
@@ -213,8 +231,10 @@ impl Judge {
             };
             let (time, body) = (entry.time, entry.body.clone());
             let gone = group.model.begin(next, time);
+            group.position += 1;
+            group.begins.push(group.position);
             group.touch(gone, false);
-            reread(group, clients, id, now);
+            reread(group, clients, id);
             let (mut reader, mut place) = (Reader::new(&body), 0);
             while let Some(ran) = group.model.run(next, place, &mut reader) {
                 group.position += 1;
@@ -227,7 +247,7 @@ impl Judge {
                 if let Some(reply) = ran.reply {
                     group.untold.entry(ran.encoded).or_default().push((group.position, reply));
                 }
-                reread(group, clients, id, now);
+                reread(group, clients, id);
             }
             if !reader.is_empty() {
                 return violated("entries can be read", format!("{id}: entry {next}"));
@@ -291,13 +311,30 @@ impl Judge {
         self.clients.iter().filter_map(first).collect()
     }
 
+    /// A client that waits in a blocking command although one of its lists has an element. Only meaningful
+    /// when nothing is on its way.
+    pub fn starving(&mut self) -> Option<(ClientId, String)> {
+        let Judge { groups, clients, .. } = self;
+        for (&id, client) in clients.iter() {
+            let Some(Pending { call: Call::Write { group, encoded, timeout_ms: Some(_), .. }, text, .. }) =
+                client.pending.front()
+            else {
+                continue;
+            };
+            let group = groups.get_mut(group).expect("the judge was told of every group");
+            if group.model.would_serve(encoded) {
+                return Some((id, text.clone()));
+            }
+        }
+        None
+    }
+
     /// The node crashed: all clients are gone.
     pub fn crashed(&mut self) {
         self.clients.clear();
     }
 
-    /// A group came back with `found` behind the checkpoint at `engine`, and stands at `applied` with
-    /// `digest`.
+    /// A group came back after `crash`.
     ///
     /// # Errors
     /// Something promised is lost, something came back, or the state is not what the entries make.
@@ -305,15 +342,14 @@ impl Judge {
         &mut self,
         id: GroupId,
         crash: &Crash,
-        engine: Index,
-        found: &[Found],
-        (applied, digest): (Index, u64),
+        from: &Recovered<'_>,
     ) -> Result<(), Violation> {
+        let &Recovered { engine, found, end, applied, digest } = from;
         let group = self.group(id);
         let must = group.ledger.must_survive(crash, group.model.applied(), group.always);
         let name =
             |violation: Violation| Violation { what: format!("group {id}: {}", violation.what), ..violation };
-        group.ledger.recovered(engine, found, must).map_err(name)?;
+        group.ledger.recovered(engine, found, end, must).map_err(name)?;
         if applied != group.ledger.last() {
             let what = format!("group {id} stands at {applied}, the log at {}", group.ledger.last());
             return violated("recovery applies the whole log", what);
@@ -322,8 +358,9 @@ impl Judge {
         group.position = 0;
         group.untold.clear();
         group.touches.clear();
+        group.begins.clear();
         group.flushes.clear();
-        self.applied(Micros(0), id, applied)?;
+        self.applied(id, applied)?;
         let expected = self.groups[&id].model.digest();
         if digest != expected {
             let what = format!("group {id} at {applied}: digest {digest:016x}, replayed {expected:016x}");
@@ -343,9 +380,11 @@ impl Group {
         }
     }
 
-    /// Whether `key` changed behind `from` and before `to`.
+    /// Whether `key` changed behind `from` and before `to`. What expired with the entry of `to` itself did
+    /// so after EXEC was taken in.
     fn changed(&self, key: &[u8], from: u64, to: u64) -> bool {
-        let between = |&at: &u64| from < at && at < to;
+        let begin = self.begins.iter().rfind(|&&begin| begin <= to).copied();
+        let between = |&at: &u64| from < at && at < to && Some(at) != begin;
         self.flushes.iter().any(between) || self.touches.get(key).is_some_and(|at| at.iter().any(between))
     }
 
@@ -465,12 +504,12 @@ fn refusal(group: &mut Group, encoded: &[u8], unique: bool, reply: &[u8]) -> Res
 }
 
 /// Lets every read of the group that is on its way see the model as it stands now.
-fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId, now: Micros) {
+fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId) {
     for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
         if let Call::Read { group: of, encoded } = &pending.call
             && *of == id
         {
-            allow(&mut group.model, now, encoded, &mut pending.allowed);
+            allow(&mut group.model, pending.sent, encoded, &mut pending.allowed);
         }
     }
 }

@@ -89,9 +89,10 @@ impl Ledger {
         if let Some(last) = self.entries.last()
             && (entry.time < last.time || entry.term < last.term || entry.end < last.end)
         {
+            let place = |entry: &Written| (entry.time.0, entry.term.0, entry.end.0);
             return violated(
                 "group time, term and log position never go back",
-                format!("{:?} in {} after {:?} in {}", entry.time, entry.term, last.time, last.term),
+                format!("{:?} after {:?}", place(&entry), place(last)),
             );
         }
         self.entries.push(entry);
@@ -112,11 +113,17 @@ impl Ledger {
     }
 
     /// Compares what was found with what was written, and forgets what is gone. `engine` is the index of
-    /// the checkpoint that it continues.
+    /// the checkpoint that it continues, `end` the log's: of a torn batch, some entries may be whole.
     ///
     /// # Errors
     /// An entry is lost, was never written, or is another one.
-    pub fn recovered(&mut self, engine: Index, found: &[Found], must: Index) -> Result<(), Violation> {
+    pub fn recovered(
+        &mut self,
+        engine: Index,
+        found: &[Found],
+        end: Lsn,
+        must: Index,
+    ) -> Result<(), Violation> {
         for entry in found {
             let same = self.get(entry.index).is_some_and(|written| {
                 (written.term, written.time, &written.body) == (entry.term, entry.time, &entry.body)
@@ -140,6 +147,7 @@ impl Ledger {
             );
         }
         self.entries.truncate(last.0 as usize);
+        self.entries.iter_mut().for_each(|entry| entry.end = entry.end.min(end));
         Ok(())
     }
 }
@@ -204,7 +212,7 @@ mod tests {
         ];
         for (engine, found, must, holds) in table {
             let mut ledger = ledger();
-            assert_eq!(ledger.recovered(Index(engine), &found, Index(must)).is_ok(), holds, "{found:?}");
+            assert_eq!(ledger.recovered(Index(engine), &found, Lsn(60), Index(must)).is_ok(), holds, "{found:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use kernel::codec::Reader;
 use kernel::{Index, Micros, Rng};
 use storage::apply::{Machinery, Origin, apply_command};
 use storage::command::list_blocking::RETRY;
-use storage::entry::{Args, next_command};
+use storage::entry::{Args, next_command, put_command};
 use storage::store::scripts::ScriptId;
 use storage::{Effects, Exec, Fault, Script, Scripting, Store};
 use wire::resp::Encoder;
@@ -139,6 +139,22 @@ impl Model {
         };
         exec.run(command, &args);
         (bytes, self.store.observed_unlogged_expiry())
+    }
+
+    /// Whether the encoded blocking command on lists would find something to take.
+    pub fn would_serve(&mut self, encoded: &[u8]) -> bool {
+        let mut args = Args::new();
+        let id = next_command(&mut Reader::new(encoded), &mut args).expect("the judge encoded it");
+        let command = self.registry.by_id(id).expect("the judge knows the command");
+        let length = self.registry.find(b"llen").expect("who knows blocking pops knows lengths");
+        let sources = if command.name == "blmove" { 1 } else { usize::MAX };
+        let keys: Vec<&[u8]> = command.key_positions(&args).iter().take(sources).map(|&at| args[at]).collect();
+        keys.into_iter().any(|key| {
+            let mut encoded = Vec::new();
+            put_command(&mut encoded, length.id, &[key]);
+            let (reply, _) = self.read(Micros(0), &encoded);
+            reply.starts_with(b":") && reply != b":0\r\n"
+        })
     }
 
     /// All commands.
