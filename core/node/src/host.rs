@@ -98,7 +98,12 @@ impl Host for View<'_> {
         if self.connection.watch_broken {
             return true;
         }
-        self.watched.iter().any(|(db, key)| self.worker.in_flight(self.worker.keyspaces[db], key))
+        let worker = &*self.worker;
+        self.watched.iter().any(|(db, key)| {
+            let at = worker.keyspaces[db];
+            // As in Redis, a key that expires under its watch breaks it, reaped or not.
+            worker.in_flight(at, key) || worker.partitions[at].store.is_due(key, worker.now)
+        })
     }
 
     fn subscribe(&mut self, topic: Topic, name: &[u8]) {

@@ -300,6 +300,14 @@ impl Store {
         self.table.get_mut(slot).expect("a located slot holds an entry")
     }
 
+    /// True if `key` is still in the table although it has expired by `now` or by the logged time.
+    #[must_use]
+    pub fn is_due(&self, key: &[u8], now: Micros) -> bool {
+        let slot = self.table.find(self.table.hash(key), key);
+        let at = slot.map_or(0, |slot| self.entry(slot).expire_at);
+        at != 0 && at <= self.time.max(now).millis().0
+    }
+
     /// True if `key` exists.
     pub fn exists(&mut self, key: &[u8]) -> bool {
         self.locate(key).1.is_some()
