@@ -25,6 +25,9 @@ const PENDING_MAX: usize = 24;
 /// Turns at one instant before the node is said to spin.
 const SPIN_MAX: usize = 1000;
 
+/// Rounds of pushes after which nobody waits any more.
+const SERVINGS_MAX: usize = 40;
+
 /// What a run was.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -275,7 +278,7 @@ impl<'t> World<'t> {
             if memory > 1 << 30 {
                 return Err(Violation { rule: "memory is accounted for", what: format!("{memory} bytes") });
             }
-            self.judge.applied(clock, group, applied)?;
+            self.judge.applied(group, applied)?;
         }
         self.flush(clock)
     }
@@ -396,23 +399,36 @@ impl<'t> World<'t> {
     fn settle(&mut self) -> Result<(), Violation> {
         self.trace.event(self.now, format_args!("calm"));
         self.calm = true;
-        if self.node.log.commit.is_poisoned() {
+        if self.node.sync.is_some_and(|(_, fails)| fails) || self.node.log.commit.is_poisoned() {
             self.end(Ending::Kill)?;
-        }
-        while self.clients.len() <= self.plan.keyspaces.len() {
-            self.connect();
         }
         for client in &mut self.clients {
             client.next = u64::MAX;
             client.unread_until = 0;
         }
         self.run_until_quiet()?;
-        // Those who wait for ever are served by pushes to every list.
-        let waiting: Vec<ClientId> = self.judge.waiting().into_iter().map(|(id, _)| id).collect();
-        for db in 0..self.plan.keyspaces.len() as u16 {
-            self.push_all(db, &waiting);
+        self.check_waiters()?;
+        // Those who wait for ever are served by pushes to every list, and may then wait again.
+        self.connect();
+        for _ in 0..SERVINGS_MAX {
+            for db in 0..self.plan.keyspaces.len() as u16 {
+                self.push_all(db);
+            }
+            self.run_until_quiet()?;
+            self.check_waiters()?;
+            if self.judge.waiting().is_empty() {
+                break;
+            }
         }
-        self.run_until_quiet()?;
+        for client in &self.clients {
+            let (id, unsent) = (client.id.0, client.outbox.len());
+            let wants = self.node.worker.wants_input(client.conn);
+            let pending = self.judge.pending(client.id);
+            self.trace.event(
+                self.now,
+                format_args!("client {id}: {unsent} bytes unsent, {pending} pending, wants input {wants}"),
+            );
+        }
         match self.judge.waiting().first() {
             Some((id, text)) => Err(Violation {
                 rule: "everyone is answered in the end",
@@ -422,13 +438,22 @@ impl<'t> World<'t> {
         }
     }
 
-    fn push_all(&mut self, db: u16, waiting: &[ClientId]) {
-        let Some(at) = self.clients.iter().position(|client| !waiting.contains(&client.id)) else { return };
+    fn check_waiters(&mut self) -> Result<(), Violation> {
+        match self.judge.starving() {
+            None => Ok(()),
+            Some((id, text)) => Err(Violation {
+                rule: "who waits is served",
+                what: format!("client {} waits for {text}, and there is something", id.0),
+            }),
+        }
+    }
+
+    fn push_all(&mut self, db: u16) {
         let mut all = vec![Work::select(db)];
         for _ in 0..2 {
             all.extend(self.work.pushes(db));
         }
-        self.send(at, &all);
+        self.send(self.clients.len() - 1, &all);
     }
 
     fn run_until_quiet(&mut self) -> Result<(), Violation> {
@@ -523,8 +548,14 @@ impl<'t> World<'t> {
             let (store, _) = stores.entry(group).or_insert_with(fresh);
             let digest = store.digest().map_err(|fault| Restart::Refused(format!("{fault:?}")))?;
             let found = entries.remove(&group).unwrap_or_default();
-            let stands = (store.applied(), digest);
-            self.judge.recovered(group, crash, Index(0), &found, stands).map_err(Restart::Broken)?;
+            let from = check::judge::Recovered {
+                engine: Index(0),
+                found: &found,
+                end: recovered.state.end,
+                applied: store.applied(),
+                digest,
+            };
+            self.judge.recovered(group, crash, &from).map_err(Restart::Broken)?;
         }
         self.node = start(&self.plan, log, stores, skew, self.rng.next_u64());
         Ok(())
