@@ -3,6 +3,7 @@
 //! A group of one commits what its own disk has; the replicated group comes with the cluster and
 //! changes neither the log's format nor the worker's path.
 
+use kernel::planted::{Bug, is};
 use kernel::{Index, Lsn, Term};
 
 /// When an entry counts as committed on this replica.
@@ -68,11 +69,12 @@ impl Group for Solo {
 
     fn withdraw(&mut self, index: Index) {
         assert_eq!(index, self.last, "only the last proposal can be withdrawn");
-        self.last = Index(index.0 - 1);
+        self.last = if is(Bug::WithdrawnIndexKept) { index } else { Index(index.0 - 1) };
     }
 
     fn written(&mut self, index: Index, end: Lsn) {
         match self.durability {
+            Durability::Always if is(Bug::AckBeforeSync) => self.committed = index,
             Durability::Always => self.unsynced.push_back((index, end)),
             Durability::EverySec => self.committed = index,
         }

@@ -18,6 +18,7 @@ use core::mem;
 use core::num::NonZeroU64;
 use core::ops::Range;
 
+use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, Lsn, Micros, Term};
 use thiserror::Error;
 
@@ -283,6 +284,7 @@ impl Commit {
         self.state.content = written.end;
         let due = match (durability, urgent) {
             (Durability::Always, _) | (Durability::EverySec, true) => now,
+            (Durability::EverySec, false) if is(Bug::EverySecLate) => now + 3600 * EVERYSEC_MICROS,
             (Durability::EverySec, false) => now + EVERYSEC_MICROS,
         };
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
@@ -330,12 +332,16 @@ impl Commit {
         self.syncing = false;
         // A write that failed while the sync ran makes its answer worthless.
         if !self.poisoned {
+            let end = if is(Bug::SyncCoversLater) { self.state.end } else { end };
             self.synced = end.max(self.synced);
         }
     }
 
     /// A write or sync failed: nothing is taken and nothing becomes durable from here on.
     pub fn fail(&mut self) {
+        if is(Bug::FailedSyncRetried) {
+            return self.retry();
+        }
         self.poisoned = true;
     }
 
@@ -463,7 +469,8 @@ impl Commit {
         let base = active.offset;
         let offset = |buffer: &Vec<u8>| base + (buffer.len() - from) as u64;
         if self.synced > self.state.marked {
-            Frame::Mark(self.synced).encode(self.seed, offset(buffer), buffer);
+            let synced = if is(Bug::MarkAhead) { self.state.end } else { self.synced };
+            Frame::Mark(synced).encode(self.seed, offset(buffer), buffer);
             self.state.marked = self.synced;
         }
         for record in records {
@@ -482,6 +489,12 @@ impl Commit {
         self.touch(active.id);
         let batch = Write { segment: active.id, offset: base, bytes: from..buffer.len() };
         Written { seal: None, batch, end: self.state.end }
+    }
+
+    /// Only for the simulator to see what comes of it.
+    fn retry(&mut self) {
+        (self.syncing, self.due) = (false, Some(Micros(0)));
+        self.dirty.extend(self.state.active.map(|active| active.id));
     }
 
     fn touch(&mut self, id: SegmentId) {

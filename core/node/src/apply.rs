@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use consensus::Group;
 use kernel::ConnId;
 use kernel::codec::Reader;
+use kernel::planted::{Bug, is};
 use storage::apply::{Block, Machinery, apply_command};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
@@ -22,7 +23,11 @@ impl Worker {
             loop {
                 let partition = &mut self.partitions[at];
                 let committed = partition.group.committed();
-                if partition.flying.front().is_none_or(|batch| batch.index > committed) {
+                if partition
+                    .flying
+                    .front()
+                    .is_none_or(|batch| batch.index > committed && !is(Bug::ApplyBeforeCommit))
+                {
                     break;
                 }
                 let Some(batch) = partition.flying.pop_front() else { break };
@@ -37,7 +42,8 @@ impl Worker {
         let mut reads = Reader::new(&batch.reads);
         let mut args = Args::new();
         let mut place = 0;
-        self.partitions[at].store.begin_entry(batch.index, batch.time);
+        let time = if is(Bug::ExpiryByLocalClock) { self.now } else { batch.time };
+        self.partitions[at].store.begin_entry(batch.index, time);
         let mut reading = false;
         for &item in &queued {
             if item.what == What::Read {
@@ -197,7 +203,11 @@ impl Worker {
     }
 
     fn try_waiter(&mut self, at: usize, id: u64) {
-        let Some(waiter) = self.partitions[at].waiters.get(&id).filter(|waiter| !waiter.trying) else {
+        let Some(waiter) = self.partitions[at]
+            .waiters
+            .get(&id)
+            .filter(|waiter| !waiter.trying || is(Bug::WaiterServedTwice))
+        else {
             return;
         };
         let (conn, sequence) = (waiter.conn, waiter.sequence);

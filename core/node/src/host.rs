@@ -7,6 +7,7 @@ use gateway::resp::{
     Client, Config, Facts, Host, Io, Latency, Pause, Release, Request, Slowlog, Submitted, Topic, Transfer,
     Transferred, Users,
 };
+use kernel::planted::{Bug, is};
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
 
@@ -102,7 +103,8 @@ impl Host for View<'_> {
         self.watched.iter().any(|(db, key)| {
             let at = worker.keyspaces[db];
             // As in Redis, a key that expires under its watch breaks it, reaped or not.
-            worker.in_flight(at, key) || worker.partitions[at].store.is_due(key, worker.now)
+            worker.in_flight(at, key) && !is(Bug::WatchIgnoresInFlight)
+                || worker.partitions[at].store.is_due(key, worker.now)
         })
     }
 

@@ -1,8 +1,9 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
 use gateway::resp::{Io, RespReply, Sequence, Submitted};
-use kernel::{ConnId, Micros, Rng};
 use kernel::codec::Reader;
+use kernel::planted::{Bug, is};
+use kernel::{ConnId, Micros, Rng};
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
 use storage::command::list_blocking::RETRY;
@@ -112,7 +113,7 @@ impl Worker {
                 origin: Origin::Direct,
             };
             exec.run(command, args);
-            !exec.store.observed_unlogged_expiry()
+            !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead)
         })
     }
 
@@ -162,6 +163,7 @@ impl Worker {
                         waiter.trying = false;
                     }
                 }
+                What::Write if is(Bug::FullAcknowledged) => self.answer(item, |reply| reply.ok()),
                 What::Write => self.answer(item, |reply| reply.error(text)),
                 What::Read => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
@@ -172,7 +174,9 @@ impl Worker {
             }
         }
         drop(args);
-        batch.clear();
+        if !is(Bug::WithdrawnBatchKept) {
+            batch.clear();
+        }
         self.partitions[at].spare.push(batch);
     }
 

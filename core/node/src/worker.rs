@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 use consensus::{Durability, Group};
 use gateway::resp::{Config, Io, Origin, Process, Release, Session, State, Users};
 use journal::record::{Entry, Record};
+use kernel::planted::{Bug, is};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
 use storage::{Registry, Scripting};
@@ -311,7 +312,8 @@ impl Worker {
         let mut terms = Vec::with_capacity(opened.len());
         for &at in &opened {
             let partition = &mut self.partitions[at];
-            let time = partition.store.time().max(self.now);
+            let logged = if is(Bug::GroupTimeGoesBack) { self.now } else { partition.store.time() };
+            let time = logged.max(self.now);
             let (term, index) = partition.group.propose().expect("a group of one always leads");
             (partition.open.index, partition.open.time) = (index, time);
             if partition.group.durability() == Durability::Always {

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use kernel::codec::{DecodeError, Reader};
+use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Millis, Rng};
 
 use crate::Fault;
@@ -211,7 +212,8 @@ pub fn apply_entry(
         let id = next_command(&mut reader, &mut args)?;
         let command = machinery.registry.by_id(id).ok_or(DecodeError::Invalid)?;
         let mut silence = crate::reply::Silence;
-        apply_command(store, machinery, (index, count), command, &args, &mut silence);
+        let drawn = if is(Bug::UnseededChance) { index.next() } else { index };
+        apply_command(store, machinery, (drawn, count), command, &args, &mut silence);
         machinery.effects.block = None;
         machinery.effects.published.clear();
         count += 1;
