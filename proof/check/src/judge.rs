@@ -338,12 +338,7 @@ impl Judge {
     ///
     /// # Errors
     /// Something promised is lost, something came back, or the state is not what the entries make.
-    pub fn recovered(
-        &mut self,
-        id: GroupId,
-        crash: &Crash,
-        from: &Recovered<'_>,
-    ) -> Result<(), Violation> {
+    pub fn recovered(&mut self, id: GroupId, crash: &Crash, from: &Recovered<'_>) -> Result<(), Violation> {
         let &Recovered { engine, found, end, applied, digest } = from;
         let group = self.group(id);
         let must = group.ledger.must_survive(crash, group.model.applied(), group.always);

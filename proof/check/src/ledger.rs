@@ -212,7 +212,11 @@ mod tests {
         ];
         for (engine, found, must, holds) in table {
             let mut ledger = ledger();
-            assert_eq!(ledger.recovered(Index(engine), &found, Lsn(60), Index(must)).is_ok(), holds, "{found:?}");
+            assert_eq!(
+                ledger.recovered(Index(engine), &found, Lsn(60), Index(must)).is_ok(),
+                holds,
+                "{found:?}"
+            );
         }
     }
 

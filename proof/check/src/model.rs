@@ -148,7 +148,8 @@ impl Model {
         let command = self.registry.by_id(id).expect("the judge knows the command");
         let length = self.registry.find(b"llen").expect("who knows blocking pops knows lengths");
         let sources = if command.name == "blmove" { 1 } else { usize::MAX };
-        let keys: Vec<&[u8]> = command.key_positions(&args).iter().take(sources).map(|&at| args[at]).collect();
+        let keys: Vec<&[u8]> =
+            command.key_positions(&args).iter().take(sources).map(|&at| args[at]).collect();
         keys.into_iter().any(|key| {
             let mut encoded = Vec::new();
             put_command(&mut encoded, length.id, &[key]);

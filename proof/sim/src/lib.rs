@@ -29,6 +29,42 @@ pub struct Failure {
     pub events: Vec<String>,
 }
 
+impl Failure {
+    /// The command that runs the seed again, events and all.
+    #[must_use]
+    pub fn command(&self) -> String {
+        format!("cargo run --release -p sim -- --seeds 1 --from {} --events", self.seed)
+    }
+
+    /// The failure as a person reads it, with all events or the last ones.
+    #[must_use]
+    pub fn told(&self, all: bool) -> String {
+        let skipped = if all { 0 } else { self.events.len().saturating_sub(EVENTS_TOLD) };
+        let mut text = format!("seed {}: {}\n  again: {}\n", self.seed, self.what, self.command());
+        if skipped > 0 {
+            text.push_str(&format!("  … {skipped} events before\n"));
+        }
+        for event in &self.events[skipped..] {
+            text.push_str("  ");
+            text.push_str(event);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Events of a failure that are told without being asked for.
+const EVENTS_TOLD: usize = 40;
+
+/// Every event of one seed's run, up to its failure if it fails.
+#[must_use]
+pub fn events(seed: u64) -> Vec<String> {
+    let mut trace = Trace::new(true);
+    // Only the events are asked for here.
+    let _ = catch_unwind(AssertUnwindSafe(|| world::run(seed, &mut trace).is_ok()));
+    trace.into_text()
+}
+
 /// Runs one seed; on a failure once more with its events kept.
 ///
 /// # Errors

@@ -420,15 +420,6 @@ impl<'t> World<'t> {
                 break;
             }
         }
-        for client in &self.clients {
-            let (id, unsent) = (client.id.0, client.outbox.len());
-            let wants = self.node.worker.wants_input(client.conn);
-            let pending = self.judge.pending(client.id);
-            self.trace.event(
-                self.now,
-                format_args!("client {id}: {unsent} bytes unsent, {pending} pending, wants input {wants}"),
-            );
-        }
         match self.judge.waiting().first() {
             Some((id, text)) => Err(Violation {
                 rule: "everyone is answered in the end",
