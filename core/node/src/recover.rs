@@ -97,7 +97,7 @@ impl<'a> Recovery<'a> {
                 twice = [body, body].concat();
                 twice.as_slice()
             }
-            _ if is(Bug::ReplaySkips) && entry.index.0 % 8 == 0 => &[],
+            _ if is(Bug::ReplaySkips) && entry.index.0.is_multiple_of(8) => &[],
             body => body,
         };
         apply_entry(store, &mut machinery, entry.index, entry.time, body)

@@ -3,30 +3,11 @@
 use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use kernel::{Index, Micros, Rng};
-use storage::apply::{Machinery, Origin, apply_command};
+use storage::apply::{Machinery, NoScripts, Origin, apply_command};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
-use storage::store::scripts::ScriptId;
-use storage::{Effects, Exec, Fault, Script, Scripting, Store};
+use storage::{Effects, Exec, Store};
 use wire::resp::Encoder;
-
-/// Scripts are not part of the simulated work.
-#[derive(Debug)]
-pub struct NoScripts;
-
-impl Scripting for NoScripts {
-    fn eval(&mut self, _: &mut Exec<'_>, _: &Script<'_>, _: &[&[u8]], _: &[&[u8]]) -> Result<(), Fault> {
-        Err(Fault::Text("ERR scripts are not simulated"))
-    }
-
-    fn has(&self, _: ScriptId) -> bool {
-        false
-    }
-
-    fn load(&mut self, _: &Script<'_>) -> Result<(), Fault> {
-        Err(Fault::Text("ERR scripts are not simulated"))
-    }
-}
 
 /// One command that was applied.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 //! What commands answer, as tables; and that a log always gives the same state.
-#![expect(clippy::too_many_lines, reason = "tables of commands and their replies")]
 
 mod bits;
 mod families;
