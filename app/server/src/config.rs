@@ -8,6 +8,8 @@ mod check;
 mod load;
 mod reference;
 mod section;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

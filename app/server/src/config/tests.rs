@@ -1,0 +1,193 @@
+//! Configurations, right and wrong, from every source.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn load(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("archipel.toml");
+    std::fs::write(&file, text).unwrap();
+    Loaded::load(&Sources {
+        file: Some(file),
+        variables: variables.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
+        flags: flags.iter().map(|&(flag, key, value)| (flag.into(), key.into(), value.into())).collect(),
+    })
+}
+
+fn config(text: &str) -> Config {
+    load(text, &[], &[]).unwrap().config
+}
+
+/// The message without the directory.
+fn error(text: &str) -> String {
+    let message = load(text, &[], &[]).unwrap_err().to_string();
+    match message.find("archipel.toml") {
+        Some(at) => message[at..].to_owned(),
+        None => message,
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(config(""), Config::default());
+}
+
+#[test]
+fn the_reference_is_the_default_and_is_the_committed_page() {
+    let reference = reference();
+    let read = config(&reference);
+    assert_eq!(Config { keyspace: Vec::new(), ..read.clone() }, Config::default());
+    assert_eq!(read.keyspaces(), Config::default().keyspaces());
+    let page = include_str!("../../../../docs/archipel.toml");
+    assert_eq!(page, reference, "write it anew: cargo run -- config reference > docs/archipel.toml");
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "port_offset = 10\n[redis]\nport = 1\n";
+    #[rustfmt::skip] // columns
+    let table: [(&[(&str, &str)], &[(&str, &str, &str)], u64, &str); 4] = [
+        (&[],                                 &[],                                    1, "archipel.toml:3"),
+        (&[("ARCHIPEL_REDIS__PORT", "2")],    &[],                                    2, "ARCHIPEL_REDIS__PORT"),
+        (&[("ARCHIPEL_REDIS__PORT", "2")],    &[("--set redis.port", "redis.port", "3")], 3, "--set redis.port"),
+        (&[("REDIS__PORT", "2"), ("ARCHIPEL_BIN", "/x")], &[],                        1, "archipel.toml:3"),
+    ];
+    for (variables, flags, port, origin) in table {
+        let loaded = load(text, variables, flags).unwrap();
+        assert_eq!(loaded.config.redis.port.get(), port, "{variables:?} {flags:?}");
+        assert_eq!(loaded.config.redis_address().port(), port as u16 + 10);
+        assert!(loaded.origin("redis.port").to_string().ends_with(origin), "{variables:?} {flags:?}");
+    }
+}
+
+#[test]
+fn every_value_can_be_written_in_the_ways_that_are_allowed() {
+    assert_eq!(config("[storage]\ncache_bytes = 2097152").storage.cache_bytes.get(), 2 << 20);
+    assert_eq!(config("[storage]\ncache_bytes = \"2MiB\"").storage.cache_bytes.get(), 2 << 20);
+    assert_eq!(config("[storage]\ncache_bytes = \"2 GiB\"").storage.cache_bytes.get(), 2 << 30);
+    assert_eq!(config("[redis]\nport = 0x10").redis.port.get(), 16);
+    assert_eq!(config("[redis]\nbind = \"::1\"").redis.bind, "::1".parse::<IpAddr>().unwrap());
+    let one = config("[[keyspace]]\nid = 3\nname = \"carts\"\neviction = \"allkeys-lru\"\nmemory = \"1MiB\"");
+    let keyspaces = one.keyspaces();
+    assert_eq!(keyspaces.len(), 16);
+    assert_eq!(keyspaces[3].label(), "carts");
+    assert_eq!(keyspaces[3].eviction, Eviction::AllkeysLru);
+    assert_eq!(keyspaces[4].label(), "db4");
+}
+
+#[test]
+fn port_zero_is_any_port_whatever_the_offset() {
+    let config = config("port_offset = 10\n[redis]\nport = 0");
+    assert_eq!(config.redis_address().port(), 0);
+    assert_eq!(config.admin_address().port(), 7410);
+}
+
+#[test]
+fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
+    #[rustfmt::skip] // columns
+    let table: &[(&str, &[&str])] = &[
+        ("data_dir = ",                          &["archipel.toml:1", "not TOML"]),
+        ("\n[redis]\nport = 1\nport = 2",        &["archipel.toml:4", "not TOML", "duplicate key"]),
+        ("\ndatadir = \"x\"",                    &["archipel.toml:2", "`datadir`", "data_dir, port_offset"]),
+        ("[redis]\n\nprot = 1",                  &["archipel.toml:3", "`redis.prot`", "bind, port"]),
+        ("redis = 1",                            &["archipel.toml:1", "`redis` is 1", "a table: [redis]"]),
+        ("keyspace = 1",                         &["`keyspace` is 1", "[[keyspace]]"]),
+        ("[keyspace]\nid = 1",                   &["`keyspace`", "[[keyspace]]"]),
+        ("data_dir = \"\"",                      &["`data_dir` is \"\"", "a path"]),
+        ("port_offset = 5",                      &["`port_offset` is 5", "a multiple of 10"]),
+        ("port_offset = -10",                    &["`port_offset` is -10", "a multiple of 10"]),
+        ("port_offset = 60000",                  &["archipel.toml:1", "`redis.port` 66379", "65535"]),
+        ("[log]\nlevel = \"loud\"",              &["archipel.toml:2", "`log.level` is \"loud\"", "\"error\", \"warn\""]),
+        ("[log]\nformat = 1",                    &["`log.format` is 1", "\"text\", \"json\""]),
+        ("[redis]\nport = 70000",                &["`redis.port` is 70000", "from 0 to 65535"]),
+        ("[redis]\nport = \"6379\"",             &["`redis.port` is \"6379\"", "a whole number"]),
+        ("[redis]\nbind = \"localhost\"",        &["`redis.bind` is \"localhost\"", "an IP address"]),
+        ("[redis]\nclients_max = 0",             &["`redis.clients_max` is 0", "from 1 to"]),
+        ("[redis]\nrequirepass = \"\"",          &["`redis.requirepass` is not printed here", "text of 1 to"]),
+        ("[redis]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "0.0.0.0", "ARCHIPEL_REDIS__REQUIREPASS"]),
+        ("[redis]\nbind = \"::\"",               &["::", "no password is set"]),
+        ("[admin]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "admin.bind", "ssh -L"]),
+        ("[redis]\ntls_cert = \"c.pem\"",        &["archipel.toml:2", "`redis.tls_cert` is set", "`redis.tls_key` is not"]),
+        ("[redis]\ntls_key = \"c.pem\"",         &["`redis.tls_key` is set", "`redis.tls_cert` is not"]),
+        ("[[redis.users]]\nname = \"a\"",        &["archipel.toml:1", "`redis.users[0].password` is missing"]),
+        ("[[redis.users]]\nname = \"a b\"\npassword = \"x\"", &["archipel.toml:2", "`redis.users[0].name`"]),
+        ("[[redis.users]]\nname = \"a\"\npassword = \"x\"\n[[redis.users]]\nname = \"a\"\npassword = \"y\"",
+                                                 &["archipel.toml:5", "`redis.users[1].name`", "a second time"]),
+        ("[redis]\nrequirepass = \"x\"\n[[redis.users]]\nname = \"default\"\npassword = \"x\"",
+                                                 &["archipel.toml:4", "\"default\" a second time"]),
+        ("[storage]\nworkers = 2",               &["archipel.toml:2", "`storage.workers` is 2", "not offer yet", "use 1"]),
+        ("[storage]\nsegment_bytes = \"1KiB\"",  &["`storage.segment_bytes` is \"1KiB\"", "from 16KiB to 1GiB"]),
+        ("[storage]\nsegment_bytes = 20000",     &["`storage.segment_bytes`", "a multiple of 4096"]),
+        ("[storage]\ncache_bytes = \"1MB\"",     &["`storage.cache_bytes` is \"1MB\"", "MiB"]),
+        ("[storage]\ncache_bytes = \"99999999999TiB\"", &["`storage.cache_bytes`", "from 1MiB"]),
+        ("[[keyspace]]\nname = \"x\"",           &["archipel.toml:1", "`keyspace[0].id` is missing"]),
+        ("[[keyspace]]\nid = 16",                &["archipel.toml:2", "`keyspace[0].id` is 16", "from 0 to 15"]),
+        ("[[keyspace]]\nid = 1\n[[keyspace]]\nid = 1", &["archipel.toml:4", "`keyspace[1].id` is 1 a second time"]),
+        ("[[keyspace]]\nid = 1\nname = \"x\"\n[[keyspace]]\nid = 2\nname = \"x\"",
+                                                 &["archipel.toml:6", "`keyspace[1].name`", "a second time"]),
+        ("[[keyspace]]\nid = 1\nmode = \"multi\"", &["archipel.toml:3", "`keyspace[0].mode` is \"multi\"", "not offer yet"]),
+        ("[[keyspace]]\nid = 1\npartitions = 2", &["archipel.toml:3", "`keyspace[0].partitions` is 2", "not offer yet"]),
+        ("[[keyspace]]\nid = 1\ndurability = \"never\"", &["`keyspace[0].durability`", "\"always\", \"everysec\""]),
+        ("[[keyspace]]\nid = 1\neviction = \"lru\"", &["`keyspace[0].eviction`", "\"allkeys-lru\""]),
+    ];
+    for (text, parts) in table {
+        let message = error(text);
+        for part in *parts {
+            assert!(message.contains(part), "{text:?}: {message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn wrong_variables_and_flags_are_named() {
+    #[rustfmt::skip] // columns
+    let table: [(&[(&str, &str)], &[(&str, &str, &str)], &str); 5] = [
+        (&[("ARCHIPEL_REDIS__PORT", "x")],     &[], "ARCHIPEL_REDIS__PORT: `redis.port` is \"x\"; allowed is"),
+        (&[("ARCHIPEL_REDIS__PROT", "1")],     &[], "ARCHIPEL_REDIS__PROT: there is no setting `redis.prot`"),
+        (&[("ARCHIPEL_PORT_OFFSET", "1")],     &[], "ARCHIPEL_PORT_OFFSET: `port_offset` is \"1\""),
+        (&[], &[("--port-offset", "port_offset", "1")], "--port-offset: `port_offset` is \"1\"; allowed is a multiple"),
+        (&[], &[("--set keyspace", "keyspace", "1")],   "--set keyspace: there is no setting `keyspace`"),
+    ];
+    for (variables, flags, expected) in table {
+        let message = load("", variables, flags).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message:?}");
+    }
+}
+
+#[test]
+fn a_password_opens_the_way_to_other_addresses_and_is_never_shown() {
+    let open = "[redis]\nbind = \"0.0.0.0\"\nrequirepass = \"hunter2\"";
+    assert!(config(open).needs_password());
+    assert!(!format!("{:?}", config(open)).contains("hunter2"));
+    let user = "[redis]\nbind = \"0.0.0.0\"\n[[redis.users]]\nname = \"ann\"\npassword = \"hunter2\"";
+    assert!(config(user).needs_password());
+    assert!(!format!("{:?}", config(user)).contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_missing_or_huge_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("absent.toml");
+    let load = |file: &std::path::Path| {
+        Loaded::load(&Sources { file: Some(file.to_owned()), ..Sources::default() }).unwrap_err().to_string()
+    };
+    assert!(load(&file).contains("absent.toml"));
+    std::fs::write(&file, "#".repeat(2 << 20)).unwrap();
+    assert!(load(&file).contains("the limit for a configuration is"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_loading_panic(text in "\\PC{0,200}") {
+        let _ = load(&text, &[], &[]);
+    }
+
+    #[test]
+    fn no_line_of_the_reference_that_is_damaged_makes_loading_panic(at in 0usize..6000, with in any::<char>()) {
+        let mut text: Vec<char> = reference().chars().collect();
+        let at = at % text.len();
+        text[at] = with;
+        let _ = load(&text.into_iter().collect::<String>(), &[], &[]);
+    }
+}
