@@ -179,8 +179,10 @@ fn line_number(
         return Ok(None);
     }
     let text = core::str::from_utf8(&rest[..end]).map_err(|_| wrong.clone())?;
-    // `parse` would take a plus sign, which Redis does not.
-    let number = if text.starts_with('+') { None } else { text.parse::<i64>().ok() };
+    // `parse` would take a plus sign and leading zeros, which Redis does not.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_canonical = text == "0" || matches!(digits.as_bytes(), [b'1'..=b'9', ..]);
+    let number = if is_canonical { text.parse::<i64>().ok() } else { None };
     Ok(Some((number.ok_or(wrong)?, from + end + 2)))
 }
 
@@ -338,7 +340,7 @@ mod tests {
 
     #[test]
     fn wrong_lengths_get_the_error_redis_gives() {
-        let table: [(&[u8], ProtocolError); 9] = [
+        let table: [(&[u8], ProtocolError); 13] = [
             (b"*x\r\n", ProtocolError::MultibulkLength),
             (b"*1048577\r\n", ProtocolError::MultibulkLength),
             (b"*99999999999999999999\r\n", ProtocolError::MultibulkLength),
@@ -348,6 +350,10 @@ mod tests {
             (b"*1\r\n$536870913\r\n", ProtocolError::BulkLength),
             (b"*1\r\n$9223372036854775807\r\n", ProtocolError::BulkLength),
             (b"*1\r\n$\r\n", ProtocolError::BulkLength),
+            (b"*01\r\n", ProtocolError::MultibulkLength),
+            (b"*-0\r\n", ProtocolError::MultibulkLength),
+            (b"*1\r\n$04\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$-\r\n", ProtocolError::BulkLength),
         ];
         for (bytes, expected) in table {
             assert_eq!(all(bytes, 1000), Err(expected.clone()), "{bytes:?}");
