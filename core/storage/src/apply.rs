@@ -8,6 +8,8 @@ use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Millis, Rng};
 
 use crate::Fault;
+use crate::command::generic::{EXEC, EXEC_READ};
+use crate::command::list_blocking::RETRY;
 use crate::command::{Command, Registry};
 use crate::entry::{Args, next_command};
 use crate::reply::Reply;
@@ -210,7 +212,7 @@ pub fn apply_entry(
     let mut count = 0;
     while !reader.is_empty() {
         let id = next_command(&mut reader, &mut args)?;
-        let command = machinery.registry.by_id(id).ok_or(DecodeError::Invalid)?;
+        let command = readable(machinery.registry, id, &args)?;
         let mut silence = crate::reply::Silence;
         let drawn = if is(Bug::UnseededChance) { index.next() } else { index };
         apply_command(store, machinery, (drawn, count), command, &args, &mut silence);
@@ -220,4 +222,69 @@ pub fn apply_entry(
     }
     store.end_entry();
     Ok(())
+}
+
+/// The command `id`, if this version knows it and the commands inside its arguments.
+///
+/// They are checked here, so that handlers may rely on them. A transaction or a retry holds neither
+/// of both, or a body could nest deeper than the stack.
+fn readable(registry: &Registry, id: u16, args: &[&[u8]]) -> Result<&'static Command, DecodeError> {
+    let command = registry.by_id(id).ok_or(DecodeError::Invalid)?;
+    if ![EXEC, EXEC_READ, RETRY].contains(&id) {
+        return Ok(command);
+    }
+    let mut inner = Args::new();
+    for body in args {
+        let mut reader = Reader::new(body);
+        let id = next_command(&mut reader, &mut inner)?;
+        let known = registry.by_id(id).is_some() && ![EXEC, EXEC_READ, RETRY].contains(&id);
+        if !known || !reader.is_empty() {
+            return Err(DecodeError::Invalid);
+        }
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::entry::put_command;
+
+    fn apply(body: &[u8]) -> Result<(), DecodeError> {
+        let (registry, mut effects) = (Registry::new(), Effects::default());
+        let mut machinery =
+            Machinery { registry: &registry, scripting: &mut NoScripts, effects: &mut effects };
+        apply_entry(&mut Store::new(1), &mut machinery, Index(1), Micros(1), body)
+    }
+
+    fn encoded(id: u16, args: &[&[u8]]) -> Vec<u8> {
+        let mut body = Vec::new();
+        put_command(&mut body, id, args);
+        body
+    }
+
+    #[test]
+    fn a_body_with_commands_that_no_version_wrote_is_refused() {
+        let set = encoded(Registry::new().find(b"del").expect("it exists").id, &[b"k"]);
+        let twice = [&set[..], &set[..]].concat();
+        #[rustfmt::skip] // columns
+        let table = [
+            (encoded(EXEC, &[&set, &set]),                      Ok(())),
+            (encoded(RETRY, &[&set]),                           Ok(())),
+            (encoded(EXEC, &[]),                                Ok(())),
+            (encoded(EXEC, &[&twice]),                          Err(DecodeError::Invalid)),
+            (encoded(EXEC, &[b""]),                             Err(DecodeError::Short)),
+            (encoded(EXEC, &[&encoded(0xFFFF, &[])]),           Err(DecodeError::Invalid)),
+            (encoded(RETRY, &[&set[..1]]),                      Err(DecodeError::Short)),
+            (encoded(EXEC, &[&encoded(EXEC, &[&set])]),         Err(DecodeError::Invalid)),
+            (encoded(RETRY, &[&encoded(EXEC_READ, &[&set])]),   Err(DecodeError::Invalid)),
+            (encoded(EXEC_READ, &[&encoded(RETRY, &[&set])]),   Err(DecodeError::Invalid)),
+            (vec![0xFF, 0xFF, 0xFF],                            Err(DecodeError::Short)),
+        ];
+        for (body, expected) in table {
+            assert_eq!(apply(&body), expected, "{body:?}");
+        }
+    }
 }
