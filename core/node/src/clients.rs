@@ -23,6 +23,10 @@ const REQUESTS_MAX: usize = 16;
 /// How often idle clients are looked for.
 const IDLE_CHECK_MS: u64 = 1000;
 
+/// A client that is held because it does not read its replies, and takes not a byte for so long, is cut.
+/// Redis holds replies for such a client without a limit.
+pub const OUTPUT_STALL_MILLIS_MAX: u64 = 60_000;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Front {
@@ -40,6 +44,8 @@ pub(crate) struct Front {
     pub pause_until: Micros,
     pub joints: BTreeMap<u64, Joint>,
     pub last_joint: u64,
+    /// Clients held for their unread output, and when they last took some of it.
+    pub stalls: BTreeMap<ConnId, Micros>,
     sleepers: BTreeSet<(Micros, ConnId, u64)>,
     requests: VecDeque<Request>,
     suspect: Option<Suspect>,
@@ -95,7 +101,8 @@ impl Front {
         let pause = (self.pause != Pause::Off).then_some(self.pause_until);
         let idle = (self.config.idle_secs() > 0).then_some(self.idle_check);
         let sleeper = self.sleepers.first().map(|&(until, ..)| until);
-        [pause, idle, sleeper].into_iter().flatten().min()
+        let stall = self.stalls.values().min().map(|since| since.plus_millis(OUTPUT_STALL_MILLIS_MAX));
+        [pause, idle, sleeper, stall].into_iter().flatten().min()
     }
 }
 
@@ -174,6 +181,7 @@ impl Worker {
     /// Cuts a connection: it gets nothing any more, and the host closes it.
     pub(crate) fn kill(&mut self, id: ConnId) {
         let Some(mut connection) = self.connections.take(id) else { return };
+        self.front.stalls.remove(&id);
         (connection.cut, connection.closing) = (true, true);
         connection.io.out = Vec::new();
         connection.session.close(&mut View {
@@ -232,7 +240,7 @@ impl Worker {
         }
     }
 
-    /// Ends pauses and sleeps whose time has come, and cuts idle clients.
+    /// Ends pauses and sleeps whose time has come, and cuts idle clients and those that do not read.
     pub(crate) fn wake_clients(&mut self) {
         let now = self.now;
         if self.front.pause != Pause::Off && self.front.pause_until <= now {
@@ -248,6 +256,11 @@ impl Worker {
                 connection.io.answer(Sequence(sequence), |reply| reply.ok());
             }
             self.answered(id);
+        }
+        let stalled = |since: Micros| since.plus_millis(OUTPUT_STALL_MILLIS_MAX) <= now;
+        let over = self.front.stalls.iter().filter(|&(_, &since)| stalled(since));
+        for id in over.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.kill(id);
         }
         let idle = self.front.config.idle_secs();
         if idle > 0 && self.front.idle_check <= now {

@@ -16,6 +16,7 @@ pub mod recover;
 mod submit;
 pub mod worker;
 
+pub use clients::OUTPUT_STALL_MILLIS_MAX;
 pub use partition::Partition;
 pub use recover::{RecoverError, Recovery};
 pub use worker::{AppendError, LogSink, Settings, Worker};

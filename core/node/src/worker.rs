@@ -171,6 +171,7 @@ impl Worker {
         }
         self.connections.put_back(id, connection);
         self.connections.remove(id);
+        self.front.stalls.remove(&id);
     }
 
     /// Bytes came from a client.
@@ -237,6 +238,9 @@ impl Worker {
         connection.held = matches!(fed.state, State::Waiting | State::Paused | State::Full);
         connection.paused = fed.state == State::Paused;
         connection.closing = fed.state == State::Closing || connection.ended && !connection.held;
+        if fed.state == State::Full {
+            self.front.stalls.entry(id).or_insert(now);
+        }
         if connection.held
             && connection.io.pending() == 0
             && !connection.resumed
@@ -396,8 +400,24 @@ impl Worker {
         Some((&mut connection.io.out, closing))
     }
 
+    /// Whether a client gets nothing any more and is to be closed at once, whatever the host still holds.
+    #[must_use]
+    pub fn is_cut(&mut self, id: ConnId) -> bool {
+        self.connections.get_mut(id).is_some_and(|connection| connection.cut)
+    }
+
+    /// Some output of a client was sent, and not all: it reads, if slowly.
+    pub fn sent(&mut self, id: ConnId) {
+        if let Some(since) = self.front.stalls.get_mut(&id) {
+            *since = self.now;
+        }
+    }
+
     /// All output of a client was sent: it may go on if it was held for that.
     pub fn drained(&mut self, id: ConnId) {
+        if !self.front.stalls.is_empty() {
+            self.front.stalls.remove(&id);
+        }
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.held && !connection.resumed && connection.io.pending() == 0 && !connection.io.blocked {
             connection.resumed = true;

@@ -90,6 +90,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const READS_MAX: usize = 4;
 /// A client's output buffer larger than this is given back once it is sent.
 const OUTPUT_BYTES_KEPT: usize = 16 * 1024;
+/// What was sent is removed once it is this part of what was not: one in so many.
+const OUTPUT_SENT_SHARE: usize = 8;
 /// The loop looks around at least this often.
 const IDLE_MILLIS: u64 = 100;
 /// How long a stopping loop waits for clients to take their last answers.
@@ -322,7 +324,11 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                     continue;
                 }
             };
-            self.admit(Socket { id: ConnId(0), stream, tls, readable: false, writing: false }, peer, now);
+            self.admit(
+                Socket { id: ConnId(0), stream, tls, readable: false, writing: false, sent: 0 },
+                peer,
+                now,
+            );
         }
     }
 
@@ -414,7 +420,9 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             return;
         }
         let Some((out, closing)) = self.worker.output(id) else { return };
-        let mut sent = 0;
+        // The worker gives up the output of a client that it cuts.
+        let from = socket.sent.min(out.len());
+        let mut sent = from;
         while sent < out.len() && !socket.writing {
             match socket.write(&out[sent..]) {
                 Ok(0) => socket.writing = true,
@@ -422,19 +430,26 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 Err(_) => return self.close(id),
             }
         }
-        self.meters.output_bytes.add(sent as u64);
-        if sent == out.len() {
-            out.clear();
-            if out.capacity() > OUTPUT_BYTES_KEPT {
-                *out = Vec::new();
+        self.meters.output_bytes.add((sent - from) as u64);
+        if sent < out.len() {
+            socket.sent = sent;
+            // Not at each write: the rest of a large reply would be moved again and again.
+            if sent >= (out.len() - sent) / OUTPUT_SENT_SHARE {
+                out.drain(..sent);
+                socket.sent = 0;
             }
-        } else {
-            out.drain(..sent);
-        }
-        if !out.is_empty() {
+            if sent > from {
+                self.worker.sent(id);
+            }
             return;
         }
-        if socket.push().is_err() || closing && !socket.holds_output() {
+        socket.sent = 0;
+        out.clear();
+        if out.capacity() > OUTPUT_BYTES_KEPT {
+            *out = Vec::new();
+        }
+        let failed = socket.push().is_err();
+        if failed || closing && (!socket.holds_output() || self.worker.is_cut(id)) {
             return self.close(id);
         }
         self.worker.drained(id);

@@ -16,6 +16,8 @@ pub(crate) struct Socket {
     pub readable: bool,
     /// Waits for the kernel to take more.
     pub writing: bool,
+    /// How many bytes at the front of the worker's output were sent and not yet removed.
+    pub sent: usize,
 }
 
 /// What a read brought.

@@ -7,4 +7,5 @@ mod harness;
 mod introspection;
 mod keyspaces;
 mod publishing;
+mod stalls;
 mod transactions;
