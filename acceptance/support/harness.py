@@ -17,6 +17,10 @@ PATIENCE_SECONDS = 20
 _checks = []
 
 
+class Skip(Exception):
+    """What a check raises, with the reason, if it cannot be made here."""
+
+
 def connect(**options):
     """A client of the server under test; text unless told otherwise."""
     options.setdefault("decode_responses", True)
@@ -39,6 +43,8 @@ def run():
             client.flushall()
             try:
                 function(client)
+            except Skip as reason:
+                print(f"skip - {sentence}: {reason}")
             except BaseException as error:  # a failed check must not end the others
                 failed += 1
                 where = traceback.extract_tb(error.__traceback__)
@@ -67,9 +73,9 @@ def refused(call, *words):
     raise AssertionError(f"it was not refused but gave {answer!r}")
 
 
-def until(condition, what):
-    """Waits for a condition that another connection brings about."""
-    end = time.monotonic() + PATIENCE_SECONDS
+def until(condition, what, seconds=PATIENCE_SECONDS):
+    """Waits for a condition that another connection or time brings about."""
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"never happened: {what}"
         time.sleep(0.002)

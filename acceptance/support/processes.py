@@ -1,0 +1,89 @@
+"""Servers that a scenario starts itself: the node's binary, or redis-server with the same promise when the
+scenarios run against another server.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+
+import redis
+from harness import PATIENCE_SECONDS, equal, until
+
+SCRATCH = os.environ["SCRATCH"]
+BINARY = os.environ.get("ARCHIPEL_BIN")
+
+
+def free_offset():
+    """An offset at which the ports that matter here are free."""
+    for offset in random.sample(range(15_780, 24_100, 10), 800):
+        try:
+            for port in (6379, 6380, 7400, 7401):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port + offset))
+            return offset
+        except OSError:
+            continue
+    raise AssertionError("no free ports")
+
+
+class Server:
+    """A server whose data outlives it, with at most `clients` clients."""
+
+    def __init__(self, name, clients=10_000):
+        self.clients = clients
+        self.dir = os.path.join(SCRATCH, name)
+        os.makedirs(self.dir)
+        self.log = open(os.path.join(self.dir, "log"), "ab")
+        self.start()
+
+    def start(self):
+        offset = free_offset()
+        self.port = 6379 + offset
+        if BINARY:
+            command = [BINARY, "--data-dir", os.path.join(self.dir, "data"), "--port-offset", f"{offset}"]
+        else:
+            command = ["redis-server", "--port", f"{self.port}", "--bind", "127.0.0.1", "--save", "", "--dir", self.dir]
+            command += ["--appendonly", "yes", "--appendfsync", "always"]
+            command += ["--maxclients", f"{self.clients}"]
+        environment = {**os.environ, "ARCHIPEL_REDIS__CLIENTS_MAX": f"{self.clients}"}
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        until(self.answers, "the server answers")
+
+    def connect(self):
+        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=PATIENCE_SECONDS, retry=None)
+
+    def answers(self):
+        assert self.process.poll() is None, "the server ended at its start"
+        try:
+            with self.connect() as client:
+                return client.ping()
+        except redis.exceptions.RedisError:
+            return False
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        equal(self.process.wait(PATIENCE_SECONDS), 0)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        self.log.close()
+
+    def resident_bytes(self):
+        """What the process holds in memory."""
+        return resident_bytes(self.process.pid)
+
+
+def resident_bytes(pid):
+    """What a process of this machine holds in memory."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
