@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask tidy`, `test` and `bench`.
+//! The project's own chores: `cargo xtask tidy`, `test`, `bench` and `fuzz`.
 
 mod acceptance;
 mod bench;
+mod fuzz;
 mod packages;
 mod redis_suite;
 mod server;
@@ -32,6 +33,8 @@ enum Chore {
     RedisSuite(redis_suite::SuiteArgs),
     /// Measure speed and memory, and judge the figures against their bars.
     Bench(bench::BenchArgs),
+    /// Feed arbitrary bytes to what reads bytes from outside, and look for panics and wrong answers.
+    Fuzz(fuzz::FuzzArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(&root()).map(|()| ExitCode::SUCCESS),
         Chore::Setup => suite::setup(&root()).map(|()| ExitCode::SUCCESS),
         Chore::Bench(args) => bench::run(&root(), &args),
+        Chore::Fuzz(args) => fuzz::fuzz(&root(), &args).map(|()| ExitCode::SUCCESS),
         Chore::RedisSuite(args) => redis_suite::suite(&root(), &args).map(|()| ExitCode::SUCCESS),
         Chore::Test(args) => suite::test(&root(), &args).map(|()| ExitCode::SUCCESS),
     };

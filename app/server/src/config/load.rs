@@ -200,11 +200,24 @@ impl Loaded {
     /// # Errors
     /// [`ConfigError`], the first one met.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-        let mut loaded =
-            Loaded { config: Config::default(), origins: BTreeMap::new(), file: sources.file.clone() };
-        if let Some(path) = &sources.file {
-            let text = read(path)?;
-            loaded.take_text(path, &text)?;
+        match &sources.file {
+            None => Loaded::layered(None, sources),
+            Some(path) => Loaded::layered(Some((path, &read(path)?)), sources),
+        }
+    }
+
+    /// The same, with the file's name and text at hand; reads no file.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn layered(file: Option<(&Path, &str)>, sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut loaded = Loaded {
+            config: Config::default(),
+            origins: BTreeMap::new(),
+            file: file.map(|(path, _)| path.to_owned()),
+        };
+        if let Some((path, text)) = file {
+            loaded.take_text(path, text)?;
         }
         loaded.take_variables(&sources.variables)?;
         for (flag, key, value) in &sources.flags {
