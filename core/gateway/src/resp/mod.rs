@@ -9,6 +9,7 @@ mod call;
 mod client;
 pub mod config;
 mod debug;
+mod function;
 mod hello;
 mod host;
 pub mod info;

@@ -6,7 +6,7 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, Run, is};
 use super::{
-    acl, client, config, debug, hello, info, introspect, keyspaces, latency, pubsub, server, slowlog,
+    acl, client, config, debug, function, hello, info, introspect, keyspaces, latency, pubsub, server, slowlog,
     transaction, unoffered,
 };
 
@@ -118,7 +118,7 @@ impl Row {
 }
 
 /// Every family's rows. PING is first: it is the one that is sent often.
-const FAMILIES: [&[Row]; 13] = [
+const FAMILIES: [&[Row]; 14] = [
     server::ROWS,
     hello::ROWS,
     keyspaces::ROWS,
@@ -132,6 +132,7 @@ const FAMILIES: [&[Row]; 13] = [
     latency::ROWS,
     acl::ROWS,
     debug::ROWS,
+    function::ROWS,
 ];
 
 /// All commands that sessions answer.

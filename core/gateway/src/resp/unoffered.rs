@@ -21,7 +21,7 @@ rows! {
     "geo": "geoadd" "geodist" "geohash" "geopos" "georadius" "georadius_ro" "georadiusbymember"
         "georadiusbymember_ro" "geosearch" "geosearchstore";
     "hyperloglog": "pfadd" "pfcount" "pfdebug" "pfmerge" "pfselftest";
-    "scripting": "fcall" "fcall_ro" "function";
+    "scripting": "fcall" "fcall_ro";
     "pubsub": "spublish" "ssubscribe" "sunsubscribe";
     "server": "monitor" "sync" "psync" "replconf" "failover" "lolwut" "restore-asking";
     "generic": "migrate";

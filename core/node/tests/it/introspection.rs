@@ -40,6 +40,28 @@ fn info_has_the_fields_that_clients_parse() {
 }
 
 #[test]
+fn functions_can_be_cleared_and_listed_though_there_is_never_one() {
+    let mut node = Node::new();
+    let client = node.client();
+    node.table(
+        client,
+        &[
+            ("FUNCTION FLUSH", "+OK\r\n"),
+            ("FUNCTION FLUSH ASYNC", "+OK\r\n"),
+            ("FUNCTION FLUSH now", "-ERR FUNCTION FLUSH only supports SYNC|ASYNC option\r\n"),
+            ("FUNCTION LIST", "*0\r\n"),
+            ("FUNCTION LIST LIBRARYNAME a* WITHCODE", "*0\r\n"),
+            ("FUNCTION LIST LIBRARYNAME", "-ERR library name argument was not given\r\n"),
+            ("FUNCTION LIST foo", "-ERR Unknown argument foo\r\n"),
+            ("FUNCTION DELETE lib", "-ERR Library not found\r\n"),
+            ("FUNCTION KILL", "-NOTBUSY No scripts in execution right now.\r\n"),
+            ("FUNCTION LOAD code", "-ERR FUNCTION LOAD is not offered by this server\r\n"),
+            ("FUNCTION STATS", "-ERR unknown subcommand 'STATS'. Try FUNCTION HELP.\r\n"),
+        ],
+    );
+}
+
+#[test]
 fn commands_are_told_from_the_tables() {
     let mut node = Node::new();
     let client = node.client();
