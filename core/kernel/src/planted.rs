@@ -62,6 +62,14 @@ bugs! {
     WatchIgnoresInFlight,
     /// One push serves a waiting client twice.
     WaiterServedTwice,
+    /// The log is truncated although no checkpoint covers it.
+    TruncateBeforeCheckpoint,
+    /// A checkpoint takes the images of entries that changed after its cut.
+    CheckpointNotACut,
+    /// A checkpoint forgets which keys were removed.
+    TombstoneForgotten,
+    /// FLUSH begins no new generation.
+    GenerationIgnored,
 }
 
 #[cfg(feature = "planted")]

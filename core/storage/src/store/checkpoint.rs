@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
+use kernel::planted::{Bug, is};
 use kernel::{Index, Micros};
 
 use super::{Store, entry_bytes};
@@ -197,7 +198,9 @@ impl Store {
         let checkpoint = &mut self.checkpoint;
         let mut images = Images::default();
         for key in core::mem::take(&mut checkpoint.removed) {
-            images.delete(&key);
+            if !is(Bug::TombstoneForgotten) {
+                images.delete(&key);
+            }
         }
         let slots = core::mem::take(&mut checkpoint.changed);
         checkpoint.parity ^= 1;
@@ -240,6 +243,7 @@ impl Store {
         let now = dirty(checkpoint.parity);
         let entry = self.table.get_mut(slot).expect("a changed slot holds an entry");
         if entry.marks & dirty(checkpoint.parity ^ 1) != 0
+            && !is(Bug::CheckpointNotACut)
             && let Some(cut) = &mut checkpoint.cut
         {
             write(entry, checkpoint.parity ^ 1, &mut cut.images);
