@@ -139,6 +139,12 @@ impl Ledger {
                 );
             }
         }
+        if let Some(pair) = found.windows(2).find(|pair| pair[1].index != pair[0].index.next()) {
+            return violated(
+                "recovery finds each entry once, in order",
+                format!("entry {} follows {}", pair[1].index, pair[0].index),
+            );
+        }
         let last = found.last().map_or(engine, |entry| engine.max(entry.index));
         if last < must {
             return violated(
@@ -208,6 +214,7 @@ mod tests {
             (4,       vec![],                           4,    true),
             (2,       all(6)[2..].to_vec(),             6,    true),
             (0,       all(7),                           6,    false), // invented
+            (0,       vec![found(2, 2), found(1, 1)],   1,    false), // again
             (0,       vec![found(1, 1), found(2, 9)],   2,    false), // changed
         ];
         for (engine, found, must, holds) in table {

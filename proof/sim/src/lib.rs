@@ -4,7 +4,9 @@
 //! A seed decides everything. The same seed gives the same trace, event by event, on every machine; its
 //! hash is the witness. What a seed found is kept in `regressions/`.
 
+pub mod checkpoint;
 pub mod disk;
+pub mod engine;
 pub mod log;
 pub mod plan;
 pub mod trace;

@@ -43,11 +43,14 @@ fn main() -> ExitCode {
         println!("{}", report(&args, &total, &failures));
     } else {
         println!(
-            "{} seeds, {} violations, {} replies checked, {} crashes, {} damaged logs refused",
+            "{} seeds, {} violations, {} replies checked, {} crashes, {} checkpoints, {} read-backs, \
+             {} damaged logs refused",
             args.seeds,
             failures.len(),
             total.replies,
             total.crashes,
+            total.checkpoints,
+            total.misses,
             total.refusals
         );
     }
@@ -67,6 +70,8 @@ fn run(args: &Args) -> (Outcome, Vec<Failure>) {
                 total.events += outcome.events;
                 total.replies += outcome.replies;
                 total.crashes += outcome.crashes;
+                total.checkpoints += outcome.checkpoints;
+                total.misses += outcome.misses;
                 total.refusals += outcome.refusals;
             }
             Err(failure) => {
@@ -106,6 +111,8 @@ fn report(args: &Args, total: &Outcome, failures: &[Failure]) -> serde_json::Val
         "replies": total.replies,
         "events": total.events,
         "crashes": total.crashes,
+        "checkpoints": total.checkpoints,
+        "read_backs": total.misses,
         "refusals": total.refusals,
         "trace_hash": format!("{:016x}", total.hash),
         "failures": failures,

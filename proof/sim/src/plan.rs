@@ -45,6 +45,10 @@ pub struct Plan {
     pub sync_failure: f64,
     /// The disk becomes full.
     pub full_disk: f64,
+    /// A checkpoint begins, at a turn without one.
+    pub checkpoint: f64,
+    /// Some bodies are evicted, at a turn.
+    pub evict: f64,
     /// The clock is another one after a restart.
     pub clock_jump: f64,
 }
@@ -83,6 +87,8 @@ impl Plan {
             slow_sync: sometimes(rng, 0.3, 0.05),
             sync_failure: sometimes(rng, 0.15, 0.03),
             full_disk: sometimes(rng, 0.2, 0.02),
+            checkpoint: sometimes(rng, 0.7, 0.2),
+            evict: sometimes(rng, 0.5, 0.1),
             clock_jump: sometimes(rng, 0.6, 0.7),
         }
     }

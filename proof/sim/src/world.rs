@@ -7,12 +7,14 @@ use check::judge::ClientId;
 use check::{Crash, Found, Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::{Record, Salt};
-use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Rng, Term, WorkerId};
+use kernel::{ConnId, GroupId, KeyspaceId, Micros, Rng, Term, WorkerId};
 use node::{Partition, Recovery, Settings, Worker};
 use storage::Store;
 use storage::apply::NoScripts;
 
+use crate::checkpoint::Checkpointer;
 use crate::disk::Disk;
+use crate::engine::Engine;
 use crate::log::{Asked, Log, found};
 use crate::plan::{Ending, Plan};
 use crate::trace::Trace;
@@ -39,6 +41,10 @@ pub struct Outcome {
     pub replies: u64,
     /// Restarts after crashes.
     pub crashes: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Bodies that were read back from the engine.
+    pub misses: u64,
     /// Logs that were refused after damage.
     pub refusals: u64,
 }
@@ -84,6 +90,7 @@ struct Node {
     skew: i64,
     /// When the sync on its way ends, and how.
     sync: Option<(u64, bool)>,
+    checkpointer: Checkpointer,
 }
 
 impl Node {
@@ -100,6 +107,7 @@ struct World<'t> {
     now: u64,
     node: Node,
     clients: Vec<Client>,
+    engine: Engine,
     work: Work,
     judge: Judge,
     next_client: u64,
@@ -113,17 +121,22 @@ fn group(db: u16) -> GroupId {
     GroupId::new(KeyspaceId(db), 0)
 }
 
-fn start(plan: &Plan, log: Log, mut stores: BTreeMap<GroupId, (Store, Term)>, skew: i64, seed: u64) -> Node {
+/// The stores, the clock's error and the worker's seed.
+type Beginning = (BTreeMap<GroupId, (Store, Term)>, i64, u64);
+
+fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Beginning) -> Node {
     let partition = |(db, &durability): (usize, &Durability)| {
         let group = group(db as u16);
-        let (store, term) = stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
+        let (mut store, term) =
+            stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
+        store.set_fetch(engine.reader(group));
         let solo = Solo::new(term, store.applied(), durability);
         Partition::new(group, store, solo)
     };
     let partitions = plan.keyspaces.iter().enumerate().map(partition).collect();
     let settings = Settings { worker: WorkerId(0), ..Settings::default() };
     let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed);
-    Node { worker, log, skew, sync: None }
+    Node { worker, log, skew, sync: None, checkpointer: Checkpointer::default() }
 }
 
 impl<'t> World<'t> {
@@ -138,7 +151,8 @@ impl<'t> World<'t> {
             .map(|(db, &durability)| (group(db as u16), durability == Durability::Always))
             .collect();
         let log = Log::create(Disk::default(), Salt(root.fork(2).next_u64()));
-        let node = start(&plan, log, BTreeMap::new(), 0, seed);
+        let engine = Engine::default();
+        let node = start(&plan, log, &engine, (BTreeMap::new(), 0, seed));
         World {
             judge: Judge::new(&groups, plan.data_seed),
             rng: root.fork(3),
@@ -146,6 +160,7 @@ impl<'t> World<'t> {
             now: 0,
             node,
             clients: Vec::new(),
+            engine,
             work: Work::default(),
             next_client: 0,
             calm: false,
@@ -172,7 +187,7 @@ impl<'t> World<'t> {
     }
 
     fn next_event(&mut self) -> Option<u64> {
-        let Node { worker, log, skew, sync } = &self.node;
+        let Node { worker, log, skew, sync, .. } = &self.node;
         let wake = worker
             .deadline()
             .map(|at| at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew).max(self.now + 1));
@@ -208,6 +223,12 @@ impl<'t> World<'t> {
             if !more && !self.node.worker.is_ready() {
                 break;
             }
+        }
+        let Node { worker, log, checkpointer, .. } = &mut self.node;
+        let news = checkpointer.step(worker, log, &self.engine, &self.plan, &mut self.faults);
+        if let Some(news) = news {
+            self.outcome.checkpoints += 1;
+            self.trace.event(self.now, format_args!("{news}"));
         }
         self.node.log.tend();
         if self.node.sync.is_none() && self.node.log.start_sync() {
@@ -488,6 +509,9 @@ impl<'t> World<'t> {
             durable: self.node.log.commit.durable(),
             slowest_sync: self.slowest_sync,
         };
+        self.node.checkpointer.end(&self.engine, &mut self.faults);
+        let stores = self.node.worker.partitions().iter().map(Partition::store);
+        self.outcome.misses += stores.map(Store::misses).sum::<u64>();
         self.judge.crashed();
         self.clients.clear();
         (self.failed_at, self.slowest_sync) = (None, 0);
@@ -520,7 +544,11 @@ impl<'t> World<'t> {
 
     fn restart(&mut self, disk: Disk, crash: &Crash, skew: i64) -> Result<(), Restart> {
         let mut scripts = NoScripts;
-        let mut recovery = Recovery::new(self.plan.data_seed, &mut scripts, BTreeMap::new());
+        let mut stores = self.engine.load(self.plan.data_seed, &mut self.faults).map_err(Restart::Refused)?;
+        for (&group, (store, _)) in &mut stores {
+            store.set_fetch(self.engine.reader(group));
+        }
+        let mut recovery = Recovery::new(self.plan.data_seed, &mut scripts, stores);
         let mut entries: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
         let opened = Log::open(disk, &mut |record| {
             if let Record::Entry(entry) = &record {
@@ -540,7 +568,7 @@ impl<'t> World<'t> {
             let digest = store.digest().map_err(|fault| Restart::Refused(format!("{fault:?}")))?;
             let found = entries.remove(&group).unwrap_or_default();
             let from = check::judge::Recovered {
-                engine: Index(0),
+                engine: self.engine.index(group),
                 found: &found,
                 end: recovered.state.end,
                 applied: store.applied(),
@@ -548,7 +576,8 @@ impl<'t> World<'t> {
             };
             self.judge.recovered(group, crash, &from).map_err(Restart::Broken)?;
         }
-        self.node = start(&self.plan, log, stores, skew, self.rng.next_u64());
+        let seed = self.rng.next_u64();
+        self.node = start(&self.plan, log, &self.engine, (stores, skew, seed));
         Ok(())
     }
 }

@@ -22,23 +22,27 @@ fn commit() -> Option<u64> {
 fn every_promise_holds_whatever_the_seed() {
     let _rules = with_rules(Bug::None);
     let mut fresh = Rng::new(commit().unwrap_or(0));
-    let (mut replies, mut crashes, mut refusals) = (0, 0, 0);
+    let mut total = sim::Outcome::default();
     for number in 0..SEEDS {
         // Small numbers are the corpus, large ones are fresh.
         let seed = if number < SEEDS / 4 { number } else { fresh.next_u64() >> 16 };
         match sim::run(seed) {
             Ok(outcome) => {
-                replies += outcome.replies;
-                crashes += outcome.crashes;
-                refusals += outcome.refusals;
+                total.replies += outcome.replies;
+                total.crashes += outcome.crashes;
+                total.checkpoints += outcome.checkpoints;
+                total.misses += outcome.misses;
+                total.refusals += outcome.refusals;
             }
             Err(failure) => panic!("{}", failure.told(true)),
         }
     }
-    println!("{SEEDS} seeds, {replies} replies, {crashes} crashes, {refusals} damaged logs refused");
-    assert!(replies > 100 * SEEDS, "too few replies to show anything: {replies}");
-    assert!(crashes > 2 * SEEDS, "too few crashes to show anything: {crashes}");
-    assert!(refusals > SEEDS / 20, "too few damaged logs to show anything: {refusals}");
+    println!("{SEEDS} seeds: {total:?}");
+    assert!(total.replies > 100 * SEEDS, "too few replies to show anything: {total:?}");
+    assert!(total.crashes > 2 * SEEDS, "too few crashes to show anything: {total:?}");
+    assert!(total.checkpoints > SEEDS, "too few checkpoints to show anything: {total:?}");
+    assert!(total.misses > SEEDS / 4, "too few bodies read back to show anything: {total:?}");
+    assert!(total.refusals > SEEDS / 20, "too few damaged logs to show anything: {total:?}");
 }
 
 /// Each file holds the seed in its first line, then what it found, with the events of that time.
