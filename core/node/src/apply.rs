@@ -164,7 +164,7 @@ impl Worker {
         partition.settle_interest();
     }
 
-    fn tried(&mut self, at: usize, id: u64) {
+    pub(crate) fn tried(&mut self, at: usize, id: u64) {
         let Some(waiter) = self.partitions[at].waiters.get_mut(&id) else { return };
         waiter.trying = false;
         if waiter.expired {
@@ -217,6 +217,15 @@ impl Worker {
         waiter.trying = true;
         put_command(&mut partition.open.body, RETRY, &[&waiter.encoded]);
         partition.open.queued.push(Queued { conn, sequence, what: What::Retry(id) });
+    }
+
+    /// The log takes entries again: whoever it did not let try has another go.
+    pub(crate) fn try_all(&mut self, at: usize) {
+        self.partitions[at].untried = false;
+        let waiting: Vec<u64> = self.partitions[at].waiters.keys().copied().collect();
+        for id in waiting {
+            self.try_waiter(at, id);
+        }
     }
 
     /// Clients whose waiting time has passed get the null answer.

@@ -77,6 +77,10 @@ pub struct Partition {
     pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<ConnId>>,
     pub(crate) waiters: BTreeMap<u64, Waiter>,
     pub(crate) waiting_keys: BTreeMap<Box<[u8]>, Vec<u64>>,
+    /// The log refused to try a waiting client again; to be done once it takes something.
+    pub(crate) untried: bool,
+    /// No tick before this: the log refused one entry and is not asked again at once.
+    pub(crate) tick_after: Micros,
     pub(crate) stalled: bool,
     pub(crate) stalled_writers: Vec<ConnId>,
     pub(crate) full: bool,
@@ -96,6 +100,8 @@ impl Partition {
             watchers: BTreeMap::new(),
             waiters: BTreeMap::new(),
             waiting_keys: BTreeMap::new(),
+            untried: false,
+            tick_after: Micros(0),
             stalled: false,
             stalled_writers: Vec::new(),
             full: false,

@@ -13,6 +13,9 @@ use storage::{Command, Flags, Kind, Reply, Silence};
 use crate::partition::{Batch, Queued, What};
 use crate::worker::{AppendError, Worker};
 
+/// How long after a refused entry an expiry is logged again, in milliseconds.
+const TICK_RETRY_MS: u64 = 100;
+
 impl Worker {
     /// Runs or queues `command` of connection `id`, whose output is `io`, on partition `at`.
     #[inline]
@@ -151,6 +154,7 @@ impl Worker {
                 "ERR the commands of one turn are larger than one log entry may be; send less at once"
             }
         };
+        self.partitions[at].tick_after = self.now.plus_millis(TICK_RETRY_MS);
         let queued = core::mem::take(&mut batch.queued);
         let mut reads = Reader::new(&batch.reads);
         let mut args = Args::new();
@@ -159,9 +163,8 @@ impl Worker {
                 What::Own => {}
                 What::Part(joint) => self.part_done(joint, Some(text)),
                 What::Retry(waiter) => {
-                    if let Some(waiter) = self.partitions[at].waiters.get_mut(&waiter) {
-                        waiter.trying = false;
-                    }
+                    self.partitions[at].untried = true;
+                    self.tried(at, waiter);
                 }
                 What::Write if is(Bug::FullAcknowledged) => self.answer(item, |reply| reply.ok()),
                 What::Write => self.answer(item, |reply| reply.error(text)),

@@ -307,6 +307,16 @@ impl Worker {
         }
     }
 
+    /// The log failed for good: whoever waits for a sync is told that nobody knows. The host flushes then.
+    pub fn log_failed(&mut self, now: Micros) {
+        self.now = now;
+        for at in 0..self.partitions.len() {
+            for batch in core::mem::take(&mut self.partitions[at].flying) {
+                self.refuse(at, batch, AppendError::Failed);
+            }
+        }
+    }
+
     fn propose(&mut self, log: &mut dyn LogSink) {
         if self.opened.is_empty() {
             return;
@@ -353,6 +363,9 @@ impl Worker {
                     self.appended = end;
                     partition.group.written(batch.index, end);
                     partition.flying.push_back(batch);
+                    if partition.untried {
+                        self.try_all(at);
+                    }
                 }
                 Err(error) => {
                     partition.group.withdraw(batch.index);
@@ -365,7 +378,9 @@ impl Worker {
     /// When [`Worker::wake`] should be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Micros> {
-        let expiry = |partition: &Partition| partition.store.next_expiry().map(|at| at.micros());
+        let expiry = |partition: &Partition| {
+            partition.store.next_expiry().map(|at| at.micros().max(partition.tick_after))
+        };
         let waiter =
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
         let partitions = self.partitions.iter().flat_map(|partition| [expiry(partition), waiter(partition)]);
@@ -380,7 +395,11 @@ impl Worker {
             self.expire_waiters(at);
             let partition = &self.partitions[at];
             let due = partition.store.next_expiry().is_some_and(|expiry| expiry <= now.millis());
-            if due && partition.open.body.is_empty() && partition.flying.is_empty() {
+            if due
+                && now >= partition.tick_after
+                && partition.open.body.is_empty()
+                && partition.flying.is_empty()
+            {
                 self.tick(at);
             }
         }
