@@ -217,6 +217,18 @@ impl Judge {
         }
     }
 
+    /// The log failed for good: what it had not synced may be refused after all.
+    pub fn log_failed(&mut self, now: Micros) {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            let group = &self.groups[&id];
+            let from = group.model.applied().0 as usize;
+            let bodies: Vec<Vec<u8>> =
+                group.ledger.entries()[from..].iter().map(|entry| entry.body.clone()).collect();
+            bodies.iter().for_each(|body| self.refused(now, id, body));
+        }
+    }
+
     /// The node's partition has applied up to `index`: the model follows.
     ///
     /// # Errors

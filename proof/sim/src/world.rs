@@ -244,6 +244,12 @@ impl<'t> World<'t> {
             self.trace.event(self.now, format_args!("sync fails"));
             self.failed_at.get_or_insert(self.now);
             self.node.log.fail_sync(&mut self.faults);
+            // Unless a planted bug has made the log go on.
+            if self.node.log.commit.is_poisoned() {
+                let clock = self.node.clock(self.now);
+                self.judge.log_failed(clock);
+                self.node.worker.log_failed(clock);
+            }
         } else {
             let durable = self.node.log.finish_sync();
             self.trace.event(self.now, format_args!("synced {durable}"));
