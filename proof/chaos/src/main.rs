@@ -53,9 +53,11 @@ enum Durability {
     Everysec,
 }
 
+type Campaign = fn(&Setting, &mut dyn FnMut(&str)) -> Report;
+
 fn main() -> ExitCode {
     let root = Root::parse();
-    let (run, options): (fn(&Setting, &mut dyn FnMut(&str)) -> Report, _) = match root.fault {
+    let (run, options): (Campaign, _) = match root.fault {
         Fault::Kill(options) => (chaos::kill::run, options),
         Fault::PowerCut(options) => (chaos::power_cut::run, options),
         Fault::FullDisk(options) => (chaos::full_disk::run, options),

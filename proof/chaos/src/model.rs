@@ -421,25 +421,8 @@ impl State {
                 let value = taken.map(|object| object.value);
                 Expected::Value { key: key.clone(), value, or_gone }
             }
-            Op::Rename { from, to } => match self.0.remove(from) {
-                Some(object) => {
-                    self.0.insert(to.clone(), object);
-                    Expected::Exactly(Reply::ok())
-                }
-                None => Expected::Refusal("ERR no such key"),
-            },
-            Op::Copy { from, to } => {
-                let object = self.0.get(from).cloned();
-                let copied = object.map(|object| self.0.insert(to.clone(), object)).is_some();
-                int(copied.into())
-            }
-            Op::Expire { key, ttl } => {
-                let object = self.0.get_mut(key);
-                int(object.map(|object| object.expiry = Some(ran.later(*ttl))).is_some().into())
-            }
-            Op::Persist { key } => {
-                let had = self.0.get_mut(key).and_then(|object| object.expiry.take());
-                int(had.is_some().into())
+            Op::Rename { .. } | Op::Copy { .. } | Op::Expire { .. } | Op::Persist { .. } => {
+                self.keys(op, ran)
             }
             Op::Script { counter, list, by, value } => {
                 let sum = self.add(counter, *by);
@@ -466,6 +449,33 @@ impl State {
             | Op::SortedAdd { .. }
             | Op::SortedIncr { .. }
             | Op::SortedRemove { .. } => self.collect(op),
+        }
+    }
+
+    /// The commands on keys of any type.
+    fn keys(&mut self, op: &Op, ran: Window) -> Expected {
+        match op {
+            Op::Rename { from, to } => match self.0.remove(from) {
+                Some(object) => {
+                    self.0.insert(to.clone(), object);
+                    Expected::Exactly(Reply::ok())
+                }
+                None => Expected::Refusal("ERR no such key"),
+            },
+            Op::Copy { from, to } => {
+                let object = self.0.get(from).cloned();
+                let copied = object.map(|object| self.0.insert(to.clone(), object)).is_some();
+                int(copied.into())
+            }
+            Op::Expire { key, ttl } => {
+                let object = self.0.get_mut(key);
+                int(object.map(|object| object.expiry = Some(ran.later(*ttl))).is_some().into())
+            }
+            Op::Persist { key } => {
+                let had = self.0.get_mut(key).and_then(|object| object.expiry.take());
+                int(had.is_some().into())
+            }
+            other => unreachable!("not a command on keys: {other:?}"),
         }
     }
 

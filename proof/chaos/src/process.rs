@@ -194,7 +194,7 @@ impl Program {
     fn spawn(&self, shape: &Shape, data: &Path) -> Result<Starting, StartError> {
         std::fs::write(&self.config, shape.toml(data)).map_err(|source| self.unusable(source))?;
         let mut child = Command::new("sh")
-            .args(["-c", &format!("ulimit -v {ADDRESS_SPACE_KIB_MAX} -c 0; exec \"$@\""), "sh"])
+            .args(["-c", &format!("ulimit -v {ADDRESS_SPACE_KIB_MAX}; ulimit -c 0; exec \"$@\""), "sh"])
             .arg(&self.binary)
             .arg("--config")
             .arg(&self.config)

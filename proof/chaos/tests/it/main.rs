@@ -1,0 +1,107 @@
+//! Each campaign, short, on the real binary.
+//!
+//! The binary is `ARCHIPEL_BINARY`, or that of this target directory, built if it is missing or older than
+//! the sources.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use chaos::campaign::{Failure, Report, Setting};
+
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(named) = std::env::var_os("ARCHIPEL_BINARY") {
+            return named.into();
+        }
+        let exe = std::env::current_exe().expect("a test knows its own path");
+        let target = exe.ancestors().nth(3).expect("a test is in target/<profile>/deps");
+        let newest = newest(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+        let fresh = |path: &PathBuf| written(path).is_ok_and(|built| built > newest);
+        let built = [target.join("release/archipel"), target.join("debug/archipel")];
+        if let Some(path) = built.iter().find(|path| fresh(path)) {
+            return path.clone();
+        }
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "archipel", "--target-dir"])
+            .arg(target)
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "archipel cannot be built: {status}");
+        target.join("debug/archipel")
+    })
+}
+
+fn written(path: &Path) -> std::io::Result<SystemTime> {
+    std::fs::metadata(path)?.modified()
+}
+
+/// When the newest of the node's sources was written.
+fn newest(root: &Path) -> SystemTime {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut folders: Vec<PathBuf> = ["core", "shell", "app"].iter().map(|folder| root.join(folder)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the sources can be read") {
+            let path = entry.expect("the sources can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                newest = newest.max(written(&path).expect("the sources can be read"));
+            }
+        }
+    }
+    newest
+}
+
+type Campaign = fn(&Setting, &mut dyn FnMut(&str)) -> Report;
+
+fn holds(campaign: Campaign, durability: &'static str, rounds: u64) {
+    let setting = Setting { binary: binary().to_owned(), seed: 42, rounds, durability };
+    let report = campaign(&setting, &mut |line| eprintln!("{line}"));
+    if let Err(Failure::NotJudged(why)) = &report.result {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+        eprintln!("\n*** SKIPPED: {}: {why} ***\n", report.name);
+        return;
+    }
+    assert_eq!(report.exit_code(), 0, "{}", report.text());
+}
+
+#[test]
+fn kills_under_load_lose_nothing_that_was_acknowledged() {
+    holds(chaos::kill::run, "always", 6);
+}
+
+#[test]
+fn everysec_survives_a_kill_of_the_process_as_a_whole() {
+    holds(chaos::kill::run, "everysec", 2);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_acknowledged() {
+    holds(chaos::power_cut::run, "always", 1);
+}
+
+#[test]
+fn a_power_cut_takes_at_most_a_second_of_everysec() {
+    holds(chaos::power_cut::run, "everysec", 1);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_space_is_back() {
+    holds(chaos::full_disk::run, "always", 1);
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_harmless() {
+    holds(chaos::bit_flip::run, "always", 12);
+}
+
+/// The negative control: a program that ends at once is a node that does not start.
+#[test]
+fn a_node_that_does_not_start_fails() {
+    let setting = Setting { binary: "/bin/false".into(), seed: 42, rounds: 1, durability: "always" };
+    let report = chaos::kill::run(&setting, &mut |_| {});
+    assert_eq!(report.exit_code(), 1, "{}", report.text());
+}
