@@ -23,7 +23,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 fn raw(bytes: &[u8]) {
     let seed = Seed::new(SALT, SegmentId::FIRST);
     if let Ok(frame) = Frame::decode(seed, 64, bytes) {
-        same(&frame, seed, 64, bytes);
+        same(&frame, seed, 64);
     }
     let _ = Frame::decode_mark(seed, 64, bytes);
     if let Ok(header) = Header::decode(SegmentId::FIRST, bytes) {
@@ -38,7 +38,7 @@ fn raw(bytes: &[u8]) {
 }
 
 /// What reads as a frame is what would be written.
-fn same(frame: &Frame<'_>, seed: Seed, offset: u64, bytes: &[u8]) {
+fn same(frame: &Frame<'_>, seed: Seed, offset: u64) {
     let mut again = Vec::new();
     frame.encode(seed, offset, &mut again);
     assert_eq!(again.len(), frame.bytes());
