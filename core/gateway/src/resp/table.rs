@@ -6,8 +6,8 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, Run, is};
 use super::{
-    acl, client, config, debug, function, hello, info, introspect, keyspaces, latency, pubsub, server, slowlog,
-    transaction, unoffered,
+    acl, client, config, debug, function, hello, info, introspect, keyspaces, latency, pubsub, server,
+    slowlog, transaction, unoffered,
 };
 
 /// What there is to know of a command besides its arity, as a set of bits.
