@@ -9,6 +9,7 @@ pub mod load;
 pub mod lock;
 pub mod log;
 pub mod node;
+mod relay;
 pub mod serve;
 pub mod tls;
 

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use consensus::{Durability, Solo};
@@ -25,6 +25,7 @@ use thiserror::Error;
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
 use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
+use crate::relay::SyncRelay;
 
 /// One keyspace as configured.
 #[derive(Clone, Debug)]
@@ -125,8 +126,8 @@ impl Node {
         let redis = socket.local_addr().map_err(listen)?;
         let seed = identity(&options.data_dir)?;
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
-        let target: Arc<Mutex<Option<Remote>>> = Arc::default();
-        let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&target))?;
+        let relay = Arc::new(SyncRelay::new());
+        let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&relay))?;
         let meters: Arc<StorageMeters> = Arc::default();
         let mut durable = Vec::new();
         let mut partitions = Vec::new();
@@ -176,9 +177,8 @@ impl Node {
                 .err()
                 .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
         };
-        if let Ok(mut target) = target.lock() {
-            *target = Some(remote.clone());
-        }
+        let told = remote.clone();
+        relay.attach(Box::new(move |lsn| told.synced(lsn)));
         // The thread waits for jobs, so it is there to take it.
         let _ = remotes.send(remote.clone());
         Ok(Node { remote, worker, log, engine, meters, checkpoint, redis })
@@ -238,13 +238,11 @@ fn recover(
     options: &NodeOptions,
     seed: u64,
     engine: &Arc<Engine>,
-    target: Arc<Mutex<Option<Remote>>>,
+    relay: Arc<SyncRelay>,
 ) -> Result<(Arc<Log>, Stores), NodeError> {
     let on_synced = move |event| {
-        if let (SyncEvent::Synced(lsn), Ok(remote)) = (event, target.lock())
-            && let Some(remote) = &*remote
-        {
-            remote.synced(lsn);
+        if let SyncEvent::Synced(lsn) = event {
+            relay.synced(lsn);
         }
     };
     let mut scripting = LuaEngine::new();
