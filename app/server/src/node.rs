@@ -178,7 +178,13 @@ impl Node {
                 .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
         };
         let told = remote.clone();
-        relay.attach(Box::new(move |lsn| told.synced(lsn)));
+        relay.attach(Box::new(move |event| match event {
+            SyncEvent::Synced(lsn) => told.synced(lsn),
+            SyncEvent::Failed => {
+                // A loop that has ended waits for nothing.
+                let _ = told.send(Control::LogFailed);
+            }
+        }));
         // The thread waits for jobs, so it is there to take it.
         let _ = remotes.send(remote.clone());
         Ok(Node { remote, worker, log, engine, meters, checkpoint, redis })
@@ -240,11 +246,7 @@ fn recover(
     engine: &Arc<Engine>,
     relay: Arc<SyncRelay>,
 ) -> Result<(Arc<Log>, Stores), NodeError> {
-    let on_synced = move |event| {
-        if let SyncEvent::Synced(lsn) = event {
-            relay.synced(lsn);
-        }
-    };
+    let on_synced = move |event| relay.tell(event);
     let mut scripting = LuaEngine::new();
     let started = std::time::Instant::now();
     let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed)?);

@@ -2,14 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use disk::log::SyncEvent;
 use kernel::Lsn;
 
 /// Where syncs are told to.
 enum State {
-    /// Nobody yet; the log was synced up to here.
-    Waiting(Lsn),
+    /// Nobody yet; what the log told last, and whether it failed.
+    Waiting(Lsn, bool),
     /// The loop.
-    Attached(Box<dyn Fn(Lsn) + Send>),
+    Attached(Box<dyn Fn(SyncEvent) + Send>),
 }
 
 /// The place in between. A sync that comes before the loop is told to it when it comes: otherwise what the
@@ -23,23 +24,27 @@ impl SyncRelay {
     /// With nobody to tell.
     #[must_use]
     pub const fn new() -> SyncRelay {
-        SyncRelay { state: Mutex::new(State::Waiting(Lsn(0))) }
+        SyncRelay { state: Mutex::new(State::Waiting(Lsn(0), false)) }
     }
 
-    /// The log is synced up to `lsn`.
-    pub fn synced(&self, lsn: Lsn) {
+    /// The log tells something.
+    pub fn tell(&self, event: SyncEvent) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *state {
-            State::Waiting(last) => *last = lsn.max(*last),
-            State::Attached(tell) => tell(lsn),
+        match (&mut *state, event) {
+            (State::Waiting(last, _), SyncEvent::Synced(lsn)) => *last = lsn.max(*last),
+            (State::Waiting(_, failed), SyncEvent::Failed) => *failed = true,
+            (State::Attached(tell), event) => tell(event),
         }
     }
 
-    /// From now on syncs are told to `tell`, which must not block; the last one at once.
-    pub fn attach(&self, tell: Box<dyn Fn(Lsn) + Send>) {
+    /// From now on events are told to `tell`, which must not block; those before it at once.
+    pub fn attach(&self, tell: Box<dyn Fn(SyncEvent) + Send>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Waiting(last) = *state {
-            tell(last);
+        if let State::Waiting(last, failed) = *state {
+            tell(SyncEvent::Synced(last));
+            if failed {
+                tell(SyncEvent::Failed);
+            }
         }
         *state = State::Attached(tell);
     }
@@ -55,11 +60,12 @@ mod tests {
     fn a_sync_before_the_worker_is_there_is_told_to_it_when_it_comes() {
         let (told, heard) = channel();
         let relay = SyncRelay::new();
-        relay.synced(Lsn(7));
-        relay.synced(Lsn(9));
-        relay.attach(Box::new(move |lsn| told.send(lsn).unwrap()));
-        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Lsn(9)]);
-        relay.synced(Lsn(12));
-        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [Lsn(12)]);
+        relay.tell(SyncEvent::Synced(Lsn(7)));
+        relay.tell(SyncEvent::Synced(Lsn(9)));
+        relay.tell(SyncEvent::Failed);
+        relay.attach(Box::new(move |event| told.send(event).unwrap()));
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [SyncEvent::Synced(Lsn(9)), SyncEvent::Failed]);
+        relay.tell(SyncEvent::Synced(Lsn(12)));
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [SyncEvent::Synced(Lsn(12))]);
     }
 }

@@ -43,6 +43,8 @@ pub struct Listener {
 pub enum Control {
     /// Run this with the worker, between turns.
     Call(Box<dyn FnOnce(&mut Worker) + Send>),
+    /// The log failed for good: whoever waits for a sync is told so.
+    LogFailed,
     /// Take no new clients, answer what is pending, close all and return.
     Stop,
 }
@@ -280,6 +282,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         while let Ok(control) = self.control.try_recv() {
             match control {
                 Control::Call(call) => call(&mut self.worker),
+                Control::LogFailed => self.worker.log_failed(now),
                 Control::Stop => self.stop(now),
             }
         }
