@@ -57,18 +57,26 @@ impl Node {
         let mut command = archipel(&args);
         command.args(["--set", "redis.port=0", "--set", "admin.port=0"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let flags = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut node = Node { child, stderr, redis: unknown, admin: unknown, flags };
+        let serving = node.await_serving();
+        let address = |name: &str| serving[name].as_str().unwrap().parse().unwrap();
+        (node.redis, node.admin) = (address("redis"), address("admin"));
+        node
+    }
+
+    /// The message that it serves.
+    fn await_serving(&mut self) -> serde_json::Value {
         let mut said = String::new();
         loop {
             let mut line = String::new();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "the node ended; it said:\n{said}");
+            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "the node ended; it said:\n{said}");
             said.push_str(&line);
             let message: serde_json::Value = serde_json::from_str(&line).unwrap();
             if message["message"] == "serving" {
-                let address = |name: &str| message[name].as_str().unwrap().parse().unwrap();
-                let (redis, admin) = (address("redis"), address("admin"));
-                let flags = args.iter().map(|arg| (*arg).to_owned()).collect();
-                return Node { child, stderr, redis, admin, flags };
+                return message;
             }
         }
     }

@@ -4,7 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn load(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str, &str)]) -> Result<Loaded, ConfigError> {
+/// Name and value.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+/// With dashes, setting, value.
+type Flags<'a> = &'a [(&'a str, &'a str, &'a str)];
+
+fn load(text: &str, variables: Variables<'_>, flags: Flags<'_>) -> Result<Loaded, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("archipel.toml");
     std::fs::write(&file, text).unwrap();
@@ -47,7 +52,7 @@ fn the_reference_is_the_default_and_is_the_committed_page() {
 fn later_sources_win() {
     let text = "port_offset = 10\n[redis]\nport = 1\n";
     #[rustfmt::skip] // columns
-    let table: [(&[(&str, &str)], &[(&str, &str, &str)], u64, &str); 4] = [
+    let table: [(Variables<'_>, Flags<'_>, u64, &str); 4] = [
         (&[],                                 &[],                                    1, "archipel.toml:3"),
         (&[("ARCHIPEL_REDIS__PORT", "2")],    &[],                                    2, "ARCHIPEL_REDIS__PORT"),
         (&[("ARCHIPEL_REDIS__PORT", "2")],    &[("--set redis.port", "redis.port", "3")], 3, "--set redis.port"),
@@ -142,7 +147,7 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
 #[test]
 fn wrong_variables_and_flags_are_named() {
     #[rustfmt::skip] // columns
-    let table: [(&[(&str, &str)], &[(&str, &str, &str)], &str); 5] = [
+    let table: [(Variables<'_>, Flags<'_>, &str); 5] = [
         (&[("ARCHIPEL_REDIS__PORT", "x")],     &[], "ARCHIPEL_REDIS__PORT: `redis.port` is \"x\"; allowed is"),
         (&[("ARCHIPEL_REDIS__PROT", "1")],     &[], "ARCHIPEL_REDIS__PROT: there is no setting `redis.prot`"),
         (&[("ARCHIPEL_PORT_OFFSET", "1")],     &[], "ARCHIPEL_PORT_OFFSET: `port_offset` is \"1\""),
