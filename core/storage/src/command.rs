@@ -19,6 +19,7 @@ pub mod session;
 pub mod set;
 pub mod sort;
 pub mod string;
+pub mod summary;
 pub mod zset;
 pub mod zset_blocking;
 pub mod zset_range;

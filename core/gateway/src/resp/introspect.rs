@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use storage::command::summary::summary;
 use storage::object::glob::{Case, matches};
 use storage::{Command, Fault, Flags, Keys, Kind, Registry, Reply};
 
@@ -344,9 +345,12 @@ fn docs(call: &mut Call<'_>) -> Result<Done, Fault> {
 fn put_doc(reply: &mut RespReply<'_>, entry: Entry) {
     reply.bulk(entry.name().as_bytes());
     let mut fields: Vec<(&str, &str)> = Vec::new();
-    if let Entry::Own(row) = entry {
-        fields.push(("summary", if row.summary.is_empty() { "Prints the help." } else { row.summary }));
-        fields.push(("since", row.since));
+    match entry {
+        Entry::Own(row) => {
+            fields.push(("summary", if row.summary.is_empty() { "Prints the help." } else { row.summary }));
+            fields.push(("since", row.since));
+        }
+        Entry::Stored(command) => fields.extend(summary(command.name).map(|text| ("summary", text))),
     }
     fields.push(("group", entry.group()));
     let subs = entry.subs();
