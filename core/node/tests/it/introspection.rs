@@ -81,7 +81,13 @@ fn commands_are_told_from_the_tables() {
             ("COMMAND LIST FILTERBY PATTERN mult*", "*1\r\n$5\r\nmulti\r\n"),
             ("COMMAND LIST FOO", "-ERR syntax error\r\n"),
             ("COMMAND DOCS nosuch", "*0\r\n"),
-            ("COMMAND DOCS hget bitpos", "*4\r\n$4\r\nhget\r\n*2\r\n$5\r\ngroup\r\n$4\r\nhash\r\n$6\r\nbitpos\r\n*2\r\n$5\r\ngroup\r\n$6\r\nbitmap\r\n"),
+            (
+                "COMMAND DOCS hget bitpos",
+                "*4\r\n$4\r\nhget\r\n*4\r\n$7\r\nsummary\r\n$27\r\nTells the value of a field.\r\n\
+                 $5\r\ngroup\r\n$4\r\nhash\r\n$6\r\nbitpos\r\n*4\r\n$7\r\nsummary\r\n\
+                 $53\r\nFinds the first bit that is set or clear in a string.\r\n\
+                 $5\r\ngroup\r\n$6\r\nbitmap\r\n",
+            ),
             ("SCRIPT|LOAD x", "-ERR unknown command 'SCRIPT|LOAD', with args beginning with: 'x' \r\n"),
             ("CLIENT|ID", "-ERR unknown command 'CLIENT|ID', with args beginning with: \r\n"),
             ("SCRIPT EXISTS x", "*1\r\n:0\r\n"),
