@@ -66,14 +66,6 @@ pub(crate) struct Waiter {
     pub expired: bool,
 }
 
-/// A client that watches a key.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Watcher {
-    pub conn: ConnId,
-    /// The key existed when the watch began; else a flush does not change it.
-    pub existed: bool,
-}
-
 /// One partition.
 pub struct Partition {
     pub(crate) group_id: GroupId,
@@ -82,7 +74,7 @@ pub struct Partition {
     pub(crate) open: Batch,
     pub(crate) flying: VecDeque<Batch>,
     pub(crate) spare: Vec<Batch>,
-    pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<Watcher>>,
+    pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<ConnId>>,
     pub(crate) waiters: BTreeMap<u64, Waiter>,
     pub(crate) waiting_keys: BTreeMap<Box<[u8]>, Vec<u64>>,
     /// The log refused to try a waiting client again; to be done once it takes something.
