@@ -97,8 +97,10 @@ def a_transaction_and_a_script_can_publish(r):
         with r.pipeline(transaction=True) as pipe:
             equal(pipe.publish("c", "from multi").execute(), [1])
         equal(receive(subscriber)["data"], "from multi")
-        # Redis tells a script how many got it; a node's script must give the same on every replica: 0.
-        assert r.eval("return redis.call('PUBLISH', 'c', 'from lua')", 0) in (0, 1)
+        # Redis tells a script how many got it. A node answers 0, a known difference: its scripts run on
+        # every replica and must be told the same on each.
+        told = 0 if "archipel_version" in r.info("server") else 1
+        equal(r.eval("return redis.call('PUBLISH', 'c', 'from lua')", 0), told)
         equal(receive(subscriber)["data"], "from lua")
 
 
