@@ -8,12 +8,13 @@ use kernel::ConnId;
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
 use storage::apply::{Block, Machinery, apply_command};
+use storage::command::generic::EXEC;
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::object::table::Key;
-use storage::{Reply, Silence};
+use storage::{Command, Reply, Silence};
 
-use crate::partition::{Batch, Queued, Waiter, What};
+use crate::partition::{Batch, Queued, Waiter, Watcher, What};
 use crate::worker::Worker;
 
 impl Worker {
@@ -182,7 +183,12 @@ impl Worker {
         let mut touched: Vec<Key> = Vec::new();
         let flushed = partition.store.take_touched(&mut touched);
         if flushed {
-            touched.extend(partition.watchers.keys().map(|key| Key::from_slice(key)));
+            // A key that was not there when its watch began is not there now, or the watch is broken already.
+            let existed = partition.watchers.iter().filter(|(_, all)| all.iter().any(|one| one.existed));
+            let existed: Vec<Key> = existed.map(|(key, _)| Key::from_slice(key)).collect();
+            for key in existed {
+                self.break_watches(at, &key, |watcher| watcher.existed);
+            }
         }
         for key in touched {
             self.key_changed(at, &key);
@@ -190,15 +196,54 @@ impl Worker {
     }
 
     fn key_changed(&mut self, at: usize, key: &[u8]) {
-        let partition = &mut self.partitions[at];
-        for id in partition.watchers.get(key).into_iter().flatten() {
-            if let Some(connection) = self.connections.get_mut(*id) {
+        self.break_watches(at, key, |_| true);
+        let waiting: Vec<u64> = self.partitions[at].waiting_keys.get(key).cloned().unwrap_or_default();
+        for id in waiting {
+            self.try_waiter(at, id);
+        }
+    }
+
+    fn break_watches(&mut self, at: usize, key: &[u8], of: impl Fn(&Watcher) -> bool) {
+        for watcher in self.partitions[at].watchers.get(key).into_iter().flatten().filter(|one| of(one)) {
+            if let Some(connection) = self.connections.get_mut(watcher.conn) {
                 connection.io.watch_broken = true;
             }
         }
-        let waiting: Vec<u64> = partition.waiting_keys.get(key).cloned().unwrap_or_default();
-        for id in waiting {
-            self.try_waiter(at, id);
+    }
+
+    /// Proposes the tries of clients that wait for a key which `command` names, right behind it: later
+    /// commands must not take what they wait for. What a try moves on (BLMOVE) may serve the next one.
+    pub(crate) fn try_waiters_behind(&mut self, at: usize, command: &Command, args: &[&[u8]]) {
+        let mut keys = Vec::new();
+        self.collect_keys(command, args, &mut keys);
+        let mut next = 0;
+        while next < keys.len() {
+            let waiting = self.partitions[at].waiting_keys.get(&keys[next]).cloned().unwrap_or_default();
+            next += 1;
+            for id in waiting {
+                let waiter = self.partitions[at].waiters.get(&id).filter(|waiter| !waiter.trying);
+                let Some(encoded) = waiter.map(|waiter| waiter.encoded.clone()) else { continue };
+                self.try_waiter(at, id);
+                self.collect_encoded(&encoded, &mut keys);
+            }
+        }
+    }
+
+    fn collect_keys(&self, command: &Command, args: &[&[u8]], keys: &mut Vec<Box<[u8]>>) {
+        if command.id == EXEC {
+            args.iter().for_each(|body| self.collect_encoded(body, keys));
+        }
+        keys.extend(command.key_positions(args).iter().map(|&at| Box::from(args[at])));
+    }
+
+    fn collect_encoded(&self, body: &[u8], keys: &mut Vec<Box<[u8]>>) {
+        let mut reader = Reader::new(body);
+        let mut args = Args::new();
+        while !reader.is_empty() {
+            let Ok(id) = next_command(&mut reader, &mut args) else { return };
+            if let Some(command) = self.registry.by_id(id) {
+                self.collect_keys(command, &args, keys);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
 
 use crate::keyspaces::Answer;
+use crate::partition::Watcher;
 use crate::worker::Worker;
 
 /// A worker with one of its connections taken out.
@@ -77,7 +78,10 @@ impl Host for View<'_> {
             return;
         }
         let partition = &mut self.worker.partitions[at];
-        partition.watchers.entry(key.into()).or_default().push(self.id);
+        // By the logged time: what has expired since then is still to be removed, and that breaks the watch.
+        partition.store.begin_reads(Micros(0));
+        let watcher = Watcher { conn: self.id, existed: partition.store.exists(key) };
+        partition.watchers.entry(key.into()).or_default().push(watcher);
         partition.settle_interest();
         self.watched.push((db, key.into()));
     }
@@ -86,7 +90,7 @@ impl Host for View<'_> {
         for (db, key) in self.watched.drain(..) {
             let partition = &mut self.worker.partitions[self.worker.keyspaces[&db]];
             if let Some(watchers) = partition.watchers.get_mut(&key) {
-                watchers.retain(|other| *other != self.id);
+                watchers.retain(|other| other.conn != self.id);
                 if watchers.is_empty() {
                     partition.watchers.remove(&key);
                 }

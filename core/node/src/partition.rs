@@ -66,6 +66,14 @@ pub(crate) struct Waiter {
     pub expired: bool,
 }
 
+/// A client that watches a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watcher {
+    pub conn: ConnId,
+    /// The key existed when the watch began; else a flush does not change it.
+    pub existed: bool,
+}
+
 /// One partition.
 pub struct Partition {
     pub(crate) group_id: GroupId,
@@ -74,12 +82,12 @@ pub struct Partition {
     pub(crate) open: Batch,
     pub(crate) flying: VecDeque<Batch>,
     pub(crate) spare: Vec<Batch>,
-    pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<ConnId>>,
+    pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<Watcher>>,
     pub(crate) waiters: BTreeMap<u64, Waiter>,
     pub(crate) waiting_keys: BTreeMap<Box<[u8]>, Vec<u64>>,
-    /// The log refused to try a waiting client again; to be done once it takes something.
+    /// The log refused to try a waiting client again; to be done once it takes something, or by the clock.
     pub(crate) untried: bool,
-    /// No tick before this: the log refused one entry and is not asked again at once.
+    /// No tick and no such try before this: the log refused one entry and is not asked again at once.
     pub(crate) tick_after: Micros,
     pub(crate) stalled: bool,
     pub(crate) stalled_writers: Vec<ConnId>,

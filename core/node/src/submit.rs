@@ -43,6 +43,9 @@ impl Worker {
                 let open = &mut self.partitions[at].open;
                 put_command(&mut open.body, command.id, args);
                 open.queued.push(Queued { conn: id, sequence, what: What::Write });
+                if !self.partitions[at].waiting_keys.is_empty() {
+                    self.try_waiters_behind(at, command, args);
+                }
             }
             Kind::Read if idle && self.read_now(io, sequence, at, command, args) => {}
             Kind::Read => self.queue_read(id, sequence, at, command, args),

@@ -383,7 +383,8 @@ impl Worker {
         };
         let waiter =
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
-        let partitions = self.partitions.iter().flat_map(|partition| [expiry(partition), waiter(partition)]);
+        let untried = |partition: &Partition| partition.untried.then_some(partition.tick_after);
+        let partitions = self.partitions.iter().flat_map(|one| [expiry(one), waiter(one), untried(one)]);
         partitions.flatten().chain(self.front.deadline()).min()
     }
 
@@ -393,6 +394,9 @@ impl Worker {
         self.wake_clients();
         for at in 0..self.partitions.len() {
             self.expire_waiters(at);
+            if self.partitions[at].untried && now >= self.partitions[at].tick_after {
+                self.try_all(at);
+            }
             let partition = &self.partitions[at];
             let due = partition.store.next_expiry().is_some_and(|expiry| expiry <= now.millis());
             if due

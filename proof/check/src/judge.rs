@@ -109,7 +109,6 @@ struct Group {
     touches: BTreeMap<Vec<u8>, Vec<u64>>,
     /// The position at which each entry began: what its time made expire went there.
     begins: Vec<u64>,
-    flushes: Vec<u64>,
 }
 
 /// The judge of one node's life, and of those after it.
@@ -137,7 +136,6 @@ impl Judge {
                 denied: BTreeSet::new(),
                 touches: BTreeMap::new(),
                 begins: Vec::new(),
-                flushes: Vec::new(),
             };
             (id, group)
         };
@@ -245,13 +243,13 @@ impl Judge {
             let gone = group.model.begin(next, time);
             group.position += 1;
             group.begins.push(group.position);
-            group.touch(gone, false);
+            group.touch(gone);
             reread(group, clients, id);
             let (mut reader, mut place) = (Reader::new(&body), 0);
             while let Some(ran) = group.model.run(next, place, &mut reader) {
                 group.position += 1;
                 place += 1;
-                group.touch(ran.touched, ran.flushed);
+                group.touch(ran.touched);
                 if group.denied.contains(&ran.encoded) {
                     let what = format!("{id}: entry {next} holds {}", shown(&ran.encoded));
                     return violated("what a full disk refused is nowhere", what);
@@ -366,7 +364,6 @@ impl Judge {
         group.untold.clear();
         group.touches.clear();
         group.begins.clear();
-        group.flushes.clear();
         self.applied(id, applied)?;
         let expected = self.groups[&id].model.digest();
         if digest != expected {
@@ -378,12 +375,9 @@ impl Judge {
 }
 
 impl Group {
-    fn touch(&mut self, keys: Vec<Vec<u8>>, flushed: bool) {
+    fn touch(&mut self, keys: Vec<Vec<u8>>) {
         for key in keys {
             self.touches.entry(key).or_default().push(self.position);
-        }
-        if flushed {
-            self.flushes.push(self.position);
         }
     }
 
@@ -392,7 +386,7 @@ impl Group {
     fn changed(&self, key: &[u8], from: u64, to: u64) -> bool {
         let begin = self.begins.iter().rfind(|&&begin| begin <= to).copied();
         let between = |&at: &u64| from < at && at < to && Some(at) != begin;
-        self.flushes.iter().any(between) || self.touches.get(key).is_some_and(|at| at.iter().any(between))
+        self.touches.get(key).is_some_and(|at| at.iter().any(between))
     }
 
     /// Takes the reply that the model gave to `encoded` behind `from`, if it is `reply`.

@@ -16,10 +16,8 @@ pub struct Ran {
     pub encoded: Vec<u8>,
     /// Its reply; `None` if it waits.
     pub reply: Option<Vec<u8>>,
-    /// The keys it changed.
+    /// The keys it changed; a flush changes those that are there.
     pub touched: Vec<Vec<u8>>,
-    /// It changed every key.
-    pub flushed: bool,
 }
 
 /// The state of one group by the log alone.
@@ -60,7 +58,7 @@ impl Model {
     /// Begins entry `index`; what its time makes expire is gone after this. Returns the keys that went.
     pub fn begin(&mut self, index: Index, time: Micros) -> Vec<Vec<u8>> {
         self.store.begin_entry(index, time);
-        self.touched().0
+        self.touched(Vec::new())
     }
 
     /// Applies the next command of the entry; `place` counts them from 0. `None` at the end, or if this
@@ -77,6 +75,8 @@ impl Model {
         let whole = &before[..before.len() - body.rest().len()];
         let encoded = if id == RETRY { args[0].to_vec() } else { whole.to_vec() };
         self.store.resume_entry();
+        let mut there = Vec::new();
+        self.store.visit_all(&mut |key| there.push(key.to_vec()));
         let mut scripts = NoScripts;
         let mut machinery =
             Machinery { registry: &self.registry, scripting: &mut scripts, effects: &mut self.effects };
@@ -84,8 +84,8 @@ impl Model {
         let mut encoder = RespReply(Encoder::new(&mut reply, false));
         apply_command(&mut self.store, &mut machinery, (index, place), command, &args, &mut encoder);
         let waits = self.effects.block.take().is_some();
-        let (touched, flushed) = self.touched();
-        Some(Ran { encoded, reply: (!waits).then_some(reply), touched, flushed })
+        let touched = self.touched(there);
+        Some(Ran { encoded, reply: (!waits).then_some(reply), touched })
     }
 
     /// Ends the entry.
@@ -93,10 +93,11 @@ impl Model {
         self.store.end_entry();
     }
 
-    fn touched(&mut self) -> (Vec<Vec<u8>>, bool) {
+    fn touched(&mut self, there: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
         let flushed = self.store.take_touched(&mut keys);
-        (keys.into_iter().map(|key| key.to_vec()).collect(), flushed)
+        let keys = keys.into_iter().map(|key| key.to_vec());
+        if flushed { keys.chain(there).collect() } else { keys.collect() }
     }
 
     /// What the encoded read answers now, at the clock `now`, and whether it depends on an expiry that

@@ -66,7 +66,8 @@ fn a_client_that_leaves_while_it_is_served_is_answered_once() {
     for leave in ["end", "unblock", "kill"] {
         let mut node = Node::new();
         let (waiting, other) = (node.client(), node.client());
-        node.ask(waiting, "BLPOP l 0");
+        // In one turn, so that the push does not know of who will wait.
+        node.feed(waiting, "BLPOP l 0\r\n");
         node.feed(other, "RPUSH l x\r\n");
         // The push is applied and the pop is logged, but not synced.
         node.worker.end_turn(node.now, &mut node.log);
@@ -91,4 +92,31 @@ fn a_client_that_leaves_while_it_is_served_is_answered_once() {
         assert_eq!(node.output(waiting), (answer.into(), closing), "{leave}");
         assert_eq!(node.read(other), if leave == "end" { "" } else { ":1\r\n" }, "{leave}");
     }
+}
+
+#[test]
+fn who_waits_is_served_before_later_commands_of_the_same_turn() {
+    let mut node = Node::new();
+    let (waiting, next, pusher) = (node.client(), node.client(), node.client());
+    node.ask(waiting, "BLPOP l 0");
+    assert_eq!(node.ask(pusher, "RPUSH l x\r\nLPOP l"), ":1\r\n$-1\r\n");
+    assert_eq!(node.read(waiting), POPPED);
+    node.ask(waiting, "BLMOVE a b RIGHT LEFT 0");
+    node.ask(next, "BLMOVE b c LEFT RIGHT 0");
+    let told =
+        node.ask(pusher, "MULTI\r\nRPUSH a x\r\nEXEC\r\nLRANGE a 0 -1\r\nLRANGE b 0 -1\r\nLPOP b\r\nLPOP c");
+    let tail = told.strip_prefix("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n");
+    assert_eq!(tail, Some("*0\r\n*0\r\n$-1\r\n$1\r\nx\r\n"), "{told}");
+    assert_eq!((node.read(waiting), node.read(next)), ("$1\r\nx\r\n".to_owned(), "$1\r\nx\r\n".to_owned()));
+}
+
+#[test]
+fn a_write_that_serves_nobody_leaves_who_waits_waiting() {
+    let mut node = Node::new();
+    let (waiting, other) = (node.client(), node.client());
+    node.ask(waiting, "BLPOP l 0");
+    assert_eq!(node.ask(other, "LPOP l\r\nSET l string\r\nDEL l"), "$-1\r\n+OK\r\n:1\r\n");
+    assert_eq!(node.read(waiting), "");
+    node.ask(other, "RPUSH l x");
+    assert_eq!(node.read(waiting), POPPED);
 }

@@ -159,3 +159,23 @@ fn a_stalled_transaction_still_depends_on_its_watched_keys() {
     assert_eq!(node.read(writer), "+OK\r\n");
     assert_eq!(node.read(watcher), "*-1\r\n");
 }
+
+#[test]
+fn a_flush_breaks_watches_on_the_keys_that_it_removes_only() {
+    for (before, flush, broken) in [
+        ("SET k 1", "FLUSHALL", true),
+        ("SET k 1", "FLUSHDB", true),
+        ("DEL k", "FLUSHALL", false),
+        ("DEL k", "FLUSHDB", false),
+        ("SET k 1", "SELECT 3\r\nFLUSHDB", false),
+    ] {
+        let mut node = Node::new();
+        let (watcher, other) = (node.client(), node.client());
+        node.ask(other, before);
+        node.ask(watcher, "WATCH k");
+        node.ask(other, flush);
+        let told = node.ask(watcher, "MULTI\r\nPING\r\nEXEC");
+        let end = if broken { "*-1\r\n" } else { "*1\r\n+PONG\r\n" };
+        assert_eq!(told, format!("+OK\r\n+QUEUED\r\n{end}"), "{before}, {flush}");
+    }
+}
