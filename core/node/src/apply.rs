@@ -51,7 +51,7 @@ impl Worker {
                 let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                 reading = true;
                 // Not at the clock: it would see expiries that no entry says, and a crash could undo.
-                self.run_read(at, item, (id, &args), batch.time);
+                self.run_read(at, item, (id, &args), batch.time.max(batch.reads_at));
                 self.publish_effects(None);
                 continue;
             }

@@ -40,6 +40,9 @@ pub(crate) struct Batch {
     pub queued: Vec<Queued>,
     pub index: Index,
     pub time: Micros,
+    /// Its reads see expiries up to here, if that is later than `time`: they were queued behind it when the
+    /// log refused their own batch.
+    pub reads_at: Micros,
 }
 
 impl Batch {
@@ -47,6 +50,7 @@ impl Batch {
         self.body.clear();
         self.reads.clear();
         self.queued.clear();
+        self.reads_at = Micros(0);
     }
 }
 

@@ -144,7 +144,9 @@ impl Worker {
         batch.queued.push(Queued { conn: id, sequence, what: What::Read });
     }
 
-    /// The log refused a batch: its writers are told so, its reads run on the state as it is.
+    /// The log refused a batch: its writers are told so. Its reads run behind what is on its way, which may
+    /// hold earlier writes of their connections, or else on the state as it is. No tick can be logged: what
+    /// has expired by the clock is not shown, even if a crash may bring it back.
     pub(crate) fn refuse(&mut self, at: usize, mut batch: Batch, error: AppendError) {
         let text = match error {
             AppendError::Full => {
@@ -173,7 +175,12 @@ impl Worker {
                 What::Write => self.answer(item, |reply| reply.error(text)),
                 What::Read => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
-                    // No tick can be logged: what expired is not shown, even if a crash may bring it back.
+                    if let Some(last) = self.partitions[at].flying.back_mut() {
+                        put_command(&mut last.reads, id, &args);
+                        last.queued.push(item);
+                        last.reads_at = self.now;
+                        continue;
+                    }
                     self.run_read(at, item, (id, &args), self.now);
                     self.publish_effects(None);
                 }

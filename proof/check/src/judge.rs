@@ -81,6 +81,9 @@ struct Pending {
     from: u64,
     /// What a read may answer.
     allowed: Vec<Vec<u8>>,
+    /// When the log last refused something while it was on its way: the tick that it waits for may be among
+    /// that, and then it sees the expiries of this clock unlogged.
+    unlogged: Option<Micros>,
 }
 
 #[derive(Default)]
@@ -177,7 +180,7 @@ impl Judge {
             Call::Local(_) => {}
         }
         let client = self.clients.get_mut(&id).expect("a client connects before it sends");
-        client.pending.push_back(Pending { call, text, sent: now, from, allowed });
+        client.pending.push_back(Pending { call, text, sent: now, from, allowed, unlogged: None });
     }
 
     /// The log took an entry of `group`.
@@ -190,8 +193,7 @@ impl Judge {
 
     /// The log refused an entry with these commands.
     pub fn refused(&mut self, now: Micros, group: GroupId, body: &[u8]) {
-        let Judge { groups, clients, .. } = self;
-        let group_state = groups.get_mut(&group).expect("the judge was told of every group");
+        let group_state = self.groups.get_mut(&group).expect("the judge was told of every group");
         let mut reader = Reader::new(body);
         let mut args = storage::entry::Args::new();
         while !reader.is_empty() {
@@ -202,17 +204,12 @@ impl Judge {
             let encoded = before[..before.len() - reader.rest().len()].to_vec();
             *group_state.refused.entry(encoded).or_default() += 1;
         }
-        // The tick that a read waited for was refused too: it sees the clock's expiries unlogged.
-        for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
-            if let Call::Read { group: of, encoded } = &pending.call
-                && *of == group
-            {
-                let (reply, _) = group_state.model.read(now, encoded);
-                if !pending.allowed.contains(&reply) {
-                    pending.allowed.push(reply);
-                }
+        for pending in self.clients.values_mut().flat_map(|client| &mut client.pending) {
+            if matches!(&pending.call, Call::Read { group: of, .. } if *of == group) {
+                pending.unlogged = Some(now);
             }
         }
+        reread(self.groups.get_mut(&group).expect("it was just found"), &mut self.clients, group);
     }
 
     /// The log failed for good: what it had not synced may be refused after all.
@@ -255,6 +252,7 @@ impl Judge {
                     return violated("what a full disk refused is nowhere", what);
                 }
                 if let Some(reply) = ran.reply {
+                    forget_before(clients, id, &ran.encoded);
                     group.untold.entry(ran.encoded).or_default().push((group.position, reply));
                 }
                 reread(group, clients, id);
@@ -504,6 +502,23 @@ fn refusal(group: &mut Group, encoded: &[u8], unique: bool, reply: &[u8]) -> Res
     violated(REPLY, format!("told {}, but {}", shown(reply), group.explain(encoded)))
 }
 
+/// A command was applied: what its client reads behind it must not be older.
+fn forget_before(clients: &mut BTreeMap<ClientId, Client>, id: GroupId, applied: &[u8]) {
+    for client in clients.values_mut() {
+        let own = client.pending.iter().position(|pending| match &pending.call {
+            Call::Write { group, encoded, unique, .. } => *unique && *group == id && encoded == applied,
+            Call::Exec { group, encoded } => *group == id && encoded == applied,
+            _ => false,
+        });
+        let behind = own.map_or(usize::MAX, |at| at + 1);
+        for pending in client.pending.iter_mut().skip(behind) {
+            if matches!(&pending.call, Call::Read { group, .. } if *group == id) {
+                pending.allowed.clear();
+            }
+        }
+    }
+}
+
 /// Lets every read of the group that is on its way see the model as it stands now.
 fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId) {
     for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
@@ -511,6 +526,12 @@ fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: Group
             && *of == id
         {
             allow(&mut group.model, pending.sent, encoded, &mut pending.allowed);
+            if let Some(clock) = pending.unlogged {
+                let (reply, _) = group.model.read(clock, encoded);
+                if !pending.allowed.contains(&reply) {
+                    pending.allowed.push(reply);
+                }
+            }
         }
     }
 }
