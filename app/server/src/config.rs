@@ -101,6 +101,9 @@ section! {
     pub struct Storage {
         /// Threads that serve clients. This version has one.
         workers: Number<1, 256> = Number::of(1),
+        /// Gives each worker a core of its own, as long as there are cores that no other node has taken; one
+        /// core is always left to everything else. Without, the kernel moves them about.
+        pin_workers: bool = true,
         /// The size of one file of the log, whole pages of 4 KiB. Two to four such files are on the disk even when
         /// the node is empty.
         segment_bytes: Bytes<{ 16 << 10 }, { 1 << 30 }> = Bytes::of(64 << 20),

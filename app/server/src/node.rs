@@ -14,7 +14,7 @@ use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, KeyspaceId, WorkerId};
 use node::recover::Stores;
 use node::{Partition, RecoverError, Recovery, Settings, Worker};
-use runtime::{Control, Listener, Reactor, ReactorError, Remote};
+use runtime::{Control, Core, Listener, Reactor, ReactorError, Remote};
 use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
@@ -55,6 +55,8 @@ pub struct NodeOptions {
     pub keyspaces: Vec<Keyspace>,
     /// Most clients at once.
     pub clients_max: usize,
+    /// Each worker keeps to a core of its own, if there is one.
+    pub pin_workers: bool,
     /// How the log is kept.
     pub log: LogOptions,
     /// How the engine is kept.
@@ -165,6 +167,7 @@ impl Node {
             checkpointer,
             listeners: vec![Listener { socket, tls: options.redis_tls.clone() }],
             clients_max: options.clients_max,
+            pin: options.pin_workers,
         };
         let (ready, started) = channel();
         let worker = std::thread::Builder::new()
@@ -223,11 +226,14 @@ struct WorkerStart {
     checkpointer: Checkpointer,
     listeners: Vec<Listener>,
     clients_max: usize,
+    pin: bool,
 }
 
 impl WorkerStart {
     /// Serves until it is stopped, then checkpoints everything.
     fn run(self, ready: &Sender<Remote>) -> Result<(), ReactorError> {
+        let core = if self.pin { Core::claim() } else { None };
+        tracing::debug!(core = core.as_ref().map(|core| core.number), "worker");
         let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed);
         let (reactor, remote) =
             Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.clients_max)?;

@@ -111,6 +111,7 @@ fn options(config: &Config) -> Result<NodeOptions, TlsError> {
         settings: settings(config),
         keyspaces: config.keyspaces().iter().map(keyspace).collect(),
         clients_max: bytes(config.redis.clients_max.get()),
+        pin_workers: config.storage.pin_workers,
         log: LogOptions {
             segment_bytes: storage.segment_bytes.get(),
             reserve_bytes: storage.reserve_bytes.get(),

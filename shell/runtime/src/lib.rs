@@ -3,9 +3,11 @@
 //! A turn reads every ready socket into the worker, ends the worker's turn (one append to the log), and
 //! writes every socket that has output. Level of detail: only this crate names the event loop.
 
+mod affinity;
 mod clock;
 mod reactor;
 mod socket;
 
+pub use affinity::Core;
 pub use clock::Clock;
 pub use reactor::{Control, Listener, Reactor, ReactorError, Remote, Tasks};

@@ -19,7 +19,7 @@ macro_rules! setting {
     };
 }
 
-setting!(PathBuf, IpAddr, PortOffset, Secret, Name);
+setting!(bool, PathBuf, IpAddr, PortOffset, Secret, Name);
 
 impl<T: Value + Default> Setting for Option<T> {
     fn kind(&mut self) -> Kind<'_> {
@@ -106,6 +106,24 @@ impl Value for IpAddr {
 
     fn show(&self) -> Option<String> {
         Some(quoted(&self.to_string()))
+    }
+}
+
+impl Value for bool {
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&mut self, value: &DeValue<'_>) -> bool {
+        value.as_bool().map(|told| *self = told).is_some()
+    }
+
+    fn parse(&mut self, text: &str) -> bool {
+        text.parse().map(|told| *self = told).is_ok()
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 
