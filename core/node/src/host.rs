@@ -42,6 +42,12 @@ impl Host for View<'_> {
         self.worker.keyspaces.contains_key(&db)
     }
 
+    fn expect(&mut self, db: KeyspaceId, keys: &[&[u8]]) {
+        if let Some(&at) = self.worker.keyspaces.get(&db) {
+            self.worker.partitions[at].store.bring_near(keys);
+        }
+    }
+
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
         let at = self.worker.keyspaces[&db];

@@ -107,6 +107,8 @@ pub trait Host {
     fn registry(&self) -> &Registry;
     /// Whether `db` exists.
     fn has_keyspace(&self, db: KeyspaceId) -> bool;
+    /// Commands on some of `keys` in `db` will be submitted next: what they need may be brought near.
+    fn expect(&mut self, db: KeyspaceId, keys: &[&[u8]]);
     /// Runs `command` in `db` and answers the connection, now or when it is as durable as promised.
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted;
     /// Runs `command` in every keyspace; answered once, when the last of them is done. With `except`, that

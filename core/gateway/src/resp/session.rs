@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::command::script;
 use storage::{Command, Fault, Flags, Kind, Reply};
-use wire::resp::{Encoder, Parser};
+use wire::resp::{Encoder, Parser, keys_ahead};
 
 use super::RespReply;
 use super::call::{Call, Done, Place, shown};
@@ -125,6 +125,7 @@ impl Session {
         self.active = now;
         let mut parser = core::mem::take(&mut self.parser);
         let mut consumed = 0;
+        let mut expected = 0;
         let state = loop {
             if self.closing {
                 break State::Closing;
@@ -148,6 +149,11 @@ impl Session {
                         }
                     }
                     consumed += taken;
+                    if consumed >= expected && consumed < bytes.len() {
+                        let (keys, length) = keys_ahead(&bytes[consumed..]);
+                        host.expect(self.db, &keys);
+                        expected = consumed + length.max(1);
+                    }
                 }
                 Err(error) => {
                     let io = host.io();

@@ -3,8 +3,10 @@
 //! Specification: <https://redis.io/docs/reference/protocol-spec>. Requests are multibulk arrays or
 //! inline lines; replies are written straight into the connection's output.
 
+mod ahead;
 mod encode;
 mod parse;
 
+pub use ahead::{AHEAD, keys_ahead};
 pub use encode::{Encoder, format_double};
 pub use parse::{Parser, ProtocolError};

@@ -138,7 +138,11 @@ impl Parser {
 
 /// The header of the bulk string at `from`: where its bytes start and how many they are.
 #[inline]
-fn next_bulk(bytes: &[u8], from: usize, trusted: bool) -> Result<Option<(usize, usize)>, ProtocolError> {
+pub(super) fn next_bulk(
+    bytes: &[u8],
+    from: usize,
+    trusted: bool,
+) -> Result<Option<(usize, usize)>, ProtocolError> {
     match bytes.get(from) {
         None => return Ok(None),
         Some(b'$') => {}

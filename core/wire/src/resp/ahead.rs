@@ -1,0 +1,70 @@
+//! A look at the commands that a pipelining client has already sent, before they are run.
+
+use smallvec::SmallVec;
+
+use super::parse::next_bulk;
+
+/// Commands that are looked at together.
+pub const AHEAD: usize = 16;
+
+/// The second words, most often keys, of up to [`AHEAD`] complete multibulk commands at the front of `bytes`,
+/// and how many bytes they take. Stops at anything else: it is a hint, and the parser judges.
+#[must_use]
+pub fn keys_ahead(bytes: &[u8]) -> (SmallVec<[&[u8]; AHEAD]>, usize) {
+    let mut keys = SmallVec::new();
+    let mut end = 0;
+    while keys.len() < AHEAD {
+        let Some((key, next)) = command(bytes, end) else { break };
+        keys.push(key);
+        end = next;
+    }
+    (keys, end)
+}
+
+/// The second word of the command at `from`, and where the next command begins.
+#[inline]
+fn command(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
+    let (words, mut at) = match bytes.get(from..)? {
+        [b'*', words @ b'2'..=b'9', b'\r', b'\n', ..] => (words - b'0', from + 4),
+        _ => return None,
+    };
+    let mut key: &[u8] = &[];
+    for word in 0..words {
+        let (start, length) = next_bulk(bytes, at, true).ok()??;
+        if word == 1 {
+            key = bytes.get(start..start + length)?;
+        }
+        at = start + length + 2;
+    }
+    (at <= bytes.len()).then_some((key, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complete_commands_are_seen_until_something_else_comes() {
+        let get = b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n".as_slice();
+        let set = b"*3\r\n$3\r\nSET\r\n$2\r\nk2\r\n$12\r\nhello\r\nworld\r\n".as_slice();
+        let both = [get, set].concat();
+        for (bytes, keys) in [
+            (b"".as_slice(), vec![]),
+            (get, vec!["k1"]),
+            (&both, vec!["k1", "k2"]),
+            (&both[..both.len() - 1], vec!["k1"]),
+            (&[get, b"PING\r\n", set].concat(), vec!["k1"]),
+            (&[get, b"*1\r\n$4\r\nPING\r\n"].concat(), vec!["k1"]),
+            (&[get, b"*2\r\n$-1\r\n"].concat(), vec!["k1"]),
+            (&[get, b"*2\r\n$999999999999\r\n"].concat(), vec!["k1"]),
+        ] {
+            let (found, end) = keys_ahead(bytes);
+            assert_eq!(found.as_slice(), keys.iter().map(|key| key.as_bytes()).collect::<Vec<_>>());
+            let length =
+                keys.iter().map(|&key| if key == "k1" { get.len() } else { set.len() }).sum::<usize>();
+            assert_eq!(end, length);
+        }
+        let (found, end) = keys_ahead(&get.repeat(40));
+        assert_eq!((found.len(), end), (AHEAD, AHEAD * get.len()));
+    }
+}
