@@ -41,6 +41,9 @@ fn command(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
