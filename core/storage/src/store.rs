@@ -39,6 +39,17 @@ pub enum Ttl {
     At(Millis),
 }
 
+/// What `INFO` tells of the use of a store. Not part of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Keys that a read asked for and found.
+    pub hits: u64,
+    /// Keys that a read asked for in vain.
+    pub misses: u64,
+    /// Keys whose time was over.
+    pub expired: u64,
+}
+
 /// Whether the running command may change the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -70,6 +81,7 @@ pub struct Store {
     sampling: Rng,
     damaged: Option<String>,
     scripts: scripts::Scripts,
+    counts: Counts,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -100,6 +112,7 @@ impl Store {
             sampling: Rng::new(seed),
             damaged: None,
             scripts: scripts::Scripts::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -130,6 +143,17 @@ impl Store {
     /// The same, to change them: by a logged command, or to install a checkpoint's.
     pub const fn scripts_mut(&mut self) -> &mut scripts::Scripts {
         &mut self.scripts
+    }
+
+    /// How it was used since the start, or since they were last taken back.
+    pub const fn counts_mut(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+
+    /// The same, to read.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The last entry applied.
@@ -242,6 +266,7 @@ impl Store {
                 return;
             }
             self.remove_slot(hash, slot);
+            self.counts.expired += 1;
         }
     }
 
@@ -285,10 +310,22 @@ impl Store {
         match self.mode {
             Mode::Write => {
                 self.remove_slot(hash, slot);
+                self.counts.expired += 1;
             }
             Mode::Read => self.observed_expiry |= expire_at > self.time.millis().0,
         }
         (hash, None)
+    }
+
+    /// As [`Store::locate`], and counts what reads ask for.
+    #[inline]
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Option<Slot> {
+        let found = self.locate(key).1;
+        if self.mode == Mode::Read {
+            self.counts.hits += u64::from(found.is_some());
+            self.counts.misses += u64::from(found.is_none());
+        }
+        found
     }
 
     #[inline]
@@ -316,7 +353,7 @@ impl Store {
 
     /// The type of `key`'s value; does not load an evicted one.
     pub fn kind(&mut self, key: &[u8]) -> Option<Type> {
-        let slot = self.locate(key).1?;
+        let slot = self.seek(key)?;
         Some(self.entry(slot).value.kind())
     }
 
@@ -326,7 +363,7 @@ impl Store {
     /// When the engine cannot give an evicted body.
     #[inline]
     pub fn value(&mut self, key: &[u8]) -> Result<Option<&Value>, Fault> {
-        let (_, Some(slot)) = self.locate(key) else { return Ok(None) };
+        let Some(slot) = self.seek(key) else { return Ok(None) };
         self.load(slot)?;
         self.accessed(slot);
         Ok(Some(&self.entry(slot).value))
@@ -362,7 +399,7 @@ impl Store {
 
     /// When `key` expires: `None` if it does not exist, `Some(None)` if it never does.
     pub fn expiry(&mut self, key: &[u8]) -> Option<Option<Millis>> {
-        let slot = self.locate(key).1?;
+        let slot = self.seek(key)?;
         let at = self.entry(slot).expire_at;
         Some((at != 0).then_some(Millis(at)))
     }

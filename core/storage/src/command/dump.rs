@@ -59,11 +59,11 @@ struct Options {
     replace: bool,
     absolute: bool,
     idle_seconds: Option<u64>,
+    frequency: Option<u8>,
 }
 
 fn options(mut rest: &[&[u8]]) -> Result<Options, Fault> {
-    let mut options = Options { replace: false, absolute: false, idle_seconds: None };
-    let mut frequency = None;
+    let mut options = Options { replace: false, absolute: false, idle_seconds: None, frequency: None };
     while let [option, tail @ ..] = rest {
         rest = tail;
         let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
@@ -71,7 +71,7 @@ fn options(mut rest: &[&[u8]]) -> Result<Options, Fault> {
         match tail {
             _ if is(b"replace") => options.replace = true,
             _ if is(b"absttl") => options.absolute = true,
-            [seconds, tail @ ..] if is(b"idletime") && frequency.is_none() => {
+            [seconds, tail @ ..] if is(b"idletime") && options.frequency.is_none() => {
                 rest = tail;
                 let seconds = u64::try_from(integer(seconds)?);
                 let seconds = seconds.map_err(|_| Fault::Text("ERR Invalid IDLETIME value, must be >= 0"))?;
@@ -80,7 +80,7 @@ fn options(mut rest: &[&[u8]]) -> Result<Options, Fault> {
             [counter, tail @ ..] if is(b"freq") && options.idle_seconds.is_none() => {
                 rest = tail;
                 let counter = u8::try_from(integer(counter)?);
-                frequency = Some(
+                options.frequency = Some(
                     counter.map_err(|_| Fault::Text("ERR Invalid FREQ value, must be >= 0 and <= 255"))?,
                 );
             }
@@ -110,6 +110,9 @@ fn restore(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
         exec.store.set(key, value, ttl)?;
         if let Some(seconds) = options.idle_seconds {
             exec.store.set_idle_seconds(key, seconds);
+        }
+        if let Some(counter) = options.frequency {
+            exec.store.set_use_count(key, counter);
         }
     }
     exec.reply.ok();

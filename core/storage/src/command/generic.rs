@@ -15,6 +15,8 @@ pub const TICK: u16 = 1;
 pub const EXEC: u16 = 2;
 /// The id of an answer given by the front-end: its argument is a whole encoded value.
 pub const LITERAL: u16 = 3;
+/// The id of `DEL`.
+pub const DEL: u16 = 0x200;
 /// The id of a transaction that only reads.
 pub const EXEC_READ: u16 = 4;
 
@@ -24,13 +26,13 @@ pub const COMMANDS: &[Command] = &[
     Command::write(EXEC, "archipel.exec", -1, Keys::None, exec).with(Flags::INTERNAL),
     Command::read(LITERAL, "archipel.literal", 2, Keys::None, literal).with(Flags::INTERNAL),
     Command::read(EXEC_READ, "archipel.exec-read", -1, Keys::None, exec).with(Flags::INTERNAL),
-    Command::write(0x200, "del", -2, ALL, del),
+    Command::write(DEL, "del", -2, ALL, del),
     Command::read(0x201, "exists", -2, ALL, exists).with(Flags::FAST),
     Command::read(0x202, "type", 2, ONE, kind).with(Flags::FAST),
     Command::read(0x203, "dbsize", 1, Keys::None, dbsize).with(Flags::FAST.and(Flags::KEYSPACE)),
     Command::write(0x204, "flushdb", -1, Keys::None, flushdb).with(Flags::KEYSPACE),
     Command::write(0x205, "unlink", -2, ALL, del).with(Flags::FAST),
-    Command::read(0x206, "touch", -2, ALL, exists).with(Flags::FAST),
+    Command::read(0x206, "touch", -2, ALL, touch).with(Flags::FAST),
     Command::write(0x207, "rename", 3, TWO, rename),
     Command::write(0x208, "renamenx", 3, TWO, renamenx).with(Flags::FAST),
     Command::write(0x209, "copy", -3, TWO, copy).with(Flags::DENY_OOM.and(Flags::SESSION)),
@@ -72,7 +74,14 @@ fn del(exec: &mut Exec<'_>, keys: &[&[u8]]) -> Result<(), Fault> {
 }
 
 fn exists(exec: &mut Exec<'_>, keys: &[&[u8]]) -> Result<(), Fault> {
-    let found = keys.iter().filter(|key| exec.store.exists(key)).count();
+    let found = keys.iter().filter(|key| exec.store.kind(key).is_some()).count();
+    exec.reply.int(found as i64);
+    Ok(())
+}
+
+/// As EXISTS, and the keys count as used.
+fn touch(exec: &mut Exec<'_>, keys: &[&[u8]]) -> Result<(), Fault> {
+    let found = keys.iter().filter(|key| exec.store.use_key(key)).count();
     exec.reply.int(found as i64);
     Ok(())
 }

@@ -58,7 +58,7 @@ fn object(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
     let one_key = |name: &'static str| if let [_, key] = args { Ok(*key) } else { Err(Fault::Arity(name)) };
     if is(b"encoding") {
         let key = one_key("object|encoding")?;
-        match exec.store.value(key)?.and_then(|value| value.encoding()) {
+        match exec.store.peek(key)?.and_then(|value| value.encoding()) {
             Some(encoding) => exec.reply.bulk(encoding.as_bytes()),
             None => exec.reply.null(),
         }
@@ -68,18 +68,27 @@ fn object(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
     } else if is(b"idletime") {
         let key = one_key("object|idletime")?;
         match exec.store.idle_seconds(key) {
+            Some(_) if exec.store.policy().is_lfu() => {
+                return Err(Fault::Text(
+                    "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching \
+                     between policies at runtime LRU and LFU data will take some time to adjust.",
+                ));
+            }
             Some(seconds) => exec.reply.int(seconds as i64),
             None => exec.reply.null(),
         }
     } else if is(b"freq") {
         let key = one_key("object|freq")?;
-        if exec.store.exists(key) {
-            return Err(Fault::Text(
-                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
-                 when switching between policies at runtime LRU and LFU data will take some time to adjust.",
-            ));
+        match exec.store.use_count(key) {
+            Some(count) if exec.store.policy().is_lfu() => exec.reply.int(count.into()),
+            Some(_) => {
+                return Err(Fault::Text(
+                    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
+                     when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+                ));
+            }
+            None => exec.reply.null(),
         }
-        exec.reply.null();
     } else if is(b"help") {
         if args.len() != 1 {
             return Err(Fault::Arity("object|help"));

@@ -64,7 +64,9 @@ impl Policy {
         }
     }
 
-    const fn is_lfu(self) -> bool {
+    /// Whether it counts uses instead of noting when the last one was.
+    #[must_use]
+    pub const fn is_lfu(self) -> bool {
         matches!(self, Policy::AllKeysLfu | Policy::VolatileLfu)
     }
 

@@ -119,15 +119,45 @@ impl Store {
     /// Seconds since `key` was last used; `None` if it does not exist. Does not count as a use.
     pub fn idle_seconds(&mut self, key: &[u8]) -> Option<u64> {
         let slot = self.locate(key).1?;
-        let (now, clock) = (self.access_clock(), self.entry(slot).clock);
-        Some(u64::from(now.saturating_sub(clock)))
+        Some(u64::from(self.idle_of(self.entry(slot))))
     }
 
-    /// Makes `key` look as if it had been last used `seconds` ago.
+    /// The LFU counter of `key`; `None` if it does not exist. Does not count as a use.
+    pub fn use_count(&mut self, key: &[u8]) -> Option<u32> {
+        let slot = self.locate(key).1?;
+        Some(self.frequency(self.entry(slot)))
+    }
+
+    /// Notes a use of `key`, without a look at its value. False if it does not exist.
+    pub fn use_key(&mut self, key: &[u8]) -> bool {
+        let Some(slot) = self.seek(key) else { return false };
+        self.accessed(slot);
+        true
+    }
+
+    /// The value of `key`, loaded if it was evicted; not noted as used.
+    ///
+    /// # Errors
+    /// When the engine cannot give an evicted body.
+    pub fn peek(&mut self, key: &[u8]) -> Result<Option<&Value>, Fault> {
+        let Some(slot) = self.seek(key) else { return Ok(None) };
+        self.load(slot)?;
+        Ok(Some(&self.entry(slot).value))
+    }
+
+    /// Makes `key` look as if it had been last used `seconds` ago. Nothing under LFU, as in Redis.
     pub fn set_idle_seconds(&mut self, key: &[u8], seconds: u64) {
-        if let Some(slot) = self.locate(key).1 {
+        if let Some(slot) = self.locate(key).1.filter(|_| !self.policy.is_lfu()) {
             let now = self.access_clock();
             self.entry_mut(slot).clock = now.saturating_sub(u32::try_from(seconds).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Makes `key` look as if it had been used so often. Nothing but under LFU, as in Redis.
+    pub fn set_use_count(&mut self, key: &[u8], count: u8) {
+        if let Some(slot) = self.locate(key).1.filter(|_| self.policy.is_lfu()) {
+            let clock = self.access_clock() & !0xFF | u32::from(count);
+            self.entry_mut(slot).clock = clock;
         }
     }
 
