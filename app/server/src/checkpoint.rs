@@ -65,7 +65,6 @@ type Done = (usize, Index);
 struct Progress {
     durable: Index,
     underway: bool,
-    budget: Option<usize>,
     stalled: bool,
 }
 
@@ -88,8 +87,7 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the engine thread. `durable` holds each partition's last checkpoint and memory budget, in the
-    /// worker's order; `remote` wakes the worker when a checkpoint is durable.
+    /// Starts the engine thread. `durable` holds each partition's last checkpoint, in the worker's order; `remote` wakes the worker when a checkpoint is durable.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -97,7 +95,7 @@ impl Checkpointer {
         options: CheckpointOptions,
         log: Arc<Log>,
         engine: Arc<Engine>,
-        durable: Vec<(Index, Option<usize>)>,
+        durable: Vec<Index>,
         meters: Arc<StorageMeters>,
     ) -> std::io::Result<(Checkpointer, Sender<Remote>)> {
         let (jobs, queue) = channel::<Job>();
@@ -107,10 +105,8 @@ impl Checkpointer {
             let meters = Arc::clone(&meters);
             move || commit_all(&engine, &queue, &answers, &remote, &meters)
         })?;
-        let progress = durable
-            .into_iter()
-            .map(|(durable, budget)| Progress { durable, budget, ..Progress::default() })
-            .collect();
+        let progress =
+            durable.into_iter().map(|durable| Progress { durable, ..Progress::default() }).collect();
         let checkpointer = Checkpointer {
             options,
             log,
@@ -239,7 +235,7 @@ impl Checkpointer {
         for at in 0..self.progress.len() {
             let store = worker.partitions()[at].store();
             let dirty = store.dirty_bytes();
-            let budget = self.progress[at].budget;
+            let budget = worker.budget(at);
             // Bodies can leave memory only after a checkpoint.
             let pressed = budget.is_some_and(|budget| store.memory_bytes() > budget && dirty > budget / 8);
             if dirty > self.options.dirty_bytes || pressed {
@@ -262,28 +258,31 @@ impl Checkpointer {
 
     /// Keeps partition `at` to its budget. True if it is still over it and something can be done at once.
     fn relieve(&mut self, worker: &mut Worker, at: usize) -> bool {
-        let Some(budget) = self.progress[at].budget else { return false };
+        let over = match worker.budget(at) {
+            Some(budget) => worker.memory_after(at).saturating_sub(budget),
+            None => 0,
+        };
         let store = worker.partitions_mut()[at].store_mut();
-        let over = store.memory_bytes().saturating_sub(budget);
         if over == 0 {
             worker.set_full(at, false);
             return false;
         }
         if store.policy() != Policy::NoEviction {
+            let mut left = over;
             for _ in 0..EVICT_STEPS {
                 let store = worker.partitions_mut()[at].store_mut();
-                if store.memory_bytes() <= budget {
+                let Some(key) = store.victim() else { break };
+                let bytes = store.usage(&key).unwrap_or(0);
+                worker.evict(at, &key, bytes);
+                self.meters.evicted_keys.increment();
+                left = left.saturating_sub(bytes);
+                if left == 0 {
                     break;
                 }
-                let Some(key) = store.victim() else { break };
-                worker.delete(at, &key);
-                self.meters.evicted_keys.increment();
             }
-            let store = worker.partitions_mut()[at].store_mut();
-            let left = store.memory_bytes() > budget;
-            let hopeless = left && store.victim().is_none();
+            let hopeless = left > 0 && worker.partitions_mut()[at].store_mut().victim().is_none();
             worker.set_full(at, hopeless);
-            return left && !hopeless;
+            return left > 0 && !hopeless;
         }
         let freed = store.evict_bodies(over, EVICT_STEPS);
         self.meters.evicted_bytes.add(freed as u64);

@@ -131,10 +131,11 @@ impl Node {
         let relay = Arc::new(SyncRelay::new());
         let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&relay))?;
         let meters: Arc<StorageMeters> = Arc::default();
+        let naming = node::recover::naming(&stores);
         let mut durable = Vec::new();
         let mut partitions = Vec::new();
         for keyspace in &options.keyspaces {
-            let group = GroupId::new(keyspace.id, 0);
+            let group = GroupId::new(naming.home(keyspace.id), 0);
             let (mut store, term) =
                 stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
             store.set_policy(keyspace.eviction);
@@ -145,9 +146,10 @@ impl Node {
             }));
             let checkpointed =
                 engine.groups()?.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
-            durable.push((checkpointed.unwrap_or_default(), keyspace.memory));
+            durable.push(checkpointed.unwrap_or_default());
             let solo = Solo::new(term, store.applied(), keyspace.durability);
-            partitions.push(Partition::new(group, store, solo));
+            let partition = Partition::new(group, store, solo);
+            partitions.push(partition.serving(keyspace.id).with_memory(keyspace.memory));
         }
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
         let (checkpointer, remotes) = Checkpointer::start(

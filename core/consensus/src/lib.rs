@@ -54,6 +54,13 @@ impl Solo {
         self.last
     }
 
+    /// Promises another durability from now on. To be called when nothing is on its way: an entry written
+    /// under the old promise could be overtaken.
+    pub fn set_durability(&mut self, durability: Durability) {
+        assert!(self.unsynced.is_empty(), "a group changes its promise when nothing is on its way");
+        self.durability = durability;
+    }
+
     /// The term it leads in.
     #[must_use]
     pub const fn term(&self) -> Term {

@@ -88,19 +88,24 @@ impl Worker {
             effects: &mut self.effects,
         };
         let store = &mut self.partitions[at].store;
+        let keys = store.len();
         let connection = match item.what {
-            What::Own | What::Part(_) | What::Read => None,
+            What::Own | What::Part(_) | What::Evict(_) | What::Swap | What::Read => None,
             What::Write | What::Retry(_) => self.connections.get_mut(item.conn),
         };
         let Some(connection) = connection else {
             apply_command(store, &mut machinery, place, command, args, &mut Silence);
             // Nobody is left to wait.
             machinery.effects.block = None;
-            if let What::Retry(waiter) = item.what {
-                self.partitions[at].forget_waiter(waiter);
-            }
-            if let What::Part(joint) = item.what {
-                self.part_done(joint, None);
+            match item.what {
+                What::Retry(waiter) => _ = self.partitions[at].forget_waiter(waiter),
+                What::Part(joint) => self.part_done(joint, None),
+                What::Evict(bytes) => {
+                    let keys = keys - self.partitions[at].store.len();
+                    self.evicted(at, bytes, keys as u64);
+                }
+                What::Swap => self.swap_done(None),
+                What::Own | What::Write | What::Read => {}
             }
             return;
         };
@@ -203,7 +208,7 @@ impl Worker {
         }
     }
 
-    fn break_watches(&mut self, at: usize, key: &[u8], of: impl Fn(&Watcher) -> bool) {
+    pub(crate) fn break_watches(&mut self, at: usize, key: &[u8], of: impl Fn(&Watcher) -> bool) {
         for watcher in self.partitions[at].watchers.get(key).into_iter().flatten().filter(|one| of(one)) {
             if let Some(connection) = self.connections.get_mut(watcher.conn) {
                 connection.io.watch_broken = true;
@@ -247,7 +252,7 @@ impl Worker {
         }
     }
 
-    fn try_waiter(&mut self, at: usize, id: u64) {
+    pub(crate) fn try_waiter(&mut self, at: usize, id: u64) {
         let Some(waiter) = self.partitions[at]
             .waiters
             .get(&id)

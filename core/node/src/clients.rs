@@ -15,6 +15,7 @@ use storage::{Command, Flags, Reply};
 use crate::host::View;
 use crate::keyspaces::Joint;
 use crate::pubsub::PubSub;
+use crate::swap::Swap;
 use crate::worker::{Settings, Worker};
 
 /// Requests to the process that wait to be taken; more of the same kind are one.
@@ -42,6 +43,13 @@ pub(crate) struct Front {
     pub rejected: u64,
     pub pause: Pause,
     pub pause_until: Micros,
+    /// What is held back now: by a pause, or by an exchange of keyspaces.
+    pub gate: Pause,
+    pub swap: Option<Swap>,
+    /// Bytes for all keyspaces together, once a client said so; 0 for no limit.
+    pub limit: Option<usize>,
+    /// Keys deleted by policies.
+    pub evicted: u64,
     pub joints: BTreeMap<u64, Joint>,
     pub last_joint: u64,
     /// Clients held for their unread output, and when they last took some of it.
@@ -91,6 +99,11 @@ impl Front {
         if !self.requests.contains(&request) && self.requests.len() < REQUESTS_MAX {
             self.requests.push_back(request);
         }
+    }
+
+    /// An exchange of keyspaces holds everything.
+    pub fn settle_gate(&mut self) {
+        self.gate = if self.swap.is_some() { Pause::All } else { self.pause };
     }
 
     pub fn sleep(&mut self, until: Micros, id: ConnId, sequence: Sequence) {
@@ -151,8 +164,9 @@ impl Worker {
 
     pub(crate) fn facts(&self) -> Facts {
         let front = &self.front;
+        let counts = || self.partitions.iter().map(|partition| partition.store().counts());
         let keyspaces = self.partitions.iter().map(|partition| Keyspace {
-            id: partition.group_id().keyspace(),
+            id: partition.keyspace(),
             keys: partition.store().len(),
             expires: partition.store().expiring(),
         });
@@ -165,10 +179,14 @@ impl Worker {
             connections: front.connections,
             rejected: front.rejected,
             commands: self.commands(),
+            hits: counts().map(|one| one.hits).sum(),
+            misses: counts().map(|one| one.misses).sum(),
+            expired: counts().map(|one| one.expired).sum(),
+            evicted: front.evicted,
             channels: front.pubsub.channel_count(),
             patterns: front.pubsub.pattern_count(),
             object_bytes: self.partitions.iter().map(|partition| partition.store().memory_bytes()).sum(),
-            keyspaces: keyspaces.filter(|keyspace| keyspace.keys > 0).collect(),
+            keyspaces: sorted(keyspaces.filter(|keyspace| keyspace.keys > 0).collect()),
         }
     }
 
@@ -223,15 +241,17 @@ impl Worker {
         let front = &mut self.front;
         if pause == Pause::Off {
             front.pause = Pause::Off;
+            front.settle_gate();
             self.resume_paused();
         } else {
             // Of two pauses the stricter one and the later end hold, as in Redis.
             front.pause_until = if front.pause == Pause::Off { until } else { front.pause_until.max(until) };
             front.pause = front.pause.max(pause);
+            front.settle_gate();
         }
     }
 
-    fn resume_paused(&mut self) {
+    pub(crate) fn resume_paused(&mut self) {
         for connection in self.connections.iter_mut() {
             if core::mem::take(&mut connection.paused) && !connection.resumed {
                 connection.resumed = true;
@@ -276,4 +296,9 @@ impl Worker {
             }
         }
     }
+}
+
+fn sorted(mut keyspaces: Vec<Keyspace>) -> Vec<Keyspace> {
+    keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+    keyspaces
 }

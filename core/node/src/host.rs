@@ -64,10 +64,18 @@ impl Host for View<'_> {
         worker.front.suspect(self.id, command, args);
         let joint = except.is_none().then(|| worker.begin_joint(self.id, self.connection, Answer::Ok));
         for at in 0..worker.partitions.len() {
-            if Some(worker.partitions[at].group_id().keyspace()) != except {
+            if Some(worker.partitions[at].keyspace()) != except {
                 worker.submit_part(joint, at, command, args);
             }
         }
+    }
+
+    fn swap(&mut self, first: KeyspaceId, second: KeyspaceId) {
+        self.worker.begin_swap(self.id, self.connection, first, second);
+    }
+
+    fn is_full(&self, db: KeyspaceId) -> bool {
+        self.worker.is_out_of_memory(self.worker.keyspaces[&db])
     }
 
     fn count_command(&mut self) {
@@ -164,7 +172,7 @@ impl Host for View<'_> {
 
     #[inline]
     fn paused(&self) -> Pause {
-        self.worker.front.pause
+        self.worker.front.gate
     }
 
     fn sleep(&mut self, until: Micros) {
@@ -175,6 +183,10 @@ impl Host for View<'_> {
 
     fn config(&mut self) -> &mut Config {
         &mut self.worker.front.config
+    }
+
+    fn settings_changed(&mut self) {
+        self.worker.take_settings();
     }
 
     fn users(&self) -> &Users {

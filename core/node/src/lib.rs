@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod apply;
+mod budget;
 mod clients;
 mod connection;
 mod host;
@@ -14,6 +15,7 @@ pub mod partition;
 mod pubsub;
 pub mod recover;
 mod submit;
+mod swap;
 pub mod worker;
 
 pub use clients::OUTPUT_STALL_MILLIS_MAX;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use consensus::{Group, Solo};
 use gateway::resp::Sequence;
-use kernel::{ConnId, GroupId, Index, Micros, Term};
+use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Term};
 use storage::Store;
 
 /// A queued command and who waits for its answer.
@@ -26,6 +26,10 @@ pub(crate) enum What {
     Read,
     /// The next in the logged body; nobody is answered (the node's own).
     Own,
+    /// The next in the logged body: the node's own deletion of a key that weighs so many bytes.
+    Evict(u64),
+    /// The next in the logged body: two keyspaces are exchanged.
+    Swap,
     /// The next in the logged body: a part of a command on several keyspaces.
     Part(u64),
     /// The next in the logged body: a waiting client's blocking command is tried again.
@@ -81,6 +85,10 @@ pub(crate) struct Watcher {
 /// One partition.
 pub struct Partition {
     pub(crate) group_id: GroupId,
+    /// The keyspace that it serves now: `SWAPDB` changes it.
+    pub(crate) keyspace: KeyspaceId,
+    /// Bytes of memory that its entries may take, as configured.
+    pub(crate) memory: Option<usize>,
     pub(crate) store: Store,
     pub(crate) group: Solo,
     pub(crate) open: Batch,
@@ -96,6 +104,10 @@ pub struct Partition {
     pub(crate) stalled: bool,
     pub(crate) stalled_writers: Vec<ConnId>,
     pub(crate) full: bool,
+    /// A limit set by clients holds, and all keys stay: see [`crate::budget`].
+    pub(crate) limited: bool,
+    /// Bytes of keys whose deletion is on its way.
+    pub(crate) leaving: u64,
 }
 
 impl Partition {
@@ -104,6 +116,8 @@ impl Partition {
     pub fn new(group_id: GroupId, store: Store, group: Solo) -> Partition {
         Partition {
             group_id,
+            keyspace: group_id.keyspace(),
+            memory: None,
             store,
             group,
             open: Batch::default(),
@@ -117,7 +131,29 @@ impl Partition {
             stalled: false,
             stalled_writers: Vec::new(),
             full: false,
+            limited: false,
+            leaving: 0,
         }
+    }
+
+    /// The same for `keyspace`, which has its data in this group since a `SWAPDB`.
+    #[must_use]
+    pub const fn serving(mut self, keyspace: KeyspaceId) -> Partition {
+        self.keyspace = keyspace;
+        self
+    }
+
+    /// The same with a budget of `memory` bytes.
+    #[must_use]
+    pub const fn with_memory(mut self, memory: Option<usize>) -> Partition {
+        self.memory = memory;
+        self
+    }
+
+    /// The keyspace that it serves now.
+    #[must_use]
+    pub const fn keyspace(&self) -> KeyspaceId {
+        self.keyspace
     }
 
     /// Its state.

@@ -6,6 +6,7 @@ use journal::{Entry, Record};
 use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, Term};
 use storage::apply::{Effects, Machinery, apply_entry};
+use storage::store::Naming;
 use storage::{Registry, Scripting, Store};
 use thiserror::Error;
 
@@ -48,6 +49,13 @@ pub enum RecoverError {
 
 /// Each group's state and the term of its last entry.
 pub type Stores = BTreeMap<GroupId, (Store, Term)>;
+
+/// The names of the keyspaces, as the newest exchange that any group was told of left them.
+#[must_use]
+pub fn naming(stores: &Stores) -> Naming {
+    let all = stores.values().map(|(store, _)| store.naming());
+    all.max_by_key(|naming| naming.swaps()).cloned().unwrap_or_default()
+}
 
 /// Partitions on their way back.
 pub struct Recovery<'a> {

@@ -1,6 +1,6 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
-use gateway::resp::{Io, RespReply, Sequence, Submitted};
+use gateway::resp::{Io, OUT_OF_MEMORY, RespReply, Sequence, Submitted};
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
 use kernel::{ConnId, Micros, Rng};
@@ -28,7 +28,7 @@ impl Worker {
         args: &[&[u8]],
     ) -> Submitted {
         let partition = &self.partitions[at];
-        if (partition.stalled || partition.full || partition.store.damaged().is_some())
+        if (partition.stalled || partition.full || partition.limited || partition.store.damaged().is_some())
             && let Some(refused) = self.hold_back(id, io, at, command)
         {
             return refused;
@@ -66,11 +66,9 @@ impl Worker {
             partition.stalled_writers.push(id);
             return Some(Submitted::Paused);
         }
-        if partition.full && command.flags.has(Flags::DENY_OOM) {
+        if command.flags.has(Flags::DENY_OOM) && self.is_out_of_memory(at) {
             let sequence = io.begin();
-            io.answer(sequence, |reply| {
-                reply.error("OOM command not allowed when used memory > 'maxmemory'.")
-            });
+            io.answer(sequence, |reply| reply.error(OUT_OF_MEMORY));
             return Some(Submitted::Accepted);
         }
         None
@@ -167,6 +165,8 @@ impl Worker {
             match item.what {
                 What::Own => {}
                 What::Part(joint) => self.part_done(joint, Some(text)),
+                What::Evict(bytes) => self.evicted(at, bytes, 0),
+                What::Swap => self.swap_done(Some(text)),
                 What::Retry(waiter) => {
                     self.partitions[at].untried = true;
                     self.tried(at, waiter);

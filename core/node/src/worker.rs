@@ -11,6 +11,7 @@ use journal::record::{Entry, Record};
 use kernel::planted::{Bug, is};
 use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
+use storage::store::Counts;
 use storage::{Registry, Scripting};
 
 use crate::clients::Front;
@@ -92,7 +93,7 @@ impl Worker {
         scripting: Box<dyn Scripting>,
         seed: u64,
     ) -> Worker {
-        let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.group_id().keyspace(), at)).collect();
+        let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.keyspace(), at)).collect();
         Worker {
             connections: Connections::new(settings.worker),
             front: Front::new(settings),
@@ -264,6 +265,7 @@ impl Worker {
         for _ in 0..ROUNDS_MAX {
             self.propose(log);
             self.apply_committed();
+            self.advance_swap();
             if !self.resume_waiting() && self.opened.is_empty() {
                 return false;
             }
@@ -285,17 +287,6 @@ impl Worker {
                 self.drained(id);
             }
         }
-    }
-
-    /// Writes that need memory are refused (true) in partition `at`: its keys alone are over the budget.
-    pub fn set_full(&mut self, at: usize, full: bool) {
-        self.partitions[at].full = full;
-    }
-
-    /// Deletes `key` of partition `at` by a logged command: a cache's eviction.
-    pub fn delete(&mut self, at: usize, key: &[u8]) {
-        let del = self.registry.find(b"del").expect("the store can delete");
-        self.submit_own(at, del.id, &[key]);
     }
 
     /// The log is synced up to `lsn`; call [`Worker::end_turn`] afterwards.
@@ -479,8 +470,12 @@ impl Worker {
         self.calls[at] += 1;
     }
 
-    pub(crate) const fn reset_counters(&mut self) {
+    pub(crate) fn reset_counters(&mut self) {
         (self.commands, self.front.connections, self.front.rejected) = (0, 0, 0);
+        self.front.evicted = 0;
+        for partition in &mut self.partitions {
+            *partition.store.counts_mut() = Counts::default();
+        }
     }
 
     #[inline]

@@ -8,6 +8,7 @@ mod digest;
 mod edit;
 mod evict;
 mod keys;
+mod naming;
 pub mod scripts;
 
 use alloc::boxed::Box;
@@ -27,6 +28,7 @@ use crate::object::{Type, Value};
 
 pub use edit::{Edit, Typed};
 pub use evict::Policy;
+pub use naming::Naming;
 
 /// What happens to a key's expiry when its value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ pub struct Store {
     sampling: Rng,
     damaged: Option<String>,
     scripts: scripts::Scripts,
+    naming: Naming,
     counts: Counts,
 }
 
@@ -112,6 +115,7 @@ impl Store {
             sampling: Rng::new(seed),
             damaged: None,
             scripts: scripts::Scripts::default(),
+            naming: Naming::default(),
             counts: Counts::default(),
         }
     }
@@ -143,6 +147,17 @@ impl Store {
     /// The same, to change them: by a logged command, or to install a checkpoint's.
     pub const fn scripts_mut(&mut self) -> &mut scripts::Scripts {
         &mut self.scripts
+    }
+
+    /// The names of the keyspaces, as far as this group was told.
+    #[must_use]
+    pub const fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// Takes new names, by a logged command.
+    pub(crate) fn set_naming(&mut self, naming: Naming) {
+        self.naming = naming;
     }
 
     /// How it was used since the start, or since they were last taken back.

@@ -10,7 +10,7 @@ use check::{Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::Salt;
 use kernel::{ConnId, GroupId, KeyspaceId, Micros, Rng, Term, WorkerId};
-use node::{Partition, Settings, Worker};
+use node::{Partition, Settings, Worker, recover};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -127,13 +127,15 @@ fn group(db: u16) -> GroupId {
 type Beginning = (BTreeMap<GroupId, (Store, Term)>, i64, u64);
 
 fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Beginning) -> Node {
+    let naming = recover::naming(&stores);
     let partition = |(db, &durability): (usize, &Durability)| {
-        let group = group(db as u16);
+        let keyspace = KeyspaceId(db as u16);
+        let group = group(naming.home(keyspace).0);
         let (mut store, term) =
             stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
         store.set_fetch(engine.reader(group));
         let solo = Solo::new(term, store.applied(), durability);
-        Partition::new(group, store, solo)
+        Partition::new(group, store, solo).serving(keyspace)
     };
     let partitions = plan.keyspaces.iter().enumerate().map(partition).collect();
     let settings = Settings { worker: WorkerId(0), ..Settings::default() };

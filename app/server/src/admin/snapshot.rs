@@ -46,7 +46,7 @@ impl Snapshot {
         let figures = |partition: &node::Partition| {
             let store = partition.store();
             KeyspaceFigures {
-                id: partition.group_id().keyspace().0,
+                id: partition.keyspace().0,
                 keys: store.len(),
                 expiring: store.expiring(),
                 memory_bytes: store.memory_bytes(),
@@ -54,9 +54,9 @@ impl Snapshot {
                 applied: store.applied().0,
             }
         };
-        Snapshot {
-            calls: worker.calls().collect(),
-            keyspaces: worker.partitions().iter().map(figures).collect(),
-        }
+        let mut keyspaces: Vec<KeyspaceFigures> = worker.partitions().iter().map(figures).collect();
+        // In the order of the names that they are shown under.
+        keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+        Snapshot { calls: worker.calls().collect(), keyspaces }
     }
 }

@@ -4,6 +4,7 @@
 //! changed. Thresholds of Redis's own encodings are accepted and have no effect: this store chooses its
 //! encodings itself.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -172,6 +173,8 @@ pub struct Config {
     slower_than: i64,
     idle_secs: u64,
     version: u64,
+    /// What clients set, by its place.
+    changed: BTreeSet<usize>,
 }
 
 impl Default for Config {
@@ -189,7 +192,8 @@ impl Config {
             found.map_or_else(|| setting.default.to_string(), |(_, value)| value.clone())
         };
         let values = SETTINGS.iter().map(value).collect();
-        let mut config = Config { values, slower_than: 0, idle_secs: 0, version: 0 };
+        let mut config =
+            Config { values, slower_than: 0, idle_secs: 0, version: 0, changed: BTreeSet::new() };
         config.settle();
         config
     }
@@ -205,6 +209,13 @@ impl Config {
     pub fn get(&self, name: &str) -> Option<&str> {
         let at = SETTINGS.iter().position(|setting| setting.name == name)?;
         Some(&self.values[at])
+    }
+
+    /// The value that clients gave a setting; `None` if it is as configured.
+    #[must_use]
+    pub fn changed(&self, name: &str) -> Option<&str> {
+        let at = SETTINGS.iter().position(|setting| setting.name == name)?;
+        self.changed.contains(&at).then(|| &*self.values[at])
     }
 
     fn number(&self, name: &str) -> i64 {
@@ -246,7 +257,7 @@ impl Config {
         self.number("maxclients").unsigned_abs() as usize
     }
 
-    /// Bytes of objects in memory; 0 for no limit of its own.
+    /// Bytes that objects may take in memory; 0 for no limit.
     #[must_use]
     pub fn maxmemory(&self) -> u64 {
         self.number("maxmemory").unsigned_abs()
@@ -280,6 +291,7 @@ impl Config {
                 self.values[other.expect("an alias is a setting")] = value.clone();
             }
             self.values[at] = value;
+            self.changed.insert(at);
         }
         self.version += 1;
         self.settle();
@@ -400,6 +412,7 @@ fn set(call: &mut Call<'_>) -> Result<Done, Fault> {
     }
     let pairs: Vec<(&[u8], &[u8])> = call.args.chunks(2).map(|pair| (pair[0], pair[1])).collect();
     call.host.config().set(&pairs)?;
+    call.host.settings_changed();
     call.ok()
 }
 

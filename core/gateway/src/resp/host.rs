@@ -14,6 +14,9 @@ use super::latency::Latency;
 use super::slowlog::Slowlog;
 use super::users::Users;
 
+/// What a command that needs memory is told when there is none.
+pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 /// What became of a command handed to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
@@ -116,6 +119,10 @@ pub trait Host {
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>);
     /// Notes a command of the session's own in the statistics.
     fn count_command(&mut self);
+    /// Exchanges two different keyspaces; answered `OK` when it is done.
+    fn swap(&mut self, first: KeyspaceId, second: KeyspaceId);
+    /// Whether commands that need memory are refused in `db` now.
+    fn is_full(&self, db: KeyspaceId) -> bool;
     /// Copies or moves a key to another keyspace.
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred;
 
@@ -156,6 +163,8 @@ pub trait Host {
 
     /// The live settings.
     fn config(&mut self) -> &mut Config;
+    /// A client changed settings: what the node does by them changes now.
+    fn settings_changed(&mut self);
     /// The users.
     fn users(&self) -> &Users;
     /// What `INFO` tells.

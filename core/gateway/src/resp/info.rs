@@ -89,6 +89,14 @@ pub struct Facts {
     pub rejected: u64,
     /// Commands since the start.
     pub commands: u64,
+    /// Keys that reads found.
+    pub hits: u64,
+    /// Keys that reads did not find.
+    pub misses: u64,
+    /// Keys whose time was over.
+    pub expired: u64,
+    /// Keys deleted by a policy at the memory budget.
+    pub evicted: u64,
     /// Channels with subscribers.
     pub channels: usize,
     /// Patterns with subscribers.
@@ -244,6 +252,10 @@ fn stats(facts: &Facts, _: &Config, out: &mut String) {
         "sync_full": 0,
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
+        "expired_keys": facts.expired,
+        "evicted_keys": facts.evicted,
+        "keyspace_hits": facts.hits,
+        "keyspace_misses": facts.misses,
         "pubsub_channels": facts.channels,
         "pubsub_patterns": facts.patterns,
         "latest_fork_usec": 0,

@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("swapdb", 3, "server", swapdb)
         .with(Traits::WRITE.and(Traits::CHANGES).and(Traits::NO_MULTI).and(Traits::FAST))
         .since("4.0.0")
-        .about("Not offered: exchanges two keyspaces."),
+        .about("Exchanges two keyspaces."),
 ];
 
 const OUT_OF_RANGE: Fault = Fault::Text("ERR DB index is out of range");
@@ -122,7 +122,6 @@ fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
     if first == second {
         return call.ok();
     }
-    Err(Fault::Text(
-        "ERR SWAPDB is not offered by this server: databases are separate groups with logs of their own",
-    ))
+    call.host.swap(first, second);
+    Ok(Done::Silent)
 }

@@ -29,7 +29,7 @@ pub mod users;
 pub use client::Client;
 pub use config::Config;
 pub use hello::REDIS_VERSION;
-pub use host::{Host, Pause, Release, Request, Submitted, Topic, Transfer, Transferred};
+pub use host::{Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Topic, Transfer, Transferred};
 pub use info::{Facts, Keyspace, Process};
 pub use io::{Io, RespReply, Sequence};
 pub use latency::Latency;

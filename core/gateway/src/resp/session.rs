@@ -12,7 +12,7 @@ use wire::resp::{Encoder, Parser, keys_ahead};
 
 use super::RespReply;
 use super::call::{Call, Done, Place, shown};
-use super::host::{Host, Pause, Submitted};
+use super::host::{Host, OUT_OF_MEMORY, Pause, Submitted};
 use super::table::{self, Found, Row, Traits};
 use super::transaction::Transaction;
 
@@ -205,6 +205,10 @@ impl Session {
             }
         }
         if let Some(transaction) = &mut self.transaction {
+            if host.is_full(self.db) {
+                self.refuse(host, &Fault::Text(OUT_OF_MEMORY));
+                return Submitted::Accepted;
+            }
             transaction.push(command, args);
             self.answer(host, |reply| reply.simple("QUEUED"));
             return Submitted::Accepted;
@@ -329,6 +333,8 @@ impl Session {
                 return self.store_command(command, all, host);
             } else if let Err(fault) = super::keyspaces::check_queued(row, args, self.db) {
                 self.refuse(host, &fault);
+            } else if host.is_full(self.db) {
+                self.refuse(host, &Fault::Text(OUT_OF_MEMORY));
             } else {
                 transaction.push_own(row, args);
                 self.answer(host, |reply| reply.simple("QUEUED"));

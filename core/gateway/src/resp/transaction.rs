@@ -8,12 +8,12 @@ use alloc::vec::Vec;
 
 use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::put_command;
-use storage::{Command, Fault, Kind, Reply};
+use storage::{Command, Fault, Flags, Kind, Reply};
 use wire::resp::Encoder;
 
 use super::RespReply;
 use super::call::{Call, Done, Place, literal};
-use super::host::{Host, Submitted};
+use super::host::{Host, OUT_OF_MEMORY, Submitted};
 use super::session::Session;
 use super::table::{Row, Traits};
 
@@ -36,6 +36,7 @@ pub(super) struct Transaction {
     bytes: usize,
     writes: bool,
     publishes: bool,
+    grows: bool,
     has_own: bool,
     spoilt: bool,
 }
@@ -46,6 +47,7 @@ impl Transaction {
         let mut body = Vec::new();
         put_command(&mut body, command.id, args);
         self.writes |= command.kind == Kind::Write;
+        self.grows |= command.flags.has(Flags::DENY_OOM);
         self.weigh(body.len(), Step::Store(body));
     }
 
@@ -136,6 +138,11 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
     if (session.watching || transaction.has_own) && host.io().pending() > 0 {
         session.transaction = Some(transaction);
         return Ok(Done::Later);
+    }
+    if transaction.grows && host.is_full(session.db) {
+        unwatch_all(session, host);
+        let text = alloc::format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
+        return Err(Fault::Said(text));
     }
     if transaction.spoilt {
         unwatch_all(session, host);

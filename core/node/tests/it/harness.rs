@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use consensus::{Durability, Solo};
 use gateway::resp::Request;
-use journal::record::Record;
+use journal::record::{Entry, Record};
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term};
+use node::worker::SEMANTICS;
 use node::{AppendError, LogSink, Partition, Settings, Worker};
 use storage::store::scripts::ScriptId;
 use storage::{Exec, Fault, Script, Scripting, Store};
@@ -16,6 +17,8 @@ pub struct MemoryLog {
     pub end: u64,
     /// Keyspace and body of every entry.
     pub entries: Vec<(u16, Vec<u8>)>,
+    /// The same with everything that a recovery reads.
+    pub kept: Vec<Kept>,
     pub full: bool,
 }
 
@@ -28,9 +31,33 @@ impl LogSink for MemoryLog {
         for record in records {
             if let Record::Entry(entry) = record {
                 self.entries.push((entry.group.keyspace().0, entry.body.to_vec()));
+                self.kept.push(Kept {
+                    group: entry.group,
+                    term: entry.term,
+                    index: entry.index,
+                    time: entry.time,
+                });
             }
         }
         Ok(Lsn(self.end))
+    }
+}
+
+/// Where and when an entry was logged.
+pub struct Kept {
+    pub group: GroupId,
+    pub term: Term,
+    pub index: Index,
+    pub time: Micros,
+}
+
+impl MemoryLog {
+    /// What a recovery would read, but for the last `lost` entries.
+    pub fn records(&self, lost: usize) -> impl Iterator<Item = Record<'_>> {
+        let all = self.kept.iter().zip(&self.entries).take(self.kept.len() - lost);
+        all.map(|(&Kept { group, term, index, time }, (_, body))| {
+            Record::Entry(Entry { group, term, index, semantics: SEMANTICS, time, body })
+        })
     }
 }
 
@@ -79,12 +106,28 @@ impl Node {
 
     /// Sixteen keyspaces of one partition each.
     pub fn with(settings: Settings) -> Node {
-        let partitions = (0..16).map(|id| {
-            let group = Solo::new(Term(1), Index(0), Durability::Always);
-            Partition::new(GroupId::new(KeyspaceId(id), 0), Store::new(7), group)
-        });
+        Node::made(settings, (0..16).map(Node::partition))
+    }
+
+    /// The same, some of them with a budget of bytes.
+    pub fn with_memory(budgets: &[(u16, usize)]) -> Node {
+        let budget = |id| budgets.iter().find(|(other, _)| *other == id).map(|&(_, bytes)| bytes);
+        Node::of((0..16).map(|id| Node::partition(id).with_memory(budget(id))))
+    }
+
+    /// A node of these partitions.
+    pub fn of(partitions: impl Iterator<Item = Partition>) -> Node {
+        Node::made(Settings { started: START, ..Settings::default() }, partitions)
+    }
+
+    fn made(settings: Settings, partitions: impl Iterator<Item = Partition>) -> Node {
         let worker = Worker::new(settings, partitions.collect(), Box::new(Publisher), 7);
         Node { worker, log: MemoryLog::default(), now: START }
+    }
+
+    fn partition(id: u16) -> Partition {
+        let group = Solo::new(Term(1), Index(0), Durability::Always);
+        Partition::new(GroupId::new(KeyspaceId(id), 0), Store::new(7), group)
     }
 
     pub fn client(&mut self) -> Client {

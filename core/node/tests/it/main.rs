@@ -6,6 +6,8 @@ mod entry;
 mod harness;
 mod introspection;
 mod keyspaces;
+mod memory;
 mod publishing;
 mod stalls;
+mod swap;
 mod transactions;

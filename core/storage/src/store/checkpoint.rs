@@ -59,7 +59,7 @@ pub struct Frame {
     pub generation: u32,
     /// How many objects there are.
     pub objects: u64,
-    /// The partition's own state: time, scripts; see [`Store::restore`].
+    /// The partition's own state: time, scripts, names; see [`Store::restore`].
     pub state: Vec<u8>,
 }
 
@@ -294,6 +294,7 @@ impl Store {
         put_varint(&mut state, 1);
         put_varint(&mut state, self.time.0);
         self.scripts.encode(&mut state);
+        self.naming.encode(&mut state);
         state
     }
 
@@ -309,6 +310,9 @@ impl Store {
         }
         store.time = Micros(reader.varint()?);
         store.scripts = super::scripts::Scripts::decode(&mut reader)?;
+        if !reader.is_empty() {
+            store.naming = super::Naming::decode(&mut reader)?;
+        }
         store.now = store.time.millis();
         store.applied = frame.index;
         store.generation = frame.generation;
