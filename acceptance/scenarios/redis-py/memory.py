@@ -72,7 +72,7 @@ def idle_time_and_frequency_are_told_under_their_policies(r):
     refused(lambda: r.object("freq", "a"), "An LFU maxmemory policy is not selected")
     assert r.object("idletime", "a") <= 1
     with limited(r, 0, "allkeys-lfu"):
-        r.set("b", 1)
+        r.set("b", "no shared integer")
         equal(r.object("freq", "b"), 5)
         refused(lambda: r.object("idletime", "b"), "An LFU maxmemory policy is selected")
         for _ in range(100):
@@ -80,6 +80,18 @@ def idle_time_and_frequency_are_told_under_their_policies(r):
         assert 5 < r.object("freq", "b") < 40, r.object("freq", "b")
         equal(r.object("freq", "none"), None)
         equal(r.object("idletime", "none"), None)
+
+
+@check
+def a_restored_key_is_as_idle_or_as_frequent_as_it_is_told_to_be(r):
+    with connect(decode_responses=False) as raw:
+        r.set("a", "value")
+        payload = raw.dump("a")
+        raw.restore("idle", 0, payload, idletime=1000)
+        assert 1000 <= r.object("idletime", "idle") <= 1005
+        with limited(r, 0, "volatile-lfu"):
+            raw.restore("often", 0, payload, frequency=77)
+            equal(r.object("freq", "often"), 77)
 
 
 @check

@@ -151,6 +151,14 @@ def a_pipeline_mixes_databases_errors_and_types(r):
 
 
 @check
+def blocking_commands_do_not_wait_in_a_multi(r):
+    with r.pipeline(transaction=True) as pipe:
+        pipe.blpop("l", 0).brpop("l", 0).brpoplpush("l", "m", 0).blmove("l", "m", 0, "LEFT", "LEFT")
+        pipe.bzpopmin("z", 0).bzpopmax("z", 0).blmpop(0, 1, "l", direction="LEFT").bzmpop(0, 1, ["z"], min=True)
+        equal(pipe.execute(), [None] * 8)
+
+
+@check
 def set_commands_of_redis_py_in_a_multi(r):
     with r.pipeline(transaction=True) as pipe:
         pipe.hset("h", mapping={"a": 1}).hgetall("h").zadd("z", {"m": 1.5}).zrange("z", 0, -1, withscores=True)
