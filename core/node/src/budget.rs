@@ -16,8 +16,8 @@ impl Worker {
     #[must_use]
     pub fn budget(&self, at: usize) -> Option<usize> {
         let Some(limit) = self.front.limit else { return self.partitions[at].memory };
-        let others = self.partitions.iter().enumerate().filter(|&(other, _)| other != at);
-        let taken: usize = others.map(|(_, partition)| partition.store.memory_bytes()).sum();
+        let others = (0..self.partitions.len()).filter(|&other| other != at);
+        let taken: usize = others.map(|other| self.memory_after(other)).sum();
         (limit > 0).then(|| limit.saturating_sub(taken))
     }
 
