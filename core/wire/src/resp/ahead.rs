@@ -51,15 +51,19 @@ mod tests {
         let get = b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n".as_slice();
         let set = b"*3\r\n$3\r\nSET\r\n$2\r\nk2\r\n$12\r\nhello\r\nworld\r\n".as_slice();
         let both = [get, set].concat();
+        let cut = &both[..both.len() - 1];
+        let inline = [get, b"PING\r\n", set].concat();
+        let short = [get, b"*1\r\n$4\r\nPING\r\n"].concat();
+        let (negative, huge) = ([get, b"*2\r\n$-1\r\n"].concat(), [get, b"*2\r\n$999999999999\r\n"].concat());
         for (bytes, keys) in [
             (b"".as_slice(), vec![]),
             (get, vec!["k1"]),
             (&both, vec!["k1", "k2"]),
-            (&both[..both.len() - 1], vec!["k1"]),
-            (&[get, b"PING\r\n", set].concat(), vec!["k1"]),
-            (&[get, b"*1\r\n$4\r\nPING\r\n"].concat(), vec!["k1"]),
-            (&[get, b"*2\r\n$-1\r\n"].concat(), vec!["k1"]),
-            (&[get, b"*2\r\n$999999999999\r\n"].concat(), vec!["k1"]),
+            (cut, vec!["k1"]),
+            (&inline, vec!["k1"]),
+            (&short, vec!["k1"]),
+            (&negative, vec!["k1"]),
+            (&huge, vec!["k1"]),
         ] {
             let (found, end) = keys_ahead(bytes);
             assert_eq!(found.as_slice(), keys.iter().map(|key| key.as_bytes()).collect::<Vec<_>>());
