@@ -39,6 +39,8 @@ pub struct Entry {
 const CHUNK: usize = 512;
 /// Entries of a segment when it splits: what 64 hashbrown buckets hold.
 const SEGMENT_MAX: usize = 56;
+/// Most entries that [`Table::with_capacity`] makes places for; more split their way.
+pub const PRESIZE_ENTRIES_MAX: usize = 1 << 24;
 /// The directory never has more than `2^DEPTH_MAX` places; then segments grow.
 const DEPTH_MAX: u32 = 26;
 
@@ -78,6 +80,24 @@ impl Table {
             depth: 0,
             directory: alloc::vec![0],
             segments: alloc::vec![segment],
+        }
+    }
+
+    /// An empty table whose index has places for about `entries`, so that filling it splits little.
+    ///
+    /// Takes about a byte for each of them at once, for [`PRESIZE_ENTRIES_MAX`] at most; the segments
+    /// themselves come with their first entry.
+    #[must_use]
+    pub fn with_capacity(hasher: KeyHasher, entries: usize) -> Table {
+        // On average a segment is then half full to full, as if it had been split.
+        let segments = entries.min(PRESIZE_ENTRIES_MAX) / (SEGMENT_MAX / 2);
+        let depth = segments.max(1).ilog2();
+        let empty = |_| Segment { slots: HashTable::new(), depth };
+        Table {
+            depth,
+            directory: (0..1 << depth).collect(),
+            segments: (0..1u32 << depth).map(empty).collect(),
+            ..Table::new(hasher)
         }
     }
 
@@ -148,7 +168,12 @@ impl Table {
             at = self.segment_of(hash);
         }
         let (chunks, hasher) = (&self.chunks, &self.hasher);
-        self.segments[at].slots.insert_unique(inner(hash), slot, |&slot| rehash(chunks, hasher, slot));
+        let segment = &mut self.segments[at];
+        if segment.slots.capacity() == 0 && segment.depth > 0 {
+            // It will fill like its neighbours.
+            segment.slots.reserve(SEGMENT_MAX, |&slot| rehash(chunks, hasher, slot));
+        }
+        segment.slots.insert_unique(inner(hash), slot, |&slot| rehash(chunks, hasher, slot));
         self.len += 1;
         slot
     }
@@ -319,11 +344,17 @@ mod tests {
 
     #[test]
     fn many_keys_are_found_and_scanned_once() {
-        let mut table = Table::new(KeyHasher::new(9));
-        for n in 0..50_000u32 {
-            add(&mut table, &n.to_le_bytes());
+        for expected in [0, 1, 300, 20_000, 50_000, 1_000_000] {
+            let mut table = Table::with_capacity(KeyHasher::new(9), expected);
+            for n in 0..50_000u32 {
+                add(&mut table, &n.to_le_bytes());
+            }
+            assert_eq!(table.len(), 50_000);
+            scan_all(&table);
         }
-        assert_eq!(table.len(), 50_000);
+    }
+
+    fn scan_all(table: &Table) {
         let (mut seen, mut cursor, mut calls) = (BTreeSet::new(), 0, 0);
         loop {
             cursor = table.scan(cursor, 10, &mut |_, entry| assert!(seen.insert(entry.key.to_vec())));
@@ -334,6 +365,19 @@ mod tests {
         }
         assert_eq!(seen.len(), 50_000);
         assert!(calls <= 5_001, "{calls}");
+    }
+
+    #[test]
+    fn a_table_made_for_its_entries_takes_no_more_segments_than_one_that_grew() {
+        for entries in [1, 1_000, 60_000, 90_000] {
+            let mut tables =
+                [Table::new(KeyHasher::new(9)), Table::with_capacity(KeyHasher::new(9), entries)];
+            for table in &mut tables {
+                (0..entries).for_each(|n| add(table, &n.to_le_bytes()));
+            }
+            let [grown, made] = tables.map(|table| table.segments.len());
+            assert!(made <= grown, "{entries} entries: {made} segments instead of {grown}");
+        }
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use kernel::{Index, Micros};
 
 use super::{Store, entry_bytes};
 use crate::Fault;
-use crate::object::table::{Entry, Key, Slot};
+use crate::object::table::{Entry, Key, Slot, Table};
 use crate::object::{Evicted, Type, Value};
 
 /// The engine has, or will have, some version of this key.
@@ -304,6 +304,8 @@ impl Store {
     /// The state was not written by a version that this one knows.
     pub fn restore(seed: u64, frame: &Frame) -> Result<Store, DecodeError> {
         let mut store = Store::new(seed);
+        store.table =
+            Table::with_capacity(store.hasher(), usize::try_from(frame.objects).unwrap_or(usize::MAX));
         let mut reader = Reader::new(&frame.state);
         if reader.varint()? != 1 {
             return Err(DecodeError::Invalid);
