@@ -277,6 +277,16 @@ impl Log {
         Lsn(self.shared.synced.load(Ordering::Acquire))
     }
 
+    /// Has everything appended so far synced at once, whatever was promised to whom. Does not wait for it.
+    pub fn hurry(&self) {
+        let mut inner = self.shared.lock();
+        let now = self.shared.now();
+        inner.commit.hurry(now);
+        inner.flusher_wakes = AWAKE;
+        drop(inner);
+        self.shared.flush.notify_one();
+    }
+
     /// The state of `group` up to `index` is durable in the engine; segments that nobody needs any more
     /// are recycled in the background. The caller's word is trusted: a checkpoint that is not durable
     /// loses data.
