@@ -282,6 +282,18 @@ impl Engine {
         self.writing(|store| store.sweep(entries_max))
     }
 
+    /// Gives back the memory of write buffers: the last ones, and one that was written out before them, else
+    /// stay until enough other changes come.
+    ///
+    /// To be called when no commits are expected for a while. Writes out what is buffered, if that is more than
+    /// a few MiB, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn rest(&self) -> Result<(), EngineError> {
+        self.writing(Store::rest)
+    }
+
     /// Bytes of tables and journals, the unused part of the current journal (up to 64 MiB) included.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {

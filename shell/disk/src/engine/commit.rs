@@ -12,6 +12,8 @@ use super::*;
 
 /// What an entry costs in the write buffer besides its bytes, about.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
+/// A rest gives back at least this much, about.
+const REST_BYTES_MIN: u64 = 4 * 1024 * 1024;
 /// Most seals of a group.
 const SEALS_MAX: usize = 256;
 /// How often a commit that waits for the background threads looks again.
@@ -22,11 +24,14 @@ pub struct Buffered {
     limit: u64,
     objects: AtomicU64,
     chunks: AtomicU64,
+    /// What was committed since the last rest: some of it is still in memory.
+    unrested: AtomicU64,
 }
 
 impl Buffered {
     pub fn new(limit: u64) -> Buffered {
-        Buffered { limit, objects: AtomicU64::new(0), chunks: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Buffered { limit, objects: zero(), chunks: zero(), unrested: zero() }
     }
 }
 
@@ -104,12 +109,40 @@ impl Store {
     ///
     /// The storage engine has no bound of its own here while its thread compacts, and neither has its journal.
     fn settle(&self, space: &Keyspace, buffered: &AtomicU64, added: u64) -> Result<(), EngineError> {
+        self.buffered.unrested.fetch_add(added, Ordering::Relaxed);
         if buffered.fetch_add(added, Ordering::Relaxed) + added < self.buffered.limit {
             return Ok(());
         }
         buffered.store(0, Ordering::Relaxed);
+        self.rotate(space, 1)
+    }
+
+    /// Gives the memory of write buffers back, if there is much of it. See [`Engine::rest`].
+    pub fn rest(&self) -> Result<(), EngineError> {
+        // No commit and no sweep meanwhile.
+        let _ledgers = self.ledgers();
+        let buffered = &self.buffered;
+        if buffered.unrested.load(Ordering::Relaxed) < REST_BYTES_MIN {
+            return Ok(());
+        }
+        for (space, bytes) in [(&self.objects, &buffered.objects), (&self.chunks, &buffered.chunks)] {
+            bytes.store(0, Ordering::Relaxed);
+            self.rotate(space, 0)?;
+            // The storage engine lets the versions before a flush, and the buffers they name, go with the next
+            // flush. So there is one more, of an entry as it is.
+            let Some(first) = space.iter().next() else { continue };
+            let (key, value) = first.into_inner().map_err(|e| self.refusal(e))?;
+            space.insert(key, value).map_err(|e| self.refusal(e))?;
+            self.rotate(space, 0)?;
+        }
+        buffered.unrested.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Hands the write buffer over and waits until no more than `sealed` wait to become a table.
+    fn rotate(&self, space: &Keyspace, sealed: usize) -> Result<(), EngineError> {
         space.rotate_memtable().map_err(|e| self.refusal(e))?;
-        while space.sealed_memtable_count() > 1 {
+        while space.sealed_memtable_count() > sealed {
             // Says so if the background thread died, which would make this wait for ever.
             self.database.persist(PersistMode::Buffer).map_err(|e| self.refusal(e))?;
             sleep(SETTLE_INTERVAL);
