@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use disk::engine::{Change, Engine, EngineError, Mark, Swept};
+use disk::engine::{Engine, Mark};
 use disk::log::Log;
-use kernel::{GroupId, Index, Lsn, Micros, Term};
+use kernel::{Index, Lsn, Micros, Term};
 use node::Worker;
 use runtime::{Remote, Tasks};
 use storage::store::Policy;
-use storage::store::checkpoint::{Frame, Image, Images};
+use storage::store::checkpoint::Frame;
 use telemetry::StorageMeters;
 
-use crate::housekeep::unix_millis;
+use crate::persist::{Done, Job, Persister};
 
 /// When checkpoints are made and what memory may be used.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub struct CheckpointOptions {
 
 impl Default for CheckpointOptions {
     fn default() -> CheckpointOptions {
-        CheckpointOptions { dirty_bytes: 48 << 20, log_bytes: 256 << 20 }
+        CheckpointOptions { dirty_bytes: 16 << 20, log_bytes: 256 << 20 }
     }
 }
 
@@ -41,24 +41,9 @@ const SLICE_BYTES: usize = 128 * 1024;
 /// How often conditions are looked at.
 const LOOK_MICROS: u64 = 5_000;
 /// With this many times `dirty_bytes` changed, writers wait for the checkpoint.
-const STALL_FACTOR: usize = 3;
+const STALL_FACTOR: usize = 2;
 /// Keys deleted by a cache's policy, or samples taken for bodies, between two turns.
 const EVICT_STEPS: usize = 64;
-/// Entries of older generations removed at a time.
-const SWEEP_ENTRIES: usize = 10_000;
-
-/// A finished cut on its way to the engine.
-struct Job {
-    partition: usize,
-    group: GroupId,
-    mark: Mark,
-    images: Images,
-    /// The log must be synced up to here first.
-    after: Lsn,
-}
-
-/// What the engine thread answers: the partition and the index that is durable.
-type Done = (usize, Index);
 
 /// One partition's checkpoints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +59,8 @@ pub struct Checkpointer {
     log: Arc<Log>,
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
+    /// Dropped to have no checkpoint tried again.
+    patience: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     waiting: VecDeque<Job>,
     progress: Vec<Progress>,
@@ -101,9 +88,10 @@ impl Checkpointer {
         let (jobs, queue) = channel::<Job>();
         let (answers, done) = channel();
         let (remotes, remote) = channel::<Remote>();
+        let (patience, ended) = channel();
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn({
-            let meters = Arc::clone(&meters);
-            move || commit_all(&engine, &queue, &answers, &remote, &meters)
+            let persister = Persister { engine, ended, meters: Arc::clone(&meters) };
+            move || persister.run(&queue, &answers, &remote)
         })?;
         let progress =
             durable.into_iter().map(|durable| Progress { durable, ..Progress::default() }).collect();
@@ -112,6 +100,7 @@ impl Checkpointer {
             log,
             jobs: Some(jobs),
             done,
+            patience: Some(patience),
             thread: Some(thread),
             waiting: VecDeque::new(),
             progress,
@@ -136,7 +125,8 @@ impl Checkpointer {
         self.requested = (0..self.progress.len()).filter(news).collect();
     }
 
-    /// Checkpoints everything and waits until it is durable: the end of a graceful stop.
+    /// Checkpoints everything and waits until it is durable: the end of a graceful stop. What the engine
+    /// does not take now is left to the log.
     pub fn finish(mut self, worker: &mut Worker) {
         self.request_all(worker);
         while !self.requested.is_empty() || self.cutting.is_some() || self.progress.iter().any(|p| p.underway)
@@ -146,12 +136,14 @@ impl Checkpointer {
                 // The log is synced by now or within a second, the engine answers each job.
                 if let Ok(done) = self.done.recv_timeout(std::time::Duration::from_millis(20)) {
                     self.durable(worker, done);
-                } else if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                } else if self.meters.checkpoint_failed.get() > 0
+                    || self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+                {
                     break;
                 }
             }
         }
-        self.jobs = None;
+        (self.jobs, self.patience) = (None, None);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -177,6 +169,8 @@ impl Checkpointer {
         partition.store_mut().begin_cut();
         self.progress[at].underway = true;
         self.cutting = Some((at, term, worker.appended()));
+        // Synced while the cut is written out; a keyspace with `everysec` would let it wait for its second.
+        self.log.hurry();
         true
     }
 
@@ -305,57 +299,4 @@ impl Tasks for Checkpointer {
         }
         more
     }
-}
-
-/// The engine thread: makes cuts durable, in order, and sweeps what flushes left behind.
-fn commit_all(
-    engine: &Engine,
-    jobs: &Receiver<Job>,
-    answers: &Sender<Done>,
-    remotes: &Receiver<Remote>,
-    meters: &StorageMeters,
-) {
-    let mut remote: Option<Remote> = None;
-    while let Ok(job) = jobs.recv() {
-        let started = std::time::Instant::now();
-        if let Err(error) = commit(engine, &job) {
-            meters.checkpoint_failed.set(1);
-            tracing::error!(group = job.group.0, %error, "a checkpoint failed; the log is kept");
-            return;
-        }
-        let micros = started.elapsed().as_micros() as u64;
-        meters.checkpoint_micros.record(micros);
-        meters.checkpoint_millis.set(unix_millis());
-        let millis = micros / 1000;
-        tracing::debug!(group = job.group.0, changes = job.images.len(), millis, "checkpoint");
-        if answers.send((job.partition, job.mark.index)).is_err() {
-            return;
-        }
-        if remote.is_none() {
-            remote = remotes.try_recv().ok();
-        }
-        if let Some(remote) = &remote {
-            remote.synced(Lsn(0));
-        }
-        if let Err(error) = engine.sweep(SWEEP_ENTRIES).map(|swept| matches!(swept, Swept::Done)) {
-            tracing::warn!(%error, "what a flush left behind could not be swept");
-        }
-    }
-}
-
-/// Commits one cut; if the engine fails it is opened anew, once, and the cut committed again unless it is
-/// there already.
-fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
-    let changes = || {
-        job.images.iter().map(|image| match image {
-            Image::Put { key, head, body } => Change::Put { key, head, body },
-            Image::Delete { key } => Change::Delete { key },
-        })
-    };
-    let Err(error) = engine.commit(job.group, &job.mark, changes()) else { return Ok(()) };
-    tracing::warn!(%error, "the engine refused a checkpoint; it is opened anew");
-    engine.reopen()?;
-    let there =
-        engine.groups()?.iter().any(|(group, mark)| *group == job.group && mark.index == job.mark.index);
-    if there { Ok(()) } else { engine.commit(job.group, &job.mark, changes()) }
 }

@@ -23,6 +23,7 @@ use telemetry::StorageMeters;
 use thiserror::Error;
 
 use crate::checkpoint::{CheckpointOptions, Checkpointer};
+use crate::identity::identity;
 use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
 use crate::relay::SyncRelay;
@@ -257,7 +258,10 @@ fn recover(
     let on_synced = move |event| relay.tell(event);
     let mut scripting = LuaEngine::new();
     let started = std::time::Instant::now();
-    let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed)?);
+    let budget = |group: GroupId| {
+        options.keyspaces.iter().find(|keyspace| keyspace.id == group.keyspace()).and_then(|one| one.memory)
+    };
+    let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed, &budget)?);
     let loaded = started.elapsed();
     let directory = made(options.data_dir.join("log"))?;
     let visit = &mut |_, record: disk::log::Record<'_>| recovery.record(record);
@@ -269,43 +273,9 @@ fn recover(
     Ok((Arc::new(log), stores))
 }
 
-fn made(path: PathBuf) -> Result<PathBuf, NodeError> {
+pub(crate) fn made(path: PathBuf) -> Result<PathBuf, NodeError> {
     match std::fs::create_dir_all(&path) {
         Ok(()) => Ok(path),
         Err(source) => Err(NodeError::File { path, source }),
-    }
-}
-
-/// The seed of the data in `dir`, drawn when the directory is first used. It decides the order of keys and
-/// the outcome of random commands in replay, so it must be durable before the first entry is.
-fn identity(dir: &std::path::Path) -> Result<u64, NodeError> {
-    use std::io::{Read, Write};
-    let path = made(dir.to_path_buf())?.join("identity");
-    let failed = |source| NodeError::File { path: path.clone(), source };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let seed = text.trim().strip_prefix("seed ").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-            let wrong = || {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "it is not an identity file; restore it from a backup",
-                )
-            };
-            seed.ok_or_else(|| failed(wrong()))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut bytes = [0; 8];
-            std::fs::File::open("/dev/urandom")
-                .and_then(|mut file| file.read_exact(&mut bytes))
-                .map_err(failed)?;
-            let seed = u64::from_le_bytes(bytes);
-            let part = path.with_extension("new");
-            let mut file = std::fs::File::create(&part).map_err(failed)?;
-            writeln!(file, "seed {seed:016x}").and_then(|()| file.sync_all()).map_err(failed)?;
-            std::fs::rename(&part, &path).map_err(failed)?;
-            std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-            Ok(seed)
-        }
-        Err(error) => Err(failed(error)),
     }
 }

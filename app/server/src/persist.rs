@@ -1,0 +1,220 @@
+//! The engine thread: makes cuts durable in order, and tries again for as long as the engine refuses one.
+//!
+//! Until a checkpoint succeeds the log keeps what is behind it, so nothing is lost; writers wait once there
+//! are more changes than the worker holds for a checkpoint.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use disk::engine::{Change, Engine, EngineError, Mark};
+use kernel::{GroupId, Index, Lsn};
+use runtime::Remote;
+use storage::store::checkpoint::{Image, Images};
+use telemetry::StorageMeters;
+
+use crate::housekeep::unix_millis;
+
+/// After a failure it is tried again after this, in milliseconds, then after twice as long each time,
+const RETRY_MILLIS_MIN: u64 = 100;
+/// up to this.
+const RETRY_MILLIS_MAX: u64 = 10_000;
+/// With no cut for so long, in milliseconds, the engine gives memory back.
+const REST_MILLIS: u64 = 1_000;
+/// Entries of older generations removed at a time.
+const SWEEP_ENTRIES: usize = 10_000;
+
+/// A finished cut on its way to the engine.
+pub(crate) struct Job {
+    /// Which of the worker's partitions.
+    pub partition: usize,
+    /// Its group.
+    pub group: GroupId,
+    /// What the cut says of the partition.
+    pub mark: Mark,
+    /// Its changes.
+    pub images: Images,
+    /// The log must be synced up to here first.
+    pub after: Lsn,
+}
+
+/// What the engine thread answers: the partition and the index that is durable.
+pub(crate) type Done = (usize, Index);
+
+/// What the thread works with.
+pub(crate) struct Persister {
+    /// Where cuts go.
+    pub engine: Arc<Engine>,
+    /// Its other end is gone when the node stops.
+    pub ended: Receiver<()>,
+    /// What is told of it.
+    pub meters: Arc<StorageMeters>,
+}
+
+impl Persister {
+    /// Works until `jobs` ends. `remotes` gives the worker that is woken by answers.
+    pub fn run(self, jobs: &Receiver<Job>, answers: &Sender<Done>, remotes: &Receiver<Remote>) {
+        let mut remote: Option<Remote> = None;
+        loop {
+            let job = match jobs.recv_timeout(Duration::from_millis(REST_MILLIS)) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tidy();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let started = std::time::Instant::now();
+            let group = job.group.0;
+            let kept = insist(
+                &mut || commit(&self.engine, &job),
+                &mut |delay| match self.ended.recv_timeout(delay) {
+                    Err(RecvTimeoutError::Timeout) => Wait::Over,
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Ended,
+                },
+                &mut |failure| {
+                    self.meters.checkpoint_failed.set(u64::from(failure.is_some()));
+                    if let Some(error) = failure {
+                        tracing::error!(group, %error, "a checkpoint failed and is tried again; the log is kept");
+                    }
+                },
+            );
+            if !kept {
+                return;
+            }
+            let micros = started.elapsed().as_micros() as u64;
+            self.meters.checkpoint_micros.record(micros);
+            self.meters.checkpoint_millis.set(unix_millis());
+            tracing::debug!(group, changes = job.images.len(), millis = micros / 1000, "checkpoint");
+            if answers.send((job.partition, job.mark.index)).is_err() {
+                return;
+            }
+            // What it held is not needed while the engine sweeps and this thread waits.
+            drop(job);
+            remote = remote.or_else(|| remotes.try_recv().ok());
+            if let Some(remote) = &remote {
+                remote.synced(Lsn(0));
+            }
+            if let Err(error) = self.engine.sweep(SWEEP_ENTRIES) {
+                tracing::warn!(%error, "what a flush left behind could not be swept");
+            }
+        }
+    }
+
+    /// What is done while there is nothing to do.
+    fn tidy(&self) {
+        if let Err(error) = self.engine.sweep(SWEEP_ENTRIES).and_then(|_| self.engine.rest()) {
+            tracing::warn!(%error, "the engine could not tidy up");
+        }
+    }
+}
+
+/// How a wait ended.
+enum Wait {
+    /// Its time is over.
+    Over,
+    /// The node stops.
+    Ended,
+}
+
+/// Tries until it succeeds, once more when the node stops, and says whether it did. `report` hears each
+/// failure, and `None` at success. A disk that failed is not tried again: a sync that succeeds after one that
+/// failed proves nothing.
+fn insist(
+    attempt: &mut dyn FnMut() -> Result<(), EngineError>,
+    wait: &mut dyn FnMut(Duration) -> Wait,
+    report: &mut dyn FnMut(Option<&EngineError>),
+) -> bool {
+    let mut delay = RETRY_MILLIS_MIN;
+    let mut ended = false;
+    loop {
+        let Err(error) = attempt() else {
+            report(None);
+            return true;
+        };
+        report(Some(&error));
+        if ended || matches!(error, EngineError::Io { .. }) {
+            return false;
+        }
+        ended = matches!(wait(Duration::from_millis(delay)), Wait::Ended);
+        delay = (delay * 2).min(RETRY_MILLIS_MAX);
+    }
+}
+
+/// Commits one cut. If an earlier attempt broke the engine it is opened anew and the cut committed unless it
+/// is there already.
+fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
+    let changes = || {
+        job.images.iter().map(|image| match image {
+            Image::Put { key, head, body } => Change::Put { key, head, body },
+            Image::Delete { key } => Change::Delete { key },
+        })
+    };
+    let error = match engine.commit(job.group, &job.mark, changes()) {
+        Ok(()) => return Ok(()),
+        // A failed sync is final.
+        Err(error @ EngineError::Io { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    tracing::warn!(%error, "the engine refused a checkpoint; it is opened anew");
+    engine.reopen()?;
+    let there =
+        engine.groups()?.iter().any(|(group, mark)| *group == job.group && mark.index == job.mark.index);
+    if there { Ok(()) } else { engine.commit(job.group, &job.mark, changes()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use disk::engine::Place;
+
+    use super::*;
+
+    fn full() -> EngineError {
+        EngineError::DiskFull(Place::Directory("engine".into()))
+    }
+
+    fn broken() -> EngineError {
+        let place = Place::Directory("engine".into());
+        EngineError::Io { place, source: std::io::Error::other("input/output error") }
+    }
+
+    /// Whether it was kept, the waits in milliseconds, and the reports: true for a failure.
+    fn insisted(mut results: Vec<Result<(), EngineError>>, waits: usize) -> (bool, Vec<u128>, Vec<bool>) {
+        let (mut waited, mut reports) = (Vec::new(), Vec::new());
+        let kept = insist(
+            &mut || results.remove(0),
+            &mut |delay| {
+                waited.push(delay.as_millis());
+                if waited.len() > waits { Wait::Ended } else { Wait::Over }
+            },
+            &mut |failure| reports.push(failure.is_some()),
+        );
+        assert!(results.is_empty(), "{} attempts were not made", results.len());
+        (kept, waited, reports)
+    }
+
+    #[test]
+    fn a_checkpoint_that_fails_is_tried_again_until_it_succeeds_or_the_node_stops() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // attempts                                      waits before the end   kept   waits          failures reported
+            (vec![Ok(())],                                   9, (true,  vec![],         vec![false])),
+            (vec![Err(full()), Err(full()), Ok(())],         9, (true,  vec![100, 200], vec![true, true, false])),
+            (vec![Err(full()), Err(EngineError::Poisoned)],  0, (false, vec![100],      vec![true, true])),
+            (vec![Err(full()), Ok(())],                      0, (true,  vec![100],      vec![true, false])),
+            (vec![Err(broken())],                            9, (false, vec![],         vec![true])),
+        ];
+        for (attempts, waits, expected) in table {
+            let shown = format!("{attempts:?}");
+            assert_eq!(insisted(attempts, waits), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_wait_between_attempts_has_a_limit() {
+        let results = (0..12).map(|_| Err(full())).chain([Ok(())]).collect();
+        let (kept, waited, _) = insisted(results, 99);
+        assert!(kept);
+        assert_eq!(waited.last(), Some(&u128::from(RETRY_MILLIS_MAX)));
+    }
+}
