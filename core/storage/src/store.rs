@@ -81,6 +81,10 @@ pub struct Store {
     misses: u64,
     policy: Policy,
     sampling: Rng,
+    /// Where the search for bodies to evict goes on.
+    hand: Slot,
+    /// Entries it passed since the last one that may leave.
+    barren: usize,
     damaged: Option<String>,
     scripts: scripts::Scripts,
     naming: Naming,
@@ -113,6 +117,8 @@ impl Store {
             misses: 0,
             policy: Policy::NoEviction,
             sampling: Rng::new(seed),
+            hand: Slot(0),
+            barren: 0,
             damaged: None,
             scripts: scripts::Scripts::default(),
             naming: Naming::default(),

@@ -41,6 +41,9 @@ const CHUNK: usize = 512;
 const SEGMENT_MAX: usize = 56;
 /// Most entries that [`Table::with_capacity`] makes places for; more split their way.
 pub const PRESIZE_ENTRIES_MAX: usize = 1 << 24;
+/// Entries of a segment on average when it is made ahead, at least: few then split at random, and a table
+/// that grew would have made as many.
+const SEGMENT_MEAN: usize = 40;
 /// The directory never has more than `2^DEPTH_MAX` places; then segments grow.
 const DEPTH_MAX: u32 = 26;
 
@@ -89,8 +92,7 @@ impl Table {
     /// themselves come with their first entry.
     #[must_use]
     pub fn with_capacity(hasher: KeyHasher, entries: usize) -> Table {
-        // On average a segment is then half full to full, as if it had been split.
-        let segments = entries.min(PRESIZE_ENTRIES_MAX) / (SEGMENT_MAX / 2);
+        let segments = entries.min(PRESIZE_ENTRIES_MAX) / SEGMENT_MEAN;
         let depth = segments.max(1).ilog2();
         let empty = |_| Segment { slots: HashTable::new(), depth };
         Table {
@@ -275,13 +277,19 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        let places = self.len + self.free.len();
+        let places = self.places();
         loop {
             let slot = Slot(rng.below(places as u64) as u32);
             if self.get(slot).is_some() {
                 return Some(slot);
             }
         }
+    }
+
+    /// How many slots there are, the empty ones among them.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.len + self.free.len()
     }
 
     /// All entries, in the order of their slots.
@@ -368,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_made_for_its_entries_takes_no_more_segments_than_one_that_grew() {
+    fn a_table_made_for_its_entries_takes_as_many_segments_as_one_that_grew() {
         for entries in [1, 1_000, 60_000, 90_000] {
             let mut tables =
                 [Table::new(KeyHasher::new(9)), Table::with_capacity(KeyHasher::new(9), entries)];
@@ -376,7 +384,7 @@ mod tests {
                 (0..entries).for_each(|n| add(table, &n.to_le_bytes()));
             }
             let [grown, made] = tables.map(|table| table.segments.len());
-            assert!(made <= grown, "{entries} entries: {made} segments instead of {grown}");
+            assert!(made <= grown + grown / 50, "{entries} entries: {made} segments instead of {grown}");
         }
     }
 

@@ -30,6 +30,9 @@ const fn flying(parity: u8) -> u8 {
     1 << (2 + parity)
 }
 
+/// Most memory taken for a cut's images before they are written.
+const IMAGES_BYTES_AHEAD: usize = 64 << 20;
+
 /// Entries and removals since the last cut, and the cut being written.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
@@ -196,7 +199,9 @@ impl Store {
             state: self.encode_state(),
         };
         let checkpoint = &mut self.checkpoint;
-        let mut images = Images::default();
+        // Grown by doubling it would take twice its size, and three times that while it grows.
+        let mut images =
+            Images { bytes: Vec::with_capacity(checkpoint.bytes.min(IMAGES_BYTES_AHEAD)), count: 0 };
         for key in core::mem::take(&mut checkpoint.removed) {
             if !is(Bug::TombstoneForgotten) {
                 images.delete(&key);

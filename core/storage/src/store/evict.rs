@@ -80,6 +80,15 @@ impl Policy {
 
 /// Entries looked at for each that goes.
 const SAMPLES: usize = 5;
+/// Most entries that are passed by in search of them.
+const WALK_MAX: usize = 4096;
+/// How often that many are passed by in vain before the next turn goes on.
+const EMPTY_WALKS_MAX: usize = 4;
+/// Milliseconds that the LRU clock counts as one: a second would make all bodies of a busy node look as old
+/// as each other. It goes round in two years.
+const TICK_MILLIS: u64 = 16;
+/// The longest time without use that is told apart from longer ones, in ticks.
+const IDLE_TICKS_MAX: u64 = (u32::MAX / 2) as u64;
 /// A new key's LFU counter, so that it has a chance to be used.
 const LFU_NEW: u32 = 5;
 /// How much slower the LFU counter grows as it gets larger (Redis's `lfu-log-factor`).
@@ -100,12 +109,27 @@ impl Store {
     /// The clock of an entry made now.
     #[inline]
     pub(crate) const fn access_clock(&self) -> u32 {
-        if self.policy.is_lfu() { (self.minutes() << 8) | LFU_NEW } else { self.seconds() }
+        if self.policy.is_lfu() { (self.minutes() << 8) | LFU_NEW } else { self.ticks() }
     }
 
+    /// The LRU clock, which goes round.
     #[inline]
-    const fn seconds(&self) -> u32 {
-        (self.now.0 / 1000) as u32
+    const fn ticks(&self) -> u32 {
+        (self.now.0 / TICK_MILLIS) as u32
+    }
+
+    /// Ticks since `entry` was last used.
+    const fn age(&self, entry: &Entry) -> u32 {
+        let age = self.ticks().wrapping_sub(entry.clock);
+        // A little after now: the clock of reads may be behind the stamp of the last write.
+        if age > u32::MAX / 2 { 0 } else { age }
+    }
+
+    /// The clock of an entry last used `seconds` ago.
+    pub(crate) const fn clock_before(&self, seconds: u64) -> u32 {
+        // Rounded up, so that whole seconds come back whole.
+        let ticks = seconds.saturating_mul(1000).div_ceil(TICK_MILLIS);
+        self.ticks().wrapping_sub(if ticks > IDLE_TICKS_MAX { IDLE_TICKS_MAX as u32 } else { ticks as u32 })
     }
 
     const fn minutes(&self) -> u32 {
@@ -118,8 +142,8 @@ impl Store {
         if self.policy.is_lfu() {
             self.counted(slot);
         } else {
-            let seconds = self.seconds();
-            self.entry_mut(slot).clock = seconds;
+            let ticks = self.ticks();
+            self.entry_mut(slot).clock = ticks;
         }
     }
 
@@ -139,32 +163,56 @@ impl Store {
 
     /// Seconds since `entry` was last used; 0 under LFU, which does not know.
     pub(crate) const fn idle_of(&self, entry: &Entry) -> u32 {
-        if self.policy.is_lfu() { 0 } else { self.seconds().saturating_sub(entry.clock) }
+        if self.policy.is_lfu() { 0 } else { (self.age(entry) as u64 * TICK_MILLIS / 1000) as u32 }
     }
 
-    /// Evicts bodies that the engine has until `bytes` are freed or `tries` samples were taken. Returns
-    /// the bytes freed.
+    /// Evicts bodies that the engine has until `bytes` are freed or `tries` went. Returns the bytes freed.
     pub fn evict_bodies(&mut self, bytes: usize, tries: usize) -> usize {
-        let mut freed = 0;
+        let (mut freed, mut walks_left) = (0, EMPTY_WALKS_MAX);
         for _ in 0..tries {
             if freed >= bytes {
                 break;
             }
-            let mut best: Option<(u32, Slot)> = None;
-            for _ in 0..SAMPLES {
-                let Some(slot) = self.table.random(&mut self.sampling) else { return freed };
-                let entry = self.entry(slot);
-                let age =
-                    if self.policy.is_lfu() { 255 - self.frequency(entry) } else { self.idle_of(entry) };
-                if self.is_evictable(slot) && best.is_none_or(|(oldest, _)| age > oldest) {
-                    best = Some((age, slot));
-                }
-            }
-            if let Some((_, slot)) = best {
-                freed += self.evict_slot(slot);
+            match self.oldest_body() {
+                Some(slot) => freed += self.evict_slot(slot),
+                None if walks_left == 0 || self.is_barren() => break,
+                None => walks_left -= 1,
             }
         }
         freed
+    }
+
+    /// True if the last search for bodies went past every entry and found none that may leave.
+    #[must_use]
+    pub const fn is_barren(&self) -> bool {
+        self.barren >= self.table.places()
+    }
+
+    /// The oldest of the next few bodies that could be evicted, in the order of their slots.
+    ///
+    /// A walk and not a draw: when most bodies are gone, a random entry seldom has one, and looking at it
+    /// costs a cache miss. Neighbours in the slab are no likelier to be used alike than any two entries.
+    fn oldest_body(&mut self) -> Option<Slot> {
+        let mut best: Option<(u32, Slot)> = None;
+        let mut found = 0;
+        for _ in 0..WALK_MAX.min(self.table.places()) {
+            let slot = self.hand;
+            self.hand = Slot(if slot.0 as usize + 1 < self.table.places() { slot.0 + 1 } else { 0 });
+            let Some(entry) = self.table.get(slot).filter(|_| self.is_evictable(slot)) else {
+                self.barren += 1;
+                continue;
+            };
+            self.barren = 0;
+            let age = if self.policy.is_lfu() { 255 - self.frequency(entry) } else { self.age(entry) };
+            if best.is_none_or(|(oldest, _)| age > oldest) {
+                best = Some((age, slot));
+            }
+            found += 1;
+            if found == SAMPLES {
+                break;
+            }
+        }
+        best.map(|(_, slot)| slot)
     }
 
     /// The key that the policy would delete next; `None` if it may delete none.
@@ -181,7 +229,7 @@ impl Store {
             let entry = self.entry(slot);
             let rank = match self.policy {
                 Policy::NoEviction => return None,
-                Policy::AllKeysLru | Policy::VolatileLru => u64::from(self.idle_of(entry)),
+                Policy::AllKeysLru | Policy::VolatileLru => u64::from(self.age(entry)),
                 Policy::AllKeysLfu | Policy::VolatileLfu => u64::from(255 - self.frequency(entry)),
                 Policy::AllKeysRandom | Policy::VolatileRandom => 0,
                 Policy::VolatileTtl => u64::MAX - entry.expire_at,
@@ -255,5 +303,65 @@ mod tests {
         let freed = store.evict_bodies(usize::MAX, 1000);
         assert!(freed > 10_000);
         assert_eq!(store.memory_bytes(), before - freed);
+    }
+
+    /// The engine of these tests: every body is 200 times the same byte.
+    struct Same;
+
+    impl crate::apply::Fetch for Same {
+        fn fetch(&self, _: u32, _: &[u8]) -> Result<alloc::vec::Vec<u8>, alloc::string::String> {
+            let mut body = alloc::vec::Vec::new();
+            Value::from_bytes(&[b'x'; 200]).encode(&mut body);
+            Ok(body)
+        }
+    }
+
+    /// `keys` strings at second 1 000, all of them only in the engine.
+    fn evicted(keys: u64) -> Store {
+        let mut store = Store::new(1);
+        store.begin_entry(Index(1), Micros(1_000_000_000));
+        for n in 0..keys {
+            store.set(&n.to_be_bytes(), Value::from_bytes(&[b'x'; 200]), Ttl::Clear).expect("it is short");
+        }
+        store.end_entry();
+        store.begin_cut();
+        assert!(store.write_cut(usize::MAX).is_some());
+        store.cut_is_durable();
+        while store.evict_bodies(usize::MAX, 1000) > 0 {}
+        store.set_fetch(alloc::boxed::Box::new(Same));
+        store
+    }
+
+    fn read(store: &mut Store, key: u64, millis: u64) {
+        store.begin_reads(Micros(millis * 1000));
+        assert!(store.value(&key.to_be_bytes()).expect("it is fetched").is_some());
+    }
+
+    #[test]
+    fn the_few_bodies_in_memory_are_found_among_many_that_are_not() {
+        let mut store = evicted(10_000);
+        let empty = store.memory_bytes();
+        for key in 0..8 {
+            read(&mut store, key * 1_200, 1_000_000);
+        }
+        assert!(store.memory_bytes() > empty + 8 * 150);
+        store.evict_bodies(usize::MAX, 16);
+        assert_eq!(store.memory_bytes(), empty);
+    }
+
+    #[test]
+    fn the_body_that_was_used_a_moment_earlier_leaves_first() {
+        let mut store = evicted(SAMPLES as u64);
+        for key in 0..SAMPLES as u64 {
+            // Later keys were used earlier, all within a second.
+            read(&mut store, key, 1_000_900 - 100 * key);
+        }
+        store.begin_reads(Micros(1_001_000_000));
+        for key in (0..SAMPLES as u64).rev() {
+            assert!(store.evict_bodies(1, 1) > 0);
+            let hash = store.table.hash(&key.to_be_bytes());
+            let slot = store.table.find(hash, &key.to_be_bytes()).expect("it is there");
+            assert!(matches!(store.entry(slot).value, Value::Evicted(_)), "key {key} should have left");
+        }
     }
 }

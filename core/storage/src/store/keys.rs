@@ -148,8 +148,7 @@ impl Store {
     /// Makes `key` look as if it had been last used `seconds` ago. Nothing under LFU, as in Redis.
     pub fn set_idle_seconds(&mut self, key: &[u8], seconds: u64) {
         if let Some(slot) = self.locate(key).1.filter(|_| !self.policy.is_lfu()) {
-            let now = self.access_clock();
-            self.entry_mut(slot).clock = now.saturating_sub(u32::try_from(seconds).unwrap_or(u32::MAX));
+            self.entry_mut(slot).clock = self.clock_before(seconds);
         }
     }
 
