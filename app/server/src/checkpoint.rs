@@ -40,10 +40,12 @@ impl Default for CheckpointOptions {
 const SLICE_BYTES: usize = 128 * 1024;
 /// How often conditions are looked at.
 const LOOK_MICROS: u64 = 5_000;
-/// With this many times `dirty_bytes` changed, writers wait for the checkpoint.
-const STALL_FACTOR: usize = 2;
-/// Keys deleted by a cache's policy, or samples taken for bodies, between two turns.
+/// With this many halves of `dirty_bytes` changed, writers wait for the checkpoint.
+const STALL_HALVES: usize = 3;
+/// Keys deleted by a cache's policy between two turns.
 const EVICT_STEPS: usize = 64;
+/// Bodies that leave memory between two turns: more than one turn can bring back.
+const EVICT_BODIES: usize = 4096;
 
 /// One partition's checkpoints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -211,6 +213,8 @@ impl Checkpointer {
         self.log.checkpointed(partition.group_id(), index);
         self.progress[at].durable = index;
         self.progress[at].underway = false;
+        // Whoever waits for it goes on now, and not with the next event.
+        self.looked = Micros(0);
     }
 
     fn look(&mut self, worker: &mut Worker) {
@@ -235,7 +239,7 @@ impl Checkpointer {
             if dirty > self.options.dirty_bytes || pressed {
                 self.request(worker, at);
             }
-            let stalled = dirty > STALL_FACTOR * self.options.dirty_bytes && self.progress[at].underway;
+            let stalled = dirty > self.options.dirty_bytes / 2 * STALL_HALVES && self.progress[at].underway;
             if stalled != self.progress[at].stalled {
                 self.progress[at].stalled = stalled;
                 worker.set_stalled(at, stalled);
@@ -278,11 +282,12 @@ impl Checkpointer {
             worker.set_full(at, hopeless);
             return left > 0 && !hopeless;
         }
-        let freed = store.evict_bodies(over, EVICT_STEPS);
+        let freed = store.evict_bodies(over, EVICT_BODIES);
         self.meters.evicted_bytes.add(freed as u64);
-        let hopeless = freed == 0 && !store.is_dirty() && !store.is_cutting();
+        let searched = freed > 0 || store.is_barren();
+        let hopeless = freed == 0 && searched && !store.is_dirty() && !store.is_cutting();
         worker.set_full(at, hopeless);
-        freed > 0 && freed < over
+        freed < over && (freed > 0 || !searched)
     }
 }
 
@@ -297,6 +302,7 @@ impl Tasks for Checkpointer {
             self.look(worker);
             more |= self.cutting.is_none() && !self.requested.is_empty();
         }
-        more
+        // Writers that were stalled, or deletions, are for the worker's next turn, which nothing else starts.
+        more || worker.is_ready()
     }
 }
