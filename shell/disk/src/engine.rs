@@ -79,8 +79,8 @@ impl Default for EngineOptions {
     fn default() -> EngineOptions {
         EngineOptions {
             cache_bytes: 32 * 1024 * 1024,
-            memtable_bytes: 16 * 1024 * 1024,
-            inline_bytes_max: 512,
+            memtable_bytes: 8 * 1024 * 1024,
+            inline_bytes_max: 2048,
             threads: 1,
             compression: Compression::None,
         }

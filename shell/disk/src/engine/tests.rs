@@ -13,7 +13,12 @@ const GROUP: GroupId = GroupId(0x0003_0001);
 pub type Objects = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
 pub fn options() -> EngineOptions {
-    EngineOptions { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, ..EngineOptions::default() }
+    EngineOptions {
+        cache_bytes: 1 << 20,
+        memtable_bytes: 1 << 20,
+        inline_bytes_max: 512,
+        ..EngineOptions::default()
+    }
 }
 
 fn open(dir: &TempDir) -> Engine {
@@ -65,6 +70,27 @@ pub fn contents(engine: &Engine, group: GroupId, generation: u32) -> Result<Obje
 
 pub fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
     (0..len).map(|_| rng.next_u64() as u8).collect()
+}
+
+#[test]
+fn a_rest_changes_nothing_but_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = open(&dir);
+    let mut rng = Rng::new(3);
+    let bodies: Vec<Vec<u8>> = (0..4_000).map(|n| bytes(&mut rng, 200 + n % 7 * 1_000)).collect();
+    let names: Vec<String> = (0..bodies.len()).map(|n| format!("k{n}")).collect();
+    for (turn, index) in [(0, 1), (1, 2)] {
+        let changes = names.iter().zip(&bodies).map(|(key, body)| put(key, "h", &body[turn..]));
+        engine.commit(GROUP, &mark(index, 1, bodies.len() as u64), changes).unwrap();
+        let before = contents(&engine, GROUP, 1).unwrap();
+        engine.rest().unwrap();
+        assert_eq!(contents(&engine, GROUP, 1).unwrap(), before);
+        engine.close().unwrap();
+        engine = open(&dir);
+        engine.rest().unwrap();
+        assert_eq!(contents(&engine, GROUP, 1).unwrap(), before);
+        assert_eq!(engine.groups().unwrap()[0].1.index, Index(index));
+    }
 }
 
 #[test]
