@@ -37,10 +37,11 @@ enum Target {
     Journal,
     Tables,
     Lists,
+    Identity,
 }
 
 impl Target {
-    const ALL: [Target; 4] = [Target::Log, Target::Journal, Target::Tables, Target::Lists];
+    const ALL: [Target; 5] = [Target::Log, Target::Journal, Target::Tables, Target::Lists, Target::Identity];
 
     fn name(self) -> &'static str {
         match self {
@@ -48,6 +49,7 @@ impl Target {
             Target::Journal => "the engine's journal",
             Target::Tables => "the engine's tables",
             Target::Lists => "the engine's lists of tables",
+            Target::Identity => "the identity",
         }
     }
 
@@ -57,6 +59,7 @@ impl Target {
         match self {
             Target::Log => &["segment", "entry"],
             Target::Journal | Target::Tables | Target::Lists => &["flipped/engine", "group"],
+            Target::Identity => &["flipped/identity"],
         }
     }
 
@@ -69,6 +72,7 @@ impl Target {
             Target::Journal => name.ends_with(".jnl"),
             Target::Tables => table,
             Target::Lists => !table && (name.starts_with('v') || name == "current"),
+            Target::Identity => path == Path::new("identity"),
         }
     }
 }
