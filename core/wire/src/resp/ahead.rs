@@ -71,7 +71,8 @@ mod tests {
                 keys.iter().map(|&key| if key == "k1" { get.len() } else { set.len() }).sum::<usize>();
             assert_eq!(end, length);
         }
-        let (found, end) = keys_ahead(&get.repeat(40));
+        let many = get.repeat(40);
+        let (found, end) = keys_ahead(&many);
         assert_eq!((found.len(), end), (AHEAD, AHEAD * get.len()));
     }
 }
