@@ -127,8 +127,7 @@ impl Store {
 
     /// The clock of an entry last used `seconds` ago.
     pub(crate) const fn clock_before(&self, seconds: u64) -> u32 {
-        // Rounded up, so that whole seconds come back whole.
-        let ticks = seconds.saturating_mul(1000).div_ceil(TICK_MILLIS);
+        let ticks = seconds.saturating_mul(1000) / TICK_MILLIS;
         self.ticks().wrapping_sub(if ticks > IDLE_TICKS_MAX { IDLE_TICKS_MAX as u32 } else { ticks as u32 })
     }
 
@@ -163,7 +162,11 @@ impl Store {
 
     /// Seconds since `entry` was last used; 0 under LFU, which does not know.
     pub(crate) const fn idle_of(&self, entry: &Entry) -> u32 {
-        if self.policy.is_lfu() { 0 } else { (self.age(entry) as u64 * TICK_MILLIS / 1000) as u32 }
+        if self.policy.is_lfu() {
+            return 0;
+        }
+        // The use may have been at the beginning of its tick.
+        ((self.age(entry) as u64 * TICK_MILLIS + TICK_MILLIS - 1) / 1000) as u32
     }
 
     /// Evicts bodies that the engine has until `bytes` are freed or `tries` went. Returns the bytes freed.
