@@ -42,6 +42,9 @@ const SLICE_BYTES: usize = 128 * 1024;
 const LOOK_MICROS: u64 = 5_000;
 /// With this many halves of `dirty_bytes` changed, writers wait for the checkpoint.
 const STALL_HALVES: usize = 3;
+/// A cut writes each changed object as a whole: it waits until what was written is this part of that, or a
+/// large list that grows would be written again and again.
+const WRITTEN_SHARE: u64 = 2;
 /// Keys deleted by a cache's policy between two turns.
 const EVICT_STEPS: usize = 64;
 /// Bodies that leave memory between two turns: more than one turn can bring back.
@@ -53,6 +56,30 @@ struct Progress {
     durable: Index,
     underway: bool,
     stalled: bool,
+    /// What the partition had written when its last cut began.
+    written_at_cut: u64,
+}
+
+/// What changed since a partition's last cut began.
+#[derive(Clone, Copy, Debug)]
+struct Changes {
+    /// Bytes of the objects that changed.
+    dirty: usize,
+    /// Bytes of the writes that changed them.
+    written: u64,
+}
+
+impl Changes {
+    /// A cut is worth its cost.
+    const fn are_enough(self, limit: usize) -> bool {
+        self.dirty > limit && self.written >= self.dirty as u64 / WRITTEN_SHARE
+    }
+
+    /// Writers are ahead of the cut that is under way.
+    const fn are_too_many(self, limit: usize) -> bool {
+        let most = limit / 2 * STALL_HALVES;
+        self.dirty > most && self.written > most as u64
+    }
 }
 
 /// The worker's background tasks. See the module's text.
@@ -169,6 +196,7 @@ impl Checkpointer {
         }
         let term = partition.term();
         partition.store_mut().begin_cut();
+        self.progress[at].written_at_cut = partition.written();
         self.progress[at].underway = true;
         self.cutting = Some((at, term, worker.appended()));
         // Synced while the cut is written out; a keyspace with `everysec` would let it wait for its second.
@@ -233,13 +261,15 @@ impl Checkpointer {
         for at in 0..self.progress.len() {
             let store = worker.partitions()[at].store();
             let dirty = store.dirty_bytes();
+            let written = worker.partitions()[at].written() - self.progress[at].written_at_cut;
+            let changes = Changes { dirty, written };
             let budget = worker.budget(at);
             // Bodies can leave memory only after a checkpoint.
             let pressed = budget.is_some_and(|budget| store.memory_bytes() > budget && dirty > budget / 8);
-            if dirty > self.options.dirty_bytes || pressed {
+            if changes.are_enough(self.options.dirty_bytes) || pressed {
                 self.request(worker, at);
             }
-            let stalled = dirty > self.options.dirty_bytes / 2 * STALL_HALVES && self.progress[at].underway;
+            let stalled = changes.are_too_many(self.options.dirty_bytes) && self.progress[at].underway;
             if stalled != self.progress[at].stalled {
                 self.progress[at].stalled = stalled;
                 worker.set_stalled(at, stalled);
@@ -304,5 +334,33 @@ impl Tasks for Checkpointer {
         }
         // Writers that were stalled, or deletions, are for the worker's next turn, which nothing else starts.
         more || worker.is_ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_object_that_grows_is_not_cut_again_and_again() {
+        const MIB: usize = 1 << 20;
+        #[rustfmt::skip] // columns
+        let table = [
+            // changed, written         enough  too many
+            (15 * MIB, 15 * MIB,        false,  false),
+            (17 * MIB, 15 * MIB,        true,   false),
+            (25 * MIB, 25 * MIB,        true,   true),
+            // One list of 70 MiB.
+            (70 * MIB, MIB,             false,  false),
+            (70 * MIB, 34 * MIB,        false,  true),
+            (70 * MIB, 36 * MIB,        true,   true),
+            // The same keys over and over.
+            (11 * MIB, 400 * MIB,       false,  false),
+        ];
+        for (dirty, written, enough, too_many) in table {
+            let changes = Changes { dirty, written: written as u64 };
+            let found = (changes.are_enough(16 * MIB), changes.are_too_many(16 * MIB));
+            assert_eq!(found, (enough, too_many), "{changes:?}");
+        }
     }
 }

@@ -73,6 +73,7 @@ impl Worker {
             self.notice_changes(at);
         }
         self.partitions[at].store.end_entry();
+        self.partitions[at].written += batch.body.len() as u64;
         drop(args);
         batch.queued = queued;
         batch.clear();

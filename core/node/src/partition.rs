@@ -104,6 +104,8 @@ pub struct Partition {
     pub(crate) stalled: bool,
     pub(crate) stalled_writers: Vec<ConnId>,
     pub(crate) full: bool,
+    /// Bytes of all writes applied since the start.
+    pub(crate) written: u64,
     /// A limit set by clients holds, and all keys stay: see [`crate::budget`].
     pub(crate) limited: bool,
     /// Bytes of keys whose deletion is on its way.
@@ -131,6 +133,7 @@ impl Partition {
             stalled: false,
             stalled_writers: Vec::new(),
             full: false,
+            written: 0,
             limited: false,
             leaving: 0,
         }
@@ -160,6 +163,12 @@ impl Partition {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Bytes of all writes applied since the start.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// Its state, for the checkpoint.
