@@ -292,6 +292,10 @@ impl Checkpointer {
         };
         let store = worker.partitions_mut()[at].store_mut();
         if over == 0 {
+            let room = worker.budget(at).is_none_or(|budget| worker.memory_after(at) < budget - budget / 16);
+            if room {
+                worker.partitions_mut()[at].store_mut().make_room();
+            }
             worker.set_full(at, false);
             return false;
         }

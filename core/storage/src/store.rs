@@ -81,6 +81,7 @@ pub struct Store {
     misses: u64,
     policy: Policy,
     sampling: Rng,
+    admission: evict::Admission,
     /// Where the search for bodies to evict goes on.
     hand: Slot,
     /// Entries it passed since the last one that may leave.
@@ -117,6 +118,7 @@ impl Store {
             misses: 0,
             policy: Policy::NoEviction,
             sampling: Rng::new(seed),
+            admission: evict::Admission::default(),
             hand: Slot(0),
             barren: 0,
             damaged: None,
@@ -242,6 +244,7 @@ impl Store {
     /// Starts applying entry `index`, stamped `time`: sets the clock and reaps what expired.
     pub fn begin_entry(&mut self, index: Index, time: Micros) {
         debug_assert!(index > self.applied, "entries are applied once, in order");
+        self.let_pass();
         self.applied = index;
         self.time = self.time.max(time);
         self.now = self.time.millis();
@@ -262,6 +265,7 @@ impl Store {
 
     /// Prepares for reads at the host's clock.
     pub fn begin_reads(&mut self, now: Micros) {
+        self.let_pass();
         self.mode = Mode::Read;
         self.now = self.time.max(now).millis();
         self.observed_expiry = false;

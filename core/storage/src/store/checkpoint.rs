@@ -379,6 +379,7 @@ impl Store {
             Ok(value) if value.kind() == entry.value.kind() => {
                 self.put_body(slot, value);
                 self.misses += 1;
+                self.admit(slot);
                 Ok(())
             }
             Ok(_) => Err(self.unreadable(slot, "it has another type than the index says")),

@@ -3,6 +3,8 @@
 //! Sampling approximates LRU and LFU as Redis does: the best of a few random entries goes. Which entries
 //! are in memory is this node's own affair and never part of the state.
 
+use alloc::vec::Vec;
+
 use kernel::Rng;
 
 use super::Store;
@@ -94,7 +96,41 @@ const LFU_NEW: u32 = 5;
 /// How much slower the LFU counter grows as it gets larger (Redis's `lfu-log-factor`).
 const LFU_FACTOR: u64 = 10;
 
+/// Which bodies stay after they were read back. A key's last use is known although its body is gone: one
+/// that was last used longer ago than the bodies that are leaving would soon leave again, and push out one
+/// that is used more often (as in LRU-K, O'Neil et al. 1993, with K = 2).
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    /// Ticks without use after which bodies have left lately; 0 while there is room for all.
+    leaving: u32,
+    /// Read back for the command that runs, and to leave after it.
+    passing: Vec<Slot>,
+}
+
 impl Store {
+    /// A body was read back for a command; its entry's clock still tells the use before.
+    pub(crate) fn admit(&mut self, slot: Slot) {
+        let leaving = self.admission.leaving;
+        if leaving > 0 && !self.policy.is_lfu() && self.age(self.entry(slot)) > leaving {
+            self.admission.passing.push(slot);
+        }
+    }
+
+    /// Lets the bodies go that were read back for one command only.
+    #[inline]
+    pub(crate) fn let_pass(&mut self) {
+        while let Some(slot) = self.admission.passing.pop() {
+            if self.table.get(slot).is_some() && self.is_evictable(slot) {
+                self.evict_slot(slot);
+            }
+        }
+    }
+
+    /// There is room again: bodies that are read back stay.
+    pub const fn make_room(&mut self) {
+        self.admission.leaving = 0;
+    }
+
     /// Sets what happens at the memory budget; the meaning of the access clocks starts afresh.
     pub const fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
@@ -177,7 +213,13 @@ impl Store {
                 break;
             }
             match self.oldest_body() {
-                Some(slot) => freed += self.evict_slot(slot),
+                Some(slot) => {
+                    let age = self.age(self.entry(slot)).max(1);
+                    let leaving = &mut self.admission.leaving;
+                    // A mean of the last few: single ones vary.
+                    *leaving = if *leaving == 0 { age } else { *leaving - *leaving / 16 + age / 16 };
+                    freed += self.evict_slot(slot);
+                }
                 None if walks_left == 0 || self.is_barren() => break,
                 None => walks_left -= 1,
             }
