@@ -128,8 +128,7 @@ impl Batch {
                 Ok(length) if length < EVICT_BYTES_MIN || store.memory_bytes() <= budget => {
                     Body::Whole(bytes)
                 }
-                Ok(length) => Body::Left { bytes: length as u64 },
-                Err(bytes) => Body::Left { bytes },
+                Ok(_) | Err(_) => Body::Left,
             };
             store.restore_object(key, head, body)?;
         }

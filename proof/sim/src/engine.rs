@@ -87,7 +87,7 @@ impl Engine {
             let mut store = Store::restore(seed, frame).map_err(unreadable)?;
             for ((_, key), (head, body)) in &kept.objects {
                 let left = body.len() >= LEFT_BYTES_MIN && rng.chance(0.5);
-                let body = if left { Body::Left { bytes: body.len() as u64 } } else { Body::Whole(body) };
+                let body = if left { Body::Left } else { Body::Whole(body) };
                 store.restore_object(key, head, body).map_err(unreadable)?;
             }
             stores.insert(group, (store, kept.term));

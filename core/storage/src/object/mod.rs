@@ -37,17 +37,8 @@ pub enum Value {
     Hash(Box<Hash>),
     /// A sorted set.
     Zset(Box<Zset>),
-    /// Evicted: the engine has the body.
-    Evicted(Box<Evicted>),
-}
-
-/// What is remembered of a value whose body is only in the engine.
-#[derive(Clone, Debug)]
-pub struct Evicted {
-    /// Its type.
-    pub kind: Type,
-    /// Bytes of its encoded body.
-    pub body_bytes: u64,
+    /// Evicted: the engine has the body of this type.
+    Evicted(Type),
 }
 
 /// The types clients can see.
@@ -114,7 +105,7 @@ impl Value {
             Value::Set(_) => Type::Set,
             Value::Hash(_) => Type::Hash,
             Value::Zset(_) => Type::Zset,
-            Value::Evicted(evicted) => evicted.kind,
+            Value::Evicted(kind) => *kind,
         }
     }
 
@@ -123,14 +114,13 @@ impl Value {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Value::Int(_) => 0,
+            Value::Int(_) | Value::Evicted(_) => 0,
             Value::Bytes(bytes) => bytes.len(),
             Value::Buffer(buffer) => size_of::<Vec<u8>>() + buffer.capacity(),
             Value::List(list) => list.memory_bytes(),
             Value::Set(set) => set.memory_bytes(),
             Value::Hash(hash) => hash.memory_bytes(),
             Value::Zset(zset) => zset.memory_bytes(),
-            Value::Evicted(_) => size_of::<Evicted>(),
         }
     }
 

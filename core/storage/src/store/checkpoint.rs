@@ -15,7 +15,7 @@ use kernel::{Index, Micros};
 use super::{Store, entry_bytes};
 use crate::Fault;
 use crate::object::table::{Entry, Key, Slot, Table};
-use crate::object::{Evicted, Type, Value};
+use crate::object::{Type, Value};
 
 /// The engine has, or will have, some version of this key.
 const STORED: u8 = 1 << 4;
@@ -162,10 +162,7 @@ pub enum Body<'a> {
     /// Here.
     Whole(&'a [u8]),
     /// Left in the engine.
-    Left {
-        /// Its length.
-        bytes: u64,
-    },
+    Left,
 }
 
 impl Store {
@@ -336,9 +333,7 @@ impl Store {
         let expire_at = if reader.is_empty() { 0 } else { reader.u64()? };
         let value = match body {
             Body::Whole(bytes) => Value::decode(bytes, &self.hasher())?,
-            Body::Left { bytes } => {
-                Value::Evicted(alloc::boxed::Box::new(Evicted { kind, body_bytes: bytes }))
-            }
+            Body::Left => Value::Evicted(kind),
         };
         let hash = self.table.hash(key);
         if value.kind() != kind || self.table.find(hash, key).is_some() {
@@ -421,15 +416,13 @@ impl Store {
         debug_assert!(self.is_evictable(slot), "only what the engine has is evicted");
         let entry = self.table.get_mut(slot).expect("an evictable slot holds an entry");
         let bytes = entry.value.memory_bytes();
-        let stub = Evicted { kind: entry.value.kind(), body_bytes: bytes as u64 };
-        entry.value = Value::Evicted(alloc::boxed::Box::new(stub));
-        let freed = bytes - entry.value.memory_bytes();
-        self.memory -= freed;
-        freed
+        entry.value = Value::Evicted(entry.value.kind());
+        self.memory -= bytes;
+        bytes
     }
 }
 
-/// Bodies smaller than this stay: their stub would take as much.
+/// Bodies smaller than this stay: what they take is not worth a read from the engine.
 pub const EVICT_BYTES_MIN: usize = 64;
 
 fn write(entry: &mut Entry, parity: u8, images: &mut Images) {

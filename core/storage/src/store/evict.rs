@@ -397,6 +397,7 @@ mod tests {
     #[test]
     fn the_body_that_was_used_a_moment_earlier_leaves_first() {
         let mut store = evicted(SAMPLES as u64);
+        store.make_room();
         for key in 0..SAMPLES as u64 {
             // Later keys were used earlier, all within a second.
             read(&mut store, key, 1_000_900 - 100 * key);
@@ -408,5 +409,22 @@ mod tests {
             let slot = store.table.find(hash, &key.to_be_bytes()).expect("it is there");
             assert!(matches!(store.entry(slot).value, Value::Evicted(_)), "key {key} should have left");
         }
+    }
+    #[test]
+    fn a_body_that_was_read_back_stays_only_if_its_key_was_used_lately() {
+        // The bodies left within 16 ms of their last use.
+        let mut store = evicted(2);
+        let empty = store.memory_bytes();
+        let stays = |store: &mut Store, key, millis| {
+            read(store, key, millis);
+            store.begin_reads(Micros(0));
+            store.memory_bytes() > empty
+        };
+        assert!(!stays(&mut store, 0, 1_005_000), "it had not been used for five seconds");
+        assert!(stays(&mut store, 0, 1_005_016), "it was used 16 ms before");
+        store.evict_bodies(usize::MAX, 2);
+        assert!(!stays(&mut store, 1, 1_020_000));
+        store.make_room();
+        assert!(stays(&mut store, 0, 1_040_000), "there is room for all");
     }
 }
