@@ -18,12 +18,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::Remote;
-use telemetry::StorageMeters;
+use telemetry::{Distribution, Histogram, StorageMeters, WorkerMeters};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use self::answer::Answerer;
+use crate::checkpoint::Asked;
 
 /// Clients of the admin port at once; others wait.
 const CLIENTS_MAX: usize = 64;
@@ -57,14 +58,28 @@ pub enum AdminError {
 
 /// The node that is told of.
 pub struct Subject {
-    /// Its worker.
-    pub remote: Remote,
+    /// Its workers.
+    pub remotes: Vec<Remote>,
     /// What its disk work measures.
     pub meters: Arc<StorageMeters>,
-    /// Set to have everything checkpointed.
-    pub checkpoint: Arc<AtomicBool>,
-    /// What its keyspaces are called, in the worker's order.
+    /// Asks for a checkpoint of everything.
+    pub checkpoint: Arc<Asked>,
+    /// What its keyspaces are called, in their order.
     pub labels: Vec<String>,
+}
+
+impl Subject {
+    /// A figure of all workers together.
+    fn sum(&self, figure: fn(&WorkerMeters) -> u64) -> u64 {
+        self.remotes.iter().map(|remote| figure(remote.meters())).sum()
+    }
+
+    /// What all workers measured of one thing.
+    fn merged(&self, histogram: fn(&WorkerMeters) -> &Histogram) -> Distribution {
+        let mut merged = Distribution::default();
+        self.remotes.iter().for_each(|remote| histogram(remote.meters()).read(&mut merged));
+        merged
+    }
 }
 
 /// A bound admin port that does not answer yet.

@@ -1,13 +1,14 @@
 //! Background checkpoints, the memory budget and cache eviction: the worker's work between turns.
 //!
-//! A cut is written out in slices on the worker's thread; one engine thread per node makes it durable;
-//! then the log behind it is given back. A cut reaches the engine only after the log up to it is synced,
-//! so the engine is never ahead of the log.
+//! A cut is written out in slices on the worker's thread; an engine thread makes it durable, one of all
+//! workers at a time; then the log behind it is given back. A cut reaches the engine only after the log up
+//! to it is synced, so the engine is never ahead of the log.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use disk::engine::{Engine, Mark};
@@ -98,8 +99,44 @@ pub struct Checkpointer {
     /// Partitions asked for regardless of size.
     requested: VecDeque<usize>,
     meters: Arc<StorageMeters>,
-    /// Another thread wants all partitions checkpointed.
-    asked: Arc<AtomicBool>,
+    /// Other threads want all partitions checkpointed, and how often that was done.
+    asked: Arc<Asked>,
+    answered: u64,
+    /// Its share of the figure of running checkpoints.
+    running: u64,
+}
+
+/// What the checkpoints of all workers of a node share.
+#[derive(Debug, Default)]
+pub struct Asked {
+    times: AtomicU64,
+    disk: Mutex<Disk>,
+}
+
+/// Whether the engine's disk can be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// It can.
+    #[default]
+    Sound,
+    /// A sync failed, which is final for all workers.
+    Failed,
+}
+
+impl Asked {
+    /// Asks for a checkpoint of every partition of the node.
+    pub fn ask(&self) {
+        self.times.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn times(&self) -> u64 {
+        self.times.load(Ordering::Acquire)
+    }
+
+    /// While this is held, no other worker's checkpoint is in the engine.
+    pub(crate) fn engine(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Checkpointer {
@@ -113,13 +150,15 @@ impl Checkpointer {
         engine: Arc<Engine>,
         durable: Vec<Index>,
         meters: Arc<StorageMeters>,
+        asked: Arc<Asked>,
     ) -> std::io::Result<(Checkpointer, Sender<Remote>)> {
         let (jobs, queue) = channel::<Job>();
         let (answers, done) = channel();
         let (remotes, remote) = channel::<Remote>();
         let (patience, ended) = channel();
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn({
-            let persister = Persister { engine, ended, meters: Arc::clone(&meters) };
+            let (meters, asked) = (Arc::clone(&meters), Arc::clone(&asked));
+            let persister = Persister { engine, ended, meters, asked, failed: Cell::new(0) };
             move || persister.run(&queue, &answers, &remote)
         })?;
         let progress =
@@ -137,15 +176,11 @@ impl Checkpointer {
             cutting: None,
             requested: VecDeque::new(),
             meters,
-            asked: Arc::default(),
+            answered: asked.times(),
+            asked,
+            running: 0,
         };
         Ok((checkpointer, remotes))
-    }
-
-    /// What another thread sets to have every partition checkpointed.
-    #[must_use]
-    pub fn asking(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.asked)
     }
 
     /// Asks for a checkpoint of every partition that has something new.
@@ -246,12 +281,14 @@ impl Checkpointer {
     }
 
     fn look(&mut self, worker: &mut Worker) {
-        if self.asked.swap(false, Ordering::AcqRel) {
+        let asked = self.asked.times();
+        if std::mem::replace(&mut self.answered, asked) < asked {
             (0..self.progress.len()).for_each(|at| self.request(worker, at));
         }
         let log_bytes = self.log.bytes_retained();
         self.meters.log_bytes.set(log_bytes);
-        self.meters.checkpoint_running.set(self.progress.iter().filter(|p| p.underway).count() as u64);
+        let running = self.progress.iter().filter(|p| p.underway).count() as u64;
+        self.meters.checkpoint_running.shift(std::mem::replace(&mut self.running, running), running);
         if log_bytes > self.options.log_bytes
             && let Some(group) = self.log.lagging_group()
             && let Some(at) = worker.partitions().iter().position(|partition| partition.group_id() == group)
@@ -306,7 +343,7 @@ impl Checkpointer {
                 let Some(key) = store.victim() else { break };
                 let bytes = store.usage(&key).unwrap_or(0);
                 worker.evict(at, &key, bytes);
-                self.meters.evicted_keys.increment();
+                self.meters.evicted_keys.add_among_others(1);
                 left = left.saturating_sub(bytes);
                 if left == 0 {
                     break;
@@ -317,7 +354,7 @@ impl Checkpointer {
             return left > 0 && !hopeless;
         }
         let freed = store.evict_bodies(over, EVICT_BODIES);
-        self.meters.evicted_bytes.add(freed as u64);
+        self.meters.evicted_bytes.add_among_others(freed as u64);
         let searched = freed > 0 || store.is_barren();
         let hopeless = freed == 0 && searched && !store.is_dirty() && !store.is_cutting();
         worker.set_full(at, hopeless);

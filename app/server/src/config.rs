@@ -99,8 +99,10 @@ section! {
 section! {
     /// See [`Config::storage`].
     pub struct Storage {
-        /// Threads that serve clients. This version has one.
-        workers: Number<1, 256> = Number::of(1),
+        /// Threads that serve clients. Clients are given to them in turn. Keyspace `n` belongs to thread `n`
+        /// modulo their number; keys cannot be moved or copied between keyspaces of different threads, and
+        /// SWAPDB is offered with one thread only.
+        workers: Number<1, 16> = Number::of(1),
         /// Gives each worker a core of its own, as long as there are cores that no other node has taken; one
         /// core is always left to everything else. Without, the kernel moves them about.
         pin_workers: bool = true,

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gateway::resp::{Process, Request};
 use kernel::Micros;
 use runtime::{Control, Remote};
-use telemetry::StorageMeters;
+use telemetry::{StorageMeters, WorkerMeters};
+
+use crate::checkpoint::Asked;
 
 /// How often it looks.
 const PERIOD_SECONDS: u64 = 1;
@@ -22,12 +23,12 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// What it works with.
 pub(crate) struct Housekeeping {
-    /// The worker.
-    pub remote: Remote,
+    /// The workers.
+    pub remotes: Vec<Remote>,
     /// Where disk figures come from and go to.
     pub meters: Arc<StorageMeters>,
-    /// Set to ask for a checkpoint of everything.
-    pub checkpoint: Arc<AtomicBool>,
+    /// Asks for a checkpoint of everything.
+    pub checkpoint: Arc<Asked>,
     /// The data directory.
     pub dir: PathBuf,
     /// Most bytes it may take; 0 for no limit.
@@ -75,31 +76,35 @@ fn run(keeping: &Housekeeping, ended: &Receiver<()>) {
         }
         for request in told.try_iter() {
             match request {
-                Request::Checkpoint => keeping.checkpoint.store(true, Ordering::Release),
+                Request::Checkpoint => keeping.checkpoint.ask(),
                 Request::Stop { .. } => (keeping.on_stop)(),
             }
         }
     }
 }
 
-/// Hands the process's figures to the worker and asks for its clients' requests. They are told between two
+/// Hands the process's figures to the workers and asks for their clients' requests. They are told between two
 /// turns, so they are read in the next period.
 fn refresh(keeping: &Housekeeping, tell: &Sender<Request>) {
     let process = figures(keeping);
-    let tell = tell.clone();
-    keeping.remote.send(Control::Call(Box::new(move |worker| {
-        *worker.process_mut() = process;
-        let mut requests = Vec::new();
-        worker.take_requests(&mut requests);
-        for request in requests {
-            // The receiver lives as long as the thread that asked.
-            let _ = tell.send(request);
-        }
-    })));
+    for remote in &keeping.remotes {
+        let (process, tell) = (process.clone(), tell.clone());
+        remote.send(Control::Call(Box::new(move |worker| {
+            *worker.process_mut() = process;
+            let mut requests = Vec::new();
+            worker.take_requests(&mut requests);
+            for request in requests {
+                // The receiver lives as long as the thread that asked.
+                let _ = tell.send(request);
+            }
+        })));
+    }
 }
 
 fn figures(keeping: &Housekeeping) -> Process {
-    let (meters, loops) = (&keeping.meters, keeping.remote.meters());
+    let meters = &keeping.meters;
+    let sum =
+        |figure: fn(&WorkerMeters) -> u64| keeping.remotes.iter().map(|remote| figure(remote.meters())).sum();
     let memory = Memory::read();
     let (user, system) = processor_micros().unwrap_or_default();
     Process {
@@ -113,8 +118,8 @@ fn figures(keeping: &Housekeeping) -> Process {
         checkpoint_running: meters.checkpoint_running.get() > 0,
         checkpoint_failed: meters.checkpoint_failed.get() > 0,
         log_failed: meters.log_refusing.get() > 0,
-        net_input_bytes: loops.input_bytes.get(),
-        net_output_bytes: loops.output_bytes.get(),
+        net_input_bytes: sum(|loops| loops.input_bytes.get()),
+        net_output_bytes: sum(|loops| loops.output_bytes.get()),
         ..keeping.process.clone()
     }
 }
@@ -199,7 +204,7 @@ fn measure(keeping: &Housekeeping) {
     }
     if exceeded {
         // A checkpoint gives the log behind it back.
-        keeping.checkpoint.store(true, Ordering::Release);
+        keeping.checkpoint.ask();
     }
 }
 

@@ -26,8 +26,8 @@ impl SharedLog {
 
 impl SharedLog {
     fn note(&mut self, result: &Result<Lsn, LogError>) {
-        self.refusing = result.is_err();
-        self.meters.log_refusing.set(u64::from(self.refusing));
+        let before = std::mem::replace(&mut self.refusing, result.is_err());
+        self.meters.log_refusing.shift(before.into(), self.refusing.into());
         match result {
             Ok(_) | Err(LogError::TooLarge { .. } | LogError::Full | LogError::Unprepared(_)) => {}
             Err(
@@ -38,7 +38,7 @@ impl SharedLog {
             ) => self.meters.log_failed.set(1),
         }
         if self.refusing {
-            self.meters.log_refusals.increment();
+            self.meters.log_refusals.add_among_others(1);
         }
     }
 }
@@ -46,7 +46,7 @@ impl SharedLog {
 impl LogSink for SharedLog {
     fn append(&mut self, records: &[Record<'_>], durability: Durability) -> Result<Lsn, AppendError> {
         if self.meters.quota_exceeded.get() > 0 {
-            self.meters.log_refusals.increment();
+            self.meters.log_refusals.add_among_others(1);
             return Err(AppendError::Full);
         }
         let durability = match durability {

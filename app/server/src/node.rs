@@ -4,25 +4,24 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use consensus::{Durability, Solo};
-use disk::engine::{Engine, EngineError, EngineOptions};
+use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
-use kernel::{GroupId, KeyspaceId, WorkerId};
+use kernel::{GroupId, Index, KeyspaceId, WorkerId};
 use node::recover::Stores;
 use node::{Partition, RecoverError, Recovery, Settings, Worker};
-use runtime::{Control, Core, Listener, Reactor, ReactorError, Remote};
+use runtime::{Control, Core, Crowd, Listener, Reactor, ReactorError, Remote};
 use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
-use storage::store::Policy;
+use storage::store::{Naming, Policy};
 use telemetry::StorageMeters;
 use thiserror::Error;
 
-use crate::checkpoint::{CheckpointOptions, Checkpointer};
+use crate::checkpoint::{Asked, CheckpointOptions, Checkpointer};
 use crate::identity::identity;
 use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
@@ -54,6 +53,8 @@ pub struct NodeOptions {
     pub settings: Settings,
     /// Its keyspaces.
     pub keyspaces: Vec<Keyspace>,
+    /// Threads that serve clients, each with a part of the keyspaces.
+    pub workers: u16,
     /// Most clients at once.
     pub clients_max: usize,
     /// Each worker keeps to a core of its own, if there is one.
@@ -106,14 +107,14 @@ pub enum NodeError {
 
 /// A running node.
 pub struct Node {
-    remote: Remote,
-    worker: JoinHandle<Result<(), ReactorError>>,
+    remotes: Vec<Remote>,
+    workers: Vec<JoinHandle<Result<(), ReactorError>>>,
     log: Arc<Log>,
     engine: Arc<Engine>,
     /// What its disk work measures.
     pub meters: Arc<StorageMeters>,
-    /// Set to have everything checkpointed.
-    pub checkpoint: Arc<AtomicBool>,
+    /// Asks for a checkpoint of everything.
+    pub checkpoint: Arc<Asked>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
 }
@@ -131,75 +132,57 @@ impl Node {
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let relay = Arc::new(SyncRelay::new());
         let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&relay))?;
-        let meters: Arc<StorageMeters> = Arc::default();
-        let naming = node::recover::naming(&stores);
-        let mut durable = Vec::new();
-        let mut partitions = Vec::new();
-        for keyspace in &options.keyspaces {
-            let group = GroupId::new(naming.home(keyspace.id), 0);
-            let (mut store, term) =
-                stores.remove(&group).unwrap_or_else(|| (Store::new(seed), kernel::Term(1)));
-            store.set_policy(keyspace.eviction);
-            store.set_fetch(Box::new(EngineFetch {
-                engine: Arc::clone(&engine),
-                group,
-                meters: Some(Arc::clone(&meters)),
-            }));
-            let checkpointed =
-                engine.groups()?.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
-            durable.push(checkpointed.unwrap_or_default());
-            let solo = Solo::new(term, store.applied(), keyspace.durability);
-            let partition = Partition::new(group, store, solo);
-            partitions.push(partition.serving(keyspace.id).with_memory(keyspace.memory));
-        }
-        let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
-        let (checkpointer, remotes) = Checkpointer::start(
-            options.checkpoint,
-            Arc::clone(&log),
-            Arc::clone(&engine),
-            durable,
-            Arc::clone(&meters),
-        )
-        .map_err(spawn)?;
-        let checkpoint = checkpointer.asking();
-        let start = WorkerStart {
-            settings: Settings { worker: WorkerId(0), ..options.settings.clone() },
-            partitions,
+        let mut shared = Shared {
+            options: &options,
             seed,
-            log: SharedLog::new(Arc::clone(&log), Arc::clone(&meters)),
-            checkpointer,
-            listeners: vec![Listener { socket, tls: options.redis_tls.clone() }],
-            clients_max: options.clients_max,
-            pin: options.pin_workers,
+            log: Arc::clone(&log),
+            engine: Arc::clone(&engine),
+            meters: Arc::default(),
+            asked: Arc::default(),
+            crowd: Arc::new(Crowd::new(options.clients_max)),
+            marks: engine.groups()?,
+            naming: node::recover::naming(&stores),
         };
-        let (ready, started) = channel();
-        let worker = std::thread::Builder::new()
-            .name("worker-0".into())
-            .spawn(move || start.run(&ready))
-            .map_err(spawn)?;
-        let Ok(remote) = started.recv() else {
-            let ended = worker.join().expect("the worker does not panic: a broken invariant aborts");
-            return Err(ended
-                .err()
-                .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
-        };
-        let told = remote.clone();
-        relay.attach(Box::new(move |event| match event {
-            SyncEvent::Synced(lsn) => told.synced(lsn),
-            SyncEvent::Failed => {
-                // A loop that has ended waits for nothing.
-                let _ = told.send(Control::LogFailed);
+        let mut socket = Some(socket);
+        let mut threads = Vec::new();
+        for number in 0..options.workers {
+            // The first worker accepts for all.
+            let tls = options.redis_tls.clone();
+            let listeners = socket.take().map(|socket| Listener { socket, tls }).into_iter().collect();
+            match shared.start(WorkerId(number), &mut stores, listeners) {
+                Ok(running) => threads.push(running),
+                Err(error) => {
+                    end(threads);
+                    return Err(error);
+                }
+            }
+        }
+        let (remotes, workers): (Vec<Remote>, Vec<_>) = threads.into_iter().unzip();
+        if remotes.len() > 1 {
+            for remote in &remotes {
+                remote.send(Control::Peers(remotes.clone()));
+            }
+        }
+        let told = remotes.clone();
+        relay.attach(Box::new(move |event| {
+            for remote in &told {
+                match event {
+                    SyncEvent::Synced(lsn) => remote.synced(lsn),
+                    SyncEvent::Failed => {
+                        // A loop that has ended waits for nothing.
+                        let _ = remote.send(Control::LogFailed);
+                    }
+                }
             }
         }));
-        // The thread waits for jobs, so it is there to take it.
-        let _ = remotes.send(remote.clone());
-        Ok(Node { remote, worker, log, engine, meters, checkpoint, redis })
+        let Shared { meters, asked, .. } = shared;
+        Ok(Node { remotes, workers, log, engine, meters, checkpoint: asked, redis })
     }
 
-    /// The other threads' end of its worker.
+    /// The other threads' ends of its workers.
     #[must_use]
-    pub fn remote(&self) -> Remote {
-        self.remote.clone()
+    pub fn remotes(&self) -> Vec<Remote> {
+        self.remotes.clone()
     }
 
     /// Stops taking clients, answers what is pending, checkpoints, syncs the log.
@@ -207,8 +190,13 @@ impl Node {
     /// # Errors
     /// The log could not be synced.
     pub fn stop(self) -> Result<(), NodeError> {
-        self.remote.send(Control::Stop);
-        self.worker.join().expect("the worker does not panic: a broken invariant aborts")?;
+        for remote in &self.remotes {
+            remote.send(Control::Stop);
+        }
+        let ended: Vec<_> = self.workers.into_iter().map(JoinHandle::join).collect();
+        for worker in ended {
+            worker.expect("a worker does not panic: a broken invariant aborts")?;
+        }
         if let Some(engine) = Arc::into_inner(self.engine) {
             engine.close()?;
         }
@@ -216,6 +204,111 @@ impl Node {
             log.close()?;
         }
         Ok(())
+    }
+}
+
+/// Ends workers of a node that does not start after all.
+fn end(threads: Vec<Running>) {
+    for (remote, thread) in threads {
+        remote.send(Control::Stop);
+        // Why the node does not start is told already.
+        let _ = thread.join();
+    }
+}
+
+/// What the workers of a node have in common while they are started.
+struct Shared<'a> {
+    options: &'a NodeOptions,
+    seed: u64,
+    log: Arc<Log>,
+    engine: Arc<Engine>,
+    meters: Arc<StorageMeters>,
+    asked: Arc<Asked>,
+    crowd: Arc<Crowd>,
+    marks: Vec<(GroupId, Mark)>,
+    naming: Naming,
+}
+
+/// A worker's loop and its thread.
+type Running = (Remote, JoinHandle<Result<(), ReactorError>>);
+
+impl Shared<'_> {
+    fn owner(&self, keyspace: KeyspaceId) -> WorkerId {
+        WorkerId(keyspace.0 % self.options.workers)
+    }
+
+    /// Starts a worker with the keyspaces that are its own.
+    fn start(
+        &mut self,
+        number: WorkerId,
+        stores: &mut Stores,
+        listeners: Vec<Listener>,
+    ) -> Result<Running, NodeError> {
+        let options = self.options;
+        let (mut durable, mut partitions, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for keyspace in &options.keyspaces {
+            let owner = self.owner(keyspace.id);
+            if owner == number {
+                let (mark, partition) = self.partition(keyspace, stores);
+                durable.push(mark);
+                partitions.push(partition);
+            } else {
+                owners.push((keyspace.id, owner));
+            }
+        }
+        let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
+        let (checkpointer, to_checkpointer) = Checkpointer::start(
+            options.checkpoint,
+            Arc::clone(&self.log),
+            Arc::clone(&self.engine),
+            durable,
+            Arc::clone(&self.meters),
+            Arc::clone(&self.asked),
+        )
+        .map_err(spawn)?;
+        let workers = options.workers;
+        let start = WorkerStart {
+            settings: Settings { worker: number, workers, owners, ..options.settings.clone() },
+            partitions,
+            seed: self.seed ^ u64::from(number.0),
+            log: SharedLog::new(Arc::clone(&self.log), Arc::clone(&self.meters)),
+            checkpointer,
+            listeners,
+            crowd: Arc::clone(&self.crowd),
+            pin: options.pin_workers,
+        };
+        let (ready, started) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || start.run(&ready))
+            .map_err(spawn)?;
+        let Ok(remote) = started.recv() else {
+            let ended = thread.join().expect("the worker does not panic: a broken invariant aborts");
+            return Err(ended
+                .err()
+                .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
+        };
+        // The thread waits for jobs, so it is there to take it.
+        let _ = to_checkpointer.send(remote.clone());
+        Ok((remote, thread))
+    }
+
+    /// A keyspace's partition, which is that of the group that has its data since the last `SWAPDB`, and the
+    /// index of its last checkpoint.
+    fn partition(&self, keyspace: &Keyspace, stores: &mut Stores) -> (Index, Partition) {
+        let group = GroupId::new(self.naming.home(keyspace.id), 0);
+        let fresh = || (Store::new(self.seed), kernel::Term(1));
+        let (mut store, term) = stores.remove(&group).unwrap_or_else(fresh);
+        store.set_policy(keyspace.eviction);
+        store.set_fetch(Box::new(EngineFetch {
+            engine: Arc::clone(&self.engine),
+            group,
+            meters: Some(Arc::clone(&self.meters)),
+        }));
+        let mark = self.marks.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
+        let solo = Solo::new(term, store.applied(), keyspace.durability);
+        let partition = Partition::new(group, store, solo);
+        (mark.unwrap_or_default(), partition.serving(keyspace.id).with_memory(keyspace.memory))
     }
 }
 
@@ -228,7 +321,7 @@ struct WorkerStart {
     log: SharedLog,
     checkpointer: Checkpointer,
     listeners: Vec<Listener>,
-    clients_max: usize,
+    crowd: Arc<Crowd>,
     pin: bool,
 }
 
@@ -239,7 +332,7 @@ impl WorkerStart {
         tracing::debug!(core = core.as_ref().map(|core| core.number), "worker");
         let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed);
         let (reactor, remote) =
-            Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.clients_max)?;
+            Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.crowd)?;
         // The starting thread waits for it.
         let _ = ready.send(remote);
         let (mut worker, checkpointer) = reactor.run()?;

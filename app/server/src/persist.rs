@@ -1,18 +1,20 @@
-//! The engine thread: makes cuts durable in order, and tries again for as long as the engine refuses one.
+//! A worker's engine thread: makes cuts durable in order, and tries again for as long as the engine refuses one.
 //!
 //! Until a checkpoint succeeds the log keeps what is behind it, so nothing is lost; writers wait once there
 //! are more changes than the worker holds for a checkpoint.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use disk::engine::{Change, Engine, EngineError, Mark};
+use disk::engine::{Change, Engine, EngineError, Mark, Place};
 use kernel::{GroupId, Index, Lsn};
 use runtime::Remote;
 use storage::store::checkpoint::{Image, Images};
 use telemetry::StorageMeters;
 
+use crate::checkpoint::{Asked, Disk};
 use crate::housekeep::unix_millis;
 
 /// After a failure it is tried again after this, in milliseconds, then after twice as long each time,
@@ -49,6 +51,10 @@ pub(crate) struct Persister {
     pub ended: Receiver<()>,
     /// What is told of it.
     pub meters: Arc<StorageMeters>,
+    /// What it shares with the other workers' threads.
+    pub asked: Arc<Asked>,
+    /// Its part of the figure of failed checkpoints: 1 or 0.
+    pub failed: Cell<u64>,
 }
 
 impl Persister {
@@ -59,21 +65,21 @@ impl Persister {
             let job = match jobs.recv_timeout(Duration::from_millis(REST_MILLIS)) {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.tidy();
+                    self.tidy(|engine| engine.sweep(SWEEP_ENTRIES).and_then(|_| engine.rest()));
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let started = std::time::Instant::now();
             let group = job.group.0;
             let kept = insist(
-                &mut || commit(&self.engine, &job),
+                &mut || self.keep(&job),
                 &mut |delay| match self.ended.recv_timeout(delay) {
                     Err(RecvTimeoutError::Timeout) => Wait::Over,
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Ended,
                 },
                 &mut |failure| {
-                    self.meters.checkpoint_failed.set(u64::from(failure.is_some()));
+                    let failed = u64::from(failure.is_some());
+                    self.meters.checkpoint_failed.shift(self.failed.replace(failed), failed);
                     if let Some(error) = failure {
                         tracing::error!(group, %error, "a checkpoint failed and is tried again; the log is kept");
                     }
@@ -82,10 +88,6 @@ impl Persister {
             if !kept {
                 return;
             }
-            let micros = started.elapsed().as_micros() as u64;
-            self.meters.checkpoint_micros.record(micros);
-            self.meters.checkpoint_millis.set(unix_millis());
-            tracing::debug!(group, changes = job.images.len(), millis = micros / 1000, "checkpoint");
             if answers.send((job.partition, job.mark.index)).is_err() {
                 return;
             }
@@ -95,15 +97,38 @@ impl Persister {
             if let Some(remote) = &remote {
                 remote.synced(Lsn(0));
             }
-            if let Err(error) = self.engine.sweep(SWEEP_ENTRIES) {
-                tracing::warn!(%error, "what a flush left behind could not be swept");
-            }
+            self.tidy(|engine| engine.sweep(SWEEP_ENTRIES).map(drop));
         }
     }
 
-    /// What is done while there is nothing to do.
-    fn tidy(&self) {
-        if let Err(error) = self.engine.sweep(SWEEP_ENTRIES).and_then(|_| self.engine.rest()) {
+    /// Commits one cut while no other worker's is in the engine, and measures it. After a sync of another
+    /// worker's has failed, nothing is tried.
+    fn keep(&self, job: &Job) -> Result<(), EngineError> {
+        let mut disk = self.asked.engine();
+        if *disk == Disk::Failed {
+            let source = std::io::Error::other("it failed at another worker's checkpoint");
+            return Err(EngineError::Io { place: Place::Directory("engine".into()), source });
+        }
+        let started = std::time::Instant::now();
+        let done = commit(&self.engine, job);
+        if matches!(done, Err(EngineError::Io { .. })) {
+            *disk = Disk::Failed;
+        }
+        done?;
+        let micros = started.elapsed().as_micros() as u64;
+        self.meters.checkpoint_micros.record(micros);
+        self.meters.checkpoint_millis.set(unix_millis());
+        let (group, changes, millis) = (job.group.0, job.images.len(), micros / 1000);
+        tracing::debug!(group, changes, millis, "checkpoint");
+        Ok(())
+    }
+
+    /// Has the engine do what nobody waits for, unless its disk has failed.
+    fn tidy(&self, work: impl FnOnce(&Engine) -> Result<(), EngineError>) {
+        let disk = self.asked.engine();
+        if *disk == Disk::Sound
+            && let Err(error) = work(&self.engine)
+        {
             tracing::warn!(%error, "the engine could not tidy up");
         }
     }
@@ -165,7 +190,8 @@ fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
 
 #[cfg(test)]
 mod tests {
-    use disk::engine::Place;
+    use disk::engine::EngineOptions;
+    use kernel::{KeyspaceId, Term};
 
     use super::*;
 
@@ -208,6 +234,31 @@ mod tests {
             let shown = format!("{attempts:?}");
             assert_eq!(insisted(attempts, waits), expected, "{shown}");
         }
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_worker_commits_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Arc::new(Asked::default());
+        let (_patience, ended) = std::sync::mpsc::channel();
+        let persister = Persister {
+            engine: Arc::new(Engine::open(dir.path(), EngineOptions::default()).unwrap()),
+            ended,
+            meters: Arc::default(),
+            asked: Arc::clone(&asked),
+            failed: Cell::new(0),
+        };
+        let job = |index| {
+            let group = GroupId::new(KeyspaceId(0), 0);
+            let (index, term, state) = (Index(index), Term(1), Vec::new());
+            let mark = Mark { index, term, generation: 0, objects: 0, state };
+            Job { partition: 0, group, mark, images: Images::default(), after: Lsn(0) }
+        };
+        assert!(persister.keep(&job(1)).is_ok());
+        *asked.engine() = Disk::Failed;
+        assert!(matches!(persister.keep(&job(2)), Err(EngineError::Io { .. })));
+        let marks = persister.engine.groups().unwrap();
+        assert_eq!(marks.iter().map(|(_, mark)| mark.index).collect::<Vec<_>>(), [Index(1)]);
     }
 
     #[test]

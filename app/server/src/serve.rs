@@ -64,7 +64,7 @@ impl Server {
         let node = Node::start(options(config)?)?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
-            remote: node.remote(),
+            remotes: node.remotes(),
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
             dir: config.data_dir.clone(),
@@ -74,7 +74,7 @@ impl Server {
         })
         .map_err(|source| AdminError::Thread { source })?;
         let admin = admin.serve(Subject {
-            remote: node.remote(),
+            remotes: node.remotes(),
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
             labels,
@@ -110,6 +110,7 @@ fn options(config: &Config) -> Result<NodeOptions, TlsError> {
         redis_tls,
         settings: settings(config),
         keyspaces: config.keyspaces().iter().map(keyspace).collect(),
+        workers: u16::try_from(storage.workers.get()).expect("there are at most 16 workers"),
         clients_max: bytes(config.redis.clients_max.get()),
         pin_workers: config.storage.pin_workers,
         log: LogOptions {

@@ -60,6 +60,10 @@ bugs! {
     RepliesOutOfOrder,
     /// EXEC looks at applied changes of watched keys only.
     WatchIgnoresInFlight,
+    /// A read from another worker does not wait for its connection's own writes.
+    GuestReadOvertakes,
+    /// EXEC from another worker does not look at its watches.
+    GuestWatchIgnored,
     /// One push serves a waiting client twice.
     WaiterServedTwice,
     /// The log is truncated although no checkpoint covers it.

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use consensus::Group;
+use gateway::resp::RespReply;
 use kernel::ConnId;
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
@@ -13,7 +14,9 @@ use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::object::table::Key;
 use storage::{Command, Reply, Silence};
+use wire::resp::Encoder;
 
+use crate::parcel::{Parcel, Protocol};
 use crate::partition::{Batch, Queued, Waiter, Watcher, What};
 use crate::worker::Worker;
 
@@ -47,7 +50,7 @@ impl Worker {
         self.partitions[at].store.begin_entry(batch.index, time);
         let mut reading = false;
         for &item in &queued {
-            if item.what == What::Read {
+            if item.what.is_read() {
                 let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                 reading = true;
                 // Not at the clock: it would see expiries that no entry says, and a crash could undo.
@@ -88,14 +91,22 @@ impl Worker {
             scripting: &mut *self.scripting,
             effects: &mut self.effects,
         };
-        let store = &mut self.partitions[at].store;
-        let keys = store.len();
+        let partition = &mut self.partitions[at];
+        let keys = partition.store.len();
         let connection = match item.what {
-            What::Own | What::Part(_) | What::Evict(_) | What::Swap | What::Read => None,
+            What::Own | What::Part(_) | What::Evict(_) | What::Swap | What::Read | What::GuestRead(_) => None,
             What::Write | What::Retry(_) => self.connections.get_mut(item.conn),
+            What::GuestWrite(protocol) => {
+                return self.apply_for_guest(at, item, protocol, (place, command, args));
+            }
         };
         let Some(connection) = connection else {
-            apply_command(store, &mut machinery, place, command, args, &mut Silence);
+            if let What::Retry(waiter) = item.what
+                && let Some(protocol) = partition.waiters.get(&waiter).and_then(|waiter| waiter.guest)
+            {
+                return self.apply_for_guest(at, item, protocol, (place, command, args));
+            }
+            apply_command(&mut partition.store, &mut machinery, place, command, args, &mut Silence);
             // Nobody is left to wait.
             machinery.effects.block = None;
             match item.what {
@@ -106,12 +117,12 @@ impl Worker {
                     self.evicted(at, bytes, keys as u64);
                 }
                 What::Swap => self.swap_done(None),
-                What::Own | What::Write | What::Read => {}
+                What::Own | What::Write | What::Read | What::GuestWrite(_) | What::GuestRead(_) => {}
             }
             return;
         };
         let answered = connection.io.try_answer(item.sequence, |reply| {
-            apply_command(store, &mut machinery, place, command, args, reply);
+            apply_command(&mut partition.store, &mut machinery, place, command, args, reply);
             machinery.effects.block.is_none()
         });
         if answered {
@@ -124,6 +135,33 @@ impl Worker {
         }
     }
 
+    /// Applies a write of another worker's client and sends the answer.
+    fn apply_for_guest(
+        &mut self,
+        at: usize,
+        item: Queued,
+        protocol: Protocol,
+        (place, command, args): ((kernel::Index, u32), &Command, &[&[u8]]),
+    ) {
+        let mut bytes = Vec::new();
+        let mut reply = RespReply(Encoder::new(&mut bytes, protocol == Protocol::Resp3));
+        let mut machinery = Machinery {
+            registry: &self.registry,
+            scripting: &mut *self.scripting,
+            effects: &mut self.effects,
+        };
+        apply_command(&mut self.partitions[at].store, &mut machinery, place, command, args, &mut reply);
+        if self.effects.block.is_some() {
+            return;
+        }
+        if let What::Retry(waiter) = item.what {
+            self.partitions[at].forget_waiter(waiter);
+            self.others.waits_no_more(item.conn);
+        }
+        let (conn, sequence) = (item.conn, item.sequence);
+        self.others.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+    }
+
     /// A connection was answered: it is to be flushed, and may go on if nothing else is pending.
     #[inline]
     pub(crate) fn answered(&mut self, id: ConnId) {
@@ -132,7 +170,7 @@ impl Worker {
             connection.io.listed = true;
             self.flush.push(id);
         }
-        if connection.held && !connection.resumed && !connection.io.blocked && connection.io.pending() == 0 {
+        if connection.may_resume() {
             connection.resumed = true;
             self.resume.push(id);
         }
@@ -144,11 +182,17 @@ impl Worker {
             self.tried(at, waiter);
             return;
         }
-        let Some(connection) = self.connections.get_mut(item.conn) else { return };
         self.waiters += 1;
         let number = self.waiters;
-        connection.io.blocked = true;
-        connection.waiter = Some((at, number));
+        let guest = if let What::GuestWrite(protocol) = item.what {
+            self.others.waits(item.conn, at, number);
+            Some(protocol)
+        } else {
+            let Some(connection) = self.connections.get_mut(item.conn) else { return };
+            connection.io.blocked = true;
+            connection.waiter = Some((at, number));
+            None
+        };
         let deadline = block.timeout_ms.map(|millis| self.now.plus_millis(millis));
         let partition = &mut self.partitions[at];
         for key in &block.keys {
@@ -160,6 +204,7 @@ impl Worker {
         let waiter = Waiter {
             conn: item.conn,
             sequence: item.sequence,
+            guest,
             encoded: encoded.to_vec(),
             keys: block.keys,
             deadline,
@@ -211,8 +256,9 @@ impl Worker {
 
     pub(crate) fn break_watches(&mut self, at: usize, key: &[u8], of: impl Fn(&Watcher) -> bool) {
         for watcher in self.partitions[at].watchers.get(key).into_iter().flatten().filter(|one| of(one)) {
-            if let Some(connection) = self.connections.get_mut(watcher.conn) {
-                connection.io.watch_broken = true;
+            match self.connections.get_mut(watcher.conn) {
+                Some(connection) => connection.io.watch_broken = true,
+                None => self.others.break_watch(watcher.conn),
             }
         }
     }
@@ -303,13 +349,13 @@ impl Worker {
     }
 
     /// Ends a wait with the answer that `write` gives.
-    pub(crate) fn release(
-        &mut self,
-        at: usize,
-        id: u64,
-        write: impl FnOnce(&mut gateway::resp::RespReply<'_>, bool),
-    ) {
+    pub(crate) fn release(&mut self, at: usize, id: u64, write: impl FnOnce(&mut RespReply<'_>, bool)) {
         let Some(waiter) = self.partitions[at].forget_waiter(id) else { return };
+        if let Some(protocol) = waiter.guest {
+            self.others.waits_no_more(waiter.conn);
+            let write = |reply: &mut RespReply<'_>| write(reply, waiter.null_bulk);
+            return self.others.reply(waiter.conn, waiter.sequence, protocol, write);
+        }
         if let Some(connection) = self.connections.get_mut(waiter.conn) {
             connection.io.blocked = false;
             connection.waiter = None;

@@ -1,4 +1,5 @@
-//! Memory budgets: as configured for each keyspace, or one for all together once a client sets `maxmemory`.
+//! Memory budgets: as configured for each keyspace, or one for all together once a client sets `maxmemory`,
+//! of which each worker has an equal share for its own.
 //!
 //! Beyond its budget a keyspace leaves bodies on the disk, or a cache loses keys; the host does both. What
 //! is decided here is what a budget is, and that writes which need memory are refused at once where a
@@ -36,6 +37,7 @@ impl Worker {
         let config = &self.front.config;
         let limit = config.changed("maxmemory").map(|_| config.maxmemory());
         let limit = limit.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let limit = limit.map(|bytes| self.share(bytes));
         let policy = config.changed("maxmemory-policy").and_then(Policy::from_name);
         let moved = limit != self.front.limit;
         self.front.limit = limit;
@@ -50,6 +52,11 @@ impl Worker {
                 partition.full = false;
             }
         }
+    }
+
+    /// This worker's share of a limit for the node: all have the same, and 0 stays no limit.
+    fn share(&self, bytes: usize) -> usize {
+        (bytes / self.others.count()).max(bytes.min(1))
     }
 
     /// Whether commands that need memory are refused in partition `at`.

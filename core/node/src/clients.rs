@@ -7,12 +7,11 @@ use alloc::vec::Vec;
 
 use gateway::resp::{
     Client, Config, Facts, Keyspace, Latency, Pause, Process, Release, Request, Sequence, Slow, Slowlog,
-    Users, slowlog,
+    Survey, Users, slowlog,
 };
 use kernel::{ConnId, Micros};
 use storage::{Command, Flags, Reply};
 
-use crate::host::View;
 use crate::keyspaces::Joint;
 use crate::pubsub::PubSub;
 use crate::swap::Swap;
@@ -46,7 +45,7 @@ pub(crate) struct Front {
     /// What is held back now: by a pause, or by an exchange of keyspaces.
     pub gate: Pause,
     pub swap: Option<Swap>,
-    /// Bytes for all keyspaces together, once a client said so; 0 for no limit.
+    /// Bytes for all keyspaces of this worker together, once a client said so; 0 for no limit.
     pub limit: Option<usize>,
     /// Keys deleted by policies.
     pub evicted: u64,
@@ -76,6 +75,7 @@ impl Front {
             users: settings.users,
             process: settings.process,
             started: settings.started,
+            slowlog: Slowlog::new(settings.worker.0.into(), settings.workers.max(1).into()),
             ..Front::default()
         }
     }
@@ -162,6 +162,19 @@ impl Worker {
         }
     }
 
+    /// What this worker tells of itself.
+    pub(crate) fn survey(&self) -> Survey {
+        let [channels, patterns] = self.front.pubsub.counts();
+        Survey {
+            facts: self.facts(),
+            clients: self.clients(),
+            channels,
+            patterns,
+            slowlog: self.front.slowlog.clone(),
+            latency: self.front.latency.clone(),
+        }
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         let front = &self.front;
         let counts = || self.partitions.iter().map(|partition| partition.store().counts());
@@ -202,15 +215,7 @@ impl Worker {
         self.front.stalls.remove(&id);
         (connection.cut, connection.closing) = (true, true);
         connection.io.out = Vec::new();
-        connection.session.close(&mut View {
-            worker: self,
-            connection: &mut connection.io,
-            watched: &mut connection.watched,
-            id,
-        });
-        if let Some((at, waiter)) = connection.waiter.take() {
-            self.partitions[at].forget_waiter(waiter);
-        }
+        self.leave(id, &mut connection);
         if !connection.io.listed {
             connection.io.listed = true;
             self.flush.push(id);
@@ -220,9 +225,14 @@ impl Worker {
 
     /// Lets a client go that waits in a blocking command; false if it does not wait.
     pub(crate) fn unblock(&mut self, id: ConnId, release: Release) -> bool {
-        let Some((at, waiter)) = self.connections.get_mut(id).and_then(|connection| connection.waiter) else {
-            return false;
-        };
+        match self.connections.get_mut(id).and_then(|connection| connection.waiter) {
+            Some(waiter) => self.let_go(waiter, release),
+            None => false,
+        }
+    }
+
+    /// Lets a waiter of a partition go.
+    pub(crate) fn let_go(&mut self, (at, waiter): (usize, u64), release: Release) -> bool {
         let Some(found) = self.partitions[at].waiters.get_mut(&waiter) else { return false };
         if found.trying {
             // A key it waits for has changed: it gets that, or else its time has passed.

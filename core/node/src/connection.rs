@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use gateway::resp::{Io, Session};
 use kernel::{ConnId, KeyspaceId, WorkerId};
 
+use crate::errand::Abroad;
+
 /// One client: its session, its output, and the bytes that could not be run yet.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -27,6 +29,16 @@ pub(crate) struct Connection {
     /// What it watches, and the waiter it is, if any.
     pub watched: Vec<(KeyspaceId, Box<[u8]>)>,
     pub waiter: Option<(usize, u64)>,
+    /// What it has on its way at other workers.
+    pub abroad: Abroad,
+}
+
+impl Connection {
+    /// Whether the session, which is held, may go on: nothing of it is on its way.
+    #[inline]
+    pub const fn may_resume(&self) -> bool {
+        self.held && !self.resumed && !self.io.blocked && self.io.pending() == 0 && self.abroad.asking == 0
+    }
 }
 
 /// Connections by id. The id's low bits are the slot, so looking one up is two loads and a comparison.

@@ -4,15 +4,15 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use gateway::resp::{
-    Client, Config, Facts, Host, Io, Latency, Pause, Release, Request, Slowlog, Submitted, Topic, Transfer,
-    Transferred, Users,
+    Config, Host, Io, Order, Pause, Process, Progress, Release, Request, Submitted, Survey, Then, Topic,
+    Transfer, Transferred, Unblocked, Users,
 };
-use kernel::planted::{Bug, is};
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
 
-use crate::keyspaces::Answer;
-use crate::partition::Watcher;
+use crate::errand::Abroad;
+use crate::keyspaces::{Answer, Waits};
+use crate::parcel::Parcel;
 use crate::worker::Worker;
 
 /// A worker with one of its connections taken out.
@@ -20,6 +20,7 @@ pub(crate) struct View<'a> {
     pub worker: &'a mut Worker,
     pub connection: &'a mut Io,
     pub watched: &'a mut Vec<(KeyspaceId, Box<[u8]>)>,
+    pub abroad: &'a mut Abroad,
     pub id: ConnId,
 }
 
@@ -39,7 +40,7 @@ impl Host for View<'_> {
     }
 
     fn has_keyspace(&self, db: KeyspaceId) -> bool {
-        self.worker.keyspaces.contains_key(&db)
+        self.worker.keyspaces.contains_key(&db) || self.worker.others.owners.contains_key(&db)
     }
 
     fn expect(&mut self, db: KeyspaceId, keys: &[&[u8]]) {
@@ -50,7 +51,10 @@ impl Host for View<'_> {
 
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
-        let at = self.worker.keyspaces[&db];
+        let Some(&at) = self.worker.keyspaces.get(&db) else {
+            let connection = (self.id, &mut *self.connection, &mut *self.abroad);
+            return self.worker.send_request(connection, self.watched, db, command, args);
+        };
         self.worker.front.suspect(self.id, command, args);
         let submitted = self.worker.submit(self.id, self.connection, at, command, args);
         if !self.worker.effects.published.is_empty() {
@@ -62,12 +66,20 @@ impl Host for View<'_> {
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>) {
         let worker = &mut *self.worker;
         worker.front.suspect(self.id, command, args);
-        let joint = except.is_none().then(|| worker.begin_joint(self.id, self.connection, Answer::Ok));
-        for at in 0..worker.partitions.len() {
-            if Some(worker.partitions[at].keyspace()) != except {
-                worker.submit_part(joint, at, command, args);
-            }
-        }
+        let joint = except.is_none().then(|| {
+            let waits = Waits::Client(self.id, self.connection.begin());
+            worker.begin_joint(waits, Answer::Ok)
+        });
+        worker.submit_own_parts(joint, command, args, except);
+        worker.send_parts(joint, command, args, except);
+    }
+
+    fn spread(&mut self, command: &'static Command, args: &[&[u8]], except: KeyspaceId) -> bool {
+        self.worker.ask_spread(self.id, self.abroad, command, args, except)
+    }
+
+    fn can_swap(&self) -> bool {
+        self.worker.others.is_alone()
     }
 
     fn swap(&mut self, first: KeyspaceId, second: KeyspaceId) {
@@ -75,7 +87,8 @@ impl Host for View<'_> {
     }
 
     fn is_full(&self, db: KeyspaceId) -> bool {
-        self.worker.is_out_of_memory(self.worker.keyspaces[&db])
+        // Of another worker's keyspace only that one knows: it refuses what comes there.
+        self.worker.keyspaces.get(&db).is_some_and(|&at| self.worker.is_out_of_memory(at))
     }
 
     fn count_command(&mut self) {
@@ -83,47 +96,58 @@ impl Host for View<'_> {
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred {
-        self.worker.transfer(self.id, self.connection, transfer)
+        let is_own = |db| self.worker.keyspaces.contains_key(&db);
+        if !is_own(transfer.from) || !is_own(transfer.to) {
+            let connection = (self.id, &mut *self.connection, &mut *self.abroad);
+            return self.worker.send_transfer(connection, transfer);
+        }
+        match self.worker.transfer(transfer) {
+            Ok(joint) => {
+                self.worker.await_joint(joint, Waits::Client(self.id, self.connection.begin()));
+                Transferred::Accepted
+            }
+            Err(other) => other,
+        }
     }
 
-    fn watch(&mut self, db: KeyspaceId, key: &[u8]) {
-        let at = self.worker.keyspaces[&db];
-        if self.watched.iter().any(|(other, watched)| *other == db && &**watched == key) {
-            return;
+    fn watch(&mut self, db: KeyspaceId, keys: &[&[u8]]) -> Progress {
+        let at = self.worker.keyspaces.get(&db).copied();
+        let mut abroad = Vec::new();
+        for &key in keys {
+            if self.watched.iter().any(|(other, watched)| *other == db && &**watched == key) {
+                continue;
+            }
+            match at {
+                Some(at) => self.worker.add_watcher(at, key, self.id),
+                None => abroad.push(key.into()),
+            }
+            self.watched.push((db, key.into()));
         }
-        let partition = &mut self.worker.partitions[at];
-        // By the logged time: what has expired since then is still to be removed, and that breaks the watch.
-        partition.store.begin_reads(Micros(0));
-        let watcher = Watcher { conn: self.id, existed: partition.store.exists(key) };
-        partition.watchers.entry(key.into()).or_default().push(watcher);
-        partition.settle_interest();
-        self.watched.push((db, key.into()));
+        if abroad.is_empty() {
+            return Progress::Done;
+        }
+        self.worker.send_watch(self.id, self.connection, db, abroad)
     }
 
     fn unwatch(&mut self) {
+        let mut owners = Vec::new();
         for (db, key) in self.watched.drain(..) {
-            let partition = &mut self.worker.partitions[self.worker.keyspaces[&db]];
-            if let Some(watchers) = partition.watchers.get_mut(&key) {
-                watchers.retain(|other| other.conn != self.id);
-                if watchers.is_empty() {
-                    partition.watchers.remove(&key);
-                }
+            match self.worker.others.owners.get(&db) {
+                Some(&owner) => owners.push(owner),
+                None => self.worker.remove_watcher(db, &key, self.id),
             }
-            partition.settle_interest();
         }
+        self.worker.send_unwatch(self.id, self.abroad, &mut owners);
     }
 
-    fn watch_broken(&mut self) -> bool {
-        if self.connection.watch_broken {
-            return true;
+    fn watch_broken(&mut self, db: KeyspaceId) -> Option<bool> {
+        let worker = &mut *self.worker;
+        let own = |db: &KeyspaceId| worker.keyspaces.contains_key(db);
+        let mut watched = self.watched.iter().filter(|(db, _)| own(db));
+        if self.connection.watch_broken || watched.any(|(db, key)| worker.may_have_changed(*db, key)) {
+            return Some(true);
         }
-        let worker = &*self.worker;
-        self.watched.iter().any(|(db, key)| {
-            let at = worker.keyspaces[db];
-            // As in Redis, a key that expires under its watch breaks it, reaped or not.
-            worker.in_flight(at, key) && !is(Bug::WatchIgnoresInFlight)
-                || worker.partitions[at].store.is_due(key, worker.now)
-        })
+        worker.ask_watches(self.id, self.abroad, self.watched, db)
     }
 
     fn subscribe(&mut self, topic: Topic, name: &[u8]) {
@@ -134,40 +158,50 @@ impl Host for View<'_> {
         self.worker.front.pubsub.unsubscribe(topic, name, self.id);
     }
 
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        self.worker.publish(channel, payload, Some((self.id, self.connection)))
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Option<usize> {
+        self.worker.publish((self.id, self.connection), channel, payload)
     }
 
-    fn receivers(&self, channel: &[u8]) -> usize {
-        self.worker.front.pubsub.receiver_count(channel)
+    fn begin_survey(&mut self) -> bool {
+        self.worker.ask_survey(self.id, self.abroad)
     }
 
-    fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>> {
-        self.worker.front.pubsub.channels(pattern)
+    fn survey(&self) -> Survey {
+        let mut survey = self.worker.survey();
+        if let Some(others) = self.abroad.told_survey() {
+            survey.add(others.clone());
+        }
+        survey
     }
 
-    fn subscribers(&self, channel: &[u8]) -> usize {
-        self.worker.front.pubsub.subscribers(channel)
-    }
-
-    fn patterns(&self) -> usize {
-        self.worker.front.pubsub.pattern_count()
-    }
-
-    fn clients(&self) -> Vec<Client> {
-        self.worker.clients()
+    fn end_survey(&mut self) {
+        self.abroad.forget_survey();
     }
 
     fn kill(&mut self, id: ConnId) {
-        self.worker.kill(id);
+        if id.worker() == self.id.worker() {
+            self.worker.kill(id);
+        } else {
+            self.worker.others.push(id.worker(), Parcel::Kill { conn: id });
+        }
     }
 
-    fn unblock(&mut self, id: ConnId, release: Release) -> bool {
-        self.worker.unblock(id, release)
+    fn unblock(&mut self, id: ConnId, release: Release, answered: bool) -> Unblocked {
+        let to = match id.worker() {
+            own if own == self.id.worker() => {
+                self.worker.connections.get_mut(id).and_then(|connection| connection.abroad.waits_at)
+            }
+            other => Some(other),
+        };
+        match to {
+            Some(to) => self.worker.send_unblock((self.id, self.connection), to, id, (release, answered)),
+            None if self.worker.unblock(id, release) => Unblocked::Released,
+            None => Unblocked::Idle,
+        }
     }
 
-    fn pause(&mut self, pause: Pause, until: Micros) {
-        self.worker.pause(pause, until);
+    fn order(&mut self, order: Order, then: Option<Then>) -> Progress {
+        self.worker.send_order(self.id, self.connection, order, then)
     }
 
     #[inline]
@@ -181,32 +215,16 @@ impl Host for View<'_> {
         self.worker.front.sleep(until, self.id, sequence);
     }
 
-    fn config(&mut self) -> &mut Config {
-        &mut self.worker.front.config
+    fn config(&self) -> &Config {
+        &self.worker.front.config
     }
 
-    fn settings_changed(&mut self) {
-        self.worker.take_settings();
+    fn process(&self) -> &Process {
+        &self.worker.front.process
     }
 
     fn users(&self) -> &Users {
         &self.worker.front.users
-    }
-
-    fn facts(&self) -> Facts {
-        self.worker.facts()
-    }
-
-    fn reset_counters(&mut self) {
-        self.worker.reset_counters();
-    }
-
-    fn slowlog(&mut self) -> &mut Slowlog {
-        &mut self.worker.front.slowlog
-    }
-
-    fn latency(&mut self) -> &mut Latency {
-        &mut self.worker.front.latency
     }
 
     fn request(&mut self, request: Request) {

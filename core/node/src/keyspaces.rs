@@ -2,25 +2,39 @@
 
 use alloc::vec::Vec;
 
-use gateway::resp::{Io, Sequence, Transfer, Transferred};
+use gateway::resp::{RespReply, Sequence, Transfer, Transferred};
 use kernel::ConnId;
 use storage::apply::{Exec, Origin};
 use storage::entry::put_command;
 use storage::{Command, Reply};
 
+use crate::parcel::{Asker, Parcel, Part};
 use crate::partition::{Queued, What};
 use crate::worker::Worker;
 
 /// A command of several parts: answered when the last is applied.
 #[derive(Debug)]
 pub(crate) struct Joint {
-    /// Who is answered.
-    pub conn: ConnId,
-    pub sequence: Sequence,
+    pub waits: Waits,
     /// Parts under way.
     pub left: usize,
     /// What to answer.
     pub answer: Answer,
+}
+
+/// Who waits for a [`Joint`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waits {
+    /// A client's command.
+    Client(ConnId, Sequence),
+    /// A command of another worker's client.
+    Guest(Asker),
+    /// Another worker, for whose own joint this is a part.
+    Worker(Part),
+    /// A session that has asked for it before its command.
+    Asking(ConnId),
+    /// It is not known yet.
+    Nobody,
 }
 
 /// The answer of a [`Joint`].
@@ -28,17 +42,43 @@ pub(crate) struct Joint {
 pub(crate) enum Answer {
     Ok,
     One,
+    /// What the parts add up to.
+    Count(i64),
     /// The log refused.
     Error(&'static str),
 }
 
 impl Worker {
-    /// Begins a command of several parts for `conn`.
-    pub(crate) fn begin_joint(&mut self, conn: ConnId, io: &mut Io, answer: Answer) -> u64 {
+    /// Begins a command of several parts, which `waits` waits for.
+    pub(crate) fn begin_joint(&mut self, waits: Waits, answer: Answer) -> u64 {
         self.front.last_joint += 1;
-        let joint = Joint { conn, sequence: io.begin(), left: 0, answer };
-        self.front.joints.insert(self.front.last_joint, joint);
+        self.front.joints.insert(self.front.last_joint, Joint { waits, left: 0, answer });
         self.front.last_joint
+    }
+
+    fn joint(&mut self, number: u64) -> &mut Joint {
+        self.front.joints.get_mut(&number).expect("a joint lives until its last part")
+    }
+
+    pub(crate) fn await_joint(&mut self, number: u64, waits: Waits) {
+        self.joint(number).waits = waits;
+    }
+
+    pub(crate) fn expect_parts(&mut self, number: u64, parts: usize) {
+        self.joint(number).left += parts;
+    }
+
+    pub(crate) fn count_part(&mut self, number: u64, more: i64) {
+        if let Answer::Count(count) = &mut self.joint(number).answer {
+            *count += more;
+        }
+    }
+
+    /// All its parts are begun: one without any is done.
+    pub(crate) fn close_joint(&mut self, number: u64) {
+        if self.joint(number).left == 0 {
+            self.end_joint(number);
+        }
     }
 
     /// Queues a part of it on partition `at`; without a joint nobody is answered.
@@ -49,7 +89,7 @@ impl Worker {
         let mut item = Queued { conn: ConnId(0), sequence: Sequence(0), what: What::Own };
         if let Some(number) = joint {
             item.what = What::Part(number);
-            self.front.joints.get_mut(&number).expect("a joint lives until its last part").left += 1;
+            self.expect_parts(number, 1);
         }
         self.partitions[at].open.queued.push(item);
     }
@@ -61,58 +101,78 @@ impl Worker {
         if let Some(error) = error {
             joint.answer = Answer::Error(error);
         }
-        if joint.left > 0 {
-            return;
+        if joint.left == 0 {
+            self.end_joint(number);
         }
-        let joint = self.front.joints.remove(&number).expect("it was just found");
-        if let Some(connection) = self.connections.get_mut(joint.conn) {
-            connection.io.answer(joint.sequence, |reply| match joint.answer {
-                Answer::Ok => reply.ok(),
-                Answer::One => reply.int(1),
-                Answer::Error(text) => reply.error(text),
-            });
+    }
+
+    fn end_joint(&mut self, number: u64) {
+        let Some(Joint { waits, answer, .. }) = self.front.joints.remove(&number) else { return };
+        let write = |reply: &mut RespReply<'_>| match answer {
+            Answer::Ok => reply.ok(),
+            Answer::One => reply.int(1),
+            Answer::Count(count) => reply.int(count),
+            Answer::Error(text) => reply.error(text),
+        };
+        match waits {
+            Waits::Client(conn, sequence) => {
+                if let Some(connection) = self.connections.get_mut(conn) {
+                    connection.io.answer(sequence, write);
+                }
+                self.answered(conn);
+            }
+            Waits::Guest(Asker { conn, sequence, protocol }) => {
+                self.others.reply(conn, sequence, protocol, write)
+            }
+            Waits::Worker(part) => {
+                let error = if let Answer::Error(text) = answer { Some(text) } else { None };
+                self.others.push(part.worker, Parcel::Done { joint: part.joint, count: 0, error });
+            }
+            Waits::Asking(conn) => self.told(conn),
+            Waits::Nobody => {}
         }
-        self.answered(joint.conn);
     }
 
     /// Copies or moves a key: what it holds now is logged as a RESTORE there and, for a move, a DEL here.
     ///
+    /// The joint of its parts is given back, for the caller to say who waits for it.
+    ///
     /// Both keyspaces belong to this worker, and no write to either key may be under way, so nothing can
     /// come between. The RESTORE stands before the DEL in the log: when the append is torn, the key is in
     /// both keyspaces or only here, but never nowhere.
-    pub(crate) fn transfer(&mut self, conn: ConnId, io: &mut Io, transfer: &Transfer<'_>) -> Transferred {
+    pub(crate) fn transfer(&mut self, transfer: &Transfer<'_>) -> Result<u64, Transferred> {
         let (Some(dump), Some(restore), Some(del)) =
             (self.registry.find(b"dump"), self.registry.find(b"restore"), self.registry.find(b"del"))
         else {
-            return Transferred::Unsupported;
+            return Err(Transferred::Unsupported);
         };
         let (from, to) = (self.keyspaces[&transfer.from], self.keyspaces[&transfer.to]);
         if self.in_flight(from, transfer.key) || self.in_flight(to, transfer.new_key) {
-            return Transferred::Later;
+            return Err(Transferred::Later);
         }
         if transfer.remove && self.is_logged_before(from, to) {
-            return Transferred::Later;
+            return Err(Transferred::Later);
         }
         for at in [from, to] {
             self.partitions[at].store.begin_reads(self.now);
         }
         let target = &mut self.partitions[to].store;
         if target.exists(transfer.new_key) && !transfer.replace {
-            return Transferred::Refused;
+            return Err(Transferred::Refused);
         }
         let mut held = Held::default();
         self.read_own(from, dump, &[transfer.key], &mut held);
-        let Some(value) = held.0 else { return Transferred::Refused };
+        let Some(value) = held.0 else { return Err(Transferred::Refused) };
         let expiry = self.partitions[from].store.expiry(transfer.key).flatten();
         let mut digits = itoa::Buffer::new();
         let ttl = digits.format(expiry.map_or(0, |at| at.0)).as_bytes();
-        let joint = self.begin_joint(conn, io, Answer::One);
+        let joint = self.begin_joint(Waits::Nobody, Answer::One);
         let args: [&[u8]; 5] = [transfer.new_key, ttl, &value, b"REPLACE", b"ABSTTL"];
         self.submit_part(Some(joint), to, restore, &args);
         if transfer.remove {
             self.submit_part(Some(joint), from, del, &[transfer.key]);
         }
-        Transferred::Accepted
+        Ok(joint)
     }
 
     /// Whether this turn's entry of partition `first` will stand before that of `second`, which may not have

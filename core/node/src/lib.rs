@@ -5,12 +5,15 @@
 #![no_std]
 extern crate alloc;
 
+mod abroad;
 mod apply;
 mod budget;
 mod clients;
 mod connection;
+mod errand;
 mod host;
 mod keyspaces;
+pub mod parcel;
 pub mod partition;
 mod pubsub;
 pub mod recover;
@@ -19,6 +22,7 @@ mod swap;
 pub mod worker;
 
 pub use clients::OUTPUT_STALL_MILLIS_MAX;
+pub use parcel::Parcel;
 pub use partition::Partition;
 pub use recover::{RecoverError, Recovery};
 pub use worker::{AppendError, LogSink, Settings, Worker};

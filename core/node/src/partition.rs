@@ -9,6 +9,8 @@ use gateway::resp::Sequence;
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Term};
 use storage::Store;
 
+use crate::parcel::Protocol;
+
 /// A queued command and who waits for its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queued {
@@ -34,6 +36,17 @@ pub(crate) enum What {
     Part(u64),
     /// The next in the logged body: a waiting client's blocking command is tried again.
     Retry(u64),
+    /// As [`What::Write`], of another worker's client.
+    GuestWrite(Protocol),
+    /// As [`What::Read`], of another worker's client.
+    GuestRead(Protocol),
+}
+
+impl What {
+    /// Whether its bytes are among the batch's reads.
+    pub const fn is_read(self) -> bool {
+        matches!(self, What::Read | What::GuestRead(_))
+    }
 }
 
 /// The commands of one turn, in order; the writes among them become one log entry.
@@ -63,6 +76,8 @@ impl Batch {
 pub(crate) struct Waiter {
     pub conn: ConnId,
     pub sequence: Sequence,
+    /// What it speaks, if it is another worker's client.
+    pub guest: Option<Protocol>,
     /// The whole command as in an entry's body, to be proposed again.
     pub encoded: Vec<u8>,
     pub keys: Vec<Box<[u8]>>,

@@ -8,6 +8,7 @@ use gateway::resp::{Io, PUBSUB_OUTPUT_BYTES_MAX, Topic, put_message};
 use kernel::ConnId;
 use storage::object::glob::{Case, matches};
 
+use crate::keyspaces::{Answer, Waits};
 use crate::worker::Worker;
 
 type Listeners = BTreeMap<Box<[u8]>, BTreeSet<ConnId>>;
@@ -41,11 +42,6 @@ impl PubSub {
         }
     }
 
-    /// Channels with subscribers that match `pattern`.
-    pub fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>> {
-        self.channels.keys().filter(|channel| matches(pattern, channel, Case::Exact)).cloned().collect()
-    }
-
     pub fn channel_count(&self) -> usize {
         self.channels.len()
     }
@@ -54,8 +50,11 @@ impl PubSub {
         self.patterns.len()
     }
 
-    pub fn subscribers(&self, channel: &[u8]) -> usize {
-        self.channels.get(channel).map_or(0, BTreeSet::len)
+    /// Channels and patterns with the numbers of their subscribers.
+    pub fn counts(&self) -> [BTreeMap<Box<[u8]>, usize>; 2] {
+        let count =
+            |listeners: &Listeners| listeners.iter().map(|(name, ids)| (name.clone(), ids.len())).collect();
+        [count(&self.channels), count(&self.patterns)]
     }
 
     /// Everyone who gets a message on `channel`, and the pattern it comes by: first those who named it.
@@ -64,18 +63,14 @@ impl PubSub {
         let matching = self.patterns.iter().filter(|(pattern, _)| matches(pattern, channel, Case::Exact));
         named.chain(matching.flat_map(|(pattern, ids)| ids.iter().map(|&id| (id, Some(&**pattern)))))
     }
-
-    pub fn receiver_count(&self, channel: &[u8]) -> usize {
-        self.receivers(channel).count()
-    }
 }
 
 impl Worker {
-    /// Hands a message to its subscribers; how many they are. `own` is the connection that is taken out
+    /// Hands a message to its subscribers at this worker; how many they are. `own` is the connection that is taken out
     /// of the table at the moment, if any.
     ///
     /// A subscriber that has more than [`PUBSUB_OUTPUT_BYTES_MAX`] unread is cut.
-    pub(crate) fn publish(
+    pub(crate) fn deliver(
         &mut self,
         channel: &[u8],
         payload: &[u8],
@@ -107,10 +102,28 @@ impl Worker {
         count
     }
 
+    /// Hands a message to all its subscribers. With others, `conn` is answered when they have told how many
+    /// they have.
+    pub(crate) fn publish(
+        &mut self,
+        (conn, io): (ConnId, &mut Io),
+        channel: &[u8],
+        payload: &[u8],
+    ) -> Option<usize> {
+        let count = self.deliver(channel, payload, Some((conn, io)));
+        if self.others.is_alone() {
+            return Some(count);
+        }
+        let joint = self.begin_joint(Waits::Client(conn, io.begin()), Answer::Count(count as i64));
+        self.send_message(Some(joint), channel, payload);
+        None
+    }
+
     /// Hands on what commands published while they were applied.
     pub(crate) fn publish_effects(&mut self, mut own: Option<(ConnId, &mut Io)>) {
         for (channel, payload) in core::mem::take(&mut self.effects.published) {
-            self.publish(&channel, &payload, own.as_mut().map(|(id, io)| (*id, &mut **io)));
+            self.deliver(&channel, &payload, own.as_mut().map(|(id, io)| (*id, &mut **io)));
+            self.send_message(None, &channel, &payload);
         }
     }
 }

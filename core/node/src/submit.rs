@@ -1,14 +1,14 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
-use gateway::resp::{Io, OUT_OF_MEMORY, RespReply, Sequence, Submitted};
+use gateway::resp::{Io, RespReply, Sequence, Submitted};
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
-use kernel::{ConnId, Micros, Rng};
+use kernel::{ConnId, KeyspaceId, Micros, Rng};
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
-use storage::{Command, Flags, Kind, Reply, Silence};
+use storage::{Command, Kind, Reply, Silence};
 
 use crate::partition::{Batch, Queued, What};
 use crate::worker::{AppendError, Worker};
@@ -48,7 +48,7 @@ impl Worker {
                 }
             }
             Kind::Read if idle && self.read_now(io, sequence, at, command, args) => {}
-            Kind::Read => self.queue_read(id, sequence, at, command, args),
+            Kind::Read => self.queue_read(Queued { conn: id, sequence, what: What::Read }, at, command, args),
         }
         Submitted::Accepted
     }
@@ -57,21 +57,14 @@ impl Worker {
     #[cold]
     fn hold_back(&mut self, id: ConnId, io: &mut Io, at: usize, command: &Command) -> Option<Submitted> {
         let partition = &mut self.partitions[at];
-        if let Some(reason) = partition.store.damaged() {
-            let sequence = io.begin();
-            io.answer(sequence, |reply| reply.error(reason));
-            return Some(Submitted::Accepted);
-        }
-        if partition.stalled && command.kind == Kind::Write {
+        if partition.stalled && command.kind == Kind::Write && partition.store.damaged().is_none() {
             partition.stalled_writers.push(id);
             return Some(Submitted::Paused);
         }
-        if command.flags.has(Flags::DENY_OOM) && self.is_out_of_memory(at) {
-            let sequence = io.begin();
-            io.answer(sequence, |reply| reply.error(OUT_OF_MEMORY));
-            return Some(Submitted::Accepted);
-        }
-        None
+        let text = self.refuses(at, command)?;
+        let sequence = io.begin();
+        io.answer(sequence, |reply| reply.error(&text));
+        Some(Submitted::Accepted)
     }
 
     /// Makes sure that partition `at` has a batch that will be logged.
@@ -101,45 +94,53 @@ impl Worker {
         command: &Command,
         args: &[&[u8]],
     ) -> bool {
-        let partition = &mut self.partitions[at];
-        partition.store.begin_reads(self.now);
-        let (store, effects, registry) = (&mut partition.store, &mut self.effects, &self.registry);
-        let (scripting, rng) = (&mut self.scripting, &mut self.rng);
-        io.try_answer(sequence, |reply: &mut RespReply<'_>| {
-            let rng = Rng::new(rng.next_u64());
-            let mut exec = Exec {
-                store,
-                reply,
-                effects,
-                registry,
-                scripting: Some(&mut **scripting),
-                rng,
-                origin: Origin::Direct,
-            };
-            exec.run(command, args);
-            !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead)
-        })
+        io.try_answer(sequence, |reply: &mut RespReply<'_>| self.read_into(at, command, args, reply))
     }
 
-    fn queue_read(&mut self, id: ConnId, sequence: Sequence, at: usize, command: &Command, args: &[&[u8]]) {
+    /// As [`Worker::read_now`], for an answer that goes wherever `reply` does.
+    #[inline]
+    pub(crate) fn read_into(
+        &mut self,
+        at: usize,
+        command: &Command,
+        args: &[&[u8]],
+        reply: &mut RespReply<'_>,
+    ) -> bool {
+        let partition = &mut self.partitions[at];
+        partition.store.begin_reads(self.now);
+        let rng = Rng::new(self.rng.next_u64());
+        let mut exec = Exec {
+            store: &mut partition.store,
+            reply,
+            effects: &mut self.effects,
+            registry: &self.registry,
+            scripting: Some(&mut *self.scripting),
+            rng,
+            origin: Origin::Direct,
+        };
+        exec.run(command, args);
+        !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead)
+    }
+
+    pub(crate) fn queue_read(&mut self, item: Queued, at: usize, command: &Command, args: &[&[u8]]) {
         let partition = &mut self.partitions[at];
         // Behind the connection's own writes: in the last batch on its way, unless its time is before this
         // read's, which may see an expiry in between; else in this turn's batch.
         let now = self.now.millis();
         let last = partition.flying.back_mut().filter(|batch| batch.time.millis() >= now);
         if let (Some(batch), true) = (last, partition.open.queued.is_empty()) {
-            return Self::push_read(batch, id, sequence, command, args);
+            return Self::push_read(batch, item, command, args);
         }
         if partition.open.body.is_empty() {
             self.tick(at);
         }
         let open = &mut self.partitions[at].open;
-        Self::push_read(open, id, sequence, command, args);
+        Self::push_read(open, item, command, args);
     }
 
-    fn push_read(batch: &mut Batch, id: ConnId, sequence: Sequence, command: &Command, args: &[&[u8]]) {
+    fn push_read(batch: &mut Batch, item: Queued, command: &Command, args: &[&[u8]]) {
         put_command(&mut batch.reads, command.id, args);
-        batch.queued.push(Queued { conn: id, sequence, what: What::Read });
+        batch.queued.push(item);
     }
 
     /// The log refused a batch: its writers are told so. Its reads run behind what is on its way, which may
@@ -171,9 +172,11 @@ impl Worker {
                     self.partitions[at].untried = true;
                     self.tried(at, waiter);
                 }
-                What::Write if is(Bug::FullAcknowledged) => self.answer(item, |reply| reply.ok()),
-                What::Write => self.answer(item, |reply| reply.error(text)),
-                What::Read => {
+                What::Write | What::GuestWrite(_) if is(Bug::FullAcknowledged) => {
+                    self.answer(item, |reply| reply.ok())
+                }
+                What::Write | What::GuestWrite(_) => self.answer(item, |reply| reply.error(text)),
+                What::Read | What::GuestRead(_) => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
                     if let Some(last) = self.partitions[at].flying.back_mut() {
                         put_command(&mut last.reads, id, &args);
@@ -195,10 +198,20 @@ impl Worker {
 
     /// Answers a queued command.
     pub(crate) fn answer(&mut self, item: Queued, write: impl FnOnce(&mut RespReply<'_>)) {
-        if let Some(connection) = self.connections.get_mut(item.conn) {
+        if let What::GuestWrite(protocol) | What::GuestRead(protocol) = item.what {
+            self.others.reply(item.conn, item.sequence, protocol, write);
+        } else if let Some(connection) = self.connections.get_mut(item.conn) {
             connection.io.answer(item.sequence, write);
             self.answered(item.conn);
         }
+    }
+
+    /// Whether a watched key may not be what it was: a write to it is under way, or it has expired. As in
+    /// Redis, a key that expires under its watch breaks it, reaped or not.
+    pub(crate) fn may_have_changed(&self, db: KeyspaceId, key: &[u8]) -> bool {
+        let at = self.keyspaces[&db];
+        self.in_flight(at, key) && !is(Bug::WatchIgnoresInFlight)
+            || self.partitions[at].store.is_due(key, self.now)
     }
 
     /// Whether an entry that is not applied yet names `key` in a write.
@@ -241,6 +254,9 @@ impl Worker {
             };
             exec.run(command, args);
         };
+        if let What::GuestRead(protocol) = item.what {
+            return self.others.reply(item.conn, item.sequence, protocol, |reply| run(reply));
+        }
         match self.connections.get_mut(item.conn) {
             Some(connection) => connection.io.answer(item.sequence, |reply| run(reply)),
             None => run(&mut silence),

@@ -14,7 +14,7 @@ use storage::command::session::RENAME_KEYSPACES;
 use storage::entry::put_command;
 use storage::store::Naming;
 
-use crate::keyspaces::Answer;
+use crate::keyspaces::{Answer, Waits};
 use crate::partition::{Queued, What};
 use crate::worker::Worker;
 
@@ -43,11 +43,11 @@ enum Stage {
 impl Worker {
     /// Begins to exchange two keyspaces for `conn`. From here on all clients are held.
     pub(crate) fn begin_swap(&mut self, conn: ConnId, io: &mut Io, first: KeyspaceId, second: KeyspaceId) {
-        let joint = self.begin_joint(conn, io, Answer::Ok);
+        let joint = self.begin_joint(Waits::Client(conn, io.begin()), Answer::Ok);
         self.front.swap = Some(Swap { joint, first, second, stage: Stage::Begun });
         self.front.settle_gate();
         // One part for the entry, and one for its effect, so that the answer comes after both.
-        self.front.joints.get_mut(&joint).expect("it was just begun").left = 1;
+        self.expect_parts(joint, 1);
     }
 
     /// The exchange's entry is applied, or refused.

@@ -14,9 +14,12 @@ use storage::apply::Effects;
 use storage::store::Counts;
 use storage::{Registry, Scripting};
 
+use crate::abroad::Others;
 use crate::clients::Front;
 use crate::connection::{Connection, Connections};
+use crate::errand::Abroad;
 use crate::host::View;
+use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
 
 /// Why the log did not take a turn's entries.
@@ -44,6 +47,10 @@ pub trait LogSink {
 pub struct Settings {
     /// Which worker it is.
     pub worker: WorkerId,
+    /// How many workers the node has; 0 is one.
+    pub workers: u16,
+    /// The keyspaces of the other workers, and whose they are.
+    pub owners: Vec<(KeyspaceId, WorkerId)>,
     /// Who may enter; without users with passwords, everyone.
     pub users: Users,
     /// What clients read and change as settings.
@@ -72,6 +79,7 @@ pub struct Worker {
     pub(crate) now: Micros,
     pub(crate) rng: Rng,
     pub(crate) waiters: u64,
+    pub(crate) others: Others,
     /// Connections with output.
     pub(crate) flush: Vec<ConnId>,
     /// Connections that may go on with their input.
@@ -82,6 +90,8 @@ pub struct Worker {
     /// How often each store command was run, by its number.
     calls: Vec<u64>,
     appended: Lsn,
+    /// Connections of the other workers: now, and ever.
+    elsewhere: (usize, u64),
 }
 
 impl Worker {
@@ -94,7 +104,9 @@ impl Worker {
         seed: u64,
     ) -> Worker {
         let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.keyspace(), at)).collect();
+        let others = Others::new(&settings);
         Worker {
+            others,
             connections: Connections::new(settings.worker),
             front: Front::new(settings),
             registry: Registry::new(),
@@ -111,6 +123,7 @@ impl Worker {
             commands: 0,
             calls: Vec::new(),
             appended: Lsn(0),
+            elsewhere: (0, 0),
         }
     }
 
@@ -125,6 +138,18 @@ impl Worker {
         &mut self.partitions
     }
 
+    /// Which worker of its node it is.
+    #[must_use]
+    pub const fn id(&self) -> WorkerId {
+        self.others.own
+    }
+
+    /// Connections taken since the start.
+    #[must_use]
+    pub const fn accepted(&self) -> u64 {
+        self.front.accepted
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn connection_count(&self) -> usize {
@@ -133,13 +158,13 @@ impl Worker {
 
     /// Takes a new client; `None` when there are too many.
     pub fn connect(&mut self, now: Micros, peer: SocketAddr) -> Option<ConnId> {
-        if self.connections.len() >= self.front.config.maxclients() {
+        if self.connections.len() + self.elsewhere.0 >= self.front.config.maxclients() {
             self.front.rejected += 1;
             return None;
         }
         self.front.accepted += 1;
         self.front.connections += 1;
-        let (trusted, number) = (self.front.users.is_open(), self.front.accepted);
+        let (trusted, number) = (self.front.users.is_open(), self.front.accepted + self.elsewhere.1);
         self.connections.add(|id| {
             Box::new(Connection {
                 session: Session::new(Origin { id, number, peer, at: now }, trusted),
@@ -154,6 +179,7 @@ impl Worker {
                 paused: false,
                 watched: Vec::new(),
                 waiter: None,
+                abroad: Abroad::default(),
             })
         })
     }
@@ -161,18 +187,28 @@ impl Worker {
     /// The client is gone. Its logged commands stay; nobody is answered.
     pub fn disconnect(&mut self, id: ConnId) {
         let Some(mut connection) = self.connections.take(id) else { return };
-        connection.session.close(&mut View {
-            worker: self,
-            connection: &mut connection.io,
-            watched: &mut connection.watched,
-            id,
-        });
-        if let Some((partition, waiter)) = connection.waiter {
-            self.partitions[partition].forget_waiter(waiter);
-        }
+        self.leave(id, &mut connection);
         self.connections.put_back(id, connection);
         self.connections.remove(id);
         self.front.stalls.remove(&id);
+    }
+
+    /// A connection that is taken out of the table takes back what it has in the node.
+    pub(crate) fn leave(&mut self, id: ConnId, connection: &mut Connection) {
+        let Connection { session, io, watched, abroad, waiter, .. } = connection;
+        session.close(&mut View { worker: self, connection: io, watched, abroad, id });
+        if let Some((at, waiter)) = waiter.take() {
+            self.partitions[at].forget_waiter(waiter);
+        }
+        if let Some(owner) = abroad.waits_at.take() {
+            self.others.push(owner, Parcel::Gone { conn: id });
+        }
+    }
+
+    /// How many connections the other workers have, which count for `maxclients`, and how many they have
+    /// ever taken: the next connection's number is behind theirs.
+    pub const fn set_elsewhere(&mut self, connections: usize, accepted: u64) {
+        self.elsewhere = (connections, accepted);
     }
 
     /// Bytes came from a client.
@@ -204,6 +240,10 @@ impl Worker {
     pub fn end_of_input(&mut self, id: ConnId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ended = true;
+        if let Some(owner) = connection.abroad.waits_at {
+            let release = Release::Timeout;
+            return self.others.push(owner, Parcel::Unblock { conn: id, release, part: None });
+        }
         if !connection.held || connection.io.blocked {
             connection.closing = true;
         }
@@ -233,20 +273,15 @@ impl Worker {
     #[inline]
     fn feed(&mut self, id: ConnId, connection: &mut Connection, bytes: &[u8]) -> usize {
         let now = self.now;
-        let mut view =
-            View { worker: self, connection: &mut connection.io, watched: &mut connection.watched, id };
-        let fed = connection.session.feed(now, bytes, &mut view);
+        let Connection { session, io, watched, abroad, .. } = connection;
+        let fed = session.feed(now, bytes, &mut View { worker: self, connection: io, watched, abroad, id });
         connection.held = matches!(fed.state, State::Waiting | State::Paused | State::Full);
         connection.paused = fed.state == State::Paused;
         connection.closing = fed.state == State::Closing || connection.ended && !connection.held;
         if fed.state == State::Full {
             self.front.stalls.entry(id).or_insert(now);
         }
-        if connection.held
-            && connection.io.pending() == 0
-            && !connection.resumed
-            && fed.state == State::Waiting
-        {
+        if fed.state == State::Waiting && connection.may_resume() {
             connection.resumed = true;
             self.resume.push(id);
         }
@@ -266,6 +301,7 @@ impl Worker {
             self.propose(log);
             self.apply_committed();
             self.advance_swap();
+            self.retry_journeys();
             if !self.resume_waiting() && self.opened.is_empty() {
                 return false;
             }
@@ -282,6 +318,7 @@ impl Worker {
     /// Writers of partition `at` wait (true) or go on: it has more changes than checkpoints keep up with.
     pub fn set_stalled(&mut self, at: usize, stalled: bool) {
         self.partitions[at].stalled = stalled;
+        self.tell_stalled(at, stalled);
         if !stalled {
             for id in core::mem::take(&mut self.partitions[at].stalled_writers) {
                 self.drained(id);
@@ -433,7 +470,7 @@ impl Worker {
             self.front.stalls.remove(&id);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.held && !connection.resumed && connection.io.pending() == 0 && !connection.io.blocked {
+        if connection.may_resume() {
             connection.resumed = true;
             self.resume.push(id);
         }

@@ -132,6 +132,12 @@ pub struct Command {
     pub handler: Handler,
 }
 
+impl core::fmt::Debug for Command {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl Command {
     /// A reading command.
     pub const fn read(id: u16, name: &'static str, arity: i8, keys: Keys, handler: Handler) -> Command {

@@ -45,7 +45,12 @@ impl Checkpointer {
         {
             self.committing = Some((at, log.now + rng.below(COMMIT_MICROS), job));
         }
-        self.cut(worker, plan, rng);
+        if !worker.partitions().is_empty() {
+            self.cut(worker, plan, rng);
+        }
+        if worker.partitions().is_empty() {
+            return news;
+        }
         if rng.chance(plan.evict) {
             let at = rng.below(worker.partitions().len() as u64) as usize;
             worker.partitions_mut()[at].store_mut().evict_bodies(2_000, 8);

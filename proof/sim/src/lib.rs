@@ -9,6 +9,7 @@ pub mod disk;
 pub mod engine;
 pub mod log;
 pub mod plan;
+pub mod post;
 pub mod trace;
 pub mod work;
 pub mod world;

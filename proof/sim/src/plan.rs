@@ -51,6 +51,10 @@ pub struct Plan {
     pub evict: f64,
     /// The clock is another one after a restart.
     pub clock_jump: f64,
+    /// Workers of the node.
+    pub workers: u16,
+    /// At most this long for a parcel from one worker to another.
+    pub parcel_micros: u64,
 }
 
 impl Plan {
@@ -90,6 +94,9 @@ impl Plan {
             checkpoint: sometimes(rng, 0.7, 0.2),
             evict: sometimes(rng, 0.5, 0.1),
             clock_jump: sometimes(rng, 0.6, 0.7),
+            // Drawn last, so that a seed is otherwise what it was before there were several.
+            workers: [1, 1, 2, 2, 3][rng.below(5) as usize],
+            parcel_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
         }
     }
 

@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::log::{Asked, Log};
 use crate::plan::{Ending, Plan};
+use crate::post::Post;
 use crate::trace::Trace;
 use crate::work::{Sent, Work};
 
@@ -29,6 +30,8 @@ const PENDING_MAX: usize = 24;
 /// Turns at one instant before the node is said to spin.
 const SPIN_MAX: usize = 1000;
 
+/// How soon a host looks again when something is overdue: about the least that it can sleep.
+const OVERDUE_MICROS: u64 = 1_000;
 /// Rounds of pushes after which nobody waits any more.
 const SERVINGS_MAX: usize = 40;
 
@@ -85,19 +88,34 @@ struct Client {
     unread_until: u64,
 }
 
-struct Node {
+/// A worker with its background work.
+struct Member {
     worker: Worker,
+    checkpointer: Checkpointer,
+}
+
+struct Node {
+    members: Vec<Member>,
+    post: Post,
     log: Log,
     /// The process's clock minus the simulation's.
     skew: i64,
     /// When the sync on its way ends, and how.
     sync: Option<(u64, bool)>,
-    checkpointer: Checkpointer,
 }
 
 impl Node {
     fn clock(&self, now: u64) -> Micros {
         Micros((EPOCH_MICROS + now).saturating_add_signed(self.skew))
+    }
+
+    /// The worker that has the connection.
+    fn of(&mut self, conn: ConnId) -> &mut Worker {
+        &mut self.members[usize::from(conn.worker().0)].worker
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.members.iter().flat_map(|member| member.worker.partitions())
     }
 }
 
@@ -106,6 +124,8 @@ struct World<'t> {
     trace: &'t mut Trace,
     rng: Rng,
     faults: Rng,
+    /// Where clients connect, and how long parcels take.
+    spread: Rng,
     now: u64,
     node: Node,
     clients: Vec<Client>,
@@ -128,8 +148,8 @@ type Beginning = (BTreeMap<GroupId, (Store, Term)>, i64, u64);
 
 fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Beginning) -> Node {
     let naming = recover::naming(&stores);
-    let partition = |(db, &durability): (usize, &Durability)| {
-        let keyspace = KeyspaceId(db as u16);
+    let mut partition = |db: u16, durability: Durability| {
+        let keyspace = KeyspaceId(db);
         let group = group(naming.home(keyspace).0);
         let (mut store, term) =
             stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
@@ -137,10 +157,22 @@ fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Begin
         let solo = Solo::new(term, store.applied(), durability);
         Partition::new(group, store, solo).serving(keyspace)
     };
-    let partitions = plan.keyspaces.iter().enumerate().map(partition).collect();
-    let settings = Settings { worker: WorkerId(0), ..Settings::default() };
-    let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed);
-    Node { worker, log, skew, sync: None, checkpointer: Checkpointer::default() }
+    let all = || plan.keyspaces.iter().enumerate().map(|(db, &durability)| (db as u16, durability));
+    let member = |number: u16| {
+        let owner = |db: u16| db % plan.workers;
+        let own = all().filter(|&(db, _)| owner(db) == number);
+        let partitions = own.map(|(db, durability)| partition(db, durability)).collect();
+        let others = all().filter(|&(db, _)| owner(db) != number);
+        let settings = Settings {
+            worker: WorkerId(number),
+            workers: plan.workers,
+            owners: others.map(|(db, _)| (KeyspaceId(db), WorkerId(owner(db)))).collect(),
+            ..Settings::default()
+        };
+        let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed ^ u64::from(number));
+        Member { worker, checkpointer: Checkpointer::default() }
+    };
+    Node { members: (0..plan.workers).map(member).collect(), post: Post::default(), log, skew, sync: None }
 }
 
 impl<'t> World<'t> {
@@ -161,6 +193,7 @@ impl<'t> World<'t> {
             judge: Judge::new(&groups, plan.data_seed),
             rng: root.fork(3),
             faults: root.fork(4),
+            spread: root.fork(5),
             now: 0,
             node,
             clients: Vec::new(),
@@ -191,15 +224,18 @@ impl<'t> World<'t> {
     }
 
     fn next_event(&mut self) -> Option<u64> {
-        let Node { worker, log, skew, sync, .. } = &self.node;
-        let wake = worker
-            .deadline()
-            .map(|at| at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew).max(self.now + 1));
+        let Node { members, log, skew, sync, post } = &self.node;
+        let deadlines = members.iter().filter_map(|member| member.worker.deadline());
+        let wake = deadlines.min().map(|at| {
+            let at = at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew);
+            // What is overdue waits for something else, and hosts do not spin meanwhile.
+            if at > self.now { at } else { self.now + OVERDUE_MICROS }
+        });
         let sync = sync.map(|(at, _)| at).or_else(|| log.commit.sync_due().map(|due| due.0));
         let clients = self.clients.iter().map(|client| client.next).min();
         let unread =
             self.clients.iter().map(|client| client.unread_until).filter(|&until| until > self.now).min();
-        [wake, sync, clients, unread].into_iter().flatten().min()
+        [wake, sync, clients, unread, post.due()].into_iter().flatten().min()
     }
 
     /// One turn of the node at the present instant.
@@ -214,31 +250,58 @@ impl<'t> World<'t> {
         }
         self.deliver();
         let clock = self.node.clock(self.now);
-        if self.node.worker.deadline().is_some_and(|deadline| deadline <= clock) {
-            self.node.worker.wake(clock);
-        }
-        for round in 0.. {
-            if round > SPIN_MAX {
-                return Err(Violation { rule: "a turn ends", what: "the node spins".into() });
-            }
-            let more = self.node.worker.end_turn(clock, &mut self.node.log);
-            self.judge_turn(clock)?;
-            self.deliver();
-            if !more && !self.node.worker.is_ready() {
-                break;
-            }
-        }
-        let Node { worker, log, checkpointer, .. } = &mut self.node;
-        let news = checkpointer.step(worker, log, &self.engine, &self.plan, &mut self.faults);
-        if let Some(news) = news {
-            self.outcome.checkpoints += 1;
-            self.trace.event(self.now, format_args!("{news}"));
+        for at in 0..self.node.members.len() {
+            self.work(at, clock)?;
         }
         self.node.log.tend();
         if self.node.sync.is_none() && self.node.log.start_sync() {
             self.schedule_sync();
         }
         Ok(())
+    }
+
+    /// One worker's part of a turn.
+    fn work(&mut self, at: usize, clock: Micros) -> Result<(), Violation> {
+        let own = WorkerId(at as u16);
+        for (from, parcel) in self.node.post.arrived(self.now, own) {
+            self.trace.event(self.now, format_args!("worker {from} to {own}: {parcel:?}"));
+            self.node.members[at].worker.accept(clock, from, parcel);
+        }
+        let worker = &mut self.node.members[at].worker;
+        if worker.deadline().is_some_and(|deadline| deadline <= clock) {
+            worker.wake(clock);
+        }
+        for round in 0.. {
+            if round > SPIN_MAX {
+                return Err(Violation { rule: "a turn ends", what: "the node spins".into() });
+            }
+            let more = self.node.members[at].worker.end_turn(clock, &mut self.node.log);
+            self.dispatch(at);
+            self.judge_turn(clock)?;
+            self.deliver();
+            if !more && !self.node.members[at].worker.is_ready() {
+                break;
+            }
+        }
+        let Member { worker, checkpointer } = &mut self.node.members[at];
+        let news = checkpointer.step(worker, &mut self.node.log, &self.engine, &self.plan, &mut self.faults);
+        // A stalled or damaged partition has something to tell, too.
+        self.dispatch(at);
+        if let Some(news) = news {
+            self.outcome.checkpoints += 1;
+            self.trace.event(self.now, format_args!("{news}"));
+        }
+        Ok(())
+    }
+
+    /// Takes what a worker has for the others.
+    fn dispatch(&mut self, at: usize) {
+        let mut parcels = Vec::new();
+        self.node.members[at].worker.take_parcels(&mut parcels);
+        let micros = if self.calm { 0 } else { self.plan.parcel_micros };
+        for (to, parcel) in parcels {
+            self.node.post.send(self.now, WorkerId(at as u16), to, parcel, micros, &mut self.spread);
+        }
     }
 
     fn finish_sync(&mut self) {
@@ -252,12 +315,12 @@ impl<'t> World<'t> {
             if self.node.log.commit.is_poisoned() {
                 let clock = self.node.clock(self.now);
                 self.judge.log_failed(clock);
-                self.node.worker.log_failed(clock);
+                self.node.members.iter_mut().for_each(|member| member.worker.log_failed(clock));
             }
         } else {
             let durable = self.node.log.finish_sync();
             self.trace.event(self.now, format_args!("synced {durable}"));
-            self.node.worker.synced(durable);
+            self.node.members.iter_mut().for_each(|member| member.worker.synced(durable));
         }
     }
 
@@ -302,8 +365,7 @@ impl<'t> World<'t> {
                 }
             }
         }
-        for at in 0..self.node.worker.partitions().len() {
-            let partition = &self.node.worker.partitions()[at];
+        for partition in self.node.partitions() {
             let (group, applied) = (partition.group_id(), partition.store().applied());
             let memory = partition.store().memory_bytes();
             if memory > 1 << 30 {
@@ -317,7 +379,7 @@ impl<'t> World<'t> {
     /// Takes what the node has for its clients.
     fn flush(&mut self, clock: Micros) -> Result<(), Violation> {
         let mut ids = Vec::new();
-        self.node.worker.take_flush(&mut ids);
+        self.node.members.iter_mut().for_each(|member| member.worker.take_flush(&mut ids));
         for client in &self.clients {
             if !ids.contains(&client.conn) {
                 ids.push(client.conn);
@@ -328,7 +390,7 @@ impl<'t> World<'t> {
             if client.unread_until > self.now {
                 continue;
             }
-            let Some((out, closing)) = self.node.worker.output(conn) else { continue };
+            let Some((out, closing)) = self.node.of(conn).output(conn) else { continue };
             if out.is_empty() {
                 continue;
             }
@@ -336,7 +398,7 @@ impl<'t> World<'t> {
             let id = client.id;
             self.trace.event(self.now, format_args!("client {} told {}", id.0, check::reply::shown(&bytes)));
             self.judge.received(clock, id, &bytes)?;
-            self.node.worker.drained(conn);
+            self.node.of(conn).drained(conn);
             if closing {
                 return Err(Violation { rule: "nobody is cut off", what: format!("client {}", id.0) });
             }
@@ -347,7 +409,7 @@ impl<'t> World<'t> {
     fn deliver(&mut self) {
         let clock = self.node.clock(self.now);
         for client in &mut self.clients {
-            if client.outbox.is_empty() || !self.node.worker.wants_input(client.conn) {
+            if client.outbox.is_empty() || !self.node.of(client.conn).wants_input(client.conn) {
                 continue;
             }
             // A packet may end anywhere.
@@ -357,7 +419,7 @@ impl<'t> World<'t> {
             } else {
                 1 + self.rng.below(client.outbox.len() as u64) as usize
             };
-            self.node.worker.receive(clock, client.conn, &client.outbox[..bytes]);
+            self.node.of(client.conn).receive(clock, client.conn, &client.outbox[..bytes]);
             client.outbox.drain(..bytes);
             if !client.outbox.is_empty() {
                 client.next = client.next.min(self.now + 50);
@@ -368,7 +430,8 @@ impl<'t> World<'t> {
     fn connect(&mut self) {
         let clock = self.node.clock(self.now);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let conn = self.node.worker.connect(clock, peer).expect("there are few clients");
+        let at = self.spread.below(self.plan.workers.into()) as usize;
+        let conn = self.node.members[at].worker.connect(clock, peer).expect("there are few clients");
         self.next_client += 1;
         let id = ClientId(self.next_client);
         let db = self.rng.below(self.plan.keyspaces.len() as u64) as u16;
@@ -401,7 +464,7 @@ impl<'t> World<'t> {
             let client = self.clients.remove(at);
             self.trace.event(self.now, format_args!("client {} leaves", client.id.0));
             self.judge.disconnected(client.id);
-            self.node.worker.disconnect(client.conn);
+            self.node.of(client.conn).disconnect(client.conn);
             self.connect();
             return;
         }
@@ -493,7 +556,7 @@ impl<'t> World<'t> {
     }
 
     fn check_digests(&mut self) -> Result<(), Violation> {
-        for partition in self.node.worker.partitions() {
+        for partition in self.node.partitions() {
             let group = partition.group_id();
             let digest = partition
                 .store()

@@ -1,4 +1,4 @@
-//! Runs a worker on sockets: one thread, one `epoll`, and the turn.
+//! Runs workers on sockets: for each one thread, one `epoll`, and the turn.
 //!
 //! A turn reads every ready socket into the worker, ends the worker's turn (one append to the log), and
 //! writes every socket that has output. Level of detail: only this crate names the event loop.
@@ -10,4 +10,4 @@ mod socket;
 
 pub use affinity::Core;
 pub use clock::Clock;
-pub use reactor::{Control, Listener, Reactor, ReactorError, Remote, Tasks};
+pub use reactor::{Control, Crowd, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use kernel::{ConnId, Lsn, Micros};
+use kernel::{ConnId, Lsn, Micros, WorkerId};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
-use node::{LogSink, Worker};
+use node::{LogSink, Parcel, Worker};
 use rustls::{ServerConfig, ServerConnection};
 use telemetry::WorkerMeters;
 use thiserror::Error;
@@ -45,8 +45,54 @@ pub enum Control {
     Call(Box<dyn FnOnce(&mut Worker) + Send>),
     /// The log failed for good: whoever waits for a sync is told so.
     LogFailed,
+    /// The loops of all workers of the node, in their order; until then it keeps its parcels.
+    Peers(Vec<Remote>),
+    /// Parcels of another worker.
+    Parcels(WorkerId, Vec<Parcel>),
+    /// A client that another worker accepted.
+    Admit(Box<Newcomer>),
     /// Take no new clients, answer what is pending, close all and return.
     Stop,
+}
+
+/// A client that was accepted and has no worker yet.
+pub struct Newcomer {
+    socket: Socket,
+    peer: SocketAddr,
+}
+
+/// The clients of all workers of a node.
+#[derive(Debug)]
+pub struct Crowd {
+    clients_max: usize,
+    open: AtomicUsize,
+    ever: AtomicU64,
+}
+
+impl Crowd {
+    /// Nobody yet; at most `clients_max` at once.
+    #[must_use]
+    pub const fn new(clients_max: usize) -> Crowd {
+        Crowd { clients_max, open: AtomicUsize::new(0), ever: AtomicU64::new(0) }
+    }
+
+    /// Makes room for one more, unless there are too many: how many were there, and had ever been.
+    fn enter(&self) -> Option<(usize, u64)> {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        if before >= self.clients_max {
+            self.leave();
+            return None;
+        }
+        Some((before, self.ever.fetch_add(1, Ordering::AcqRel)))
+    }
+
+    fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
+    }
 }
 
 /// The other threads' end of a loop.
@@ -105,7 +151,10 @@ pub struct Reactor<L, T> {
     listeners: Vec<(TcpListener, Option<Arc<ServerConfig>>)>,
     sockets: Vec<Option<Socket>>,
     open: usize,
-    clients_max: usize,
+    crowd: Arc<Crowd>,
+    /// The loops of all workers, and which of them gets the next client.
+    peers: Vec<Remote>,
+    next: usize,
     worker: Worker,
     log: L,
     tasks: T,
@@ -128,7 +177,7 @@ pub struct Reactor<L, T> {
 }
 
 impl<L: LogSink, T: Tasks> Reactor<L, T> {
-    /// A loop for `worker` and the other threads' end of it. It serves at most `clients_max` clients.
+    /// A loop for `worker` and the other threads' end of it. Its clients are of the node's `crowd`.
     ///
     /// # Errors
     /// The kernel refused.
@@ -137,7 +186,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         log: L,
         tasks: T,
         listeners: Vec<Listener>,
-        clients_max: usize,
+        crowd: Arc<Crowd>,
     ) -> Result<(Self, Remote), ReactorError> {
         let failed = |action| move |source| ReactorError::Poll { action, source };
         let poll = Poll::new().map_err(failed("open a poll"))?;
@@ -166,7 +215,9 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             listeners: bound,
             sockets: Vec::new(),
             open: 0,
-            clients_max,
+            crowd,
+            peers: Vec::new(),
+            next: 0,
             worker,
             log,
             tasks,
@@ -218,11 +269,13 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             }
             busy = self.worker.end_turn(now, &mut self.log);
             self.count();
+            self.post();
             self.send();
             self.measure(now, !events.is_empty());
             busy |= self.tasks.run(&mut self.worker, now);
+            self.post();
             if let Some(since) = self.stopping
-                && (self.open == 0 || now.since(since) > DRAIN_MICROS)
+                && (self.crowd.is_empty() || now.since(since) > DRAIN_MICROS)
             {
                 return Ok((self.worker, self.tasks));
             }
@@ -283,6 +336,13 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             match control {
                 Control::Call(call) => call(&mut self.worker),
                 Control::LogFailed => self.worker.log_failed(now),
+                Control::Peers(peers) => self.peers = peers,
+                Control::Parcels(from, parcels) => {
+                    for parcel in parcels {
+                        self.worker.accept(now, from, parcel);
+                    }
+                }
+                Control::Admit(newcomer) => self.admit(*newcomer, now),
                 Control::Stop => self.stop(now),
             }
         }
@@ -327,18 +387,37 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                     continue;
                 }
             };
-            self.admit(
-                Socket { id: ConnId(0), stream, tls, readable: false, writing: false, sent: 0 },
-                peer,
-                now,
-            );
+            let socket = Socket { id: ConnId(0), stream, tls, readable: false, writing: false, sent: 0 };
+            self.place(Newcomer { socket, peer }, now);
         }
     }
 
-    fn admit(&mut self, mut socket: Socket, peer: SocketAddr, now: Micros) {
+    /// Gives clients to the workers in turn.
+    fn place(&mut self, newcomer: Newcomer, now: Micros) {
+        let own = usize::from(self.worker.id().0);
+        let taker = if self.peers.is_empty() { own } else { self.next % self.peers.len() };
+        self.next = self.next.wrapping_add(1);
+        if taker == own {
+            return self.admit(newcomer, now);
+        }
+        // A loop that has ended is one of a node that ends.
+        let _ = self.peers[taker].send(Control::Admit(Box::new(newcomer)));
+    }
+
+    fn admit(&mut self, Newcomer { mut socket, peer }: Newcomer, now: Micros) {
+        if self.stopping.is_some() {
+            return;
+        }
         let _ = socket.stream.set_nodelay(true);
-        let fits = self.open < self.clients_max;
-        let Some(id) = fits.then(|| self.worker.connect(now, peer)).flatten() else {
+        let place = self.crowd.enter();
+        let id = place.and_then(|(open, ever)| {
+            self.worker.set_elsewhere(open - self.open, ever - self.worker.accepted());
+            self.worker.connect(now, peer)
+        });
+        let Some(id) = id else {
+            if place.is_some() {
+                self.crowd.leave();
+            }
             self.meters.rejected.increment();
             // As Redis does: said without waiting, then closed.
             let _ = socket.write(b"-ERR max number of clients reached\r\n");
@@ -348,6 +427,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut socket.stream, Token(slot + LISTENERS), interest).is_err() {
             self.worker.disconnect(id);
+            self.crowd.leave();
             return;
         }
         socket.id = id;
@@ -405,6 +485,31 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         }
         if let Some(Some(socket)) = self.sockets.get(slot) {
             self.again.push(socket.id);
+        }
+    }
+
+    /// Sends each other worker what this one has for it.
+    #[inline]
+    fn post(&mut self) {
+        if self.worker.has_parcels() && !self.peers.is_empty() {
+            self.post_all();
+        }
+    }
+
+    #[cold]
+    fn post_all(&mut self) {
+        let mut parcels = Vec::new();
+        self.worker.take_parcels(&mut parcels);
+        let mut batches: Vec<Vec<Parcel>> = Vec::new();
+        batches.resize_with(self.peers.len(), Vec::new);
+        for (to, parcel) in parcels {
+            batches[usize::from(to.0)].push(parcel);
+        }
+        for (peer, batch) in self.peers.iter().zip(batches) {
+            if !batch.is_empty() {
+                // A loop that has ended is one of a node that ends.
+                let _ = peer.send(Control::Parcels(self.worker.id(), batch));
+            }
         }
     }
 
@@ -470,6 +575,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             // It goes away with the descriptor in any case.
             let _ = self.poll.registry().deregister(&mut socket.stream);
             self.open -= 1;
+            self.crowd.leave();
             self.meters.connections.set(self.open as u64);
         }
     }

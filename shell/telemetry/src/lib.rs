@@ -1,6 +1,6 @@
 //! What a node counts and measures, and how it is read.
 //!
-//! Each figure has one writer, so writing is a relaxed load and store: no lock, no bus-locked instruction.
+//! A worker's figure has one writer, so writing is a relaxed load and store: no lock, no bus-locked instruction.
 //! Readers may come at any time and see each figure as it was a moment ago; figures of one scrape need not
 //! belong to the same moment. What belongs to the state (keys, memory) is not kept here: it is asked for.
 
@@ -35,12 +35,12 @@ pub struct WorkerMeters {
     pub sync_micros: Histogram,
 }
 
-/// What the node's log, engine and memory budget measure. Each field has one writer.
+/// What the node's log, engine and memory budget measure. Workers count in it together.
 #[derive(Debug, Default)]
 pub struct StorageMeters {
     /// Bytes of the log's segments on disk.
     pub log_bytes: Gauge,
-    /// 1 while the log refuses writes and may take them again.
+    /// Workers whose last append the log refused, and may take again.
     pub log_refusing: Gauge,
     /// 1 once the log has failed for good.
     pub log_failed: Gauge,
@@ -48,7 +48,7 @@ pub struct StorageMeters {
     pub log_refusals: Counter,
     /// Microseconds that checkpoints took in the engine.
     pub checkpoint_micros: Histogram,
-    /// 1 if the last checkpoint failed.
+    /// Workers whose last checkpoint failed.
     pub checkpoint_failed: Gauge,
     /// Checkpoints on their way to the engine.
     pub checkpoint_running: Gauge,

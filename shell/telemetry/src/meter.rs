@@ -19,6 +19,12 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// So many more, of a figure that several threads count. Several times slower than [`Counter::add`].
+    #[inline]
+    pub fn add_among_others(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
     /// Takes over a count that is kept elsewhere.
     #[inline]
     pub fn set(&self, n: u64) {
@@ -41,6 +47,14 @@ impl Gauge {
     #[inline]
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// One of several threads' share of it was `before` and is `now`.
+    #[inline]
+    pub fn shift(&self, before: u64, now: u64) {
+        if before != now {
+            self.0.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
     }
 
     /// What it is.

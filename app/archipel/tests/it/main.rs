@@ -6,3 +6,4 @@ mod keys;
 mod process;
 mod running;
 mod starting;
+mod workers;

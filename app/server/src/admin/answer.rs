@@ -51,7 +51,7 @@ impl Answerer {
 
     /// A worker that is busy for a while is healthy; one whose node cannot keep writes is not.
     async fn health(&self) -> Page {
-        let snapshot = Snapshot::take(&self.subject.remote).await;
+        let snapshot = Snapshot::take(&self.subject.remotes).await;
         match self.state(snapshot.as_ref()) {
             "serving" => page(StatusCode::OK, TEXT, "serving\n"),
             state => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{state}\n")),
@@ -71,17 +71,17 @@ impl Answerer {
     }
 
     async fn metrics(&self) -> Page {
-        let snapshot = Snapshot::take(&self.subject.remote).await;
+        let snapshot = Snapshot::take(&self.subject.remotes).await;
         let up = self.state(snapshot.as_ref()) == "serving";
         let uptime = self.started.elapsed();
         page(StatusCode::OK, METRICS, metrics::page(&self.subject, snapshot.as_ref(), uptime, up))
     }
 
     async fn status(&self) -> Page {
-        let snapshot = Snapshot::take(&self.subject.remote).await;
-        let (loops, disk) = (self.subject.remote.meters(), &self.subject.meters);
-        let turns = loops.turn_micros.distribution();
-        let syncs = loops.sync_micros.distribution();
+        let snapshot = Snapshot::take(&self.subject.remotes).await;
+        let (subject, disk) = (&self.subject, &self.subject.meters);
+        let turns = subject.merged(|meters| &meters.turn_micros);
+        let syncs = subject.merged(|meters| &meters.sync_micros);
         let checkpoints = disk.checkpoint_micros.distribution();
         let (user, system) = processor_micros().unwrap_or_default();
         let status = json!({
@@ -92,12 +92,12 @@ impl Answerer {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "memory_bytes": Memory::read().resident,
             "cpu_micros": user + system,
-            "clients": loops.connections.get(),
-            "clients_accepted": loops.accepted.get(),
-            "clients_rejected": loops.rejected.get(),
-            "commands": loops.commands.get(),
-            "input_bytes": loops.input_bytes.get(),
-            "output_bytes": loops.output_bytes.get(),
+            "clients": subject.sum(|meters| meters.connections.get()),
+            "clients_accepted": subject.sum(|meters| meters.accepted.get()),
+            "clients_rejected": subject.sum(|meters| meters.rejected.get()),
+            "commands": subject.sum(|meters| meters.commands.get()),
+            "input_bytes": subject.sum(|meters| meters.input_bytes.get()),
+            "output_bytes": subject.sum(|meters| meters.output_bytes.get()),
             "turn_micros": { "p50": turns.quantile(0.5), "p99": turns.quantile(0.99) },
             "sync_micros": { "p50": syncs.quantile(0.5), "p99": syncs.quantile(0.99) },
             "log_bytes": disk.log_bytes.get(),
@@ -131,7 +131,7 @@ impl Answerer {
 
     /// Asks for a checkpoint; `/metrics` and `/status` tell when there was one.
     fn checkpoint(&self) -> Page {
-        self.subject.checkpoint.store(true, Ordering::Release);
+        self.subject.checkpoint.ask();
         page(StatusCode::ACCEPTED, TEXT, "a checkpoint is asked for\n")
     }
 }

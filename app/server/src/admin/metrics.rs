@@ -32,41 +32,60 @@ fn process(page: &mut Exposition, uptime: Duration) {
 }
 
 fn clients(page: &mut Exposition, subject: &Subject) {
-    let meters = subject.remote.meters();
-    page.gauge("archipel_clients", "Redis clients connected.", meters.connections.get());
-    page.counter("archipel_clients_accepted_total", "Redis clients taken.", meters.accepted.get());
+    page.gauge(
+        "archipel_clients",
+        "Redis clients connected.",
+        subject.sum(|meters| meters.connections.get()),
+    );
+    page.counter(
+        "archipel_clients_accepted_total",
+        "Redis clients taken.",
+        subject.sum(|meters| meters.accepted.get()),
+    );
     page.counter(
         "archipel_clients_rejected_total",
         "Redis clients turned away: too many.",
-        meters.rejected.get(),
+        subject.sum(|meters| meters.rejected.get()),
     );
-    page.counter("archipel_input_bytes_total", "Bytes read from Redis clients.", meters.input_bytes.get());
-    page.counter("archipel_output_bytes_total", "Bytes sent to Redis clients.", meters.output_bytes.get());
-    page.counter("archipel_commands_total", "Commands run.", meters.commands.get());
+    page.counter(
+        "archipel_input_bytes_total",
+        "Bytes read from Redis clients.",
+        subject.sum(|meters| meters.input_bytes.get()),
+    );
+    page.counter(
+        "archipel_output_bytes_total",
+        "Bytes sent to Redis clients.",
+        subject.sum(|meters| meters.output_bytes.get()),
+    );
+    page.counter("archipel_commands_total", "Commands run.", subject.sum(|meters| meters.commands.get()));
     page.histogram(
         "archipel_turn_seconds",
         "Time of a turn: read, run, log, answer.",
         Unit::Micros,
-        &meters.turn_micros.distribution(),
+        &subject.merged(|meters| &meters.turn_micros),
     );
     page.histogram(
         "archipel_turn_commands",
         "Commands of a turn that had any.",
         Unit::Count,
-        &meters.batch.distribution(),
+        &subject.merged(|meters| &meters.batch),
     );
     page.histogram(
         "archipel_sync_seconds",
         "Time from an append to the log until it is durable.",
         Unit::Micros,
-        &meters.sync_micros.distribution(),
+        &subject.merged(|meters| &meters.sync_micros),
     );
 }
 
 fn disk(page: &mut Exposition, subject: &Subject) {
     let meters = &subject.meters;
     page.gauge("archipel_log_bytes", "Bytes of the log on disk.", meters.log_bytes.get());
-    page.gauge("archipel_log_refusing", "1 while the log refuses writes.", meters.log_refusing.get());
+    page.gauge(
+        "archipel_log_refusing",
+        "1 while the log refuses writes.",
+        u64::from(meters.log_refusing.get() > 0),
+    );
     page.gauge("archipel_log_failed", "1 once the log has failed for good.", meters.log_failed.get());
     page.counter("archipel_log_refusals_total", "Appends that were refused.", meters.log_refusals.get());
     page.gauge("archipel_directory_bytes", "Bytes of the data directory.", meters.directory_bytes.get());
@@ -85,7 +104,7 @@ fn disk(page: &mut Exposition, subject: &Subject) {
     page.gauge(
         "archipel_checkpoint_failed",
         "1 if the last checkpoint failed.",
-        meters.checkpoint_failed.get(),
+        u64::from(meters.checkpoint_failed.get() > 0),
     );
     let at = meters.checkpoint_millis.get() as f64 / 1e3;
     page.gauge("archipel_checkpoint_timestamp_seconds", "When the last checkpoint was durable.", at);

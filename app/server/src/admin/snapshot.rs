@@ -1,5 +1,6 @@
 //! What the node's workers say of themselves at one moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use node::Worker;
@@ -20,7 +21,7 @@ pub(super) struct KeyspaceFigures {
     pub applied: u64,
 }
 
-/// One worker in figures.
+/// The workers in figures.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     /// Command names and how often each was run.
@@ -29,8 +30,20 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Asks the worker between two turns; `None` if it does not answer in time.
-    pub async fn take(remote: &Remote) -> Option<Snapshot> {
+    /// Asks the workers between two turns; `None` if one does not answer in time.
+    pub async fn take(remotes: &[Remote]) -> Option<Snapshot> {
+        let mut calls: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let mut keyspaces = Vec::new();
+        for remote in remotes {
+            let one = Snapshot::of_one(remote).await?;
+            one.calls.into_iter().for_each(|(name, count)| *calls.entry(name).or_default() += count);
+            keyspaces.extend(one.keyspaces);
+        }
+        keyspaces.sort_unstable_by_key(|figures| figures.id);
+        Some(Snapshot { calls: calls.into_iter().collect(), keyspaces })
+    }
+
+    async fn of_one(remote: &Remote) -> Option<Snapshot> {
         let (tell, told) = oneshot::channel();
         let call = move |worker: &mut Worker| {
             // Nobody may wait any more.

@@ -55,9 +55,6 @@ fn tls(loaded: &Loaded) -> Result<(), ConfigError> {
 
 fn storage(loaded: &Loaded) -> Result<(), ConfigError> {
     let storage = &loaded.config.storage;
-    if storage.workers.get() > 1 {
-        return not_offered(loaded, "storage.workers", &storage.workers, "1");
-    }
     let segment = storage.segment_bytes;
     if !segment.get().is_multiple_of(PAGE_BYTES) {
         return Err(ConfigError::NotAllowed {

@@ -122,7 +122,7 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[redis]\nrequirepass = \"x\"\n[[redis.users]]\nname = \"default\"\npassword = \"x\"",
                                                  &["archipel.toml:4", "\"default\" a second time"]),
         ("[storage]\npin_workers = 1",           &["`storage.pin_workers` is 1", "true or false"]),
-        ("[storage]\nworkers = 2",               &["archipel.toml:2", "`storage.workers` is 2", "not offer yet", "use 1"]),
+        ("[storage]\nworkers = 0",               &["archipel.toml:2", "`storage.workers` is 0", "from 1 to 16"]),
         ("[storage]\nsegment_bytes = \"1KiB\"",  &["`storage.segment_bytes` is \"1KiB\"", "from 16KiB to 1GiB"]),
         ("[storage]\nsegment_bytes = 20000",     &["`storage.segment_bytes`", "a multiple of 4096"]),
         ("[storage]\ncache_bytes = \"1MB\"",     &["`storage.cache_bytes` is \"1MB\"", "MiB"]),

@@ -10,12 +10,13 @@ use storage::object::parse_canonical;
 use storage::{Fault, Reply};
 
 use super::Io;
-use super::call::{Call, Done, integer, is, shown};
+use super::call::{Call, Done, Place, integer, is, shown};
 use super::hello::check_name;
-use super::host::{Pause, Release};
+use super::host::{Pause, Release, Unblocked};
 use super::server::{after, milliseconds};
 use super::session::Session;
 use super::table::{Row, Traits, help};
+use super::whole::{Order, Then};
 
 /// A connection as others see it.
 #[derive(Clone, Debug)]
@@ -143,12 +144,12 @@ const CLIENT: &[Row] = &[
     sub("client|id", 2, id).with(OWN).since("5.0.0").about("The number of this connection."),
     sub("client|info", 2, info).with(OWN).since("6.2.0").about("This connection, as in LIST."),
     sub("client|kill", -3, kill)
-        .with(ADMIN)
+        .with(ADMIN.and(Traits::NODE))
         .since("2.4.0")
         .syntax("<ip:port> | <option> <value> [<option> <value> ...]")
         .about("Cuts connections by ID, TYPE, USER, ADDR, LADDR; SKIPME (YES|NO)."),
     sub("client|list", -2, list)
-        .with(ADMIN)
+        .with(ADMIN.and(Traits::NODE))
         .since("2.4.0")
         .syntax("[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> [<id> ...]]")
         .about("All connections, or some."),
@@ -189,7 +190,7 @@ const CLIENT: &[Row] = &[
         .about("ON is refused: keys are not tracked."),
     sub("client|trackinginfo", 2, trackinginfo).with(OWN).since("6.2.0").about("Off: keys are not tracked."),
     sub("client|unblock", -3, unblock)
-        .with(ADMIN)
+        .with(ADMIN.and(Traits::NODE))
         .since("5.0.0")
         .syntax("<id> [TIMEOUT|ERROR]")
         .about("Lets a connection go that waits in a blocking command."),
@@ -235,14 +236,14 @@ fn setinfo(call: &mut Call<'_>) -> Result<Done, Fault> {
 
 /// All connections of the node, this one included, by their numbers.
 fn everyone(call: &mut Call<'_>) -> Vec<Client> {
-    let mut clients = call.host.clients();
+    let mut clients = call.host.survey().clients;
     clients.push(call.session.client(call.host.io()));
     clients.sort_by_key(|client| client.number);
     clients
 }
 
 fn local(call: &mut Call<'_>) -> String {
-    call.host.facts().process.address
+    call.host.process().address.clone()
 }
 
 fn info(call: &mut Call<'_>) -> Result<Done, Fault> {
@@ -386,14 +387,12 @@ fn pause(call: &mut Call<'_>) -> Result<Done, Fault> {
     };
     let millis = milliseconds(call.args[0])?;
     let until = after(call, millis);
-    call.host.pause(pause, until);
-    call.ok()
+    call.order(Order::Pause(pause, until), Then::Ok)
 }
 
 fn unpause(call: &mut Call<'_>) -> Result<Done, Fault> {
     let now = call.host.now();
-    call.host.pause(Pause::Off, now);
-    call.ok()
+    call.order(Order::Pause(Pause::Off, now), Then::Ok)
 }
 
 fn reply(call: &mut Call<'_>) -> Result<Done, Fault> {
@@ -442,9 +441,15 @@ fn unblock(call: &mut Call<'_>) -> Result<Done, Fault> {
         _ => return Err(call.misplaced()),
     };
     let number = integer(call.args[0])?;
-    let client = call.host.clients().into_iter().find(|client| client.number as i64 == number);
-    let released = client.is_some_and(|client| call.host.unblock(client.id, release));
-    call.int(i64::from(released))
+    let mut clients = call.host.survey().clients.into_iter();
+    let Some(client) = clients.find(|client| client.number as i64 == number) else { return call.int(0) };
+    match call.host.unblock(client.id, release, call.place == Place::Direct) {
+        Unblocked::Released => call.int(1),
+        Unblocked::Idle => call.int(0),
+        Unblocked::Underway if call.place == Place::Direct => Ok(Done::Silent),
+        // A transaction cannot wait for the other worker: as far as is known.
+        Unblocked::Underway => call.int(i64::from(client.blocked)),
+    }
 }
 
 fn tracking(call: &mut Call<'_>) -> Result<Done, Fault> {

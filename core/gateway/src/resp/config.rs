@@ -15,6 +15,7 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, is, shown};
 use super::table::{Row, Traits, help};
+use super::whole::{Order, Then};
 
 /// What a setting's value looks like.
 #[derive(Clone, Copy, Debug)]
@@ -264,7 +265,10 @@ impl Config {
     }
 
     /// Sets all of `pairs` or, if one is refused, none.
-    fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// What is answered then.
+    pub fn set(&mut self, pairs: &[(&[u8], &[u8])]) -> Result<(), Fault> {
         let mut planned: Vec<(usize, String)> = Vec::new();
         for (name, value) in pairs {
             let at = SETTINGS.iter().position(|setting| is(name, setting.name)).ok_or_else(|| {
@@ -411,14 +415,14 @@ fn set(call: &mut Call<'_>) -> Result<Done, Fault> {
         return Err(Fault::Syntax);
     }
     let pairs: Vec<(&[u8], &[u8])> = call.args.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-    call.host.config().set(&pairs)?;
-    call.host.settings_changed();
-    call.ok()
+    // Checked here, so that all workers take it.
+    call.host.config().clone().set(&pairs)?;
+    let pairs = pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    call.order(Order::Configure(pairs), Then::Ok)
 }
 
 fn resetstat(call: &mut Call<'_>) -> Result<Done, Fault> {
-    call.host.reset_counters();
-    call.ok()
+    call.order(Order::ResetCounters, Then::Ok)
 }
 
 fn rewrite(_: &mut Call<'_>) -> Result<Done, Fault> {

@@ -1,18 +1,13 @@
 //! What a session needs of the node it runs in.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
 
 use super::Io;
-use super::client::Client;
 use super::config::Config;
-use super::info::Facts;
-use super::latency::Latency;
-use super::slowlog::Slowlog;
+use super::info::Process;
 use super::users::Users;
+use super::whole::{Order, Progress, Survey, Then};
 
 /// What a command that needs memory is told when there is none.
 pub const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
@@ -98,6 +93,19 @@ pub enum Transferred {
     Later,
     /// This store cannot encode values for it.
     Unsupported,
+    /// Different workers own the keyspaces: they share no entry of the log that could hold both changes.
+    Apart,
+}
+
+/// What became of letting a client go that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblocked {
+    /// It waits no more.
+    Released,
+    /// It did not wait.
+    Idle,
+    /// Another worker has it: the asking connection is answered, if it waits for that.
+    Underway,
 }
 
 /// The node as one session sees it, during one `feed`.
@@ -117,64 +125,63 @@ pub trait Host {
     /// Runs `command` in every keyspace; answered once, when the last of them is done. With `except`, that
     /// keyspace is left out and nobody is answered.
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>);
+    /// Runs `command` in every keyspace but `except`, and says (true) when the other workers have done so.
+    /// False: they are asked, and the session is to try again when it is resumed.
+    fn spread(&mut self, command: &'static Command, args: &[&[u8]], except: KeyspaceId) -> bool;
     /// Notes a command of the session's own in the statistics.
     fn count_command(&mut self);
+    /// Whether keyspaces can be exchanged: one worker has all of them.
+    fn can_swap(&self) -> bool;
     /// Exchanges two different keyspaces; answered `OK` when it is done.
     fn swap(&mut self, first: KeyspaceId, second: KeyspaceId);
-    /// Whether commands that need memory are refused in `db` now.
+    /// Whether commands that need memory are known to be refused in `db` now: another worker's keyspace is
+    /// not known here.
     fn is_full(&self, db: KeyspaceId) -> bool;
     /// Copies or moves a key to another keyspace.
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred;
 
-    /// Notes that the connection watches `key`.
-    fn watch(&mut self, db: KeyspaceId, key: &[u8]);
+    /// Notes that the connection watches `keys`. Underway: another worker answers `OK`.
+    fn watch(&mut self, db: KeyspaceId, keys: &[&[u8]]) -> Progress;
     /// Forgets all its watches.
     fn unwatch(&mut self);
-    /// True if a watched key changed, or a write in flight may change it.
-    fn watch_broken(&mut self) -> bool;
+    /// Whether a watched key changed, or a write in flight may change it. The worker that owns `db` judges
+    /// its own keys when EXEC comes to it; `None`: others are asked first, and the session is to try again
+    /// when it is resumed.
+    fn watch_broken(&mut self, db: KeyspaceId) -> Option<bool>;
 
     /// Adds the connection to the subscribers of `name`. It must not be one already.
     fn subscribe(&mut self, topic: Topic, name: &[u8]);
     /// Takes it out again.
     fn unsubscribe(&mut self, topic: Topic, name: &[u8]);
-    /// Hands `payload` to the subscribers of `channel`; how many they are.
-    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize;
-    /// How many would get a message on `channel` now.
-    fn receivers(&self, channel: &[u8]) -> usize;
-    /// Channels with subscribers that match `pattern`.
-    fn channels(&self, pattern: &[u8]) -> Vec<Box<[u8]>>;
-    /// Subscribers of a channel by name.
-    fn subscribers(&self, channel: &[u8]) -> usize;
-    /// Different patterns subscribed to.
-    fn patterns(&self) -> usize;
+    /// Hands `payload` to the subscribers of `channel`; how many they are. `None`: the connection is
+    /// answered when all workers have told theirs.
+    fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Option<usize>;
 
-    /// All other connections of the node.
-    fn clients(&self) -> Vec<Client>;
+    /// True when what all other workers tell is at hand, until [`Host::end_survey`]. False: they are asked,
+    /// and the session is to try again when it is resumed.
+    fn begin_survey(&mut self) -> bool;
+    /// What this worker tells, and what the others told if that is at hand. Clients without this one.
+    fn survey(&self) -> Survey;
+    /// Forgets what they told.
+    fn end_survey(&mut self);
     /// Cuts another connection.
     fn kill(&mut self, id: ConnId);
-    /// Lets another connection go that waits in a blocking command; false if it does not wait.
-    fn unblock(&mut self, id: ConnId, release: Release) -> bool;
-    /// Holds back commands of all clients until `until`.
-    fn pause(&mut self, pause: Pause, until: Micros);
+    /// Lets another connection go that waits in a blocking command. With `answered`, this connection is
+    /// answered if another worker has that one.
+    fn unblock(&mut self, id: ConnId, release: Release, answered: bool) -> Unblocked;
+    /// Tells all workers to do something; with `then`, this connection may be answered when all have.
+    fn order(&mut self, order: Order, then: Option<Then>) -> Progress;
     /// What is held back now.
     fn paused(&self) -> Pause;
     /// Begins a command that is answered `OK` at `until`; until then the connection is blocked.
     fn sleep(&mut self, until: Micros);
 
     /// The live settings.
-    fn config(&mut self) -> &mut Config;
-    /// A client changed settings: what the node does by them changes now.
-    fn settings_changed(&mut self);
+    fn config(&self) -> &Config;
+    /// What is known of the process.
+    fn process(&self) -> &Process;
     /// The users.
     fn users(&self) -> &Users;
-    /// What `INFO` tells.
-    fn facts(&self) -> Facts;
-    /// Sets the counters of `INFO` back to 0.
-    fn reset_counters(&mut self);
-    /// The slow log.
-    fn slowlog(&mut self) -> &mut Slowlog;
-    /// The latency monitor.
-    fn latency(&mut self) -> &mut Latency;
     /// Asks something of the process.
     fn request(&mut self, request: Request);
 }

@@ -10,7 +10,7 @@ use storage::{Fault, Reply};
 use super::call::{Call, Done, is};
 use super::config::Config;
 use super::hello::REDIS_VERSION;
-use super::table::Row;
+use super::table::{Row, Traits};
 
 /// What the process around the node knows; the host refreshes it about once a second.
 #[derive(Clone, Debug, Default)]
@@ -107,9 +107,28 @@ pub struct Facts {
     pub keyspaces: Vec<Keyspace>,
 }
 
+impl Facts {
+    /// Takes in another worker's. Channels and patterns have names: whoever knows them counts them.
+    pub fn add(&mut self, other: &Facts) {
+        self.started = self.started.min(other.started);
+        self.clients += other.clients;
+        self.blocked += other.blocked;
+        self.connections += other.connections;
+        self.rejected += other.rejected;
+        self.commands += other.commands;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.expired += other.expired;
+        self.evicted += other.evicted;
+        self.object_bytes += other.object_bytes;
+        self.keyspaces.extend_from_slice(&other.keyspaces);
+        self.keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+    }
+}
+
 /// This family's rows.
 pub(super) const ROWS: &[Row] =
-    &[Row::new("info", -1, "server", info).about("Tells about the node, by sections.")];
+    &[Row::new("info", -1, "server", info).with(Traits::NODE).about("Tells about the node, by sections.")];
 
 type Section = (&'static str, fn(&Facts, &Config, &mut String));
 
@@ -131,7 +150,7 @@ const SECTIONS: &[Section] = &[
 fn info(call: &mut Call<'_>) -> Result<Done, Fault> {
     let all = |name: &[u8]| is(name, "all") || is(name, "everything") || is(name, "default");
     let everything = call.args.is_empty() || call.args.iter().any(|name| all(name));
-    let facts = call.host.facts();
+    let facts = call.host.survey().facts;
     let mut text = String::new();
     for (name, write) in SECTIONS {
         if !everything && !call.args.iter().any(|arg| is(arg, name)) {

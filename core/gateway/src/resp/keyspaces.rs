@@ -111,9 +111,15 @@ fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault>
         Transferred::Accepted => Ok(Done::Silent),
         Transferred::Refused => call.int(0),
         Transferred::Later => Ok(Done::Later),
+        Transferred::Apart => Err(APART),
         Transferred::Unsupported => Err(Fault::Text("ERR this server cannot move keys between databases")),
     }
 }
+
+/// Two databases that different workers own.
+const APART: Fault = Fault::Text(
+    "ERR these databases belong to different workers of this node, which log for themselves: keys cannot go from one to the other. Choose numbers that differ by a multiple of `storage.workers`",
+);
 
 fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
     let first = index(call.args[0]).map_err(|_| Fault::Text("ERR invalid first DB index"))?;
@@ -121,6 +127,9 @@ fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
     let (first, second) = (keyspace(call.host, first)?, keyspace(call.host, second)?);
     if first == second {
         return call.ok();
+    }
+    if !call.host.can_swap() {
+        return Err(Fault::Text("ERR SWAPDB is offered with one worker only (storage.workers = 1)"));
     }
     call.host.swap(first, second);
     Ok(Done::Silent)

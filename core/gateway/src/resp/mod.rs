@@ -25,11 +25,14 @@ mod table;
 mod transaction;
 mod unoffered;
 pub mod users;
+mod whole;
 
 pub use client::Client;
 pub use config::Config;
 pub use hello::REDIS_VERSION;
-pub use host::{Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Topic, Transfer, Transferred};
+pub use host::{
+    Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Topic, Transfer, Transferred, Unblocked,
+};
 pub use info::{Facts, Keyspace, Process};
 pub use io::{Io, RespReply, Sequence};
 pub use latency::Latency;
@@ -37,3 +40,4 @@ pub use pubsub::{PUBSUB_OUTPUT_BYTES_MAX, put_message};
 pub use session::{Fed, OUTPUT_BYTES_HIGH, Origin, Session, State};
 pub use slowlog::{Slow, Slowlog};
 pub use users::{Secret, Users};
+pub use whole::{Order, Progress, Survey, Then};

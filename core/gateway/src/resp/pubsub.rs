@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use storage::command::session::PUBLISH;
+use storage::object::glob::{Case, matches};
 use storage::{Fault, Reply};
 use wire::resp::Encoder;
 
@@ -44,14 +45,19 @@ pub(super) const ROWS: &[Row] = &[
 
 const PUBSUB: &[Row] = &[
     Row::new("pubsub|channels", -2, "pubsub", channels)
+        .with(Traits::NODE)
         .since("2.8.0")
         .syntax("[<pattern>]")
         .about("Channels with subscribers, all or those that match a pattern."),
     Row::new("pubsub|numsub", -2, "pubsub", numsub)
+        .with(Traits::NODE)
         .since("2.8.0")
         .syntax("[<channel> ...]")
         .about("Channels with the number of their subscribers, patterns not counted."),
-    Row::new("pubsub|numpat", 2, "pubsub", numpat).since("2.8.0").about("Patterns that are listened to."),
+    Row::new("pubsub|numpat", 2, "pubsub", numpat)
+        .with(Traits::NODE)
+        .since("2.8.0")
+        .about("Patterns that are listened to."),
     Row::new("pubsub|shardchannels", -2, "pubsub", shard).since("7.0.0").about("Shard channels: none."),
     Row::new("pubsub|shardnumsub", -2, "pubsub", shardnumsub)
         .since("7.0.0")
@@ -64,12 +70,14 @@ fn publish(call: &mut Call<'_>) -> Result<Done, Fault> {
     let (channel, payload) = (call.args[0], call.args[1]);
     if call.place == Place::Exec {
         // Delivered after the transaction's earlier writes can be read.
-        let receivers = call.host.receivers(channel);
+        let receivers = call.host.survey().receivers(channel);
         call.embed(PUBLISH, &[channel, payload, itoa::Buffer::new().format(receivers).as_bytes()]);
         return Ok(Done::Silent);
     }
-    let receivers = call.host.publish(channel, payload);
-    call.int(receivers as i64)
+    match call.host.publish(channel, payload) {
+        Some(receivers) => call.int(receivers as i64),
+        None => Ok(Done::Silent),
+    }
 }
 
 impl Session {
@@ -149,18 +157,20 @@ fn channels(call: &mut Call<'_>) -> Result<Done, Fault> {
         [pattern] => *pattern,
         _ => return Err(call.misplaced()),
     };
-    let channels = call.host.channels(pattern);
-    call.reply.array(channels.len());
-    for channel in channels {
-        call.reply.bulk(&channel);
+    let channels = call.host.survey().channels;
+    let found = || channels.keys().filter(|channel| matches(pattern, channel, Case::Exact));
+    call.reply.array(found().count());
+    for channel in found() {
+        call.reply.bulk(channel);
     }
     Ok(Done::Answered)
 }
 
 fn numsub(call: &mut Call<'_>) -> Result<Done, Fault> {
     call.reply.array(2 * call.args.len());
-    for channel in call.args {
-        let count = call.host.subscribers(channel);
+    let channels = call.host.survey().channels;
+    for &channel in call.args {
+        let count = channels.get(channel).copied().unwrap_or_default();
         call.reply.bulk(channel);
         call.reply.int(count as i64);
     }
@@ -168,7 +178,7 @@ fn numsub(call: &mut Call<'_>) -> Result<Done, Fault> {
 }
 
 fn numpat(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let patterns = call.host.patterns();
+    let patterns = call.host.survey().patterns.len();
     call.int(patterns as i64)
 }
 

@@ -74,8 +74,14 @@ const MODULE: &[Row] = &[
 ];
 
 const MEMORY: &[Row] = &[
-    Row::new("memory|doctor", 2, "server", memory_doctor).since("4.0.0").about("Advice on memory."),
-    Row::new("memory|stats", 2, "server", memory_stats).since("4.0.0").about("Figures on memory."),
+    Row::new("memory|doctor", 2, "server", memory_doctor)
+        .with(Traits::NODE)
+        .since("4.0.0")
+        .about("Advice on memory."),
+    Row::new("memory|stats", 2, "server", memory_stats)
+        .with(Traits::NODE)
+        .since("4.0.0")
+        .about("Figures on memory."),
     Row::new("memory|purge", 2, "server", |call| call.ok())
         .since("4.0.0")
         .about("Nothing to do: the allocator gives memory back by itself."),
@@ -119,7 +125,7 @@ fn time(call: &mut Call<'_>) -> Result<Done, Fault> {
 }
 
 fn lastsave(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let at = call.host.facts().process.checkpoint_at;
+    let at = call.host.process().checkpoint_at;
     call.int((at.0 / 1_000_000) as i64)
 }
 
@@ -215,7 +221,7 @@ fn no_module(_: &mut Call<'_>) -> Result<Done, Fault> {
 }
 
 fn memory_doctor(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let facts = call.host.facts();
+    let facts = call.host.survey().facts;
     let (objects, budget) = (facts.object_bytes, call.host.config().maxmemory());
     let text = if budget > 0 && objects as u64 > budget / 10 * 9 {
         "The objects in memory are near the limit: values will be read back from disk more often, or be evicted. \
@@ -228,7 +234,7 @@ fn memory_doctor(call: &mut Call<'_>) -> Result<Done, Fault> {
 }
 
 fn memory_stats(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let facts = call.host.facts();
+    let facts = call.host.survey().facts;
     let process = &facts.process;
     let keys: usize = facts.keyspaces.iter().map(|keyspace| keyspace.keys).sum();
     let figures = [

@@ -256,11 +256,15 @@ impl Session {
         host: &mut dyn Host,
     ) -> Submitted {
         let at_once = self.transaction.is_none() && command.takes(args.len());
-        let submitted = self.store_command(command, args, host);
-        if at_once && submitted == Submitted::Accepted && command.kind == Kind::Write && self.user.is_some() {
-            host.submit_everywhere(command, args, Some(self.db));
+        let everywhere = at_once && command.kind == Kind::Write && self.user.is_some();
+        if everywhere
+            && !self.subscribed
+            && host.paused() == Pause::Off
+            && !host.spread(command, args, self.db)
+        {
+            return Submitted::Later;
         }
-        submitted
+        self.store_command(command, args, host)
     }
 
     /// A command that the session answers itself, or that the store has only in part.
@@ -344,8 +348,16 @@ impl Session {
         if host.io().pending() > 0 && !row.traits.has(Traits::NOW) {
             return Submitted::Later;
         }
+        let tells = row.traits.has(Traits::NODE);
+        if tells && !host.begin_survey() {
+            return Submitted::Later;
+        }
         let mut encoded = Vec::new();
-        match self.call(row, args, Place::Direct, &mut encoded, host).0 {
+        let result = self.call(row, args, Place::Direct, &mut encoded, host).0;
+        if tells {
+            host.end_survey();
+        }
+        match result {
             Err(fault) => self.refuse_running(host, &fault),
             Ok(Done::Answered) => self.answer(host, |reply| reply.raw(&encoded)),
             Ok(Done::Silent) => {}

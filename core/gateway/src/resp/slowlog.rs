@@ -13,6 +13,7 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, integer};
 use super::table::{Row, Traits, help};
+use super::whole::{Order, Then};
 
 /// Arguments kept of one command.
 const ARGUMENTS_MAX: usize = 32;
@@ -35,17 +36,42 @@ pub struct Slow {
 }
 
 /// The slow log, newest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Slowlog {
     entries: VecDeque<(u64, Slow)>,
     next: u64,
+    step: u64,
+}
+
+impl Default for Slowlog {
+    fn default() -> Slowlog {
+        Slowlog::new(0, 1)
+    }
 }
 
 impl Slowlog {
+    /// An empty log whose entries have the numbers `first`, `first + step` and so on: those of different
+    /// workers differ.
+    #[must_use]
+    pub const fn new(first: u64, step: u64) -> Slowlog {
+        Slowlog { entries: VecDeque::new(), next: first, step }
+    }
+
+    /// Takes in another worker's entries.
+    pub fn add(&mut self, other: Slowlog) {
+        self.entries.extend(other.entries);
+        self.entries.make_contiguous().sort_by_key(|(_, slow)| core::cmp::Reverse(slow.at));
+    }
+
+    /// Forgets all entries.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// Adds an entry; beyond `most` the oldest are dropped.
     pub fn push(&mut self, slow: Slow, most: usize) {
         self.entries.push_front((self.next, slow));
-        self.next += 1;
+        self.next += self.step;
         self.entries.truncate(most);
     }
 
@@ -83,6 +109,7 @@ pub fn cut(name: &str, args: &[&[u8]]) -> Vec<Box<[u8]>> {
 }
 
 const ADMIN: Traits = Traits::ADMIN;
+const TELLS: Traits = ADMIN.and(Traits::NODE);
 
 /// This family's rows.
 pub(super) const ROWS: &[Row] =
@@ -90,11 +117,11 @@ pub(super) const ROWS: &[Row] =
 
 const SLOWLOG: &[Row] = &[
     Row::new("slowlog|get", -2, "server", get)
-        .with(ADMIN)
+        .with(TELLS)
         .since("2.2.12")
         .syntax("[<count>]")
         .about("The newest entries: 10, or as many as asked for; -1 for all."),
-    Row::new("slowlog|len", 2, "server", len).with(ADMIN).since("2.2.12").about("Entries kept."),
+    Row::new("slowlog|len", 2, "server", len).with(TELLS).since("2.2.12").about("Entries kept."),
     Row::new("slowlog|reset", 2, "server", reset).with(ADMIN).since("2.2.12").about("Forgets all entries."),
     Row::new("slowlog|help", 2, "server", help).since("6.2.0"),
 ];
@@ -109,8 +136,9 @@ fn get(call: &mut Call<'_>) -> Result<Done, Fault> {
     if count < -1 {
         return Err(RANGE);
     }
-    let slowlog = call.host.slowlog();
-    let count = usize::try_from(count).unwrap_or(usize::MAX).min(slowlog.len());
+    let slowlog = call.host.survey().slowlog;
+    let most = slowlog.len().min(call.host.config().slowlog_len());
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(most);
     call.reply.array(count);
     for (id, slow) in slowlog.entries.iter().take(count) {
         call.reply.array(6);
@@ -127,13 +155,12 @@ fn get(call: &mut Call<'_>) -> Result<Done, Fault> {
 }
 
 fn len(call: &mut Call<'_>) -> Result<Done, Fault> {
-    let len = call.host.slowlog().len();
+    let len = call.host.survey().slowlog.len().min(call.host.config().slowlog_len());
     call.int(len as i64)
 }
 
 fn reset(call: &mut Call<'_>) -> Result<Done, Fault> {
-    call.host.slowlog().entries.clear();
-    call.ok()
+    call.order(Order::ResetSlowlog, Then::Ok)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ impl Traits {
     pub const NOW: Traits = Traits(32);
     /// The store has a command of that name too.
     pub const PARTLY: Traits = Traits(64);
+    /// Tells of the whole node: what the other workers tell is gathered first.
+    pub const NODE: Traits = Traits(256);
     /// Not offered: hidden from `COMMAND`.
     pub const UNOFFERED: Traits = Traits(128);
     // What `COMMAND INFO` tells.

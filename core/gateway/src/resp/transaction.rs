@@ -16,6 +16,7 @@ use super::call::{Call, Done, Place, literal};
 use super::host::{Host, OUT_OF_MEMORY, Submitted};
 use super::session::Session;
 use super::table::{Row, Traits};
+use super::whole::Progress;
 
 /// Bytes that one transaction may queue.
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -110,11 +111,11 @@ pub(super) fn watch(call: &mut Call<'_>) -> Result<Done, Fault> {
     if call.host.io().pending() > 0 {
         return Ok(Done::Later);
     }
-    for key in call.args {
-        call.host.watch(call.session.db, key);
-    }
     call.session.watching = true;
-    call.ok()
+    match call.host.watch(call.session.db, call.args) {
+        Progress::Done => call.ok(),
+        Progress::Underway => Ok(Done::Silent),
+    }
 }
 
 pub(super) fn unwatch(call: &mut Call<'_>) -> Result<Done, Fault> {
@@ -148,10 +149,24 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
         unwatch_all(session, host);
         return Err(Fault::Text("EXECABORT Transaction discarded because of previous errors."));
     }
-    if session.watching && host.watch_broken() {
-        unwatch_all(session, host);
-        call.reply.null_array();
-        return Ok(Done::Answered);
+    // What the session's own commands tell of the node is gathered before they run.
+    if transaction.has_own && !host.begin_survey() {
+        session.transaction = Some(transaction);
+        return Ok(Done::Later);
+    }
+    let broken = if session.watching { host.watch_broken(session.db) } else { Some(false) };
+    match broken {
+        None => {
+            session.transaction = Some(transaction);
+            return Ok(Done::Later);
+        }
+        Some(true) => {
+            unwatch_all(session, host);
+            host.end_survey();
+            call.reply.null_array();
+            return Ok(Done::Answered);
+        }
+        Some(false) => {}
     }
     if transaction.steps.is_empty() {
         unwatch_all(session, host);
@@ -163,6 +178,9 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
     let steps = core::mem::take(&mut transaction.steps);
     let bodies: Vec<Vec<u8>> = steps.into_iter().map(|step| body(session, host, step)).collect();
     let slices: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+    if transaction.has_own {
+        host.end_survey();
+    }
     let submitted = host.submit(session.db, command, &slices);
     if submitted == Submitted::Accepted {
         unwatch_all(session, host);

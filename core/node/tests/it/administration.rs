@@ -5,7 +5,7 @@ use gateway::resp::Request;
 use crate::harness::Node;
 
 #[test]
-fn refusals_read_as_in_redis() {
+pub fn refusals_read_as_in_redis() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -63,7 +63,7 @@ fn refusals_read_as_in_redis() {
 }
 
 #[test]
-fn settings_are_read_by_patterns_and_changed_all_or_none() {
+pub fn settings_are_read_by_patterns_and_changed_all_or_none() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -105,7 +105,7 @@ fn settings_are_read_by_patterns_and_changed_all_or_none() {
 }
 
 #[test]
-fn requests_reach_the_process_once() {
+pub fn requests_reach_the_process_once() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -123,7 +123,7 @@ fn requests_reach_the_process_once() {
 }
 
 #[test]
-fn clients_are_listed_and_cut() {
+pub fn clients_are_listed_and_cut() {
     let mut node = Node::new();
     let (a, b, c) = (node.client(), node.client(), node.client());
     node.ask(b, "CLIENT SETNAME bee");
@@ -150,7 +150,7 @@ fn clients_are_listed_and_cut() {
 }
 
 #[test]
-fn a_pause_holds_back_what_it_says() {
+pub fn a_pause_holds_back_what_it_says() {
     for (mode, get) in [("WRITE", "$-1\r\n"), ("ALL", "")] {
         let mut node = Node::new();
         let (a, b) = (node.client(), node.client());
@@ -171,7 +171,7 @@ fn a_pause_holds_back_what_it_says() {
 }
 
 #[test]
-fn debug_sleep_holds_only_its_own_connection() {
+pub fn debug_sleep_holds_only_its_own_connection() {
     let mut node = Node::new();
     let (a, b) = (node.client(), node.client());
     assert_eq!(node.ask(a, "DEBUG SLEEP 0.2\r\nPING"), "");
@@ -183,7 +183,7 @@ fn debug_sleep_holds_only_its_own_connection() {
 }
 
 #[test]
-fn idle_clients_are_cut_when_asked_for() {
+pub fn idle_clients_are_cut_when_asked_for() {
     let mut node = Node::new();
     let (a, b, listener) = (node.client(), node.client(), node.client());
     node.ask(listener, "SUBSCRIBE x");
@@ -198,7 +198,7 @@ fn idle_clients_are_cut_when_asked_for() {
 }
 
 #[test]
-fn slow_turns_name_their_heaviest_command() {
+pub fn slow_turns_name_their_heaviest_command() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "CLIENT SETNAME me");

@@ -7,7 +7,7 @@ use crate::harness::Node;
 const POPPED: &str = "*2\r\n$1\r\nl\r\n$1\r\nx\r\n";
 
 #[test]
-fn waiting_clients_are_served_in_the_order_they_came() {
+pub fn waiting_clients_are_served_in_the_order_they_came() {
     let mut node = Node::new();
     let (a, b, pusher) = (node.client(), node.client(), node.client());
     assert_eq!(node.ask(a, "BLPOP l 0\r\nPING"), "");
@@ -28,7 +28,7 @@ fn waiting_clients_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn waiting_ends_in_time_or_by_another_client() {
+pub fn waiting_ends_in_time_or_by_another_client() {
     #[rustfmt::skip] // columns
     let table = [
         ("CLIENT UNBLOCK 1",         ":1\r\n", "*-1\r\n"),
@@ -62,7 +62,7 @@ fn waiting_ends_in_time_or_by_another_client() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_is_served_is_answered_once() {
+pub fn a_client_that_leaves_while_it_is_served_is_answered_once() {
     for leave in ["end", "unblock", "kill"] {
         let mut node = Node::new();
         let (waiting, other) = (node.client(), node.client());
@@ -76,7 +76,7 @@ fn a_client_that_leaves_while_it_is_served_is_answered_once() {
         assert_eq!(node.read(other), ":1\r\n");
         let (answer, closing) = match leave {
             "end" => {
-                node.worker.end_of_input(waiting.0);
+                node.of(waiting).end_of_input(waiting.0);
                 (POPPED, true)
             }
             "unblock" => {
@@ -95,7 +95,7 @@ fn a_client_that_leaves_while_it_is_served_is_answered_once() {
 }
 
 #[test]
-fn who_waits_is_served_before_later_commands_of_the_same_turn() {
+pub fn who_waits_is_served_before_later_commands_of_the_same_turn() {
     let mut node = Node::new();
     let (waiting, next, pusher) = (node.client(), node.client(), node.client());
     node.ask(waiting, "BLPOP l 0");
@@ -111,7 +111,7 @@ fn who_waits_is_served_before_later_commands_of_the_same_turn() {
 }
 
 #[test]
-fn a_write_that_serves_nobody_leaves_who_waits_waiting() {
+pub fn a_write_that_serves_nobody_leaves_who_waits_waiting() {
     let mut node = Node::new();
     let (waiting, other) = (node.client(), node.client());
     node.ask(waiting, "BLPOP l 0");

@@ -13,7 +13,7 @@ fn guarded() -> Node {
 }
 
 #[test]
-fn a_node_without_passwords_answers_as_redis_does() {
+pub fn a_node_without_passwords_answers_as_redis_does() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -57,7 +57,7 @@ fn a_node_without_passwords_answers_as_redis_does() {
 }
 
 #[test]
-fn nothing_but_entry_is_allowed_before_authentication() {
+pub fn nothing_but_entry_is_allowed_before_authentication() {
     const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
     let mut node = guarded();
     let client = node.client();
@@ -90,7 +90,7 @@ fn nothing_but_entry_is_allowed_before_authentication() {
 }
 
 #[test]
-fn quit_answers_what_is_pending_and_closes() {
+pub fn quit_answers_what_is_pending_and_closes() {
     let mut node = Node::new();
     let client = node.client();
     node.feed(client, "SET a 1\r\nQUIT\r\nPING\r\n");
@@ -100,7 +100,7 @@ fn quit_answers_what_is_pending_and_closes() {
 }
 
 #[test]
-fn replies_are_muted_as_asked() {
+pub fn replies_are_muted_as_asked() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -121,7 +121,7 @@ fn replies_are_muted_as_asked() {
 }
 
 #[test]
-fn a_command_split_anywhere_is_the_same_command() {
+pub fn a_command_split_anywhere_is_the_same_command() {
     let text = "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\nPING\r\n*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n$1\r\nb\r\n";
     for at in 1..text.len() {
         let mut node = Node::new();

@@ -1,11 +1,12 @@
-//! One worker with clients, driven turn by turn.
+//! A node with clients, driven turn by turn: of one worker, unless [`SHAPE`] says otherwise.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use consensus::{Durability, Solo};
 use gateway::resp::Request;
 use journal::record::{Entry, Record};
-use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term};
+use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term, WorkerId};
 use node::worker::SEMANTICS;
 use node::{AppendError, LogSink, Partition, Settings, Worker};
 use storage::store::scripts::ScriptId;
@@ -89,8 +90,30 @@ impl Scripting for Publisher {
 /// When every test begins.
 pub const START: Micros = Micros(1_700_000_000_000_000);
 
+/// How the node of a test is spread over workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub workers: u16,
+    /// Which worker owns a keyspace.
+    pub owner: fn(u16) -> u16,
+    /// Which worker takes the client of this number.
+    pub client: fn(u16) -> u16,
+}
+
+/// Everything on one worker.
+pub const ALONE: Shape = Shape { workers: 1, owner: |_| 0, client: |_| 0 };
+
+thread_local! {
+    /// The shape of this thread's nodes.
+    pub static SHAPE: Cell<Shape> = const { Cell::new(ALONE) };
+}
+
 pub struct Node {
+    /// The first worker.
     pub worker: Worker,
+    pub others: Vec<Worker>,
+    pub shape: Shape,
+    clients: u16,
     pub log: MemoryLog,
     pub now: Micros,
 }
@@ -112,17 +135,31 @@ impl Node {
     /// The same, some of them with a budget of bytes.
     pub fn with_memory(budgets: &[(u16, usize)]) -> Node {
         let budget = |id| budgets.iter().find(|(other, _)| *other == id).map(|&(_, bytes)| bytes);
-        Node::of((0..16).map(|id| Node::partition(id).with_memory(budget(id))))
+        Node::holding((0..16).map(|id| Node::partition(id).with_memory(budget(id))))
     }
 
     /// A node of these partitions.
-    pub fn of(partitions: impl Iterator<Item = Partition>) -> Node {
+    pub fn holding(partitions: impl Iterator<Item = Partition>) -> Node {
         Node::made(Settings { started: START, ..Settings::default() }, partitions)
     }
 
     fn made(settings: Settings, partitions: impl Iterator<Item = Partition>) -> Node {
-        let worker = Worker::new(settings, partitions.collect(), Box::new(Publisher), 7);
-        Node { worker, log: MemoryLog::default(), now: START }
+        let shape = SHAPE.get();
+        let mut partitions: Vec<Partition> = partitions.collect();
+        let mut worker = |number| {
+            let is_own = |id: KeyspaceId| (shape.owner)(id.0) == number;
+            let own = partitions.extract_if(.., |partition| is_own(partition.keyspace())).collect();
+            let others = (0..16).map(KeyspaceId).filter(|&id| !is_own(id));
+            let settings = Settings {
+                worker: WorkerId(number),
+                workers: shape.workers,
+                owners: others.map(|id| (id, WorkerId((shape.owner)(id.0)))).collect(),
+                ..settings.clone()
+            };
+            Worker::new(settings, own, Box::new(Publisher), 7)
+        };
+        let (first, others) = (worker(0), (1..shape.workers).map(worker).collect());
+        Node { worker: first, others, shape, clients: 0, log: MemoryLog::default(), now: START }
     }
 
     fn partition(id: u16) -> Partition {
@@ -131,31 +168,93 @@ impl Node {
     }
 
     pub fn client(&mut self) -> Client {
-        let number = 1000 + self.worker.connection_count() as u16;
-        let peer = SocketAddr::from(([127, 0, 0, 1], number));
-        Client(self.worker.connect(self.now, peer).expect("there is room"))
+        let taken = (self.shape.client)(self.clients);
+        self.connect(taken).expect("there is room")
+    }
+
+    /// A client of that worker, if there is room.
+    pub fn connect(&mut self, worker: u16) -> Option<Client> {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1000 + self.clients));
+        let now = self.now;
+        let total: usize = self.workers().map(|worker| worker.connection_count()).sum();
+        let ever: u64 = self.workers().map(|worker| worker.accepted()).sum();
+        let taken = self.nth(worker);
+        taken.set_elsewhere(total - taken.connection_count(), ever - taken.accepted());
+        let id = taken.connect(now, peer)?;
+        self.clients += 1;
+        Some(Client(id))
+    }
+
+    fn workers(&mut self) -> impl Iterator<Item = &mut Worker> {
+        core::iter::once(&mut self.worker).chain(&mut self.others)
+    }
+
+    pub fn nth(&mut self, number: u16) -> &mut Worker {
+        match number {
+            0 => &mut self.worker,
+            number => &mut self.others[usize::from(number) - 1],
+        }
+    }
+
+    /// The worker that owns keyspace 0.
+    pub fn owner(&mut self) -> &mut Worker {
+        self.nth((self.shape.owner)(0))
+    }
+
+    /// The worker that has the client.
+    pub fn of(&mut self, client: Client) -> &mut Worker {
+        self.nth(client.0.worker().0)
+    }
+
+    /// Ends a turn of every worker and hands on what it has for the others. True if there is more to do.
+    pub fn turn(&mut self) -> bool {
+        let (mut any, mut parcels) = (false, Vec::new());
+        for number in 0..self.shape.workers {
+            let worker = core::iter::once(&mut self.worker).chain(&mut self.others).nth(number.into());
+            let worker = worker.expect("there are so many");
+            any |= worker.end_turn(self.now, &mut self.log);
+            let mut out = Vec::new();
+            worker.take_parcels(&mut out);
+            parcels.extend(out.into_iter().map(|(to, parcel)| (WorkerId(number), to, parcel)));
+        }
+        any |= !parcels.is_empty();
+        let now = self.now;
+        for (from, to, parcel) in parcels {
+            self.nth(to.0).accept(now, from, parcel);
+        }
+        any
     }
 
     /// Hands in bytes without ending the turn.
     pub fn feed(&mut self, client: Client, text: &str) {
-        self.worker.receive(self.now, client.0, text.as_bytes());
+        let now = self.now;
+        self.of(client).receive(now, client.0, text.as_bytes());
     }
 
     /// Ends the turn, syncs the log and ends the next one.
     pub fn settle(&mut self) {
         for _ in 0..4 {
-            self.worker.end_turn(self.now, &mut self.log);
-            self.worker.synced(Lsn(self.log.end));
+            self.turns();
+            let end = Lsn(self.log.end);
+            self.workers().for_each(|worker| worker.synced(end));
         }
+        self.turns();
+    }
+
+    /// As many turns as a question to all workers and its answer take.
+    pub fn turns(&mut self) {
+        (0..2 * self.shape.workers).for_each(|_| {
+            self.turn();
+        });
     }
 
     /// What there is for a client, taken out; and whether it is to be closed.
     pub fn output(&mut self, client: Client) -> (String, bool) {
-        let Some((out, closing)) = self.worker.output(client.0) else { return (String::new(), true) };
+        let Some((out, closing)) = self.of(client).output(client.0) else { return (String::new(), true) };
         let text = String::from_utf8_lossy(out).into_owned();
         out.clear();
         if !text.is_empty() {
-            self.worker.drained(client.0);
+            self.of(client).drained(client.0);
         }
         (text, closing)
     }
@@ -174,15 +273,18 @@ impl Node {
     /// Lets time pass.
     pub fn pass(&mut self, millis: u64) {
         self.now = self.now.plus_millis(millis);
-        if self.worker.deadline().is_some_and(|deadline| deadline <= self.now) {
-            self.worker.wake(self.now);
+        let now = self.now;
+        for worker in self.workers() {
+            if worker.deadline().is_some_and(|deadline| deadline <= now) {
+                worker.wake(now);
+            }
         }
         self.settle();
     }
 
     pub fn requests(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
-        self.worker.take_requests(&mut requests);
+        self.workers().for_each(|worker| worker.take_requests(&mut requests));
         requests
     }
 

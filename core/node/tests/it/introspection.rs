@@ -3,7 +3,7 @@
 use crate::harness::Node;
 
 #[test]
-fn info_has_the_fields_that_clients_parse() {
+pub fn info_has_the_fields_that_clients_parse() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "SET a 1\r\nSELECT 3\r\nSET b 2 EX 100\r\nSET c 3");
@@ -40,7 +40,7 @@ fn info_has_the_fields_that_clients_parse() {
 }
 
 #[test]
-fn functions_can_be_cleared_and_listed_though_there_is_never_one() {
+pub fn functions_can_be_cleared_and_listed_though_there_is_never_one() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -62,7 +62,7 @@ fn functions_can_be_cleared_and_listed_though_there_is_never_one() {
 }
 
 #[test]
-fn commands_are_told_from_the_tables() {
+pub fn commands_are_told_from_the_tables() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -110,7 +110,7 @@ fn commands_are_told_from_the_tables() {
 }
 
 #[test]
-fn every_container_has_help() {
+pub fn every_container_has_help() {
     let mut node = Node::new();
     let client = node.client();
     for name in

@@ -3,7 +3,7 @@
 use crate::harness::Node;
 
 #[test]
-fn keyspaces_are_chosen_and_refused_as_in_redis() {
+pub fn keyspaces_are_chosen_and_refused_as_in_redis() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -30,7 +30,7 @@ fn keyspaces_are_chosen_and_refused_as_in_redis() {
 }
 
 #[test]
-fn flushall_empties_every_keyspace_and_answers_once() {
+pub fn flushall_empties_every_keyspace_and_answers_once() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "SET a 1\r\nSELECT 5\r\nSET b 2");
@@ -42,7 +42,7 @@ fn flushall_empties_every_keyspace_and_answers_once() {
 }
 
 #[test]
-fn flushall_is_refused_as_a_whole_when_the_log_is_full() {
+pub fn flushall_is_refused_as_a_whole_when_the_log_is_full() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "SET a 1");
@@ -53,7 +53,7 @@ fn flushall_is_refused_as_a_whole_when_the_log_is_full() {
 }
 
 #[test]
-fn keys_go_from_one_keyspace_to_another() {
+pub fn keys_go_from_one_keyspace_to_another() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -87,11 +87,12 @@ fn keys_go_from_one_keyspace_to_another() {
 }
 
 #[test]
-fn a_move_follows_the_writes_under_way_and_breaks_watches() {
+pub fn a_move_follows_the_writes_under_way_and_breaks_watches() {
     let mut node = Node::new();
     let (mover, writer, watcher) = (node.client(), node.client(), node.client());
     node.ask(watcher, "SELECT 4\r\nWATCH a\r\nMULTI\r\nPING");
     node.feed(writer, "SET a 1\r\nAPPEND a 2\r\n");
+    node.turns();
     node.feed(mover, "MOVE a 4\r\nGET a\r\nSELECT 4\r\nGET a\r\n");
     node.settle();
     node.settle();
@@ -105,7 +106,7 @@ fn a_move_follows_the_writes_under_way_and_breaks_watches() {
 }
 
 #[test]
-fn a_moved_key_is_logged_there_before_it_is_removed_here() {
+pub fn a_moved_key_is_logged_there_before_it_is_removed_here() {
     let mut node = Node::new();
     let (x, y, z) = (node.client(), node.client(), node.client());
     node.ask(x, "SET there-and 1\r\nSELECT 1\r\nSET and-back 2");

@@ -8,6 +8,7 @@ mod introspection;
 mod keyspaces;
 mod memory;
 mod publishing;
+mod several;
 mod stalls;
 mod swap;
 mod transactions;

@@ -8,7 +8,7 @@ use crate::harness::Node;
 const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
 
 #[test]
-fn a_limit_below_what_the_keys_need_refuses_writes_at_once() {
+pub fn a_limit_below_what_the_keys_need_refuses_writes_at_once() {
     let mut node = Node::new();
     let (client, other) = (node.client(), node.client());
     node.table(
@@ -91,7 +91,7 @@ fn budgets_are_as_configured_until_a_client_gives_one_to_all() {
 }
 
 #[test]
-fn a_policy_holds_from_the_moment_it_is_set() {
+pub fn a_policy_holds_from_the_moment_it_is_set() {
     let mut node = Node::new();
     let client = node.client();
     let freq = "-ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
@@ -115,8 +115,10 @@ fn a_policy_holds_from_the_moment_it_is_set() {
             ("OBJECT FREQ b", ":6\r\n"),
         ],
     );
-    let policies = node.worker.partitions().iter().map(|partition| partition.store().policy());
-    assert!(policies.into_iter().all(|policy| policy == Policy::AllKeysLfu));
+    for number in 0..node.shape.workers {
+        let partitions = node.nth(number).partitions().iter();
+        assert!(partitions.into_iter().all(|one| one.store().policy() == Policy::AllKeysLfu));
+    }
     node.ask(client, "CONFIG SET maxmemory-policy noeviction");
     node.ask(client, "SET c 1");
     node.pass(7000);
@@ -135,7 +137,7 @@ fn a_policy_holds_from_the_moment_it_is_set() {
 }
 
 #[test]
-fn info_counts_what_reads_find_and_what_goes() {
+pub fn info_counts_what_reads_find_and_what_goes() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(
@@ -143,10 +145,11 @@ fn info_counts_what_reads_find_and_what_goes() {
         "SET a 1\r\nSET b 1 PX 100\r\nGET a\r\nGET none\r\nMGET a b c\r\nEXISTS a none\r\nHGET h f",
     );
     node.pass(200);
-    let evicted = node.worker.partitions().iter().position(|partition| partition.keyspace() == KeyspaceId(0));
+    let owner = node.owner();
+    let evicted = owner.partitions().iter().position(|partition| partition.keyspace() == KeyspaceId(0));
     for _ in 0..2 {
         // The second time it is on its way out already.
-        node.worker.evict(evicted.expect("it exists"), b"a", 100);
+        owner.evict(evicted.expect("it exists"), b"a", 100);
     }
     node.settle();
     let info = node.ask(client, "INFO stats");

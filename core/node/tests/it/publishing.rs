@@ -3,7 +3,7 @@
 use crate::harness::Node;
 
 #[test]
-fn subscribers_get_messages_in_both_protocols() {
+pub fn subscribers_get_messages_in_both_protocols() {
     let mut node = Node::new();
     let (two, three, publisher) = (node.client(), node.client(), node.client());
     node.ask(three, "HELLO 3");
@@ -30,14 +30,14 @@ fn subscribers_get_messages_in_both_protocols() {
             ("PUBSUB", "-ERR wrong number of arguments for 'pubsub' command\r\n"),
         ],
     );
-    node.worker.disconnect(two.0);
-    node.worker.disconnect(three.0);
+    node.of(two).disconnect(two.0);
+    node.of(three).disconnect(three.0);
     assert_eq!(node.ask(publisher, "PUBSUB CHANNELS"), "*0\r\n");
     assert_eq!(node.ask(publisher, "PUBLISH a hi"), ":0\r\n");
 }
 
 #[test]
-fn a_resp2_subscriber_may_only_listen() {
+pub fn a_resp2_subscriber_may_only_listen() {
     let refused = |name: &str| {
         format!(
             "-ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
@@ -73,7 +73,7 @@ fn a_resp2_subscriber_may_only_listen() {
 }
 
 #[test]
-fn a_resp3_subscriber_may_do_everything_and_hears_itself() {
+pub fn a_resp3_subscriber_may_do_everything_and_hears_itself() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "HELLO 3");
@@ -90,7 +90,7 @@ fn a_resp3_subscriber_may_do_everything_and_hears_itself() {
 }
 
 #[test]
-fn a_message_follows_the_writes_before_it() {
+pub fn a_message_follows_the_writes_before_it() {
     let mut node = Node::new();
     let (listener, writer) = (node.client(), node.client());
     node.ask(listener, "SUBSCRIBE a");
@@ -102,7 +102,7 @@ fn a_message_follows_the_writes_before_it() {
 }
 
 #[test]
-fn a_subscriber_that_does_not_read_is_cut() {
+pub fn a_subscriber_that_does_not_read_is_cut() {
     let mut node = Node::new();
     let (listener, writer) = (node.client(), node.client());
     node.ask(listener, "SUBSCRIBE a");
@@ -113,19 +113,19 @@ fn a_subscriber_that_does_not_read_is_cut() {
         node.settle();
         assert_eq!(node.read(writer), ":1\r\n");
     }
-    let (out, closing) = node.worker.output(listener.0).expect("it is there");
+    let (out, closing) = node.of(listener).output(listener.0).expect("it is there");
     assert!(out.len() > 24 * 1024 * 1024);
     assert!(!closing);
     node.feed(writer, &command);
     node.settle();
-    let (out, closing) = node.worker.output(listener.0).expect("it is there");
+    let (out, closing) = node.of(listener).output(listener.0).expect("it is there");
     assert!(out.is_empty());
     assert!(closing);
     assert_eq!(node.ask(writer, "PUBLISH a x"), ":1\r\n:0\r\n");
 }
 
 #[test]
-fn a_message_from_a_script_is_sent_when_it_is_applied() {
+pub fn a_message_from_a_script_is_sent_when_it_is_applied() {
     let mut node = Node::new();
     let (listener, writer) = (node.client(), node.client());
     node.ask(listener, "PSUBSCRIBE a*");

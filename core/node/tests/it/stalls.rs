@@ -11,40 +11,40 @@ fn held() -> (Node, Client) {
     node.ask(client, "SETRANGE big 1500000 x");
     node.feed(client, "GET big\r\nGET big\r\nPING\r\n");
     node.settle();
-    assert!(!node.worker.wants_input(client.0), "it is held");
+    assert!(!node.of(client).wants_input(client.0), "it is held");
     (node, client)
 }
 
 /// Takes some bytes of the client's output, as a socket with little room does.
 fn take(node: &mut Node, client: Client, bytes: usize) {
-    let (out, _) = node.worker.output(client.0).expect("it is connected");
+    let (out, _) = node.of(client).output(client.0).expect("it is connected");
     out.drain(..bytes);
-    node.worker.sent(client.0);
+    node.of(client).sent(client.0);
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_cut_and_no_other() {
+pub fn a_client_that_takes_nothing_is_cut_and_no_other() {
     let (mut node, client) = held();
     let other = node.client();
-    assert!(node.worker.deadline().is_some());
+    assert!(node.of(client).deadline().is_some());
     node.pass(OUTPUT_STALL_MILLIS_MAX - 1);
-    assert!(!node.worker.is_cut(client.0));
+    assert!(!node.of(client).is_cut(client.0));
     node.pass(1);
-    assert!(node.worker.is_cut(client.0));
+    assert!(node.of(client).is_cut(client.0));
     assert_eq!(node.output(client), (String::new(), true), "its output is given up");
-    node.worker.disconnect(client.0);
-    assert_eq!(node.worker.deadline(), None);
+    node.of(client).disconnect(client.0);
+    assert_eq!(node.of(client).deadline(), None);
     assert_eq!(node.ask(other, "PING"), "+PONG\r\n");
 }
 
 #[test]
-fn a_client_that_reads_slowly_stays() {
+pub fn a_client_that_reads_slowly_stays() {
     let (mut node, client) = held();
     for _ in 0..10 {
         node.pass(OUTPUT_STALL_MILLIS_MAX - 1);
         take(&mut node, client, 1);
     }
-    assert!(!node.worker.is_cut(client.0));
+    assert!(!node.of(client).is_cut(client.0));
     let mut text = String::new();
     while !text.ends_with("+PONG\r\n") {
         let more = node.read(client);
@@ -52,11 +52,11 @@ fn a_client_that_reads_slowly_stays() {
         text = more;
         node.settle();
     }
-    assert_eq!(node.worker.deadline(), None);
+    assert_eq!(node.of(client).deadline(), None);
 }
 
 #[test]
-fn a_client_that_has_read_everything_has_its_whole_time_again() {
+pub fn a_client_that_has_read_everything_has_its_whole_time_again() {
     let (mut node, client) = held();
     node.pass(OUTPUT_STALL_MILLIS_MAX - 1);
     while !node.read(client).is_empty() {
@@ -65,7 +65,7 @@ fn a_client_that_has_read_everything_has_its_whole_time_again() {
     node.feed(client, "GET big\r\nPING\r\n");
     node.settle();
     node.pass(OUTPUT_STALL_MILLIS_MAX - 1);
-    assert!(!node.worker.is_cut(client.0));
+    assert!(!node.of(client).is_cut(client.0));
     node.pass(1);
-    assert!(node.worker.is_cut(client.0));
+    assert!(node.of(client).is_cut(client.0));
 }

@@ -7,7 +7,7 @@ use node::{Partition, Recovery};
 use storage::Store;
 use storage::apply::NoScripts;
 
-use crate::harness::{Client, Node};
+use crate::harness::{ALONE, Client, Node, SHAPE, Shape};
 
 #[test]
 fn two_keyspaces_are_exchanged() {
@@ -160,7 +160,7 @@ fn restarted(node: &Node, lost: usize) -> Node {
     node.log.records(lost).for_each(|record| recovery.record(record));
     let (mut stores, _) = recovery.finish(&Default::default()).expect("the log is whole");
     let naming = naming(&stores);
-    Node::of((0..16).map(|id| {
+    Node::holding((0..16).map(|id| {
         let group = GroupId::new(naming.home(KeyspaceId(id)), 0);
         let (store, term) = stores.remove(&group).unwrap_or_else(|| (Store::new(7), Term(1)));
         let solo = Solo::new(term, store.applied(), Durability::Always);
@@ -187,5 +187,28 @@ fn after_a_crash_both_are_exchanged_or_neither() {
             let client = again.client();
             assert_eq!(&contents(&mut again, client), expected, "{swap}, {lost} entries lost");
         }
+    }
+}
+
+#[test]
+fn exchanged_keyspaces_open_on_any_number_of_workers() {
+    let mut node = Node::new();
+    let client = node.client();
+    node.ask(client, "SET a 1\r\nSELECT 1\r\nSET b 1\r\nSELECT 2\r\nSET c 1\r\nSWAPDB 0 1\r\nSWAPDB 0 2");
+    let expected = contents(&mut node, client);
+    for workers in 1..4 {
+        let owners: [fn(u16) -> u16; 3] = [|_| 0, |id| id % 2, |id| id % 3];
+        SHAPE.set(Shape { workers, owner: owners[usize::from(workers) - 1], client: |_| 0 });
+        let mut again = restarted(&node, 0);
+        SHAPE.set(ALONE);
+        let client = again.client();
+        assert_eq!(contents(&mut again, client), expected, "{workers} workers");
+        // FLUSHALL spares none, and a flush of one spares the others.
+        again.ask(client, "SELECT 1\r\nFLUSHDB");
+        let left = contents(&mut again, client);
+        assert_eq!([&left[0], &left[2]], [&expected[0], &expected[2]], "{workers} workers");
+        again.ask(client, "SELECT 1\r\nSET f 1\r\nSELECT 0\r\nMULTI\r\nFLUSHALL\r\nSET e 1\r\nEXEC");
+        let left = contents(&mut again, client);
+        assert_eq!(left, ["+OK\r\n*1\r\n$1\r\ne\r\n", "+OK\r\n*0\r\n", "+OK\r\n*0\r\n"], "{workers} workers");
     }
 }

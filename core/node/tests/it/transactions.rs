@@ -3,7 +3,7 @@
 use crate::harness::Node;
 
 #[test]
-fn transactions_answer_as_redis_does() {
+pub fn transactions_answer_as_redis_does() {
     let mut node = Node::new();
     let client = node.client();
     node.table(
@@ -55,7 +55,7 @@ fn transactions_answer_as_redis_does() {
 }
 
 #[test]
-fn a_transaction_stays_in_its_keyspace() {
+pub fn a_transaction_stays_in_its_keyspace() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "MULTI");
@@ -65,7 +65,7 @@ fn a_transaction_stays_in_its_keyspace() {
 }
 
 #[test]
-fn a_message_in_a_transaction_is_sent_by_exec_after_its_writes() {
+pub fn a_message_in_a_transaction_is_sent_by_exec_after_its_writes() {
     let mut node = Node::new();
     let (listener, writer) = (node.client(), node.client());
     node.ask(listener, "SUBSCRIBE a");
@@ -85,7 +85,7 @@ fn a_message_in_a_transaction_is_sent_by_exec_after_its_writes() {
 }
 
 #[test]
-fn exec_depends_on_watched_keys() {
+pub fn exec_depends_on_watched_keys() {
     #[rustfmt::skip] // columns
     let table = [
         // between            exec
@@ -116,7 +116,7 @@ fn exec_depends_on_watched_keys() {
 }
 
 #[test]
-fn flushall_in_a_transaction_is_done_in_its_place() {
+pub fn flushall_in_a_transaction_is_done_in_its_place() {
     let mut node = Node::new();
     let client = node.client();
     node.ask(client, "SELECT 3\r\nSET elsewhere 1\r\nSELECT 0");
@@ -127,19 +127,21 @@ fn flushall_in_a_transaction_is_done_in_its_place() {
 }
 
 #[test]
-fn a_stalled_keyspace_holds_writers_back_without_spinning() {
+pub fn a_stalled_keyspace_holds_writers_back_without_spinning() {
     let mut node = Node::new();
     let (writer, other, reader) = (node.client(), node.client(), node.client());
     node.ask(other, "SET watched 0");
     node.ask(other, "WATCH watched\r\nMULTI\r\nCLIENT SETNAME me\r\nSET k 2");
-    node.worker.set_stalled(0, true);
+    node.owner().set_stalled(0, true);
+    node.turns();
     node.feed(writer, "SET k 1\r\nGET k\r\n");
     node.feed(other, "EXEC\r\n");
-    assert!(!node.worker.end_turn(node.now, &mut node.log), "there is nothing to do at once");
+    node.turns();
+    assert!(!node.turn(), "there is nothing to do at once");
     node.settle();
     assert_eq!((node.read(writer), node.read(other)), (String::new(), String::new()));
     assert_eq!(node.ask(reader, "GET k"), "$-1\r\n");
-    node.worker.set_stalled(0, false);
+    node.owner().set_stalled(0, false);
     node.settle();
     assert_eq!(node.read(writer), "+OK\r\n$1\r\n1\r\n");
     assert_eq!(node.read(other), "*2\r\n+OK\r\n+OK\r\n");
@@ -147,21 +149,22 @@ fn a_stalled_keyspace_holds_writers_back_without_spinning() {
 }
 
 #[test]
-fn a_stalled_transaction_still_depends_on_its_watched_keys() {
+pub fn a_stalled_transaction_still_depends_on_its_watched_keys() {
     let mut node = Node::new();
     let (watcher, writer) = (node.client(), node.client());
     node.ask(watcher, "SET watched 0\r\nWATCH watched\r\nMULTI\r\nSET k 1");
-    node.worker.set_stalled(0, true);
+    node.owner().set_stalled(0, true);
+    node.turns();
     assert_eq!(node.ask(writer, "SET watched 1"), "");
     assert_eq!(node.ask(watcher, "EXEC"), "");
-    node.worker.set_stalled(0, false);
+    node.owner().set_stalled(0, false);
     node.settle();
     assert_eq!(node.read(writer), "+OK\r\n");
     assert_eq!(node.read(watcher), "*-1\r\n");
 }
 
 #[test]
-fn a_flush_breaks_watches_on_the_keys_that_it_removes_only() {
+pub fn a_flush_breaks_watches_on_the_keys_that_it_removes_only() {
     for (before, flush, broken) in [
         ("SET k 1", "FLUSHALL", true),
         ("SET k 1", "FLUSHDB", true),

@@ -26,8 +26,10 @@ impl World<'_> {
             durable: self.node.log.commit.durable(),
             slowest_sync: self.slowest_sync,
         };
-        self.node.checkpointer.end(&self.engine, &mut self.faults);
-        let stores = self.node.worker.partitions().iter().map(Partition::store);
+        for member in &mut self.node.members {
+            member.checkpointer.end(&self.engine, &mut self.faults);
+        }
+        let stores = self.node.partitions().map(Partition::store);
         self.outcome.misses += stores.map(Store::misses).sum::<u64>();
         self.judge.crashed();
         self.clients.clear();

@@ -1,0 +1,484 @@
+//! A node of several workers: handing to others what is theirs, and doing what they ask.
+//!
+//! A command for a keyspace of another worker goes there in a parcel and takes its place among the
+//! connection's replies when the answer comes back. The owner runs it as its own: writes join the turn's
+//! entry, reads run at once or behind what is on its way. Watches and waits are kept by the owner of the
+//! keys, under the connection's id. Orders to the whole node pass through worker 0, so that all workers
+//! follow them in the same order.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use gateway::resp::{OUT_OF_MEMORY, OUTPUT_BYTES_HIGH, Order, Release, RespReply, Sequence, Transferred};
+use kernel::codec::Reader;
+use kernel::planted::{Bug, is};
+use kernel::{ConnId, KeyspaceId, Micros, WorkerId};
+use storage::command::generic::EXEC;
+use storage::entry::{Args, next_command, put_command};
+use storage::{Command, Flags, Kind, Reply};
+use wire::resp::Encoder;
+
+use crate::keyspaces::{Answer, Waits};
+use crate::parcel::{Asker, Journey, Parcel, Part, Protocol, Question, Request, Telling};
+use crate::partition::{Queued, Watcher, What};
+use crate::worker::{Settings, Worker};
+
+/// The other workers, and what their clients have here.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    pub own: WorkerId,
+    pub workers: Vec<WorkerId>,
+    /// Who owns the keyspaces that are not this worker's.
+    pub owners: BTreeMap<KeyspaceId, WorkerId>,
+    /// Parcels of this turn.
+    outbox: Vec<(WorkerId, Parcel)>,
+    /// Their clients that watch keys here.
+    watches: BTreeMap<ConnId, GuestWatches>,
+    /// Their clients that wait in blocking commands here: the partition, and the waiter.
+    waiters: BTreeMap<ConnId, (usize, u64)>,
+    /// Their transfers, held back by writes to one of the keys.
+    journeys: Vec<(Asker, Journey)>,
+    /// Keyspaces of others whose writers wait, and who does.
+    pub stalled: BTreeMap<KeyspaceId, Vec<ConnId>>,
+}
+
+#[derive(Debug, Default)]
+struct GuestWatches {
+    broken: bool,
+    keys: Vec<(KeyspaceId, Box<[u8]>)>,
+}
+
+impl Others {
+    pub fn new(settings: &Settings) -> Others {
+        let all = (0..settings.workers).map(WorkerId);
+        Others {
+            own: settings.worker,
+            workers: all.filter(|&other| other != settings.worker).collect(),
+            owners: settings.owners.iter().copied().collect(),
+            ..Others::default()
+        }
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// The workers of the node.
+    pub fn count(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    pub fn push(&mut self, to: WorkerId, parcel: Parcel) {
+        self.outbox.push((to, parcel));
+    }
+
+    pub fn tell_all(&mut self, parcel: &Parcel) {
+        self.outbox.extend(self.workers.iter().map(|&to| (to, parcel.clone())));
+    }
+
+    pub fn owner(&self, db: KeyspaceId) -> WorkerId {
+        self.owners.get(&db).copied().unwrap_or(self.own)
+    }
+
+    fn done(&mut self, part: Option<Part>, count: i64, error: Option<&'static str>) {
+        if let Some(Part { worker, joint }) = part {
+            self.push(worker, Parcel::Done { joint, count, error });
+        }
+    }
+
+    /// A key that a guest watches changed.
+    pub fn break_watch(&mut self, conn: ConnId) {
+        if let Some(watches) = self.watches.get_mut(&conn) {
+            watches.broken = true;
+        }
+    }
+
+    pub fn waits(&mut self, conn: ConnId, at: usize, waiter: u64) {
+        self.waiters.insert(conn, (at, waiter));
+    }
+
+    pub fn waits_no_more(&mut self, conn: ConnId) {
+        self.waiters.remove(&conn);
+    }
+
+    /// Answers a client of another worker.
+    pub fn reply(
+        &mut self,
+        conn: ConnId,
+        sequence: Sequence,
+        protocol: Protocol,
+        write: impl FnOnce(&mut RespReply<'_>),
+    ) {
+        let mut bytes = Vec::new();
+        write(&mut RespReply(Encoder::new(&mut bytes, protocol == Protocol::Resp3)));
+        self.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+    }
+
+    fn answer(&mut self, asker: Asker, write: impl FnOnce(&mut RespReply<'_>)) {
+        self.reply(asker.conn, asker.sequence, asker.protocol, write);
+    }
+}
+
+/// What arrives.
+impl Worker {
+    /// Takes the parcels of this turn, in the order in which each worker must get its own.
+    pub fn take_parcels(&mut self, out: &mut Vec<(WorkerId, Parcel)>) {
+        out.append(&mut self.others.outbox);
+    }
+
+    /// Whether there are parcels to take.
+    #[inline]
+    #[must_use]
+    pub const fn has_parcels(&self) -> bool {
+        !self.others.outbox.is_empty()
+    }
+
+    /// A parcel came from worker `from`. What it makes others do is sent with this turn's parcels.
+    pub fn accept(&mut self, now: Micros, from: WorkerId, parcel: Parcel) {
+        self.now = now;
+        match parcel {
+            Parcel::Request(request) => self.run_request(&request),
+            Parcel::Reply { conn, sequence, bytes } => self.take_reply(conn, sequence, &bytes),
+            Parcel::Watch { asker, db, keys } => {
+                keys.into_iter().for_each(|key| self.watch_for(asker.conn, db, key));
+                self.others.answer(asker, |reply| reply.ok());
+            }
+            Parcel::Unwatch { conn } => self.unwatch_for(conn),
+            Parcel::Gone { conn } => self.guest_gone(conn),
+            Parcel::Unblock { conn, release, part } => self.unblock_for(conn, release, part),
+            Parcel::Transfer { asker, journey } => self.travel(asker, journey),
+            Parcel::Everywhere { part, command, encoded, except } => {
+                self.run_everywhere(part, command, &encoded, except);
+            }
+            Parcel::Done { joint, count, error } => {
+                self.count_part(joint, count);
+                self.part_done(joint, error);
+            }
+            Parcel::Deliver { part, channel, payload } => {
+                let count = self.deliver(&channel, &payload, None);
+                self.others.done(part, count as i64, None);
+            }
+            Parcel::Propose { part, order } => self.lead(part, order),
+            Parcel::Follow { part, order } => {
+                self.follow(&order);
+                self.others.done(part, 0, None);
+            }
+            Parcel::Ask { conn, question } => {
+                let telling = match question {
+                    Question::Survey => Telling::Survey(Box::new(self.survey())),
+                    Question::Watches => Telling::Watches { broken: self.guest_watch_broken(conn) },
+                };
+                self.others.push(from, Parcel::Told { conn, telling });
+            }
+            Parcel::Told { conn, telling } => self.hear(conn, telling),
+            Parcel::Kill { conn } => self.kill(conn),
+            Parcel::Stalled { db, stalled: true } => {
+                self.others.stalled.entry(db).or_default();
+            }
+            Parcel::Stalled { db, stalled: false } => {
+                for conn in self.others.stalled.remove(&db).unwrap_or_default() {
+                    self.drained(conn);
+                }
+            }
+        }
+    }
+
+    fn run_request(&mut self, request: &Request) {
+        let &Request { asker, db, command, ref encoded, alone, watching } = request;
+        let at = *self.keyspaces.get(&db).expect("a request goes to the owner of its keyspace");
+        let mut args = Args::new();
+        next_command(&mut Reader::new(encoded), &mut args).expect("a worker encodes what it sends");
+        self.front.suspect(asker.conn, command, &args);
+        if command.id == EXEC && self.is_out_of_memory(at) && self.grows(&args) {
+            let text = format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
+            return self.others.answer(asker, |reply| reply.error(&text));
+        }
+        if watching && !is(Bug::GuestWatchIgnored) && self.guest_watch_broken(asker.conn) {
+            return self.others.answer(asker, |reply| reply.null_array());
+        }
+        if let Some(text) = self.refuses(at, command) {
+            return self.others.answer(asker, |reply| reply.error(&text));
+        }
+        self.count_call(command.id);
+        let Asker { conn, sequence, protocol } = asker;
+        match command.kind {
+            Kind::Write => {
+                self.open(at);
+                let open = &mut self.partitions[at].open;
+                open.body.extend_from_slice(encoded);
+                open.queued.push(Queued { conn, sequence, what: What::GuestWrite(protocol) });
+                if !self.partitions[at].waiting_keys.is_empty() {
+                    self.try_waiters_behind(at, command, &args);
+                }
+            }
+            Kind::Read => {
+                let idle = alone || self.partitions[at].is_quiet() || is(Bug::GuestReadOvertakes);
+                if !(idle && self.read_for(asker, at, command, &args)) {
+                    let item = Queued { conn, sequence, what: What::GuestRead(protocol) };
+                    self.queue_read(item, at, command, &args);
+                }
+            }
+        }
+        if !self.effects.published.is_empty() {
+            self.publish_effects(None);
+        }
+    }
+
+    /// Runs a guest's read on the applied state. False if it saw an expiry that is not logged yet.
+    fn read_for(&mut self, asker: Asker, at: usize, command: &Command, args: &[&[u8]]) -> bool {
+        let mut bytes = Vec::new();
+        let mut reply = RespReply(Encoder::new(&mut bytes, asker.protocol == Protocol::Resp3));
+        let answered = self.read_into(at, command, args, &mut reply);
+        if answered {
+            let Asker { conn, sequence, .. } = asker;
+            self.others.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+        }
+        answered
+    }
+
+    /// What a command is answered that its partition cannot take: it is damaged, or out of memory.
+    pub(crate) fn refuses(&self, at: usize, command: &Command) -> Option<String> {
+        let partition = &self.partitions[at];
+        let full = command.flags.has(Flags::DENY_OOM) && self.is_out_of_memory(at);
+        partition.store.damaged().or_else(|| full.then_some(OUT_OF_MEMORY)).map(String::from)
+    }
+
+    /// Whether a transaction has a command that needs memory: its session does not know of this worker's.
+    fn grows(&self, steps: &[&[u8]]) -> bool {
+        let mut args = Args::new();
+        steps.iter().any(|step| {
+            let id =
+                next_command(&mut Reader::new(step), &mut args).expect("a session encodes what it queues");
+            self.registry.by_id(id).is_some_and(|command| command.flags.has(Flags::DENY_OOM))
+        })
+    }
+
+    fn take_reply(&mut self, conn: ConnId, sequence: Sequence, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.abroad.waits_at.take().is_some() {
+            connection.io.blocked = false;
+        }
+        connection.io.answer(sequence, |reply| reply.raw(bytes));
+        // The session is asked again, and finds that its client must read first.
+        connection.held |= connection.io.out.len() > OUTPUT_BYTES_HIGH;
+        self.answered(conn);
+    }
+
+    fn hear(&mut self, conn: ConnId, telling: Telling) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let abroad = &mut connection.abroad;
+        match telling {
+            Telling::Survey(told) => match &mut abroad.survey {
+                Some(survey) => survey.add(*told),
+                none => *none = Some(told),
+            },
+            Telling::Watches { broken } => {
+                abroad.verdict = Some(broken || abroad.verdict == Some(true));
+            }
+        }
+        self.told(conn);
+    }
+
+    /// One of the asked workers has told.
+    pub(crate) fn told(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.abroad.asking -= 1;
+            self.answered(conn);
+        }
+    }
+}
+
+/// Watches and waits of guests.
+impl Worker {
+    fn watch_for(&mut self, conn: ConnId, db: KeyspaceId, key: Box<[u8]>) {
+        let at = *self.keyspaces.get(&db).expect("a watch goes to the owner of its keyspace");
+        self.add_watcher(at, &key, conn);
+        self.others.watches.entry(conn).or_default().keys.push((db, key));
+    }
+
+    /// Puts a watcher on a key of partition `at`.
+    pub(crate) fn add_watcher(&mut self, at: usize, key: &[u8], conn: ConnId) {
+        let partition = &mut self.partitions[at];
+        // By the logged time: what has expired since then is still to be removed, and that breaks the watch.
+        partition.store.begin_reads(Micros(0));
+        let watcher = Watcher { conn, existed: partition.store.exists(key) };
+        partition.watchers.entry(key.into()).or_default().push(watcher);
+        partition.settle_interest();
+    }
+
+    /// Takes it away again.
+    pub(crate) fn remove_watcher(&mut self, db: KeyspaceId, key: &[u8], conn: ConnId) {
+        let partition = &mut self.partitions[self.keyspaces[&db]];
+        if let Some(watchers) = partition.watchers.get_mut(key) {
+            watchers.retain(|other| other.conn != conn);
+            if watchers.is_empty() {
+                partition.watchers.remove(key);
+            }
+        }
+        partition.settle_interest();
+    }
+
+    fn unwatch_for(&mut self, conn: ConnId) {
+        let Some(watches) = self.others.watches.remove(&conn) else { return };
+        for (db, key) in watches.keys {
+            self.remove_watcher(db, &key, conn);
+        }
+    }
+
+    fn guest_watch_broken(&self, conn: ConnId) -> bool {
+        let Some(watches) = self.others.watches.get(&conn) else { return false };
+        watches.broken || watches.keys.iter().any(|(db, key)| self.may_have_changed(*db, key))
+    }
+
+    fn guest_gone(&mut self, conn: ConnId) {
+        if let Some((at, waiter)) = self.others.waiters.remove(&conn) {
+            self.partitions[at].forget_waiter(waiter);
+        }
+        self.others.journeys.retain(|(asker, _)| asker.conn != conn);
+        // What is still on its way must not begin to wait.
+        for partition in &mut self.partitions {
+            let batches = partition.flying.iter_mut().chain([&mut partition.open]);
+            for item in batches.flat_map(|batch| &mut batch.queued) {
+                if item.conn == conn && matches!(item.what, What::GuestWrite(_)) {
+                    item.what = What::Own;
+                }
+            }
+        }
+    }
+
+    fn unblock_for(&mut self, conn: ConnId, release: Release, part: Option<Part>) {
+        if conn.worker() == self.others.own
+            && let Some(owner) =
+                self.connections.get_mut(conn).and_then(|connection| connection.abroad.waits_at)
+        {
+            return self.others.push(owner, Parcel::Unblock { conn, release, part });
+        }
+        let waiter = self.others.waiters.get(&conn).copied();
+        let waiter =
+            waiter.or_else(|| self.connections.get_mut(conn).and_then(|connection| connection.waiter));
+        let released = waiter.is_some_and(|waiter| self.let_go(waiter, release));
+        self.others.done(part, i64::from(released), None);
+    }
+}
+
+/// Transfers, and what goes to all keyspaces.
+impl Worker {
+    fn travel(&mut self, asker: Asker, journey: Journey) {
+        match self.transfer(&journey.transfer()) {
+            Ok(joint) => self.await_joint(joint, Waits::Guest(asker)),
+            Err(Transferred::Later) => self.others.journeys.push((asker, journey)),
+            Err(Transferred::Refused) => self.others.answer(asker, |reply| reply.int(0)),
+            Err(Transferred::Accepted | Transferred::Unsupported | Transferred::Apart) => {
+                self.others
+                    .answer(asker, |reply| reply.error("ERR this server cannot move keys between databases"));
+            }
+        }
+    }
+
+    /// Transfers that were held back are tried again.
+    #[inline]
+    pub(crate) fn retry_journeys(&mut self) {
+        if !self.others.journeys.is_empty() {
+            for (asker, journey) in core::mem::take(&mut self.others.journeys) {
+                self.travel(asker, journey);
+            }
+        }
+    }
+
+    fn run_everywhere(
+        &mut self,
+        part: Option<Part>,
+        command: &'static Command,
+        encoded: &[u8],
+        except: Option<KeyspaceId>,
+    ) {
+        let mut args = Args::new();
+        next_command(&mut Reader::new(encoded), &mut args).expect("a worker encodes what it sends");
+        let joint = part.map(|part| self.begin_joint(Waits::Worker(part), Answer::Ok));
+        self.submit_own_parts(joint, command, &args, except);
+        if let Some(joint) = joint {
+            self.close_joint(joint);
+        }
+    }
+
+    /// Queues a command on every partition of this worker.
+    pub(crate) fn submit_own_parts(
+        &mut self,
+        joint: Option<u64>,
+        command: &Command,
+        args: &[&[u8]],
+        except: Option<KeyspaceId>,
+    ) {
+        for at in 0..self.partitions.len() {
+            if Some(self.partitions[at].keyspace()) != except {
+                self.submit_part(joint, at, command, args);
+            }
+        }
+    }
+
+    /// Sends the parts of the other workers.
+    pub(crate) fn send_parts(
+        &mut self,
+        joint: Option<u64>,
+        command: &'static Command,
+        args: &[&[u8]],
+        except: Option<KeyspaceId>,
+    ) {
+        if self.others.is_alone() {
+            return;
+        }
+        let part = self.part_for_each(joint, self.others.workers.len());
+        let mut encoded = Vec::new();
+        put_command(&mut encoded, command.id, args);
+        self.others.tell_all(&Parcel::Everywhere { part, command, encoded, except });
+    }
+
+    /// What `workers` others name when they have done their parts of `joint`.
+    pub(crate) fn part_for_each(&mut self, joint: Option<u64>, workers: usize) -> Option<Part> {
+        let joint = joint?;
+        self.expect_parts(joint, workers);
+        Some(Part { worker: self.others.own, joint })
+    }
+
+    /// Sends a message to the subscribers of the other workers.
+    pub(crate) fn send_message(&mut self, joint: Option<u64>, channel: &[u8], payload: &[u8]) {
+        if !self.others.is_alone() {
+            let part = self.part_for_each(joint, self.others.workers.len());
+            self.others.tell_all(&Parcel::Deliver { part, channel: channel.into(), payload: payload.into() });
+        }
+    }
+
+    /// Worker 0 follows an order and passes it on.
+    fn lead(&mut self, part: Option<Part>, order: Order) {
+        self.follow(&order);
+        self.others.done(part, 0, None);
+        self.others.tell_all(&Parcel::Follow { part, order });
+    }
+
+    pub(crate) fn follow(&mut self, order: &Order) {
+        match order {
+            Order::Configure(pairs) => {
+                let pairs: Vec<(&[u8], &[u8])> =
+                    pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+                // It was checked by the same rules where it was asked for.
+                let _ = self.front.config.set(&pairs);
+                self.take_settings();
+            }
+            &Order::Pause(pause, until) => self.pause(pause, until),
+            Order::ResetCounters => self.reset_counters(),
+            Order::ResetSlowlog => self.front.slowlog.clear(),
+            Order::ResetLatency(names) => {
+                self.front.latency.reset(names);
+            }
+        }
+    }
+
+    /// Writers of partition `at` wait, here and at the other workers, or go on.
+    pub(crate) fn tell_stalled(&mut self, at: usize, stalled: bool) {
+        let db = self.partitions[at].keyspace();
+        self.others.tell_all(&Parcel::Stalled { db, stalled });
+    }
+}
