@@ -140,7 +140,8 @@ impl Asked {
 }
 
 impl Checkpointer {
-    /// Starts the engine thread. `durable` holds each partition's last checkpoint, in the worker's order; `remote` wakes the worker when a checkpoint is durable.
+    /// Starts the engine thread. `durable` holds each partition's last checkpoint, in the worker's order; `remote`
+    /// wakes the worker when a checkpoint is durable.
     ///
     /// # Errors
     /// The thread cannot be started.

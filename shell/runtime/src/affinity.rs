@@ -3,7 +3,8 @@
 //! A worker that the kernel moves to the core of the client that woke it, or away from a thread that syncs
 //! the log, loses its caches and shares its core with them: `always` at 50 clients gave 45 to 71 thousand
 //! SET/s without a core of its own and 75 to 96 thousand with one, on two cores. Nodes on one machine must
-//! not take the same core, so a core is claimed by name for as long as the process lives.
+//! not take the same core, so a core is claimed by name for as long as its worker runs. The name is a Unix
+//! socket's in the abstract namespace (unix(7)): nodes in different network namespaces do not see each other.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
