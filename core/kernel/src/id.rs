@@ -47,6 +47,24 @@ number! {
     ConnId(u64)
 }
 
+/// A node: its Ed25519 public key. The same key is its libp2p `PeerId` and its TLS key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub [u8; 32]);
+
+impl fmt::Display for NodeId {
+    /// All 64 digits, hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    /// The first eight digits, which tell nodes apart in traces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl GroupId {
     /// The group that keeps `partition` of `keyspace`.
     #[must_use]

@@ -14,6 +14,6 @@ pub mod planted;
 pub mod time;
 
 pub use chance::Rng;
-pub use id::{ConnId, GroupId, Index, KeyspaceId, Lsn, Term, WorkerId};
+pub use id::{ConnId, GroupId, Index, KeyspaceId, Lsn, NodeId, Term, WorkerId};
 pub use machine::Machine;
 pub use time::{Micros, Millis};
