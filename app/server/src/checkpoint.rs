@@ -303,7 +303,7 @@ impl Checkpointer {
             let changes = Changes { dirty, written };
             let budget = worker.budget(at);
             // Bodies can leave memory only after a checkpoint.
-            let pressed = budget.is_some_and(|budget| store.memory_bytes() > budget && dirty > budget / 8);
+            let pressed = budget.is_some_and(|budget| worker.memory_after(at) > budget && dirty > budget / 8);
             if changes.are_enough(self.options.dirty_bytes) || pressed {
                 self.request(worker, at);
             }

@@ -9,7 +9,7 @@ use storage::command::generic::DEL;
 use storage::object::table::Table;
 use storage::store::Policy;
 
-use crate::partition::{Queued, What};
+use crate::partition::{Partition, Queued, What};
 use crate::worker::Worker;
 
 impl Worker {
@@ -22,14 +22,13 @@ impl Worker {
         (limit > 0).then(|| limit.saturating_sub(taken))
     }
 
-    /// Bytes that the entries of partition `at` will take once the deletions on their way are applied.
+    /// Bytes that the entries of partition `at` will take once the deletions on their way are applied and what
+    /// was removed is freed.
     #[must_use]
     pub fn memory_after(&self, at: usize) -> usize {
-        let partition = &self.partitions[at];
-        partition
-            .store
-            .memory_bytes()
-            .saturating_sub(usize::try_from(partition.leaving).unwrap_or(usize::MAX))
+        let Partition { store, leaving, .. } = &self.partitions[at];
+        let leaving = usize::try_from(*leaving).unwrap_or(usize::MAX);
+        (store.memory_bytes() - store.dead_bytes()).saturating_sub(leaving)
     }
 
     /// Clients changed settings: those on memory take effect.

@@ -21,6 +21,7 @@ use crate::errand::Abroad;
 use crate::host::View;
 use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
+use crate::slices::SliceSteps;
 
 /// Why the log did not take a turn's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Settings {
     pub process: Process,
     /// When the node was started.
     pub started: Micros,
+    /// Steps of work in each turn that may as well be done in later ones.
+    pub slice_steps: SliceSteps,
 }
 
 /// The version of `apply` that new entries are written for.
@@ -92,6 +95,7 @@ pub struct Worker {
     appended: Lsn,
     /// Connections of the other workers: now, and ever.
     elsewhere: (usize, u64),
+    pub(crate) slice_steps: SliceSteps,
 }
 
 impl Worker {
@@ -106,6 +110,7 @@ impl Worker {
         let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.keyspace(), at)).collect();
         let others = Others::new(&settings);
         Worker {
+            slice_steps: settings.slice_steps,
             others,
             connections: Connections::new(settings.worker),
             front: Front::new(settings),
@@ -292,11 +297,17 @@ impl Worker {
         fed.consumed
     }
 
-    /// Ends the turn: logs what it decided, applies what is committed, lets waiting clients go on.
+    /// Ends the turn: logs what it decided, applies what is committed, lets waiting clients go on, and does a
+    /// slice of what is too much for one turn.
     ///
     /// Returns true if there is more to do at once (the host should not sleep).
     pub fn end_turn(&mut self, now: Micros, log: &mut dyn LogSink) -> bool {
         self.now = now;
+        let more = self.take_rounds(log);
+        self.work_off() || more
+    }
+
+    fn take_rounds(&mut self, log: &mut dyn LogSink) -> bool {
         for _ in 0..ROUNDS_MAX {
             self.propose(log);
             self.apply_committed();

@@ -221,8 +221,13 @@ pub fn apply_entry(
         count += 1;
     }
     store.end_entry();
+    store.free_dead(REPLAY_FREED_MAX);
     Ok(())
 }
+
+/// Pieces of removed values that are freed behind each replayed entry: as a worker does behind a turn, so that
+/// replay takes no more memory.
+const REPLAY_FREED_MAX: usize = 4096;
 
 /// The command `id`, if this version knows it and the commands inside its arguments.
 ///

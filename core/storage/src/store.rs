@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod digest;
 mod edit;
 mod evict;
+mod graveyard;
 mod keys;
 mod naming;
 pub mod scripts;
@@ -28,6 +29,7 @@ use crate::object::{Type, Value};
 
 pub use edit::{Edit, Typed};
 pub use evict::Policy;
+pub(crate) use graveyard::{PIECES_AT_ONCE_MAX, Pieces};
 pub use naming::Naming;
 
 /// What happens to a key's expiry when its value is replaced.
@@ -90,6 +92,7 @@ pub struct Store {
     scripts: scripts::Scripts,
     naming: Naming,
     counts: Counts,
+    graveyard: graveyard::Graveyard,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -125,6 +128,7 @@ impl Store {
             scripts: scripts::Scripts::default(),
             naming: Naming::default(),
             counts: Counts::default(),
+            graveyard: graveyard::Graveyard::default(),
         }
     }
 
@@ -221,10 +225,10 @@ impl Store {
         self.expiry.len()
     }
 
-    /// Estimated bytes of all entries in memory.
+    /// Estimated bytes of all entries in memory, and of what was removed and is not freed yet.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
-        self.memory
+        self.memory + self.graveyard.bytes()
     }
 
     /// Evicted bodies that were read back since the start.
@@ -470,9 +474,10 @@ impl Store {
             Some(slot) => {
                 self.before_change(slot);
                 let entry = self.entry_mut(slot);
-                let removed = entry.value.memory_bytes();
-                entry.value = value;
+                let old = core::mem::replace(&mut entry.value, value);
+                let removed = old.memory_bytes();
                 self.memory = self.memory + added - removed;
+                self.bury(old);
                 self.grew(added.saturating_sub(removed));
                 if ttl != Ttl::Keep {
                     self.set_expiry(hash, slot, ttl);
@@ -501,7 +506,7 @@ impl Store {
     pub fn take(&mut self, key: &[u8]) -> Result<Option<(Value, Ttl)>, Fault> {
         let (hash, Some(slot)) = self.locate(key) else { return Ok(None) };
         self.load(slot)?;
-        let entry = self.remove_slot(hash, slot).expect("a located slot holds an entry");
+        let entry = self.detach_slot(hash, slot).expect("a located slot holds an entry");
         let ttl = if entry.expire_at == 0 { Ttl::Clear } else { Ttl::At(Millis(entry.expire_at)) };
         Ok(Some((entry.value, ttl)))
     }
@@ -527,11 +532,16 @@ impl Store {
 
     /// Removes all keys: a new generation.
     pub fn flush(&mut self) {
-        self.table = Table::new(KeyHasher::new(self.seed));
-        self.expiry.clear();
-        self.memory = 0;
+        let table = core::mem::replace(&mut self.table, Table::new(KeyHasher::new(self.seed)));
+        let expiry = core::mem::take(&mut self.expiry);
+        let bytes = core::mem::take(&mut self.memory);
+        let pieces = table.into_pieces().chain(expiry.into_iter().map(|_| 0));
+        self.graveyard.bury(Box::new(pieces), bytes, 0);
         self.generation += u32::from(!is(Bug::GenerationIgnored));
-        self.checkpoint.forget_all();
+        let removed = self.checkpoint.forget_all();
+        self.graveyard.bury(Box::new(removed.into_iter().map(|_| 0)), 0, 0);
+        // A few keys are not worth waiting.
+        self.free_dead(PIECES_AT_ONCE_MAX);
         self.flushed = true;
     }
 
@@ -563,7 +573,13 @@ impl Store {
         }
     }
 
-    pub(crate) fn remove_slot(&mut self, hash: u64, slot: Slot) -> Option<Entry> {
+    pub(crate) fn remove_slot(&mut self, hash: u64, slot: Slot) {
+        if let Some(entry) = self.detach_slot(hash, slot) {
+            self.bury(entry.value);
+        }
+    }
+
+    fn detach_slot(&mut self, hash: u64, slot: Slot) -> Option<Entry> {
         self.before_removal(slot);
         let entry = self.table.remove(hash, slot)?;
         if entry.expire_at != 0 {

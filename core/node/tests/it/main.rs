@@ -9,6 +9,7 @@ mod keyspaces;
 mod memory;
 mod publishing;
 mod several;
+mod slices;
 mod stalls;
 mod swap;
 mod transactions;

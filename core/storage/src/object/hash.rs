@@ -15,6 +15,7 @@ mod tests;
 use super::set::bytes::Bytes;
 use super::set::packed::{PACKED_VALUE_BYTES_MAX, Packed, Strings, all_different};
 use super::set::table::{Entry, Table};
+use crate::store::Pieces;
 
 /// Most fields of a packed hash: `hash-max-listpack-entries` of Redis 7.0.15.
 const PACKED_FIELDS_MAX: usize = 512;
@@ -62,6 +63,22 @@ impl Hash {
         match &self.repr {
             Repr::Packed(packed) => packed.len() / 2,
             Repr::Large(large) => large.table.len(),
+        }
+    }
+
+    /// In how many pieces it is in memory, about.
+    pub(crate) fn pieces(&self) -> usize {
+        match &self.repr {
+            Repr::Packed(_) => 1,
+            Repr::Large(large) => large.table.len(),
+        }
+    }
+
+    /// Frees it field by field.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        match self.repr {
+            small @ Repr::Packed(_) => Box::new(core::iter::once(small).map(|_| 0)),
+            Repr::Large(large) => large.table.into_pieces(large.value_heap_bytes),
         }
     }
 

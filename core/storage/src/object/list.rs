@@ -18,6 +18,8 @@ use chain::{Chain, Place};
 use chunk::Chunk;
 pub use iter::Iter;
 
+use crate::store::Pieces;
+
 /// A sequence of byte strings, fast at both ends.
 #[derive(Clone, Debug, Default)]
 pub struct List {
@@ -68,6 +70,22 @@ impl List {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// In how many pieces it is in memory.
+    pub(crate) fn pieces(&self) -> usize {
+        match &self.repr {
+            Repr::One(_) => 1,
+            Repr::Many(chain) => chain.chunks(),
+        }
+    }
+
+    /// Frees it chunk by chunk.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        match self.repr {
+            Repr::One(chunk) => Box::new(core::iter::once(chunk).map(|chunk| chunk.heap_bytes())),
+            Repr::Many(chain) => Box::new(chain.into_chunks().map(|chunk| chunk.heap_bytes())),
+        }
     }
 
     /// Appends `element`. O(1).

@@ -18,7 +18,7 @@ pub use list::List;
 pub use set::Set;
 pub use zset::Zset;
 
-use crate::store::Typed;
+use crate::store::{Pieces, Typed};
 
 /// A key's value.
 #[derive(Clone, Debug)]
@@ -121,6 +121,30 @@ impl Value {
             Value::Set(set) => set.memory_bytes(),
             Value::Hash(hash) => hash.memory_bytes(),
             Value::Zset(zset) => zset.memory_bytes(),
+        }
+    }
+
+    /// In how many pieces it is in memory, about: what it costs to free it. O(1).
+    pub(crate) fn pieces(&self) -> usize {
+        match self {
+            Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) | Value::Evicted(_) => 1,
+            Value::List(list) => list.pieces(),
+            Value::Set(set) => set.pieces(),
+            Value::Hash(hash) => hash.pieces(),
+            Value::Zset(zset) => zset.pieces(),
+        }
+    }
+
+    /// Frees it piece by piece.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        match self {
+            Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) | Value::Evicted(_) => {
+                Box::new(core::iter::once(self).map(|value| value.memory_bytes()))
+            }
+            Value::List(list) => list.into_pieces(),
+            Value::Set(set) => set.into_pieces(),
+            Value::Hash(hash) => hash.into_pieces(),
+            Value::Zset(zset) => zset.into_pieces(),
         }
     }
 

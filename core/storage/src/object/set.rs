@@ -22,6 +22,8 @@ use ints::{Ints, canonical_int};
 use packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, Packed, Strings, all_different};
 use table::{Entry, Table};
 
+use crate::store::Pieces;
+
 /// Most members of a set that is kept as integers, as Redis 7.0 has it.
 const INTSET_ENTRIES_MAX: usize = 512;
 
@@ -63,6 +65,22 @@ impl Set {
             Repr::Ints(ints) => ints.len(),
             Repr::Packed(packed) => packed.len(),
             Repr::Table(table) => table.len(),
+        }
+    }
+
+    /// In how many pieces it is in memory, about.
+    pub(crate) fn pieces(&self) -> usize {
+        match &self.repr {
+            Repr::Ints(_) | Repr::Packed(_) => 1,
+            Repr::Table(table) => table.len(),
+        }
+    }
+
+    /// Frees it member by member.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        match self.repr {
+            small @ (Repr::Ints(_) | Repr::Packed(_)) => Box::new(core::iter::once(small).map(|_| 0)),
+            Repr::Table(table) => table.into_pieces(0),
         }
     }
 

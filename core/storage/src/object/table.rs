@@ -5,6 +5,7 @@
 //! the keys in order of their hash, which is what `SCAN` walks. The slab keeps entries dense (no empty
 //! buckets of 64 bytes) and gives each a stable number for the lists of dirty and expiring entries.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use hashbrown::HashTable;
@@ -13,6 +14,7 @@ use kernel::hash::KeyHasher;
 use smallvec::SmallVec;
 
 use super::Value;
+use crate::store::{PIECES_AT_ONCE_MAX, Pieces};
 
 /// A key. Up to 16 bytes need no allocation of their own.
 pub type Key = SmallVec<[u8; 16]>;
@@ -286,6 +288,13 @@ impl Table {
         }
     }
 
+    /// Frees it entry by entry, large values piece by piece, then the index.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        let entries = self.chunks.into_iter().flatten().flatten();
+        let index = self.segments.into_iter().map(|_| 0);
+        Box::new(entries.flat_map(into_pieces).chain(index))
+    }
+
     /// How many slots there are, the empty ones among them.
     #[must_use]
     pub const fn places(&self) -> usize {
@@ -311,6 +320,16 @@ const CURSOR_SHIFT: u32 = 16;
 #[inline]
 fn entry_in(chunks: &[Vec<Option<Entry>>], slot: Slot) -> Option<&Entry> {
     chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
+}
+
+fn into_pieces(entry: Entry) -> impl Iterator<Item = usize> + Send {
+    let value = Table::ENTRY_BYTES + entry.key.len();
+    let (small, large) = if entry.value.pieces() > PIECES_AT_ONCE_MAX {
+        (value, Some(entry.value.into_pieces()))
+    } else {
+        (value + entry.value.memory_bytes(), None)
+    };
+    core::iter::once(small).chain(large.into_iter().flatten())
 }
 
 #[inline]

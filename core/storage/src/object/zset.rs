@@ -26,6 +26,7 @@ pub use score::{LexBound, Score, ScoreBound};
 
 use super::set::packed::{PACKED_ENTRIES_MAX, PACKED_VALUE_BYTES_MAX, all_different};
 use super::set::table::Table;
+use crate::store::Pieces;
 
 /// What [`Zset::insert`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,22 @@ impl Zset {
         match &self.repr {
             Repr::Packed(packed) => packed.len(),
             Repr::Large(large) => large.table().len(),
+        }
+    }
+
+    /// In how many pieces it is in memory, about.
+    pub(crate) fn pieces(&self) -> usize {
+        match &self.repr {
+            Repr::Packed(_) => 1,
+            Repr::Large(large) => large.table().len(),
+        }
+    }
+
+    /// Frees it member by member, then the order's nodes.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        match self.repr {
+            small @ Repr::Packed(_) => Box::new(core::iter::once(small).map(|_| 0)),
+            Repr::Large(large) => large.into_pieces(),
         }
     }
 

@@ -416,8 +416,10 @@ impl Store {
         debug_assert!(self.is_evictable(slot), "only what the engine has is evicted");
         let entry = self.table.get_mut(slot).expect("an evictable slot holds an entry");
         let bytes = entry.value.memory_bytes();
-        entry.value = Value::Evicted(entry.value.kind());
+        let gone = Value::Evicted(entry.value.kind());
+        let value = core::mem::replace(&mut entry.value, gone);
         self.memory -= bytes;
+        self.bury(value);
         bytes
     }
 }
@@ -432,11 +434,12 @@ fn write(entry: &mut Entry, parity: u8, images: &mut Images) {
 }
 
 impl Dirty {
-    /// Everything is gone: a flush. A cut not yet whole is undone; one on its way stays.
-    pub(crate) fn forget_all(&mut self) {
-        let underway = self.underway;
-        *self = Dirty { parity: self.parity, underway, ..Dirty::default() };
-        self.bytes = 1;
+    /// Everything is gone: a flush. A cut not yet whole is undone; one on its way stays. Gives back the keys
+    /// that it needs no more, to be freed.
+    pub(crate) fn forget_all(&mut self) -> BTreeSet<Key> {
+        let (parity, underway) = (self.parity, self.underway);
+        let forgotten = core::mem::replace(self, Dirty { parity, underway, bytes: 1, ..Dirty::default() });
+        forgotten.removed
     }
 
     const fn flushed(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod bits;
 mod families;
+mod graveyard;
 mod harness;
 mod hashes;
 mod keys;

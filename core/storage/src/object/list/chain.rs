@@ -39,6 +39,16 @@ impl Chain {
         self.len
     }
 
+    /// How many chunks there are.
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The chunks, front to back.
+    pub(super) fn into_chunks(self) -> impl Iterator<Item = Chunk> + Send {
+        self.chunks.into_iter()
+    }
+
     /// The chunk with a number.
     pub(super) fn chunk(&self, number: usize) -> &Chunk {
         &self.chunks[number]

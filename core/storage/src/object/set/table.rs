@@ -4,6 +4,7 @@
 //! a key, and a miss rarely does. Removal moves the last entry into the gap. No operation ever moves an
 //! entry to a higher position, which is what makes [`Table::scan`] keep its promise.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use hashbrown::HashTable;
@@ -11,6 +12,7 @@ use hashbrown::hash_table::Entry as IndexEntry;
 use kernel::hash::KeyHasher;
 
 use super::bytes::Bytes;
+use crate::store::Pieces;
 
 /// Most entries of one table; the index keeps positions in 32 bits.
 pub(crate) const ENTRIES_MAX: usize = u32::MAX as usize;
@@ -72,6 +74,15 @@ impl<V> Table<V> {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Frees it entry by entry; `extra` are the bytes that its values keep outside the entries.
+    pub(crate) fn into_pieces(self, extra: usize) -> Pieces
+    where
+        V: Send + 'static,
+    {
+        let share = (self.memory_bytes() + extra) / self.len().max(1);
+        Box::new(self.entries.into_iter().map(move |_| share))
     }
 
     /// All entries by position.

@@ -1,11 +1,13 @@
 //! A large sorted set: a dense table from member to score, and the order over the table's positions.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use super::tree::{Item, Tree};
 use super::{Change, Score};
 use crate::object::set::table::Table;
+use crate::store::Pieces;
 
 /// Invariant: `order` holds one item for each entry of `table`, with its position and score.
 #[derive(Clone, Debug)]
@@ -29,6 +31,11 @@ impl Large {
         });
         let order = Tree::from_sorted(&items);
         Large { table, order }
+    }
+
+    /// Frees it member by member, then node by node.
+    pub(crate) fn into_pieces(self) -> Pieces {
+        Box::new(self.table.into_pieces(0).chain(self.order.into_pieces()))
     }
 
     /// Members with scores, by position.

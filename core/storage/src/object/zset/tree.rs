@@ -89,6 +89,21 @@ impl Tree {
         Tree { root, len: items.len(), nodes }
     }
 
+    /// Frees it node by node; tells the bytes of each.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = usize> + Send {
+        let mut left = alloc::vec![self.root];
+        core::iter::from_fn(move || {
+            Some(match left.pop()? {
+                Node::Leaf(items) => items.capacity() * size_of::<Item>(),
+                Node::Inner(children) => {
+                    let bytes = children.capacity() * size_of::<Child>();
+                    left.extend(children.into_iter().map(|child| *child.node));
+                    bytes
+                }
+            })
+        })
+    }
+
     /// Bytes of memory, estimated from the number of nodes and items.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.nodes * (size_of::<Child>() + size_of::<Node>() + 16) + self.len * (size_of::<Item>() * 5 / 4)
