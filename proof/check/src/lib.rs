@@ -5,6 +5,7 @@
 
 pub mod judge;
 pub mod ledger;
+pub mod linear;
 pub mod model;
 pub mod reply;
 
