@@ -26,10 +26,11 @@ enum Target {
     Record,
     Checkpoint,
     Config,
+    Kad,
 }
 
 impl Target {
-    const ALL: [Target; 4] = [Target::Resp, Target::Record, Target::Checkpoint, Target::Config];
+    const ALL: [Target; 5] = [Target::Resp, Target::Record, Target::Checkpoint, Target::Config, Target::Kad];
 
     const fn name(self) -> &'static str {
         match self {
@@ -37,6 +38,7 @@ impl Target {
             Target::Record => "record",
             Target::Checkpoint => "checkpoint",
             Target::Config => "config",
+            Target::Kad => "kad",
         }
     }
 }
