@@ -27,10 +27,12 @@ enum Target {
     Checkpoint,
     Config,
     Kad,
+    Frame,
 }
 
 impl Target {
-    const ALL: [Target; 5] = [Target::Resp, Target::Record, Target::Checkpoint, Target::Config, Target::Kad];
+    const ALL: [Target; 6] =
+        [Target::Resp, Target::Record, Target::Checkpoint, Target::Config, Target::Kad, Target::Frame];
 
     const fn name(self) -> &'static str {
         match self {
@@ -39,6 +41,7 @@ impl Target {
             Target::Checkpoint => "checkpoint",
             Target::Config => "config",
             Target::Kad => "kad",
+            Target::Frame => "frame",
         }
     }
 }

@@ -65,6 +65,8 @@ pub const OWNERS: &[(&str, &[&str])] = &[
     ("fjall", &["shell/disk"]),
     ("mlua", &["core/script"]),
     ("raft", &["core/consensus"]),
+    ("ring", &["shell/fabric"]),
+    ("rustls", &["shell/runtime", "shell/fabric", "app"]),
 ];
 
 /// Crates that may contain `unsafe`, each with the reason.
