@@ -10,6 +10,7 @@ pub mod engine;
 pub mod log;
 pub mod plan;
 pub mod post;
+pub mod swarm;
 pub mod trace;
 pub mod work;
 pub mod world;
