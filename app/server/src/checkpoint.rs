@@ -20,6 +20,7 @@ use storage::store::Policy;
 use storage::store::checkpoint::Frame;
 use telemetry::StorageMeters;
 
+use crate::fetch::Fetchers;
 use crate::persist::{Done, Job, Persister};
 
 /// When checkpoints are made and what memory may be used.
@@ -104,6 +105,7 @@ pub struct Checkpointer {
     answered: u64,
     /// Its share of the figure of running checkpoints.
     running: u64,
+    fetchers: Fetchers,
 }
 
 /// What the checkpoints of all workers of a node share.
@@ -152,6 +154,7 @@ impl Checkpointer {
         durable: Vec<Index>,
         meters: Arc<StorageMeters>,
         asked: Arc<Asked>,
+        fetchers: Fetchers,
     ) -> std::io::Result<(Checkpointer, Sender<Remote>)> {
         let (jobs, queue) = channel::<Job>();
         let (answers, done) = channel();
@@ -180,6 +183,7 @@ impl Checkpointer {
             answered: asked.times(),
             asked,
             running: 0,
+            fetchers,
         };
         Ok((checkpointer, remotes))
     }
@@ -208,6 +212,7 @@ impl Checkpointer {
                 }
             }
         }
+        self.fetchers.end();
         (self.jobs, self.patience) = (None, None);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -364,6 +369,12 @@ impl Checkpointer {
 }
 
 impl Tasks for Checkpointer {
+    fn hand_out(&mut self, worker: &mut Worker) {
+        if worker.has_fetches() {
+            self.fetchers.take(worker);
+        }
+    }
+
     fn run(&mut self, worker: &mut Worker, now: Micros) -> bool {
         let mut more = self.advance(worker);
         for at in 0..self.progress.len() {

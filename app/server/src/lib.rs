@@ -4,6 +4,7 @@ pub mod admin;
 pub mod checkpoint;
 pub mod config;
 pub mod doctor;
+pub mod fetch;
 mod housekeep;
 mod identity;
 pub mod load;

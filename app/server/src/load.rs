@@ -150,6 +150,7 @@ impl Fetch for EngineFetch {
     fn fetch(&self, generation: u32, key: &[u8]) -> Result<Vec<u8>, String> {
         if let Some(meters) = &self.meters {
             meters.misses.add_among_others(1);
+            meters.blocking_misses.add_among_others(1);
         }
         match self.engine.get(self.group, generation, key) {
             Ok(Some(stored)) => Ok(stored.body),

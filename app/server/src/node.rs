@@ -22,6 +22,7 @@ use telemetry::StorageMeters;
 use thiserror::Error;
 
 use crate::checkpoint::{Asked, CheckpointOptions, Checkpointer};
+use crate::fetch::Fetchers;
 use crate::identity::identity;
 use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
@@ -257,6 +258,7 @@ impl Shared<'_> {
             }
         }
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
+        let (fetchers, to_fetchers) = Fetchers::start(&self.engine, &self.meters).map_err(spawn)?;
         let (checkpointer, to_checkpointer) = Checkpointer::start(
             options.checkpoint,
             Arc::clone(&self.log),
@@ -264,6 +266,7 @@ impl Shared<'_> {
             durable,
             Arc::clone(&self.meters),
             Arc::clone(&self.asked),
+            fetchers,
         )
         .map_err(spawn)?;
         let workers = options.workers;
@@ -288,6 +291,7 @@ impl Shared<'_> {
                 .err()
                 .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
         };
+        to_fetchers.answer_to(remote.clone());
         // The thread waits for jobs, so it is there to take it.
         let _ = to_checkpointer.send(remote.clone());
         Ok((remote, thread))

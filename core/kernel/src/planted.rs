@@ -72,6 +72,12 @@ bugs! {
     CheckpointNotACut,
     /// A checkpoint forgets which keys were removed.
     TombstoneForgotten,
+    /// A body that was read back replaces a value that was written meanwhile.
+    FetchedOverNewer,
+    /// A command from another worker does not wait behind one of its connection that waits for a body.
+    HeldRequestOvertaken,
+    /// A body that could not be read passes for a key that is not there.
+    FailedFetchIsAbsence,
     /// FLUSH begins no new generation.
     GenerationIgnored,
 }

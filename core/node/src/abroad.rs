@@ -21,6 +21,7 @@ use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Flags, Kind, Reply};
 use wire::resp::Encoder;
 
+use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::{Asker, Journey, Parcel, Part, Protocol, Question, Request, Telling};
 use crate::partition::{Queued, Watcher, What};
@@ -140,13 +141,13 @@ impl Worker {
     pub fn accept(&mut self, now: Micros, from: WorkerId, parcel: Parcel) {
         self.now = now;
         match parcel {
-            Parcel::Request(request) => self.run_request(&request),
+            Parcel::Request(request) => self.take_request(request),
             Parcel::Reply { conn, sequence, bytes } => self.take_reply(conn, sequence, &bytes),
             Parcel::Watch { asker, db, keys } => {
                 keys.into_iter().for_each(|key| self.watch_for(asker.conn, db, key));
                 self.others.answer(asker, |reply| reply.ok());
             }
-            Parcel::Unwatch { conn } => self.unwatch_for(conn),
+            Parcel::Unwatch { conn } => self.take_unwatch(conn),
             Parcel::Gone { conn } => self.guest_gone(conn),
             Parcel::Unblock { conn, release, part } => self.unblock_for(conn, release, part),
             Parcel::Transfer { asker, journey } => self.travel(asker, journey),
@@ -186,13 +187,29 @@ impl Worker {
         }
     }
 
-    fn run_request(&mut self, request: &Request) {
-        let &Request { asker, db, command, ref encoded, alone, watching } = request;
+    /// Runs a request, unless it must wait for bodies: false then, and nothing was done.
+    pub(crate) fn run_request(&mut self, request: &Request) -> bool {
+        let &Request { asker, db, command, ref encoded, .. } = request;
         let at = *self.keyspaces.get(&db).expect("a request goes to the owner of its keyspace");
         let mut args = Args::new();
         next_command(&mut Reader::new(encoded), &mut args).expect("a worker encodes what it sends");
-        self.front.suspect(asker.conn, command, &args);
-        if command.id == EXEC && self.is_out_of_memory(at) && self.grows(&args) {
+        match self.fetch_for(asker.conn, at, command, &args) {
+            Readiness::Ready => {
+                self.run_ready(request, at, &args);
+                self.partitions[at].store.forget_failures();
+            }
+            Readiness::Waits => return false,
+            Readiness::Unreadable(text) => {
+                self.others.answer(asker, |reply| refuse_unreadable(reply, &text));
+            }
+        }
+        true
+    }
+
+    fn run_ready(&mut self, request: &Request, at: usize, args: &[&[u8]]) {
+        let &Request { asker, command, ref encoded, alone, watching, .. } = request;
+        self.front.suspect(asker.conn, command, args);
+        if command.id == EXEC && self.is_out_of_memory(at) && self.grows(args) {
             let text = format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
             return self.others.answer(asker, |reply| reply.error(&text));
         }
@@ -211,14 +228,14 @@ impl Worker {
                 open.body.extend_from_slice(encoded);
                 open.queued.push(Queued { conn, sequence, what: What::GuestWrite(protocol) });
                 if !self.partitions[at].waiting_keys.is_empty() {
-                    self.try_waiters_behind(at, command, &args);
+                    self.try_waiters_behind(at, command, args);
                 }
             }
             Kind::Read => {
                 let idle = alone || self.partitions[at].is_quiet() || is(Bug::GuestReadOvertakes);
-                if !(idle && self.read_for(asker, at, command, &args)) {
+                if !(idle && self.read_for(asker, at, command, args)) {
                     let item = Queued { conn, sequence, what: What::GuestRead(protocol) };
-                    self.queue_read(item, at, command, &args);
+                    self.queue_read(item, at, command, args);
                 }
             }
         }
@@ -321,7 +338,7 @@ impl Worker {
         partition.settle_interest();
     }
 
-    fn unwatch_for(&mut self, conn: ConnId) {
+    pub(crate) fn unwatch_for(&mut self, conn: ConnId) {
         let Some(watches) = self.others.watches.remove(&conn) else { return };
         for (db, key) in watches.keys {
             self.remove_watcher(db, &key, conn);
@@ -338,6 +355,7 @@ impl Worker {
             self.partitions[at].forget_waiter(waiter);
         }
         self.others.journeys.retain(|(asker, _)| asker.conn != conn);
+        self.forget_fetches(conn);
         // What is still on its way must not begin to wait.
         for partition in &mut self.partitions {
             let batches = partition.flying.iter_mut().chain([&mut partition.open]);

@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub cut: bool,
     /// Held until a pause of all clients ends.
     pub paused: bool,
+    /// Held until bodies are read back that its next command needs.
+    pub fetching: bool,
     /// What it watches, and the waiter it is, if any.
     pub watched: Vec<(KeyspaceId, Box<[u8]>)>,
     pub waiter: Option<(usize, u64)>,
@@ -37,7 +39,13 @@ impl Connection {
     /// Whether the session, which is held, may go on: nothing of it is on its way.
     #[inline]
     pub const fn may_resume(&self) -> bool {
-        self.held && !self.resumed && !self.io.blocked && self.io.pending() == 0 && self.abroad.asking == 0
+        self.may_be_fed() && self.io.pending() == 0
+    }
+
+    /// The same, but what is on its way to be logged does not matter.
+    #[inline]
+    pub const fn may_be_fed(&self) -> bool {
+        self.held && !self.resumed && !self.io.blocked && !self.fetching && self.abroad.asking == 0
     }
 }
 

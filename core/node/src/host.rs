@@ -8,9 +8,12 @@ use gateway::resp::{
     Transfer, Transferred, Unblocked, Users,
 };
 use kernel::{ConnId, KeyspaceId, Micros};
+use smallvec::SmallVec;
 use storage::{Command, Registry};
+use wire::resp::{AHEAD, Ahead};
 
 use crate::errand::Abroad;
+use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::Parcel;
 use crate::worker::Worker;
@@ -43,9 +46,13 @@ impl Host for View<'_> {
         self.worker.keyspaces.contains_key(&db) || self.worker.others.owners.contains_key(&db)
     }
 
-    fn expect(&mut self, db: KeyspaceId, keys: &[&[u8]]) {
+    fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]) {
         if let Some(&at) = self.worker.keyspaces.get(&db) {
-            self.worker.partitions[at].store.bring_near(keys);
+            let keys: SmallVec<[&[u8]; AHEAD]> = commands.iter().map(|&(_, key)| key).collect();
+            self.worker.partitions[at].store.bring_near(&keys);
+            if self.worker.partitions[at].store.evicts() {
+                self.worker.look_ahead(self.id, at, commands);
+            }
         }
     }
 
@@ -55,8 +62,20 @@ impl Host for View<'_> {
             let connection = (self.id, &mut *self.connection, &mut *self.abroad);
             return self.worker.send_request(connection, self.watched, db, command, args);
         };
+        if self.worker.partitions[at].store.evicts() {
+            match self.worker.fetch_for(self.id, at, command, args) {
+                Readiness::Ready => {}
+                Readiness::Waits => return Submitted::Later,
+                Readiness::Unreadable(text) => {
+                    let sequence = self.connection.begin();
+                    self.connection.answer(sequence, |reply| refuse_unreadable(reply, &text));
+                    return Submitted::Accepted;
+                }
+            }
+        }
         self.worker.front.suspect(self.id, command, args);
         let submitted = self.worker.submit(self.id, self.connection, at, command, args);
+        self.worker.partitions[at].store.forget_failures();
         if !self.worker.effects.published.is_empty() {
             self.worker.publish_effects(Some((self.id, self.connection)));
         }
@@ -100,6 +119,16 @@ impl Host for View<'_> {
         if !is_own(transfer.from) || !is_own(transfer.to) {
             let connection = (self.id, &mut *self.connection, &mut *self.abroad);
             return self.worker.send_transfer(connection, transfer);
+        }
+        let from = self.worker.keyspaces[&transfer.from];
+        match self.worker.fetch_keys(self.id, from, &[transfer.key]) {
+            Readiness::Ready => {}
+            Readiness::Waits => return Transferred::Later,
+            Readiness::Unreadable(text) => {
+                let sequence = self.connection.begin();
+                self.connection.answer(sequence, |reply| refuse_unreadable(reply, &text));
+                return Transferred::Accepted;
+            }
         }
         match self.worker.transfer(transfer) {
             Ok(joint) => {

@@ -11,6 +11,7 @@ mod budget;
 mod clients;
 mod connection;
 mod errand;
+pub mod fetching;
 mod host;
 mod keyspaces;
 pub mod parcel;
@@ -23,6 +24,7 @@ mod swap;
 pub mod worker;
 
 pub use clients::OUTPUT_STALL_MILLIS_MAX;
+pub use fetching::{Fetch, Fetched};
 pub use parcel::Parcel;
 pub use partition::Partition;
 pub use recover::{RecoverError, Recovery};

@@ -18,6 +18,7 @@ use crate::abroad::Others;
 use crate::clients::Front;
 use crate::connection::{Connection, Connections};
 use crate::errand::Abroad;
+use crate::fetching::Fetches;
 use crate::host::View;
 use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
@@ -83,6 +84,7 @@ pub struct Worker {
     pub(crate) rng: Rng,
     pub(crate) waiters: u64,
     pub(crate) others: Others,
+    pub(crate) fetches: Fetches,
     /// Connections with output.
     pub(crate) flush: Vec<ConnId>,
     /// Connections that may go on with their input.
@@ -122,6 +124,7 @@ impl Worker {
             now: Micros(0),
             rng: Rng::new(seed),
             waiters: 0,
+            fetches: Fetches::default(),
             flush: Vec::new(),
             resume: Vec::new(),
             opened: Vec::new(),
@@ -182,6 +185,7 @@ impl Worker {
                 ended: false,
                 cut: false,
                 paused: false,
+                fetching: false,
                 watched: Vec::new(),
                 waiter: None,
                 abroad: Abroad::default(),
@@ -208,6 +212,7 @@ impl Worker {
         if let Some(owner) = abroad.waits_at.take() {
             self.others.push(owner, Parcel::Gone { conn: id });
         }
+        self.forget_fetches(id);
     }
 
     /// How many connections the other workers have, which count for `maxclients`, and how many they have
@@ -282,6 +287,7 @@ impl Worker {
         let fed = session.feed(now, bytes, &mut View { worker: self, connection: io, watched, abroad, id });
         connection.held = matches!(fed.state, State::Waiting | State::Paused | State::Full);
         connection.paused = fed.state == State::Paused;
+        connection.fetching = self.settle_fetches(id);
         connection.closing = fed.state == State::Closing || connection.ended && !connection.held;
         if fed.state == State::Full {
             self.front.stalls.entry(id).or_insert(now);
@@ -314,9 +320,11 @@ impl Worker {
             self.advance_swap();
             self.retry_journeys();
             if !self.resume_waiting() && self.opened.is_empty() {
+                self.let_guests_go();
                 return false;
             }
         }
+        self.let_guests_go();
         true
     }
 

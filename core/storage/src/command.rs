@@ -100,6 +100,8 @@ impl Flags {
     pub const KEYSPACE: Flags = Flags(32);
     /// The front-end looks at it first: some of its subcommands or options are not the store's.
     pub const SESSION: Flags = Flags(64);
+    /// Does not look at what its keys hold, so nothing needs to be read back from the engine for it.
+    pub const BLIND: Flags = Flags(128);
 
     /// Both sets.
     #[must_use]
@@ -161,6 +163,16 @@ impl Command {
     pub const fn takes(&self, count: usize) -> bool {
         let with_name = count + 1;
         if self.arity >= 0 { with_name == self.arity as usize } else { with_name >= -self.arity as usize }
+    }
+
+    /// Whether it looks at what its keys hold. `SET` does so only when it answers the old value.
+    #[must_use]
+    pub fn reads_values(&self, args: &[&[u8]]) -> bool {
+        !self.flags.has(Flags::BLIND)
+            || self.id == string::SET
+                && args
+                    .get(2..)
+                    .is_some_and(|options| options.iter().any(|word| word.eq_ignore_ascii_case(b"get")))
     }
 
     /// The positions of its keys in `args` (name excluded). Nonsense counts give what is there.

@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod digest;
 mod edit;
 mod evict;
+mod fetching;
 mod graveyard;
 mod keys;
 mod naming;
@@ -29,6 +30,7 @@ use crate::object::{Type, Value};
 
 pub use edit::{Edit, Typed};
 pub use evict::Policy;
+pub use fetching::{Installed, unreadable};
 pub(crate) use graveyard::{PIECES_AT_ONCE_MAX, Pieces};
 pub use naming::Naming;
 
@@ -84,6 +86,7 @@ pub struct Store {
     policy: Policy,
     sampling: Rng,
     admission: evict::Admission,
+    fetching: fetching::Fetching,
     /// Where the search for bodies to evict goes on.
     hand: Slot,
     /// Entries it passed since the last one that may leave.
@@ -122,6 +125,7 @@ impl Store {
             policy: Policy::NoEviction,
             sampling: Rng::new(seed),
             admission: evict::Admission::default(),
+            fetching: fetching::Fetching::default(),
             hand: Slot(0),
             barren: 0,
             damaged: None,

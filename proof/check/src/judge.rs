@@ -84,6 +84,15 @@ struct Pending {
     /// When the log last refused something while it was on its way: the tick that it waits for may be among
     /// that, and then it sees the expiries of this clock unlogged.
     unlogged: Option<Micros>,
+    /// How it may be told that a value could not be read back while it was on its way.
+    unreadable: Vec<String>,
+}
+
+impl Pending {
+    /// Whether `reply` tells of a value that cannot be read, and there was one.
+    fn allows(&self, reply: &[u8]) -> bool {
+        self.unreadable.iter().any(|text| reply.windows(text.len()).any(|part| part == text.as_bytes()))
+    }
 }
 
 #[derive(Default)]
@@ -180,7 +189,15 @@ impl Judge {
             Call::Local(_) => {}
         }
         let client = self.clients.get_mut(&id).expect("a client connects before it sends");
-        client.pending.push_back(Pending { call, text, sent: now, from, allowed, unlogged: None });
+        client.pending.push_back(Pending {
+            call,
+            text,
+            sent: now,
+            from,
+            allowed,
+            unlogged: None,
+            unreadable: Vec::new(),
+        });
     }
 
     /// The log took an entry of `group`.
@@ -337,6 +354,16 @@ impl Judge {
         None
     }
 
+    /// The value of `key` could not be read back: whoever waits for an answer may be told so.
+    pub fn unreadable(&mut self, key: &[u8]) {
+        let text = format!("-MISCONF the value of '{}' cannot be read back", String::from_utf8_lossy(key));
+        for pending in self.clients.values_mut().flat_map(|client| &mut client.pending) {
+            if !pending.unreadable.contains(&text) {
+                pending.unreadable.push(text.clone());
+            }
+        }
+    }
+
     /// The node crashed: all clients are gone.
     pub fn crashed(&mut self) {
         self.clients.clear();
@@ -430,6 +457,7 @@ impl Told<'_> {
                 violated(REPLY, format!("told {}, not {}", shown(reply), shown(expected)))
             }
             Call::Read { .. } if pending.allowed.iter().any(|allowed| allowed == reply) => Ok(()),
+            Call::Read { .. } if pending.allows(reply) => Ok(()),
             Call::Read { .. } => {
                 let allowed: Vec<String> = pending.allowed.iter().map(|allowed| shown(allowed)).collect();
                 violated(REPLY, format!("told {}, possible were {}", shown(reply), allowed.join(" or ")))
@@ -446,6 +474,7 @@ impl Told<'_> {
                     Some(position) if *unique => self.in_order(id, position),
                     Some(_) => Ok(()),
                     None if self.waited_in_vain(pending, *timeout_ms, reply) => Ok(()),
+                    None if pending.allows(reply) => not_applied(group, encoded, *unique),
                     None => refusal(group, encoded, *unique, reply),
                 }
             }
@@ -460,6 +489,9 @@ impl Told<'_> {
                     };
                 }
                 let Some(position) = group.tell(encoded, reply, pending.from) else {
+                    if pending.allows(reply) {
+                        return not_applied(group, encoded, true);
+                    }
                     return refusal(group, encoded, true, reply);
                 };
                 for (of, key, from) in watched {
@@ -486,6 +518,17 @@ impl Told<'_> {
         let null = reply == b"*-1\r\n" || reply == b"$-1\r\n";
         null && timeout_ms.is_some_and(|ms| ms > 0 && self.now >= pending.sent.plus_millis(ms))
     }
+}
+
+/// A write that was refused before it was logged: it must not be applied.
+fn not_applied(group: &mut Group, encoded: &[u8], unique: bool) -> Result<(), Violation> {
+    if unique && group.untold.contains_key(encoded) {
+        return violated("a refused write is not applied", "it was".into());
+    }
+    if unique {
+        group.denied.insert(encoded.to_vec());
+    }
+    Ok(())
 }
 
 /// A reply that the model did not give must be that of a refused write.

@@ -95,6 +95,17 @@ impl Engine {
         Ok(stores)
     }
 
+    /// The body of an object of a group's last checkpoint.
+    ///
+    /// # Errors
+    /// A sentence: there is no such object.
+    pub fn read(&self, group: GroupId, generation: u32, key: &[u8]) -> Result<Vec<u8>, String> {
+        let groups = self.groups();
+        let kept = groups.get(&group).ok_or("the group was never checkpointed")?;
+        let object = kept.objects.get(&(generation, key.to_vec()));
+        object.map(|(_, body)| body.clone()).ok_or_else(|| "the engine does not have it".into())
+    }
+
     /// What reads the group's evicted bodies back.
     #[must_use]
     pub fn reader(&self, group: GroupId) -> Box<dyn Fetch> {
@@ -109,9 +120,6 @@ struct Reader {
 
 impl Fetch for Reader {
     fn fetch(&self, generation: u32, key: &[u8]) -> Result<Vec<u8>, String> {
-        let groups = self.engine.groups();
-        let kept = groups.get(&self.group).ok_or("the group was never checkpointed")?;
-        let object = kept.objects.get(&(generation, key.to_vec()));
-        object.map(|(_, body)| body.clone()).ok_or_else(|| "the engine does not have it".into())
+        self.engine.read(self.group, generation, key)
     }
 }

@@ -55,6 +55,10 @@ pub struct Plan {
     pub workers: u16,
     /// At most this long for a parcel from one worker to another.
     pub parcel_micros: u64,
+    /// At most this long for a body to be read back.
+    pub fetch_micros: u64,
+    /// A body cannot be read back.
+    pub fetch_failure: f64,
 }
 
 impl Plan {
@@ -97,6 +101,8 @@ impl Plan {
             // Drawn last, so that a seed is otherwise what it was before there were several.
             workers: [1, 1, 2, 2, 3][rng.below(5) as usize],
             parcel_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
+            fetch_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
+            fetch_failure: sometimes(rng, 0.2, 0.1),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One run: a node on a disk that lies within its rights, clients, crashes, and the judge.
 
+mod bodies;
 mod crash;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use storage::apply::NoScripts;
 use crate::checkpoint::Checkpointer;
 use crate::disk::Disk;
 use crate::engine::Engine;
+use crate::fetch::Desk;
 use crate::log::{Asked, Log};
 use crate::plan::{Ending, Plan};
 use crate::post::Post;
@@ -50,6 +52,8 @@ pub struct Outcome {
     pub checkpoints: u64,
     /// Bodies that were read back from the engine.
     pub misses: u64,
+    /// Bodies that were read ahead of their commands.
+    pub fetches: u64,
     /// Logs that were refused after damage.
     pub refusals: u64,
 }
@@ -97,6 +101,7 @@ struct Member {
 struct Node {
     members: Vec<Member>,
     post: Post,
+    desk: Desk,
     log: Log,
     /// The process's clock minus the simulation's.
     skew: i64,
@@ -126,6 +131,8 @@ struct World<'t> {
     faults: Rng,
     /// Where clients connect, and how long parcels take.
     spread: Rng,
+    /// When bodies are read, and which cannot be.
+    reading: Rng,
     now: u64,
     node: Node,
     clients: Vec<Client>,
@@ -172,7 +179,8 @@ fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Begin
         let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed ^ u64::from(number));
         Member { worker, checkpointer: Checkpointer::default() }
     };
-    Node { members: (0..plan.workers).map(member).collect(), post: Post::default(), log, skew, sync: None }
+    let members = (0..plan.workers).map(member).collect();
+    Node { members, post: Post::default(), desk: Desk::default(), log, skew, sync: None }
 }
 
 impl<'t> World<'t> {
@@ -194,6 +202,7 @@ impl<'t> World<'t> {
             rng: root.fork(3),
             faults: root.fork(4),
             spread: root.fork(5),
+            reading: root.fork(6),
             now: 0,
             node,
             clients: Vec::new(),
@@ -224,7 +233,7 @@ impl<'t> World<'t> {
     }
 
     fn next_event(&mut self) -> Option<u64> {
-        let Node { members, log, skew, sync, post } = &self.node;
+        let Node { members, log, skew, sync, post, desk } = &self.node;
         let deadlines = members.iter().filter_map(|member| member.worker.deadline());
         let wake = deadlines.min().map(|at| {
             let at = at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew);
@@ -235,7 +244,7 @@ impl<'t> World<'t> {
         let clients = self.clients.iter().map(|client| client.next).min();
         let unread =
             self.clients.iter().map(|client| client.unread_until).filter(|&until| until > self.now).min();
-        [wake, sync, clients, unread, post.due()].into_iter().flatten().min()
+        [wake, sync, clients, unread, post.due(), desk.due()].into_iter().flatten().min()
     }
 
     /// One turn of the node at the present instant.
@@ -267,6 +276,7 @@ impl<'t> World<'t> {
             self.trace.event(self.now, format_args!("worker {from} to {own}: {parcel:?}"));
             self.node.members[at].worker.accept(clock, from, parcel);
         }
+        self.bring(at, own);
         let worker = &mut self.node.members[at].worker;
         if worker.deadline().is_some_and(|deadline| deadline <= clock) {
             worker.wake(clock);
@@ -287,6 +297,7 @@ impl<'t> World<'t> {
         let news = checkpointer.step(worker, &mut self.node.log, &self.engine, &self.plan, &mut self.faults);
         // A stalled or damaged partition has something to tell, too.
         self.dispatch(at);
+        self.fetch(at, own);
         if let Some(news) = news {
             self.outcome.checkpoints += 1;
             self.trace.event(self.now, format_args!("{news}"));

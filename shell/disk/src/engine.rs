@@ -271,6 +271,26 @@ impl Engine {
         self.reading(|store| store.get(group, generation, key))
     }
 
+    /// Hands the body of one object to `take`, without a copy if it is kept in its object's entry; `None` if
+    /// the checkpoint has no such object.
+    ///
+    /// A caller that knows of the object must take `None` for damage.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub fn with_body<T>(
+        &self,
+        group: GroupId,
+        generation: u32,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, EngineError> {
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        self.reading(|store| store.with_object(group, generation, key, |_, body| take(body)))
+    }
+
     /// Removes up to `entries_max` entries of generations that no mark names any more.
     ///
     /// To be called beside commits until it returns [`Swept::Done`]. Needs no sync: what a crash brings back is

@@ -126,6 +126,9 @@ impl Remote {
 
 /// Background work of the worker's thread, done a slice at a time between turns.
 pub trait Tasks {
+    /// Starts what other threads are to do for the turn that has ended. Does not wait.
+    fn hand_out(&mut self, worker: &mut Worker);
+
     /// Does a bounded slice. True if there is more to do at once.
     fn run(&mut self, worker: &mut Worker, now: Micros) -> bool;
 }
@@ -269,6 +272,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             }
             busy = self.worker.end_turn(now, &mut self.log);
             self.count();
+            self.tasks.hand_out(&mut self.worker);
             self.post();
             self.send();
             self.measure(now, !events.is_empty());

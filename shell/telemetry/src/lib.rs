@@ -60,6 +60,8 @@ pub struct StorageMeters {
     pub evicted_bytes: Counter,
     /// Bodies that were read back.
     pub misses: Counter,
+    /// Those among them for which a worker had to wait.
+    pub blocking_misses: Counter,
     /// Bytes of the data directory when it was last measured.
     pub directory_bytes: Gauge,
     /// 1 while the directory is above its quota and writes are refused.

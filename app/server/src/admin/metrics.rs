@@ -111,6 +111,8 @@ fn disk(page: &mut Exposition, subject: &Subject) {
     page.counter("archipel_evicted_keys_total", "Keys deleted by eviction.", meters.evicted_keys.get());
     page.counter("archipel_evicted_bytes_total", "Bytes moved out of memory.", meters.evicted_bytes.get());
     page.counter("archipel_misses_total", "Values read back from disk.", meters.misses.get());
+    let blocking = meters.blocking_misses.get();
+    page.counter("archipel_blocking_misses_total", "Values read back while the worker waited.", blocking);
 }
 
 fn by_kind(page: &mut Exposition, snapshot: &Snapshot) {

@@ -2,6 +2,7 @@
 
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::{Command, Registry};
+use wire::resp::Ahead;
 
 use super::Io;
 use super::config::Config;
@@ -118,8 +119,9 @@ pub trait Host {
     fn registry(&self) -> &Registry;
     /// Whether `db` exists.
     fn has_keyspace(&self, db: KeyspaceId) -> bool;
-    /// Commands on some of `keys` in `db` will be submitted next: what they need may be brought near.
-    fn expect(&mut self, db: KeyspaceId, keys: &[&[u8]]);
+    /// Some of these commands, each with its first key, will be submitted next in `db`: what they need may be
+    /// brought near.
+    fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]);
     /// Runs `command` in `db` and answers the connection, now or when it is as durable as promised.
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted;
     /// Runs `command` in every keyspace; answered once, when the last of them is done. With `except`, that

@@ -144,14 +144,20 @@ impl Session {
                     if !args.is_empty() {
                         match self.command(&args, host) {
                             Submitted::Accepted => {}
-                            Submitted::Later => break State::Waiting,
+                            Submitted::Later => {
+                                // It may wait for the disk: what is behind it can be fetched with it.
+                                if consumed + taken > expected && self.user.is_some() {
+                                    host.expect(self.db, &keys_ahead(&bytes[consumed + taken..]).0);
+                                }
+                                break State::Waiting;
+                            }
                             Submitted::Paused => break State::Paused,
                         }
                     }
                     consumed += taken;
-                    if consumed >= expected && consumed < bytes.len() {
-                        let (keys, length) = keys_ahead(&bytes[consumed..]);
-                        host.expect(self.db, &keys);
+                    if consumed >= expected && consumed < bytes.len() && self.user.is_some() {
+                        let (commands, length) = keys_ahead(&bytes[consumed..]);
+                        host.expect(self.db, &commands);
                         expected = consumed + length.max(1);
                     }
                 }

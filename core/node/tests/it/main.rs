@@ -3,6 +3,7 @@
 mod administration;
 mod blocking;
 mod entry;
+mod fetching;
 mod harness;
 mod introspection;
 mod keyspaces;

@@ -16,7 +16,7 @@ use crate::{Exec, Fault};
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
     Command::read(0x280, "dump", 2, ONE, dump),
-    Command::write(0x281, "restore", -4, ONE, restore).with(Flags::DENY_OOM),
+    Command::write(0x281, "restore", -4, ONE, restore).with(Flags::DENY_OOM.and(Flags::BLIND)),
 ];
 
 const MAGIC: [u8; 4] = *b"ARCV";

@@ -17,10 +17,10 @@ pub const COMMANDS: &[Command] = &[
     Command::write(0x211, "pexpire", -3, ONE, pexpire).with(Flags::FAST),
     Command::write(0x212, "expireat", -3, ONE, expireat).with(Flags::FAST),
     Command::write(0x213, "pexpireat", -3, ONE, pexpireat).with(Flags::FAST),
-    Command::read(0x214, "ttl", 2, ONE, ttl).with(Flags::FAST),
-    Command::read(0x215, "pttl", 2, ONE, pttl).with(Flags::FAST),
-    Command::read(0x216, "expiretime", 2, ONE, expiretime).with(Flags::FAST),
-    Command::read(0x217, "pexpiretime", 2, ONE, pexpiretime).with(Flags::FAST),
+    Command::read(0x214, "ttl", 2, ONE, ttl).with(Flags::FAST.and(Flags::BLIND)),
+    Command::read(0x215, "pttl", 2, ONE, pttl).with(Flags::FAST.and(Flags::BLIND)),
+    Command::read(0x216, "expiretime", 2, ONE, expiretime).with(Flags::FAST.and(Flags::BLIND)),
+    Command::read(0x217, "pexpiretime", 2, ONE, pexpiretime).with(Flags::FAST.and(Flags::BLIND)),
     Command::write(0x218, "persist", 2, ONE, persist).with(Flags::FAST),
 ];
 

@@ -12,8 +12,8 @@ const SECOND: Keys = Keys::Range { first: 2, last: 2, step: 1 };
 
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
-    Command::read(0x220, "object", -2, SECOND, object),
-    Command::read(0x221, "memory", -2, SECOND, memory).with(Flags::SESSION),
+    Command::read(0x220, "object", -2, SECOND, object).with(Flags::BLIND),
+    Command::read(0x221, "memory", -2, SECOND, memory).with(Flags::SESSION.and(Flags::BLIND)),
 ];
 
 const OBJECT_HELP: &[&str] = &[

@@ -12,19 +12,22 @@ use crate::object::{Value, parse_canonical};
 use crate::store::Ttl;
 use crate::{Exec, Fault};
 
+/// `SET`'s number, whose options decide whether it looks at the old value.
+pub const SET: u16 = 0x101;
+
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
     Command::read(0x100, "get", 2, ONE, get).with(Flags::FAST),
-    Command::write(0x101, "set", -3, ONE, set).with(Flags::DENY_OOM),
-    Command::write(0x102, "setnx", 3, ONE, setnx).with(Flags::DENY_OOM.and(Flags::FAST)),
-    Command::write(0x103, "setex", 4, ONE, setex).with(Flags::DENY_OOM),
-    Command::write(0x104, "psetex", 4, ONE, psetex).with(Flags::DENY_OOM),
+    Command::write(SET, "set", -3, ONE, set).with(Flags::DENY_OOM.and(Flags::BLIND)),
+    Command::write(0x102, "setnx", 3, ONE, setnx).with(Flags::DENY_OOM.and(Flags::FAST).and(Flags::BLIND)),
+    Command::write(0x103, "setex", 4, ONE, setex).with(Flags::DENY_OOM.and(Flags::BLIND)),
+    Command::write(0x104, "psetex", 4, ONE, psetex).with(Flags::DENY_OOM.and(Flags::BLIND)),
     Command::write(0x105, "getset", 3, ONE, getset).with(Flags::DENY_OOM.and(Flags::FAST)),
     Command::write(0x106, "getdel", 2, ONE, getdel).with(Flags::FAST),
     Command::write(0x107, "getex", -2, ONE, getex).with(Flags::FAST),
     Command::read(0x108, "mget", -2, ALL, mget).with(Flags::FAST),
-    Command::write(0x109, "mset", -3, PAIRS, mset).with(Flags::DENY_OOM),
-    Command::write(0x10A, "msetnx", -3, PAIRS, msetnx).with(Flags::DENY_OOM),
+    Command::write(0x109, "mset", -3, PAIRS, mset).with(Flags::DENY_OOM.and(Flags::BLIND)),
+    Command::write(0x10A, "msetnx", -3, PAIRS, msetnx).with(Flags::DENY_OOM.and(Flags::BLIND)),
     Command::write(0x10B, "append", 3, ONE, append).with(Flags::DENY_OOM.and(Flags::FAST)),
     Command::read(0x10C, "strlen", 2, ONE, strlen).with(Flags::FAST),
     Command::write(0x10D, "setrange", 4, ONE, setrange).with(Flags::DENY_OOM),

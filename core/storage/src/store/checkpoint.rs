@@ -12,6 +12,7 @@ use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
 use kernel::planted::{Bug, is};
 use kernel::{Index, Micros};
 
+use super::fetching::{OTHER_TYPE, unreadable};
 use super::{Store, entry_bytes};
 use crate::Fault;
 use crate::object::table::{Entry, Key, Slot, Table};
@@ -19,6 +20,9 @@ use crate::object::{Type, Value};
 
 /// The engine has, or will have, some version of this key.
 const STORED: u8 = 1 << 4;
+
+/// The body is only in the engine and was asked for; whatever changes the entry takes this away.
+pub(super) const ASKED: u8 = 1 << 5;
 
 /// Changed in an epoch of this parity and not written out since.
 const fn dirty(parity: u8) -> u8 {
@@ -250,6 +254,9 @@ impl Store {
         {
             write(entry, checkpoint.parity ^ 1, &mut cut.images);
         }
+        if !is(Bug::FetchedOverNewer) {
+            entry.marks &= !ASKED;
+        }
         if entry.marks & now == 0 {
             entry.marks |= now;
             checkpoint.changed.push(slot);
@@ -333,7 +340,10 @@ impl Store {
         let expire_at = if reader.is_empty() { 0 } else { reader.u64()? };
         let value = match body {
             Body::Whole(bytes) => Value::decode(bytes, &self.hasher())?,
-            Body::Left => Value::Evicted(kind),
+            Body::Left => {
+                self.fetching.evicts = true;
+                Value::Evicted(kind)
+            }
         };
         let hash = self.table.hash(key);
         if value.kind() != kind || self.table.find(hash, key).is_some() {
@@ -363,9 +373,11 @@ impl Store {
     #[cold]
     fn read_back(&mut self, slot: Slot) -> Result<(), Fault> {
         let entry = self.table.get(slot).expect("a located slot holds an entry");
-        let fetched = match &self.fetch {
-            None => Err("there is no engine".into()),
-            Some(fetch) => fetch.fetch(self.generation, &entry.key),
+        let known = self.fetching.failures.iter().find(|(key, _)| *key == entry.key);
+        let fetched = match (known, &self.fetch) {
+            (Some((_, reason)), _) => Err(reason.clone()),
+            (None, None) => Err("there is no engine".into()),
+            (None, Some(fetch)) => fetch.fetch(self.generation, &entry.key),
         };
         let hasher = self.hasher();
         let value =
@@ -377,14 +389,15 @@ impl Store {
                 self.admit(slot);
                 Ok(())
             }
-            Ok(_) => Err(self.unreadable(slot, "it has another type than the index says")),
+            Ok(_) => Err(self.unreadable(slot, OTHER_TYPE)),
             Err(reason) => Err(self.unreadable(slot, &reason)),
         }
     }
 
-    fn put_body(&mut self, slot: Slot, value: Value) {
+    pub(super) fn put_body(&mut self, slot: Slot, value: Value) {
         let added = value.memory_bytes();
         let entry = self.entry_mut(slot);
+        entry.marks &= !ASKED;
         let removed = entry.value.memory_bytes();
         entry.value = value;
         self.memory = self.memory + added - removed;
@@ -392,8 +405,7 @@ impl Store {
 
     /// A body that cannot be read back leaves the partition without a state it may go on from.
     fn unreadable(&mut self, slot: Slot, reason: &str) -> Fault {
-        let key = alloc::string::String::from_utf8_lossy(&self.entry(slot).key).into_owned();
-        let text = format!("MISCONF the value of '{key}' cannot be read back from disk: {reason}");
+        let text = unreadable(&self.entry(slot).key, reason);
         if self.mode == super::Mode::Write {
             self.damaged = Some(text.clone());
         }
@@ -418,6 +430,7 @@ impl Store {
         let bytes = entry.value.memory_bytes();
         let gone = Value::Evicted(entry.value.kind());
         let value = core::mem::replace(&mut entry.value, gone);
+        self.fetching.evicts = true;
         self.memory -= bytes;
         self.bury(value);
         bytes

@@ -110,10 +110,15 @@ pub(crate) struct Admission {
 impl Store {
     /// A body was read back for a command; its entry's clock still tells the use before.
     pub(crate) fn admit(&mut self, slot: Slot) {
-        let leaving = self.admission.leaving;
-        if leaving > 0 && !self.policy.is_lfu() && self.age(self.entry(slot)) > leaving {
+        if !self.is_admitted(slot) {
             self.admission.passing.push(slot);
         }
+    }
+
+    /// Whether the body at `slot`, which was just read back, stays.
+    pub(crate) fn is_admitted(&self, slot: Slot) -> bool {
+        let leaving = self.admission.leaving;
+        leaving == 0 || self.policy.is_lfu() || self.age(self.entry(slot)) <= leaving
     }
 
     /// Lets the bodies go that were read back for one command only.

@@ -7,36 +7,41 @@ use super::parse::next_bulk;
 /// Commands that are looked at together.
 pub const AHEAD: usize = 16;
 
-/// The second words, most often keys, of up to [`AHEAD`] complete multibulk commands at the front of `bytes`,
-/// and how many bytes they take. Stops at anything else: it is a hint, and the parser judges.
+/// A command ahead: its first word, and its second, most often a key.
+pub type Ahead<'a> = (&'a [u8], &'a [u8]);
+
+/// The first two words of up to [`AHEAD`] complete multibulk commands at the front of `bytes`, and how many
+/// bytes these take. Stops at anything else: it is a hint, and the parser judges.
 #[must_use]
-pub fn keys_ahead(bytes: &[u8]) -> (SmallVec<[&[u8]; AHEAD]>, usize) {
+pub fn keys_ahead(bytes: &[u8]) -> (SmallVec<[Ahead<'_>; AHEAD]>, usize) {
     let mut keys = SmallVec::new();
     let mut end = 0;
     while keys.len() < AHEAD {
-        let Some((key, next)) = command(bytes, end) else { break };
-        keys.push(key);
+        let Some((words, next)) = command(bytes, end) else { break };
+        keys.push(words);
         end = next;
     }
     (keys, end)
 }
 
-/// The second word of the command at `from`, and where the next command begins.
+/// The first words of the command at `from`, and where the next command begins.
 #[inline]
-fn command(bytes: &[u8], from: usize) -> Option<(&[u8], usize)> {
+fn command(bytes: &[u8], from: usize) -> Option<(Ahead<'_>, usize)> {
     let (words, mut at) = match bytes.get(from..)? {
         [b'*', words @ b'2'..=b'9', b'\r', b'\n', ..] => (words - b'0', from + 4),
         _ => return None,
     };
-    let mut key: &[u8] = &[];
+    let (mut name, mut key): Ahead<'_> = (&[], &[]);
     for word in 0..words {
         let (start, length) = next_bulk(bytes, at, true).ok()??;
-        if word == 1 {
-            key = bytes.get(start..start + length)?;
+        match word {
+            0 => name = bytes.get(start..start + length)?,
+            1 => key = bytes.get(start..start + length)?,
+            _ => {}
         }
         at = start + length + 2;
     }
-    (at <= bytes.len()).then_some((key, at))
+    (at <= bytes.len()).then_some(((name, key), at))
 }
 
 #[cfg(test)]
@@ -66,7 +71,9 @@ mod tests {
             (&huge, vec!["k1"]),
         ] {
             let (found, end) = keys_ahead(bytes);
-            assert_eq!(found.as_slice(), keys.iter().map(|key| key.as_bytes()).collect::<Vec<_>>());
+            let name = |key: &str| if key == "k1" { b"GET" } else { b"SET" };
+            let words: Vec<Ahead<'_>> = keys.iter().map(|key| (&name(key)[..], key.as_bytes())).collect();
+            assert_eq!(found.as_slice(), words);
             let length =
                 keys.iter().map(|&key| if key == "k1" { get.len() } else { set.len() }).sum::<usize>();
             assert_eq!(end, length);

@@ -7,6 +7,6 @@ mod ahead;
 mod encode;
 mod parse;
 
-pub use ahead::{AHEAD, keys_ahead};
+pub use ahead::{AHEAD, Ahead, keys_ahead};
 pub use encode::{Encoder, format_double};
 pub use parse::{Parser, ProtocolError};

@@ -149,6 +149,20 @@ impl Store {
     }
 
     pub fn get(&self, group: GroupId, generation: u32, key: &[u8]) -> Result<Option<Stored>, EngineError> {
+        self.with_object(group, generation, key, |head, body| Stored {
+            head: head.to_vec(),
+            body: body.to_vec(),
+        })
+    }
+
+    /// Hands head and body of one object to `take`.
+    pub fn with_object<T>(
+        &self,
+        group: GroupId,
+        generation: u32,
+        key: &[u8],
+        take: impl FnOnce(&[u8], &[u8]) -> T,
+    ) -> Result<Option<T>, EngineError> {
         let place = || Place::Object { group, key: key.to_vec() };
         let mut engine_key = Vec::with_capacity(key.len() + 16);
         entry::object_key(&mut engine_key, group, generation, key);
@@ -158,11 +172,12 @@ impl Store {
             snapshot.get(&self.objects, &engine_key).map_err(|e| EngineError::from_engine(place(), e))?;
         let Some(value) = found else { return Ok(None) };
         let (_, object) = read_object(group, &engine_key, &value)?;
-        let body = match object.body {
-            Body::Inline(body) => body.to_vec(),
-            Body::Chunked(chunks) => self.body(&snapshot, group, generation, chunks, &place)?,
-        };
-        Ok(Some(Stored { head: object.head.to_vec(), body }))
+        Ok(Some(match object.body {
+            Body::Inline(body) => take(object.head, body),
+            Body::Chunked(chunks) => {
+                take(object.head, &self.body(&snapshot, group, generation, chunks, &place)?)
+            }
+        }))
     }
 
     fn body(
