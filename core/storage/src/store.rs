@@ -235,12 +235,6 @@ impl Store {
         self.memory + self.graveyard.bytes()
     }
 
-    /// Evicted bodies that were read back since the start.
-    #[must_use]
-    pub const fn misses(&self) -> u64 {
-        self.misses
-    }
-
     /// Why the state is not to be trusted any more, if a write could not read a body it needed.
     #[must_use]
     pub fn damaged(&self) -> Option<&str> {

@@ -111,6 +111,12 @@ impl Store {
         Installed::Done
     }
 
+    /// Evicted bodies that were read back since the start.
+    #[must_use]
+    pub const fn misses(&self) -> u64 {
+        self.misses
+    }
+
     /// Tells the next command that the bodies of `failures` cannot be read, so that it does not try itself.
     pub fn set_failures(&mut self, failures: Vec<(Key, String)>) {
         self.fetching.failures = failures;
