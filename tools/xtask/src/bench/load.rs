@@ -136,7 +136,7 @@ impl Data {
     }
 
     /// Runs `act` on the keys in parts, at once; the sum of what the parts gave.
-    fn each_part(&self, act: impl Fn(Range<u64>) -> Result<u64> + Sync) -> Result<u64> {
+    pub fn each_part(&self, act: impl Fn(Range<u64>) -> Result<u64> + Sync) -> Result<u64> {
         let part = self.keys.div_ceil(CONNECTIONS);
         std::thread::scope(|scope| {
             let parts = (0..CONNECTIONS).map(|n| (n * part).min(self.keys)..((n + 1) * part).min(self.keys));
