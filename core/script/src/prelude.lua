@@ -5,7 +5,7 @@ local rawnext, rawtype, rawerror, rawpcall, rawxpcall = next, type, error, pcall
 local rawset_, rawget_, setmeta, getmeta, tostring_ = rawset, rawget, setmetatable, getmetatable, tostring
 local select_, loadstring_, insert_, concat_ = select, loadstring, table.insert, table.concat
 local sort_, foreach_, resume_, create_, wrap_ = table.sort, table.foreach, coroutine.resume, coroutine.create, coroutine.wrap
-local sub, byte, floor = string.sub, string.byte, math.floor
+local sub, byte, floor, unpack_ = string.sub, string.byte, math.floor, unpack
 local where, fatal, log, sha1hex = native.where, native.fatal, native.log, native.sha1hex
 local rand, seed = native.rand, native.seed
 local dispatch, set_resp
@@ -78,7 +78,7 @@ end
 
 local base = {
   _VERSION = _VERSION, assert = assert, error = rawerror, ipairs = ipairs, rawequal = rawequal,
-  rawget = rawget, select = select, tonumber = tonumber, type = type, unpack = unpack,
+  rawget = rawget, select = select, tonumber = tonumber, type = type,
 }
 
 function base.pairs(t)
@@ -98,10 +98,31 @@ function base.next(t, k)
   return k, v
 end
 
+-- Lua counts the results of unpack in C's int, and what overflows there is undefined: a compiler may drop
+-- the check behind it, and then the stack is overrun. So only ranges that fit reach it. A C function has 8000
+-- places, three of which are the arguments.
+local RESULTS_MAX, INT_MIN, INT_MAX = 7997, -2147483648, 2147483647
+function base.unpack(t, i, j)
+  local function number(v, at)
+    local n = tonumber(v)
+    if n then return n end
+    rawerror("bad argument #" .. at .. " to 'unpack' (number expected, got " .. rawtype(v) .. ')', 3)
+  end
+  if rawtype(t) ~= 'table' then
+    rawerror("bad argument #1 to 'unpack' (table expected, got " .. (t == nil and 'no value' or rawtype(t)) .. ')', 2)
+  end
+  local first, last = 1, #t
+  if i ~= nil then first = number(i, 2) end
+  if j ~= nil then last = number(j, 3) end
+  -- NaN fits nowhere.
+  local fits = first >= INT_MIN and first <= INT_MAX and last >= INT_MIN and last <= INT_MAX
+  if not fits or last - first >= RESULTS_MAX then rawerror('too many results to unpack', 2) end
+  return unpack_(t, first, last)
+end
+
 -- Results travel in a table: the C library's pcall has no room for one more than 20 of them.
 local function packed(...) return { n = select_('#', ...), ... } end
 local function collect(f, ...) return packed(f(...)) end
-local unpack_ = unpack
 
 function base.pcall(...)
   local ok, e = outlived(rawpcall(collect, ...))
