@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::Remote;
 use telemetry::{Distribution, Histogram, StorageMeters, WorkerMeters};
 use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -34,6 +35,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEAD_SECONDS_MAX: u64 = 10;
 /// How long a connection may live.
 const CONNECTION_SECONDS_MAX: u64 = 300;
+/// What a refused client may still send, in bytes, while it is given the time to read why.
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long it has for that.
+const LINGER_SECONDS_MAX: u64 = 10;
 
 /// Why there is no admin port.
 #[derive(Debug, Error)]
@@ -176,7 +181,7 @@ async fn accept(listener: TcpListener, answerer: Arc<Answerer>) {
     }
 }
 
-async fn serve(stream: TcpStream, answerer: Arc<Answerer>) {
+async fn serve(mut stream: TcpStream, answerer: Arc<Answerer>) {
     let service = service_fn(move |request| {
         let answerer = Arc::clone(&answerer);
         async move { Ok::<_, std::convert::Infallible>(answerer.answer(&request).await) }
@@ -185,7 +190,25 @@ async fn serve(stream: TcpStream, answerer: Arc<Answerer>) {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(HEAD_SECONDS_MAX))
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(&mut stream), service);
+    let ended = tokio::time::timeout(Duration::from_secs(CONNECTION_SECONDS_MAX), connection).await;
     // What a client does wrong is its own affair, and it was answered where that is possible.
-    let _ = tokio::time::timeout(Duration::from_secs(CONNECTION_SECONDS_MAX), connection).await;
+    if matches!(ended, Ok(Err(error)) if error.is_parse()) {
+        let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), linger(&mut stream)).await;
+    }
+}
+
+/// Says that nothing more is sent and takes what still comes: a socket that is closed with unread bytes is
+/// reset, and the client might lose the answer that says why it was refused.
+async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut scratch = [0; 4096];
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => break,
+            taken => left = left.saturating_sub(taken),
+        }
+    }
+    Ok(())
 }

@@ -105,18 +105,20 @@ impl Node {
         line.trim_end().to_owned()
     }
 
-    /// The admin port's answer: status and body; status 0 if it cut the connection without one, as it may
-    /// while a request that is too long is still being sent.
+    /// The admin port's answer: status and body.
     pub fn http(&self, method: &str, path: &str) -> (u16, String) {
+        self.ask(method, path, "")
+    }
+
+    /// The same, with more lines in the request's head; fails unless the whole request is taken, answered, and
+    /// the connection then closed.
+    pub fn ask(&self, method: &str, path: &str, lines: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let mut answer = Vec::new();
-        let sent = stream.write_all(request.as_bytes());
-        if sent.and_then(|()| stream.read_to_end(&mut answer)).is_err() && answer.is_empty() {
-            return (0, String::new());
-        }
-        let answer = String::from_utf8(answer).unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
