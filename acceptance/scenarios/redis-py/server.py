@@ -87,6 +87,12 @@ def slow_log_latency_and_memory_answer(r):
     assert isinstance(r.slowlog_get(10), list)
     equal(r.execute_command("LATENCY", "LATEST"), [])
     equal(r.execute_command("LATENCY", "RESET"), 0)
+    r.set("measured", 1)
+    histogram = r.execute_command("LATENCY", "HISTOGRAM", "set", "nosuch")
+    name, described = histogram[0], histogram[1]
+    equal(name, "set")
+    equal([described[0], described[2]], ["calls", "histogram_usec"])
+    assert described[1] >= 1 and described[3][-1] == described[1], described
     equal(r.wait(0, 10), 0)
 
 

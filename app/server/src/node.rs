@@ -13,7 +13,7 @@ use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, Index, KeyspaceId, WorkerId};
 use node::recover::Stores;
 use node::{Partition, RecoverError, Recovery, Settings, Worker};
-use runtime::{Control, Core, Crowd, Listener, Reactor, ReactorError, Remote};
+use runtime::{Control, Core, Crowd, Listener, Reactor, ReactorError, Remote, Stopwatch};
 use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
@@ -334,7 +334,8 @@ impl WorkerStart {
     fn run(self, ready: &Sender<Remote>) -> Result<(), ReactorError> {
         let core = if self.pin { Core::claim() } else { None };
         tracing::debug!(core = core.as_ref().map(|core| core.number), "worker");
-        let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed);
+        let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed)
+            .observed_by(Box::new(Stopwatch::default()));
         let (reactor, remote) =
             Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.crowd)?;
         // The starting thread waits for it.

@@ -140,6 +140,7 @@ impl Worker {
     /// A parcel came from worker `from`. What it makes others do is sent with this turn's parcels.
     pub fn accept(&mut self, now: Micros, from: WorkerId, parcel: Parcel) {
         self.now = now;
+        self.reading = false;
         match parcel {
             Parcel::Request(request) => self.take_request(request),
             Parcel::Reply { conn, sequence, bytes } => self.take_reply(conn, sequence, &bytes),
@@ -245,7 +246,7 @@ impl Worker {
     }
 
     /// Runs a guest's read on the applied state. False if it saw an expiry that is not logged yet.
-    fn read_for(&mut self, asker: Asker, at: usize, command: &Command, args: &[&[u8]]) -> bool {
+    fn read_for(&mut self, asker: Asker, at: usize, command: &'static Command, args: &[&[u8]]) -> bool {
         let mut bytes = Vec::new();
         let mut reply = RespReply(Encoder::new(&mut bytes, asker.protocol == Protocol::Resp3));
         let answered = self.read_into(at, command, args, &mut reply);

@@ -9,7 +9,7 @@ use kernel::ConnId;
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
 use storage::apply::{Block, Machinery, apply_command};
-use storage::command::generic::EXEC;
+use storage::command::generic::{EXEC, EXEC_READ};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::object::table::Key;
@@ -49,6 +49,7 @@ impl Worker {
         let time = if is(Bug::ExpiryByLocalClock) { self.now } else { batch.time };
         self.partitions[at].store.begin_entry(batch.index, time);
         let mut reading = false;
+        self.observer.begin();
         for &item in &queued {
             if item.what.is_read() {
                 let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
@@ -56,6 +57,7 @@ impl Worker {
                 // Not at the clock: it would see expiries that no entry says, and a crash could undo.
                 self.run_read(at, item, (id, &args), batch.time.max(batch.reads_at));
                 self.publish_effects(None);
+                self.observe(self.command(id), &[]);
                 continue;
             }
             if reading {
@@ -66,7 +68,9 @@ impl Worker {
             let id = next_command(&mut writes, &mut args).expect("a batch holds the writes it queued");
             let encoded = &before[..before.len() - writes.rest().len()];
             self.apply_write(at, item, (batch.index, place), id, &args);
-            if let Some(block) = self.effects.block.take() {
+            let blocks = self.effects.block.take();
+            let waits = blocks.is_some();
+            if let Some(block) = blocks {
                 self.block(at, item, encoded, block);
             }
             if !self.effects.published.is_empty() {
@@ -74,13 +78,43 @@ impl Worker {
             }
             place += 1;
             self.notice_changes(at);
+            // A command that waits is told when it is served; what is the node's own is nobody's.
+            let clients = matches!(item.what, What::Write | What::GuestWrite(_) | What::Retry(_));
+            if clients && !waits {
+                self.observe(self.command(id), &args);
+            } else {
+                self.observer.begin();
+            }
         }
+        self.reading = false;
         self.partitions[at].store.end_entry();
         self.partitions[at].written += batch.body.len() as u64;
         drop(args);
         batch.queued = queued;
         batch.clear();
         self.partitions[at].spare.push(batch);
+    }
+
+    fn command(&self, id: u16) -> &'static Command {
+        self.registry.by_id(id).expect("a batch holds commands of this version")
+    }
+
+    /// Tells the observer that `command` was run, under the name that its client knows.
+    #[inline]
+    pub(crate) fn observe(&mut self, command: &'static Command, args: &[&[u8]]) {
+        match command.id {
+            EXEC | EXEC_READ => self.observer.ran(command.id, "exec"),
+            RETRY => {
+                let mut inner = Args::new();
+                let retried =
+                    args.first().and_then(|body| next_command(&mut Reader::new(body), &mut inner).ok());
+                if let Some(id) = retried {
+                    let name = self.command(id).name;
+                    self.observer.ran(id, name);
+                }
+            }
+            id => self.observer.ran(id, command.name),
+        }
     }
 
     #[inline]

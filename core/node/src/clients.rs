@@ -172,6 +172,7 @@ impl Worker {
             patterns,
             slowlog: self.front.slowlog.clone(),
             latency: self.front.latency.clone(),
+            histograms: self.observer.histograms(),
         }
     }
 

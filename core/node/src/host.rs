@@ -110,8 +110,12 @@ impl Host for View<'_> {
         self.worker.keyspaces.get(&db).is_some_and(|&at| self.worker.is_out_of_memory(at))
     }
 
-    fn count_command(&mut self) {
-        self.worker.count_command();
+    fn begin_command(&mut self) {
+        self.worker.observer.begin();
+    }
+
+    fn count_command(&mut self, name: &'static str) {
+        self.worker.count_command(name);
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred {

@@ -14,6 +14,7 @@ mod errand;
 pub mod fetching;
 mod host;
 mod keyspaces;
+mod observer;
 pub mod parcel;
 pub mod partition;
 mod pubsub;
@@ -25,6 +26,7 @@ pub mod worker;
 
 pub use clients::OUTPUT_STALL_MILLIS_MAX;
 pub use fetching::{Fetch, Fetched};
+pub use observer::Observer;
 pub use parcel::Parcel;
 pub use partition::Partition;
 pub use recover::{RecoverError, Recovery};

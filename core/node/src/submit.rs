@@ -39,6 +39,7 @@ impl Worker {
         let sequence = io.begin();
         match command.kind {
             Kind::Write => {
+                self.reading = false;
                 self.open(at);
                 let open = &mut self.partitions[at].open;
                 put_command(&mut open.body, command.id, args);
@@ -91,7 +92,7 @@ impl Worker {
         io: &mut Io,
         sequence: Sequence,
         at: usize,
-        command: &Command,
+        command: &'static Command,
         args: &[&[u8]],
     ) -> bool {
         io.try_answer(sequence, |reply: &mut RespReply<'_>| self.read_into(at, command, args, reply))
@@ -102,10 +103,14 @@ impl Worker {
     pub(crate) fn read_into(
         &mut self,
         at: usize,
-        command: &Command,
+        command: &'static Command,
         args: &[&[u8]],
         reply: &mut RespReply<'_>,
     ) -> bool {
+        if !self.reading {
+            self.observer.begin();
+            self.reading = true;
+        }
         let partition = &mut self.partitions[at];
         partition.store.begin_reads(self.now);
         let rng = Rng::new(self.rng.next_u64());
@@ -119,7 +124,11 @@ impl Worker {
             origin: Origin::Direct,
         };
         exec.run(command, args);
-        !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead)
+        let holds = !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead);
+        if holds {
+            self.observe(command, &[]);
+        }
+        holds
     }
 
     pub(crate) fn queue_read(&mut self, item: Queued, at: usize, command: &Command, args: &[&[u8]]) {

@@ -20,6 +20,7 @@ use crate::connection::{Connection, Connections};
 use crate::errand::Abroad;
 use crate::fetching::Fetches;
 use crate::host::View;
+use crate::observer::{Nobody, Observer};
 use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
 use crate::slices::SliceSteps;
@@ -91,6 +92,9 @@ pub struct Worker {
     pub(crate) resume: Vec<ConnId>,
     /// Partitions with an open batch.
     pub(crate) opened: Vec<usize>,
+    pub(crate) observer: Box<dyn Observer>,
+    /// Since the observer was last told of something, nothing was done that is no read's work.
+    pub(crate) reading: bool,
     commands: u64,
     /// How often each store command was run, by its number.
     calls: Vec<u64>,
@@ -128,11 +132,20 @@ impl Worker {
             flush: Vec::new(),
             resume: Vec::new(),
             opened: Vec::new(),
+            observer: Box::new(Nobody),
+            reading: false,
             commands: 0,
             calls: Vec::new(),
             appended: Lsn(0),
             elsewhere: (0, 0),
         }
+    }
+
+    /// The same, whose commands `observer` measures.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Box<dyn Observer>) -> Worker {
+        self.observer = observer;
+        self
     }
 
     /// The partitions it owns.
@@ -283,6 +296,7 @@ impl Worker {
     #[inline]
     fn feed(&mut self, id: ConnId, connection: &mut Connection, bytes: &[u8]) -> usize {
         let now = self.now;
+        self.reading = false;
         let Connection { session, io, watched, abroad, .. } = connection;
         let fed = session.feed(now, bytes, &mut View { worker: self, connection: io, watched, abroad, id });
         connection.held = matches!(fed.state, State::Waiting | State::Paused | State::Full);
@@ -529,14 +543,17 @@ impl Worker {
     pub(crate) fn reset_counters(&mut self) {
         (self.commands, self.front.connections, self.front.rejected) = (0, 0, 0);
         self.front.evicted = 0;
+        self.observer.reset();
         for partition in &mut self.partitions {
             *partition.store.counts_mut() = Counts::default();
         }
     }
 
     #[inline]
-    pub(crate) const fn count_command(&mut self) {
+    pub(crate) fn count_command(&mut self, name: &'static str) {
         self.commands += 1;
+        self.observer.ran_own(name);
+        self.reading = false;
     }
 
     fn resume_waiting(&mut self) -> bool {

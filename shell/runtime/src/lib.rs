@@ -7,7 +7,9 @@ mod affinity;
 mod clock;
 mod reactor;
 mod socket;
+mod stopwatch;
 
 pub use affinity::Core;
 pub use clock::Clock;
 pub use reactor::{Control, Crowd, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
+pub use stopwatch::Stopwatch;

@@ -130,8 +130,10 @@ pub trait Host {
     /// Runs `command` in every keyspace but `except`, and says (true) when the other workers have done so.
     /// False: they are asked, and the session is to try again when it is resumed.
     fn spread(&mut self, command: &'static Command, args: &[&[u8]], except: KeyspaceId) -> bool;
-    /// Notes a command of the session's own in the statistics.
-    fn count_command(&mut self);
+    /// A command of the session's own begins.
+    fn begin_command(&mut self);
+    /// It is done: notes it in the statistics.
+    fn count_command(&mut self, name: &'static str);
     /// Whether keyspaces can be exchanged: one worker has all of them.
     fn can_swap(&self) -> bool;
     /// Exchanges two different keyspaces; answered `OK` when it is done.

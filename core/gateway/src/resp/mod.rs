@@ -11,6 +11,7 @@ pub mod config;
 mod debug;
 mod function;
 mod hello;
+mod histogram;
 mod host;
 pub mod info;
 mod introspect;
@@ -30,6 +31,7 @@ mod whole;
 pub use client::Client;
 pub use config::Config;
 pub use hello::REDIS_VERSION;
+pub use histogram::{Counts, Histograms};
 pub use host::{
     Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Topic, Transfer, Transferred, Unblocked,
 };
@@ -40,4 +42,4 @@ pub use pubsub::{PUBSUB_OUTPUT_BYTES_MAX, put_message};
 pub use session::{Fed, OUTPUT_BYTES_HIGH, Origin, Session, State};
 pub use slowlog::{Slow, Slowlog};
 pub use users::{Secret, Users};
-pub use whole::{Order, Progress, Survey, Then};
+pub use whole::{Order, Progress, Setting, Survey, Then};

@@ -359,6 +359,7 @@ impl Session {
             return Submitted::Later;
         }
         let mut encoded = Vec::new();
+        host.begin_command();
         let result = self.call(row, args, Place::Direct, &mut encoded, host).0;
         if tells {
             host.end_survey();
@@ -374,7 +375,7 @@ impl Session {
                 None => self.refuse(host, &Fault::Said(unknown(row.name.as_bytes(), all))),
             },
         }
-        host.count_command();
+        host.count_command(row.name);
         Submitted::Accepted
     }
 

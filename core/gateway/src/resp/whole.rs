@@ -11,6 +11,7 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, Place};
 use super::client::Client;
+use super::histogram::Histograms;
 use super::host::Pause;
 use super::info::Facts;
 use super::latency::Latency;
@@ -31,6 +32,8 @@ pub struct Survey {
     pub slowlog: Slowlog,
     /// Spikes.
     pub latency: Latency,
+    /// How long commands took.
+    pub histograms: Histograms,
 }
 
 impl Survey {
@@ -45,6 +48,7 @@ impl Survey {
         }
         self.slowlog.add(other.slowlog);
         self.latency.add(other.latency);
+        self.histograms.add(other.histograms);
         (self.facts.channels, self.facts.patterns) = (self.channels.len(), self.patterns.len());
     }
 
@@ -57,11 +61,14 @@ impl Survey {
     }
 }
 
+/// A setting's name and its value.
+pub type Setting = (Box<[u8]>, Box<[u8]>);
+
 /// What every worker of the node is told to do, in the same order.
 #[derive(Clone, Debug)]
 pub enum Order {
     /// Change settings; they were checked.
-    Configure(Vec<(Box<[u8]>, Box<[u8]>)>),
+    Configure(Vec<Setting>),
     /// Hold back commands of all clients until that time.
     Pause(Pause, Micros),
     /// Set the counters of `INFO` back to 0.

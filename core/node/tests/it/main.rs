@@ -7,6 +7,7 @@ mod fetching;
 mod harness;
 mod introspection;
 mod keyspaces;
+mod latency;
 mod memory;
 mod publishing;
 mod several;

@@ -2,7 +2,8 @@
 
 use crate::harness::{ALONE, Node, SHAPE, Shape};
 use crate::{
-    administration, blocking, entry, introspection, keyspaces, memory, publishing, stalls, transactions,
+    administration, blocking, entry, introspection, keyspaces, latency, memory, publishing, stalls,
+    transactions,
 };
 
 /// The promises that are tested on one worker, but those that look into it.
@@ -30,6 +31,12 @@ const PROMISES: &[(fn(), &str)] = &[
         blocking::a_write_that_serves_nobody_leaves_who_waits_waiting,
         "a_write_that_serves_nobody_leaves_who_waits_waiting",
     ),
+    (latency::every_command_is_in_its_histogram, "every_command_is_in_its_histogram"),
+    (
+        latency::who_waits_is_measured_when_served_and_a_transaction_as_one,
+        "who_waits_is_measured_when_served_and_a_transaction_as_one",
+    ),
+    (latency::histograms_are_forgotten_with_the_counters, "histograms_are_forgotten_with_the_counters"),
     (introspection::info_has_the_fields_that_clients_parse, "info_has_the_fields_that_clients_parse"),
     (
         introspection::functions_can_be_cleared_and_listed_though_there_is_never_one,
