@@ -105,6 +105,16 @@ impl Node {
         line.trim_end().to_owned()
     }
 
+    /// Sends `requests` to the Redis port and reads all answers: what they did is done when this returns.
+    pub fn redis_all(&self, requests: &str) -> String {
+        let mut stream = TcpStream::connect(self.redis).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{requests}QUIT\r\n").as_bytes()).unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        answers
+    }
+
     /// The admin port's answer: status and body.
     pub fn http(&self, method: &str, path: &str) -> (u16, String) {
         self.ask(method, path, "")
