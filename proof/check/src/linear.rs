@@ -70,13 +70,16 @@ pub fn judge<O: Object>(object: &O, history: &[Operation<O::Ask, O::Answer>]) ->
     Search::new(object, history).run()
 }
 
+/// What was done to one object.
+pub type History<O> = Vec<Operation<<O as Object>::Ask, <O as Object>::Answer>>;
+
 /// Judges each object of a history of many by itself; the first that is not linearizable, with its name.
 ///
 /// # Errors
 /// The name and the verdict on an object that is violated or too hard.
 pub fn judge_all<O: Object, K: Ord + Clone>(
     object: &O,
-    histories: &BTreeMap<K, Vec<Operation<O::Ask, O::Answer>>>,
+    histories: &BTreeMap<K, History<O>>,
 ) -> Result<(), (K, Verdict)> {
     for (name, history) in histories {
         match judge(object, history) {

@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn replies_are_cut_where_they_end() {
-        let table: [(&[u8], Result<Option<usize>, ()>); 10] = [
+        type Cut = Result<Option<usize>, ()>;
+        let table: [(&[u8], Cut); 10] = [
             (b"", Ok(None)),
             (b"+OK\r\n:1\r\n", Ok(Some(5))),
             (b"$3\r\na\r\n\r\n", Ok(Some(9))),

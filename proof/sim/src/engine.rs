@@ -24,12 +24,16 @@ pub struct Job {
     pub images: Images,
 }
 
+/// Generation and key.
+type Place = (u32, Vec<u8>);
+/// Head and body.
+type Object = (Vec<u8>, Vec<u8>);
+
 #[derive(Debug, Default)]
 struct Kept {
     term: Term,
     frame: Option<Frame>,
-    /// Head and body by generation and key.
-    objects: BTreeMap<(u32, Vec<u8>), (Vec<u8>, Vec<u8>)>,
+    objects: BTreeMap<Place, Object>,
 }
 
 type Groups = BTreeMap<GroupId, Kept>;

@@ -54,10 +54,13 @@ pub(crate) fn places(start: i64, stop: i64, len: usize) -> Range<usize> {
     }
 }
 
+/// A part of a command's arguments.
+pub(crate) type Arguments<'s, 'a> = &'s [&'a [u8]];
+
 /// `numkeys key …` at the front of `arguments`: the keys, and what follows them.
 pub(crate) fn counted_keys<'s, 'a>(
-    arguments: &'s [&'a [u8]],
-) -> Result<(&'s [&'a [u8]], &'s [&'a [u8]]), Fault> {
+    arguments: Arguments<'s, 'a>,
+) -> Result<(Arguments<'s, 'a>, Arguments<'s, 'a>), Fault> {
     let (count, rest) = arguments.split_first().ok_or(Fault::Syntax)?;
     let count = at_least(1, count, "ERR numkeys should be greater than 0")?;
     // Not even one argument after the keys is a syntax error, as in Redis.

@@ -39,6 +39,9 @@ pub const COMMANDS: &[Command] = &[
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Asked(u8);
 
+/// Scores, each with its member.
+type Pairs<'s, 'a> = &'s [[&'a [u8]; 2]];
+
 impl Asked {
     const NOTHING: Asked = Asked(0);
     const NX: Asked = Asked(1);
@@ -71,7 +74,7 @@ impl Asked {
     }
 
     /// Reads options, then pairs of score and member; `self` is what the command's name says.
-    fn parse<'s, 'a>(self, mut args: &'s [&'a [u8]]) -> Result<(Asked, &'s [[&'a [u8]; 2]]), Fault> {
+    fn parse<'s, 'a>(self, mut args: &'s [&'a [u8]]) -> Result<(Asked, Pairs<'s, 'a>), Fault> {
         let mut asked = self;
         while let [word, rest @ ..] = args
             && let Some(option) = Asked::option(word)

@@ -322,8 +322,9 @@ mod tests {
 
     #[test]
     fn inline_commands_split_as_in_redis() {
+        type Words<'a> = Option<Vec<&'a [u8]>>;
         #[rustfmt::skip]
-        let table: [(&[u8], Option<Vec<&[u8]>>); 8] = [
+        let table: [(&[u8], Words<'_>); 8] = [
             (b"PING\r\n", Some(vec![b"PING"])),
             (b"SET  a 'b c'\n", Some(vec![b"SET", b"a", b"b c"])),
             (b"SET a \"x\\x41\\n\"\r\n", Some(vec![b"SET", b"a", b"xA\n"])),
