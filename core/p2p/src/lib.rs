@@ -8,6 +8,7 @@ extern crate alloc;
 pub mod key;
 pub mod pending;
 pub mod protocol;
+pub mod swim;
 
 pub use key::Key;
 pub use pending::{Pending, RequestId};
