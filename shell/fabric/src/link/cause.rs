@@ -33,11 +33,13 @@ pub enum Cause {
     NoRoom,
     /// This node closed it.
     Closed,
+    /// The other end does not take this node's key: we are no member there.
+    Refused,
 }
 
 impl Cause {
     /// Labels of the meters, in the order of [`Cause::index`].
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         "turned",
         "stranger",
         "garbage",
@@ -50,6 +52,7 @@ impl Cause {
         "answered",
         "no_room",
         "closed",
+        "refused",
     ];
 
     /// Its place among the meters.
@@ -68,6 +71,7 @@ impl Cause {
             Cause::Answered => 9,
             Cause::NoRoom => 10,
             Cause::Closed => 11,
+            Cause::Refused => 12,
         }
     }
 
@@ -86,7 +90,8 @@ impl Cause {
             | Cause::Lost
             | Cause::Answered
             | Cause::NoRoom
-            | Cause::Closed => false,
+            | Cause::Closed
+            | Cause::Refused => false,
         }
     }
 }
@@ -112,6 +117,7 @@ impl fmt::Display for Cause {
             Cause::Answered => "its request to join was answered",
             Cause::NoRoom => "there is no room for another connection",
             Cause::Closed => "this node closed it",
+            Cause::Refused => "the other end does not take this node's key",
         })
     }
 }
@@ -135,6 +141,7 @@ mod tests {
             Cause::Answered,
             Cause::NoRoom,
             Cause::Closed,
+            Cause::Refused,
         ];
         for (at, cause) in all.into_iter().enumerate() {
             assert_eq!(cause.index(), at);

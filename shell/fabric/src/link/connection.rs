@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub dirty: bool,
     /// A frame was refused because too many bytes waited.
     pub refused: bool,
+    /// The host takes no frames now.
+    pub held: bool,
 }
 
 /// What this node wants of a connection that it began.
@@ -129,6 +131,7 @@ impl State {
             sent: 0,
             dirty: false,
             refused: false,
+            held: false,
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Links {
     pub(super) meters: Arc<LinkMeters>,
     pub(super) events: Vec<Event>,
     dirty: Vec<usize>,
+    /// Memory for the next `dirty`.
+    spare: Vec<usize>,
     /// Connections whose sockets may hold more than this turn's share.
     pub(super) again: Vec<usize>,
     /// No deadline of any connection or dial is before this moment.
@@ -134,6 +136,7 @@ impl Links {
             meters: Arc::default(),
             events: Vec::new(),
             dirty: Vec::new(),
+            spare: Vec::new(),
             again: Vec::new(),
             wake_at: Micros(u64::MAX),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
@@ -224,6 +227,32 @@ impl Links {
         Ok(())
     }
 
+    /// Reads no more from `node` on `lane` until [`Links::resume`]: its bytes wait in the kernels and then at their sender,
+    /// whose own senders are refused. A frame or some that were read already may still come. A hold is short: a
+    /// peer whose bytes nobody takes for [`WRITE_MS_MAX`](super::stall::WRITE_MS_MAX) cuts the link.
+    pub fn hold(&mut self, node: NodeId, lane: Lane) {
+        if let Some(conn) = self.link_mut(node, lane) {
+            conn.state.held = true;
+            conn.state.watch.hold(true);
+        }
+    }
+
+    /// Reads again after [`Links::hold`], in the turn that ends next.
+    pub fn resume(&mut self, now: Micros, node: NodeId, lane: Lane) {
+        let Some(conn) = self.link_mut(node, lane) else { return };
+        if std::mem::take(&mut conn.state.held) {
+            conn.state.watch.hold(false);
+            conn.state.watch.heard(now, false, conn.wire.decoder.is_inside());
+            let slot = self.peers.get(&node).and_then(|peer| peer.lanes[lane.index()].up);
+            self.again.extend(slot);
+        }
+    }
+
+    fn link_mut(&mut self, node: NodeId, lane: Lane) -> Option<&mut Conn> {
+        let slot = self.peers.get(&node).and_then(|peer| peer.lanes[lane.index()].up)?;
+        self.conns[slot].as_deref_mut()
+    }
+
     /// Handles one readiness of a token that [`Links::owns`]; frames go to `receive`, in order.
     pub fn ready(
         &mut self,
@@ -262,9 +291,18 @@ impl Links {
         if self.wake_at <= now {
             self.wake(now);
         }
-        let dirty = std::mem::take(&mut self.dirty);
-        let (bulk, rest): (Vec<usize>, Vec<usize>) = dirty.into_iter().partition(|slot| self.is_bulk(*slot));
-        rest.into_iter().chain(bulk).for_each(|slot| self.flush(slot, now));
+        // What a flush marks again is for the next turn.
+        let spare = std::mem::take(&mut self.spare);
+        let mut dirty = std::mem::replace(&mut self.dirty, spare);
+        for bulk in [false, true] {
+            for &slot in &dirty {
+                if self.is_bulk(slot) == bulk {
+                    self.flush(slot, now);
+                }
+            }
+        }
+        dirty.clear();
+        self.spare = dirty;
         !self.dirty.is_empty() || !self.again.is_empty() || self.accepting.is_some_and(|at| at <= now)
     }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read};
 
 use kernel::{Micros, NodeId};
-use rustls::{Connection, Error};
+use rustls::{AlertDescription, Connection, Error};
 
 use super::connection::{Aim, Client, Conn, Dial, Stage, State, Tls, Up, Wire};
 use super::event::{Event, JoinId};
@@ -22,7 +22,8 @@ impl Links {
     /// Reads a connection, as much as is its share of a turn.
     pub(super) fn read(&mut self, slot: usize, now: Micros, receive: Receive<'_>) {
         // It is taken out, because what arrives on it may end others.
-        let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
+        let ready = self.conns.get_mut(slot).and_then(|place| place.take_if(|conn| !conn.state.held));
+        let Some(mut conn) = ready else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         let outcome = self.read_some(slot, &mut conn, &mut scratch, now, receive);
         self.scratch = scratch;
@@ -113,11 +114,7 @@ impl Links {
         };
         // It refuses only when its buffers are full, and they are emptied below.
         tls.read_tls(input).map_err(|_| Cause::Garbage)?;
-        let processed = tls.process_new_packets().map_err(|error| match state.stage {
-            Stage::Handshake(_) | Stage::Greeted(_) => fault(&error),
-            // A record that does not open: changed on the way, or an alert.
-            _ => Cause::Lost,
-        })?;
+        let processed = tls.process_new_packets().map_err(|error| fault(&error))?;
         if matches!(state.stage, Stage::Handshake(_)) && !tls.is_handshaking() {
             self.shaken(tls, state)?;
         }
@@ -310,11 +307,12 @@ impl Links {
     }
 }
 
-/// Whose fault a failed handshake is.
+/// Whose fault it is that TLS cannot go on.
 fn fault(error: &Error) -> Cause {
     match error {
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Cause::Stranger,
-        // The other end refused our key, or went away.
+        // What our own verifier sends; the others' differs in nothing.
+        Error::AlertReceived(AlertDescription::AccessDenied) => Cause::Refused,
         Error::AlertReceived(_) => Cause::Lost,
         _ => Cause::Garbage,
     }

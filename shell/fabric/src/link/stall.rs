@@ -44,6 +44,7 @@ pub struct Watch {
     write_since: Option<Micros>,
     heard: Micros,
     spoke: Micros,
+    held: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,14 @@ impl Watch {
     /// The connection was begun or accepted.
     #[must_use]
     pub const fn new(now: Micros) -> Watch {
-        Watch { stage: Stage::Handshake(now), frame_since: None, write_since: None, heard: now, spoke: now }
+        Watch {
+            stage: Stage::Handshake(now),
+            frame_since: None,
+            write_since: None,
+            heard: now,
+            spoke: now,
+            held: false,
+        }
     }
 
     /// The handshake is over.
@@ -70,6 +78,12 @@ impl Watch {
     /// The handshake is over, and a request to join waits for its answer.
     pub const fn join(&mut self, now: Micros) {
         self.stage = Stage::Join(now);
+    }
+
+    /// While we do not read (`held`), the peer cannot be late with what it sends.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+        self.frame_since = None;
     }
 
     /// Payload arrived. `inside` says whether it ended within a frame; `frames`, whether any frame ended.
@@ -124,6 +138,7 @@ impl Watch {
         let stage = match self.stage {
             Stage::Handshake(since) => (since.plus_millis(HANDSHAKE_MS_MAX), Stalled::Handshake),
             Stage::Join(since) => (since.plus_millis(JOIN_MS_MAX), Stalled::Join),
+            Stage::Up if self.held => (Micros(u64::MAX), Stalled::Silence),
             Stage::Up => (self.heard.plus_millis(SILENCE_MS_MAX), Stalled::Silence),
         };
         let frame = self.frame_since.map(|since| (since.plus_millis(FRAME_MS_MAX), Stalled::Frame));
@@ -142,8 +157,9 @@ mod tests {
         Join(u64),
         Heard(u64, bool, bool),
         Wrote(u64, bool, bool),
+        Hold(bool),
     }
-    use Told::{Heard, Join, Up, Wrote};
+    use Told::{Heard, Hold, Join, Up, Wrote};
 
     fn at(ms: u64) -> Micros {
         Micros(1_000_000).plus_millis(ms)
@@ -157,6 +173,7 @@ mod tests {
                 Join(ms) => watch.join(at(ms)),
                 Heard(ms, frames, inside) => watch.heard(at(ms), frames, inside),
                 Wrote(ms, took, waiting) => watch.wrote(at(ms), took, waiting),
+                Hold(held) => watch.hold(held),
             }
         }
         watch
@@ -178,6 +195,9 @@ mod tests {
             (&[Up(0), Heard(5_000, false, true), Heard(14_000, true, true), Heard(23_000, false, true),
                Heard(32_000, false, true), Heard(41_000, false, true)], 44_000, Stalled::Frame),
             (&[Up(0), Wrote(1_000, true, true)],                       10_000, Stalled::Silence),
+            // We did not read: only what it does not take counts.
+            (&[Up(0), Heard(5_000, false, true), Hold(true), Wrote(40_000, true, true)], 50_000, Stalled::Write),
+            (&[Up(0), Hold(true), Hold(false), Heard(60_000, false, true)], 70_000, Stalled::Silence),
             (&[Up(0), Wrote(1_000, true, true), Heard(5_000, true, false)], 11_000, Stalled::Write),
             (&[Up(0), Wrote(1_000, true, true), Wrote(2_000, false, true), Heard(5_000, true, false)], 11_000, Stalled::Write),
             (&[Up(0), Wrote(1_000, true, true), Wrote(2_000, true, true), Heard(5_000, true, false)], 12_000, Stalled::Write),

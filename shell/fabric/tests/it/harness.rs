@@ -129,6 +129,15 @@ impl World {
         self.round();
     }
 
+    /// Lets time pass, and then turns until `nodes` have received something: the kernel takes its own time.
+    pub fn pass_and_hear(&mut self, ms: u64, nodes: &[usize]) {
+        let before: Vec<u64> = self.nodes.iter().map(|node| node.meters().bytes_in.get()).collect();
+        self.pass(ms);
+        self.until("all have heard", |all| {
+            nodes.iter().all(|&at| all[at].meters().bytes_in.get() > before[at])
+        });
+    }
+
     /// Turns until it is so.
     pub fn until(&mut self, what: &str, so: impl Fn(&[Node]) -> bool) {
         for _ in 0..ROUNDS_MAX {

@@ -140,6 +140,36 @@ fn a_full_queue_refuses_and_tells_when_there_is_room_and_control_goes_on() {
 }
 
 #[test]
+fn a_host_that_takes_no_frames_holds_the_sender_back_and_loses_nothing() {
+    let mut world = World::linked();
+    let [a, b] = [world.ids()[0], world.ids()[1]];
+    world.nodes[1].loops.links.hold(a, Lane::Bulk);
+    let piece = vec![7; 1024 * 1024];
+    let mut sent = 0;
+    loop {
+        match world.nodes[0].loops.links.send(b, Lane::Bulk, &piece) {
+            Ok(()) => sent += 1,
+            Err(SendError::Full { queued }) => {
+                world.rounds(3);
+                if world.nodes[0].loops.links.queued(b, Lane::Bulk) == queued {
+                    break;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(world.nodes[1].frames.is_empty());
+    // The other lane goes on, and the silence is ours: nobody is cut for it.
+    world.nodes[0].send(b, Lane::Control, b"on");
+    world.until("control arrived", |nodes| nodes[1].frames.len() == 1);
+    (0..5).for_each(|_| world.pass(999));
+    let now = world.now;
+    world.nodes[1].loops.links.resume(now, a, Lane::Bulk);
+    world.until("all arrived", |nodes| nodes[1].frames.len() == sent + 1);
+    assert_eq!(world.nodes[1].meters().opened.get(), 2);
+}
+
+#[test]
 fn a_restarted_node_is_linked_again_and_known_for_another_life() {
     for restarted in 0..2 {
         let mut world = World::linked();
@@ -193,7 +223,9 @@ fn a_removed_member_loses_its_links_at_once_and_its_frames_are_not_taken() {
     let removed = |lane| Event::Down { node: b, lane, cause: Cause::Removed };
     assert!(Lane::ALL.into_iter().all(|lane| world.nodes[0].events.contains(&removed(lane))));
     // It is refused when it comes back, and taken when it is a member again.
-    world.until("it is refused", |nodes| nodes[0].ended(Cause::Stranger) > 0);
+    world.until("it is refused, and knows", |nodes| {
+        nodes[0].ended(Cause::Stranger) > 0 && nodes[1].ended(Cause::Refused) > 0
+    });
     world.nodes[0].members.replace(BTreeSet::from([a, b]));
     world.until("it is back", |nodes| nodes[0].is_up(b) && nodes[1].is_up(a));
 }
@@ -202,7 +234,7 @@ fn a_removed_member_loses_its_links_at_once_and_its_frames_are_not_taken() {
 fn an_idle_link_lives_on_beats_and_a_silent_one_is_cut() {
     let mut world = World::linked();
     let before: u64 = world.nodes[0].meters().bytes_out.get();
-    (0..60).for_each(|_| world.pass(999));
+    (0..30).for_each(|_| world.pass_and_hear(2000, &[0, 1]));
     assert!(world.nodes.iter().all(|node| node.meters().up.get() == 2));
     let minute = world.nodes[0].meters().bytes_out.get() - before;
     assert!((500..5000).contains(&minute), "{minute} bytes a minute on two lanes");

@@ -70,6 +70,14 @@ impl Raw {
         self.tls.writer().write_all(plaintext).unwrap();
     }
 
+    /// Says it, and turns until the node has heard; reads nothing. The kernel takes its own time.
+    pub fn speak(&mut self, world: &mut World, plaintext: &[u8]) {
+        let before = world.nodes[0].meters().bytes_in.get();
+        self.say(plaintext);
+        self.push();
+        world.until("it is heard", |nodes| nodes[0].meters().bytes_in.get() > before);
+    }
+
     /// Shakes hands, and says hello on a lane.
     pub fn link(world: &mut World, seed: u8, lane: u8) -> Raw {
         let mut raw = Raw::connect(world.nodes[0].address, seed, b"archipel/1");
