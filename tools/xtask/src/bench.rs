@@ -4,6 +4,7 @@
 //! at hand, with the same promise about durability; a ratio is the median of the ratios of the pairs.
 //! Exit codes: 0 every bar holds, 1 one does not, 2 usage, 3 not judged.
 
+mod fabric;
 mod larger;
 mod load;
 mod memory;
@@ -41,7 +42,7 @@ pub struct BenchArgs {
     /// Run only the works whose name contains this.
     #[arg(long, global = true, value_name = "TEXT")]
     work: Option<String>,
-    /// The node's binary; built in release mode if not given.
+    /// The node's binary, or for `fabric` that of `bench/fabric`; built in release mode if not given.
     #[arg(long, global = true, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
@@ -54,6 +55,8 @@ enum Bench {
     Memory,
     /// Data that is larger than its keyspace's memory budget.
     Larger,
+    /// What a link between nodes costs, beside libp2p-stream and plain TCP.
+    Fabric,
 }
 
 /// What a bench needs to know.
@@ -88,9 +91,11 @@ impl std::error::Error for NotJudged {}
 pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
     let binary = match &args.binary {
         Some(path) => path.clone(),
+        None if matches!(args.bench, Bench::Fabric) => fabric::build(root)?,
         None => suite::build(root)?,
     };
-    if !matches!(args.bench, Bench::Larger) && !packages::works(&["redis-server", "--version"]) {
+    if matches!(args.bench, Bench::Redis | Bench::Memory) && !packages::works(&["redis-server", "--version"])
+    {
         bail!(NotJudged("there is no redis-server to compare with; `cargo xtask setup` installs it".into()));
     }
     let load = process::load_average()?;
@@ -109,6 +114,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Redis => redis::run(&setting)?,
         Bench::Memory => memory::run(&setting)?,
         Bench::Larger => larger::run(&setting)?,
+        Bench::Fabric => fabric::run(&setting)?,
     };
     report.load_average = load;
     report.quick = args.quick;
