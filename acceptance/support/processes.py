@@ -30,12 +30,15 @@ def free_offset():
 
 
 class Server:
-    """A server whose data outlives it, with at most `clients` clients."""
+    """A server whose data outlives it, with at most `clients` clients; a node with this configuration."""
 
-    def __init__(self, name, clients=10_000):
+    def __init__(self, name, clients=10_000, config=""):
         self.clients = clients
         self.dir = os.path.join(SCRATCH, name)
         os.makedirs(self.dir)
+        self.config = os.path.join(self.dir, "archipel.toml")
+        with open(self.config, "w") as file:
+            file.write(config)
         self.log = open(os.path.join(self.dir, "log"), "ab")
         self.start()
 
@@ -44,6 +47,7 @@ class Server:
         self.port = 6379 + offset
         if BINARY:
             command = [BINARY, "--data-dir", os.path.join(self.dir, "data"), "--port-offset", f"{offset}"]
+            command += ["--config", self.config]
         else:
             command = ["redis-server", "--port", f"{self.port}", "--bind", "127.0.0.1", "--save", "", "--dir", self.dir]
             command += ["--appendonly", "yes", "--appendfsync", "always"]

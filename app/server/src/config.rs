@@ -19,6 +19,7 @@ pub use load::{ConfigError, Loaded, Origin, Sources};
 pub use reference::reference;
 pub use value::{Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret};
 
+use node::PARTITIONS_MAX;
 use section::section;
 
 /// Redis's logical databases: they exist whether or not they are configured.
@@ -100,8 +101,8 @@ section! {
     /// See [`Config::storage`].
     pub struct Storage {
         /// Threads that serve clients. Clients are given to them in turn. Keyspace `n` belongs to thread `n`
-        /// modulo their number; keys cannot be moved or copied between keyspaces of different threads, and
-        /// SWAPDB is offered with one thread only.
+        /// modulo their number, or its partitions are spread over them; keys cannot be moved or copied between
+        /// different threads, and SWAPDB is offered with one thread only.
         workers: Number<1, 16> = Number::of(1),
         /// Gives each worker a core of its own, as long as there are cores that no other node has taken; one
         /// core is always left to everything else. Without, the kernel moves them about.
@@ -133,10 +134,13 @@ section! {
         /// When a write is answered: `always` waits until it is on disk, `everysec` syncs once a second,
         /// so that a power cut may take the last second.
         durability: Durability = Durability::Always,
-        /// Parts that can live on different workers and nodes. This version has 1.
-        partitions: Number<1, 16_384> = Number::of(1),
-        /// Memory for its entries; beyond it, entries that are on disk leave memory and are read back when
-        /// they are asked for. 0 is no limit.
+        /// Parts into which its keys are divided by their Redis slot; part `p` of keyspace `n` belongs to worker
+        /// `n + p` modulo their number. With several, commands on keys of different parts are refused with
+        /// CROSSSLOT, unless the keys have one hash tag, or the command can be divided (MGET, MSET, DEL, UNLINK,
+        /// EXISTS, TOUCH), and then it is not atomic. Data that was written cannot be given another number.
+        partitions: Number<1, { PARTITIONS_MAX as u64 }> = Number::of(1),
+        /// Memory for its entries, in equal shares for its partitions; beyond it, entries that are on disk leave
+        /// memory and are read back when they are asked for. 0 is no limit.
         memory: Bytes<0, { 1 << 50 }> = Bytes::of(0),
         /// Which keys are deleted, as in a cache, when `memory` is used up. `noeviction` deletes none.
         eviction: Eviction = Eviction::Noeviction,

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod checkpoint;
 pub mod config;
+mod divisions;
 pub mod doctor;
 pub mod fetch;
 mod housekeep;

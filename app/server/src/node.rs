@@ -12,7 +12,10 @@ use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, Index, KeyspaceId, WorkerId};
 use node::recover::Stores;
-use node::{Partition, RecoverError, Recovery, Settings, Worker};
+use node::{
+    DivisionError, Divisions, Elsewhere, Partition, RecoverError, Recovery, Settings, Worker, division, owner,
+};
+use placement::Partitions;
 use runtime::{Control, Core, Crowd, Listener, Reactor, ReactorError, Remote, Stopwatch};
 use rustls::ServerConfig;
 use script::LuaEngine;
@@ -22,6 +25,7 @@ use telemetry::StorageMeters;
 use thiserror::Error;
 
 use crate::checkpoint::{Asked, CheckpointOptions, Checkpointer};
+use crate::divisions::{record, recorded};
 use crate::fetch::Fetchers;
 use crate::identity::identity;
 use crate::load::{EngineFetch, LoadError, load};
@@ -33,12 +37,21 @@ use crate::relay::SyncRelay;
 pub struct Keyspace {
     /// Its number, for `SELECT`.
     pub id: KeyspaceId,
+    /// Into how many its keys are divided.
+    pub partitions: Partitions,
     /// When a write is acknowledged.
     pub durability: Durability,
     /// Bytes of memory its entries may take; `None` for no limit.
     pub memory: Option<usize>,
     /// What happens at that limit besides leaving bodies on the disk.
     pub eviction: Policy,
+}
+
+impl Keyspace {
+    /// Bytes of memory that each of its partitions may take: all the same.
+    fn share(&self) -> Option<usize> {
+        self.memory.map(|bytes| (bytes / usize::from(self.partitions.count())).max(1))
+    }
 }
 
 /// How a node is started.
@@ -68,6 +81,14 @@ pub struct NodeOptions {
     pub checkpoint: CheckpointOptions,
 }
 
+impl NodeOptions {
+    fn divisions(&self) -> Divisions {
+        let mut divisions = Divisions::default();
+        self.keyspaces.iter().for_each(|keyspace| divisions.set(keyspace.id, keyspace.partitions));
+        divisions
+    }
+}
+
 /// Why a node did not start or stopped.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -93,6 +114,9 @@ pub enum NodeError {
     /// The data is damaged.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// A keyspace has another number of partitions than its data.
+    #[error(transparent)]
+    Division(#[from] DivisionError),
     /// The event loop.
     #[error(transparent)]
     Reactor(#[from] ReactorError),
@@ -132,7 +156,14 @@ impl Node {
         let seed = identity(&options.data_dir)?;
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let relay = Arc::new(SyncRelay::new());
-        let (log, mut stores) = recover(&options, seed, &engine, Arc::clone(&relay))?;
+        let known = recorded(&options.data_dir)?;
+        let (log, mut stores) = recover(&options, seed, &engine, &known, Arc::clone(&relay))?;
+        let (marks, naming) = (engine.groups()?, node::recover::naming(&stores));
+        let durable = marks.iter().map(|(group, mark)| (*group, mark.index)).collect();
+        let divisions = division::divide(&known, &options.divisions(), &naming, &stores, &durable)?;
+        if divisions != known {
+            record(&options.data_dir, &divisions)?;
+        }
         let mut shared = Shared {
             options: &options,
             seed,
@@ -141,8 +172,9 @@ impl Node {
             meters: Arc::default(),
             asked: Arc::default(),
             crowd: Arc::new(Crowd::new(options.clients_max)),
-            marks: engine.groups()?,
-            naming: node::recover::naming(&stores),
+            marks,
+            naming,
+            divisions,
         };
         let mut socket = Some(socket);
         let mut threads = Vec::new();
@@ -228,17 +260,14 @@ struct Shared<'a> {
     crowd: Arc<Crowd>,
     marks: Vec<(GroupId, Mark)>,
     naming: Naming,
+    divisions: Divisions,
 }
 
 /// A worker's loop and its thread.
 type Running = (Remote, JoinHandle<Result<(), ReactorError>>);
 
 impl Shared<'_> {
-    fn owner(&self, keyspace: KeyspaceId) -> WorkerId {
-        WorkerId(keyspace.0 % self.options.workers)
-    }
-
-    /// Starts a worker with the keyspaces that are its own.
+    /// Starts a worker with the partitions that are its own.
     fn start(
         &mut self,
         number: WorkerId,
@@ -246,15 +275,17 @@ impl Shared<'_> {
         listeners: Vec<Listener>,
     ) -> Result<Running, NodeError> {
         let options = self.options;
-        let (mut durable, mut partitions, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut durable, mut partitions, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
         for keyspace in &options.keyspaces {
-            let owner = self.owner(keyspace.id);
-            if owner == number {
-                let (mark, partition) = self.partition(keyspace, stores);
-                durable.push(mark);
-                partitions.push(partition);
-            } else {
-                owners.push((keyspace.id, owner));
+            for partition in 0..keyspace.partitions.count() {
+                let worker = owner(keyspace.id, partition, options.workers);
+                if worker == number {
+                    let (mark, partition) = self.partition(keyspace, partition, stores);
+                    durable.push(mark);
+                    partitions.push(partition);
+                } else {
+                    elsewhere.push(Elsewhere { keyspace: keyspace.id, partition, worker });
+                }
             }
         }
         let spawn = |source| NodeError::File { path: options.data_dir.clone(), source };
@@ -271,7 +302,7 @@ impl Shared<'_> {
         .map_err(spawn)?;
         let workers = options.workers;
         let start = WorkerStart {
-            settings: Settings { worker: number, workers, owners, ..options.settings.clone() },
+            settings: Settings { worker: number, workers, elsewhere, ..options.settings.clone() },
             partitions,
             seed: self.seed ^ u64::from(number.0),
             log: SharedLog::new(Arc::clone(&self.log), Arc::clone(&self.meters)),
@@ -299,10 +330,11 @@ impl Shared<'_> {
 
     /// A keyspace's partition, which is that of the group that has its data since the last `SWAPDB`, and the
     /// index of its last checkpoint.
-    fn partition(&self, keyspace: &Keyspace, stores: &mut Stores) -> (Index, Partition) {
-        let group = GroupId::new(self.naming.home(keyspace.id), 0);
+    fn partition(&self, keyspace: &Keyspace, number: u16, stores: &mut Stores) -> (Index, Partition) {
+        let group = GroupId::new(self.naming.home(keyspace.id), number);
         let fresh = || (Store::new(self.seed), kernel::Term(1));
         let (mut store, term) = stores.remove(&group).unwrap_or_else(fresh);
+        store = store.within(self.divisions.scope(group));
         store.set_policy(keyspace.eviction);
         store.set_fetch(Box::new(EngineFetch {
             engine: Arc::clone(&self.engine),
@@ -312,7 +344,7 @@ impl Shared<'_> {
         let mark = self.marks.iter().find(|(other, _)| *other == group).map(|(_, mark)| mark.index);
         let solo = Solo::new(term, store.applied(), keyspace.durability);
         let partition = Partition::new(group, store, solo);
-        (mark.unwrap_or_default(), partition.serving(keyspace.id).with_memory(keyspace.memory))
+        (mark.unwrap_or_default(), partition.serving(keyspace.id).with_memory(keyspace.share()))
     }
 }
 
@@ -351,15 +383,16 @@ fn recover(
     options: &NodeOptions,
     seed: u64,
     engine: &Arc<Engine>,
+    divisions: &Divisions,
     relay: Arc<SyncRelay>,
 ) -> Result<(Arc<Log>, Stores), NodeError> {
     let on_synced = move |event| relay.tell(event);
     let mut scripting = LuaEngine::new();
     let started = std::time::Instant::now();
     let budget = |group: GroupId| {
-        options.keyspaces.iter().find(|keyspace| keyspace.id == group.keyspace()).and_then(|one| one.memory)
+        options.keyspaces.iter().find(|keyspace| keyspace.id == group.keyspace()).and_then(Keyspace::share)
     };
-    let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed, &budget)?);
+    let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed, &budget)?, divisions);
     let loaded = started.elapsed();
     let directory = made(options.data_dir.join("log"))?;
     let visit = &mut |_, record: disk::log::Record<'_>| recovery.record(record);

@@ -10,6 +10,7 @@ use gateway::resp::users::DEFAULT_USER;
 use gateway::resp::{Secret, Users};
 use kernel::KeyspaceId;
 use node::Settings;
+use placement::Partitions;
 use storage::store::Policy;
 use thiserror::Error;
 
@@ -154,7 +155,10 @@ fn settings(config: &Config) -> Settings {
 
 fn keyspace(keyspace: &config::Keyspace) -> Keyspace {
     let memory = keyspace.memory.get();
+    let partitions = u16::try_from(keyspace.partitions.get()).ok();
+    let partitions = partitions.and_then(|count| Partitions::new(count).ok());
     Keyspace {
+        partitions: partitions.expect("there are 1 to 1024 partitions"),
         id: KeyspaceId(u16::try_from(keyspace.id.get()).expect("a keyspace's number is below 16")),
         durability: match keyspace.durability {
             config::Durability::Always => Durability::Always,

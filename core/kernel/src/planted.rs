@@ -64,6 +64,10 @@ bugs! {
     GuestReadOvertakes,
     /// EXEC from another worker does not look at its watches.
     GuestWatchIgnored,
+    /// A command on several partitions is answered when the first part is done.
+    ScatterAnswersEarly,
+    /// After a restart keys go to partitions as if there were one less.
+    OtherPartitionNumber,
     /// One push serves a waiting client twice.
     WaiterServedTwice,
     /// The log is truncated although no checkpoint covers it.

@@ -1,6 +1,6 @@
 //! A node of several workers: handing to others what is theirs, and doing what they ask.
 //!
-//! A command for a keyspace of another worker goes there in a parcel and takes its place among the
+//! A command for a partition of another worker goes there in a parcel and takes its place among the
 //! connection's replies when the answer comes back. The owner runs it as its own: writes join the turn's
 //! entry, reads run at once or behind what is on its way. Watches and waits are kept by the owner of the
 //! keys, under the connection's id. Orders to the whole node pass through worker 0, so that all workers
@@ -23,7 +23,7 @@ use wire::resp::Encoder;
 
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
-use crate::parcel::{Asker, Journey, Parcel, Part, Protocol, Question, Request, Telling};
+use crate::parcel::{Asker, Guest, Journey, Parcel, Part, Protocol, Question, Request, Telling};
 use crate::partition::{Queued, Watcher, What};
 use crate::worker::{Settings, Worker};
 
@@ -32,8 +32,6 @@ use crate::worker::{Settings, Worker};
 pub(crate) struct Others {
     pub own: WorkerId,
     pub workers: Vec<WorkerId>,
-    /// Who owns the keyspaces that are not this worker's.
-    pub owners: BTreeMap<KeyspaceId, WorkerId>,
     /// Parcels of this turn.
     outbox: Vec<(WorkerId, Parcel)>,
     /// Their clients that watch keys here.
@@ -42,8 +40,10 @@ pub(crate) struct Others {
     waiters: BTreeMap<ConnId, (usize, u64)>,
     /// Their transfers, held back by writes to one of the keys.
     journeys: Vec<(Asker, Journey)>,
-    /// Keyspaces of others whose writers wait, and who does.
-    pub stalled: BTreeMap<KeyspaceId, Vec<ConnId>>,
+    /// Partitions of others whose writers wait, and who does.
+    pub stalled: BTreeMap<(KeyspaceId, u16), Vec<ConnId>>,
+    /// Answers for this worker's own clients: parts of commands on several partitions.
+    home: Vec<Answered>,
 }
 
 #[derive(Debug, Default)]
@@ -52,13 +52,15 @@ struct GuestWatches {
     keys: Vec<(KeyspaceId, Box<[u8]>)>,
 }
 
+/// A client, the place of its command, the part of it, and the answer.
+type Answered = (ConnId, Sequence, Option<u16>, Vec<u8>);
+
 impl Others {
     pub fn new(settings: &Settings) -> Others {
         let all = (0..settings.workers).map(WorkerId);
         Others {
             own: settings.worker,
             workers: all.filter(|&other| other != settings.worker).collect(),
-            owners: settings.owners.iter().copied().collect(),
             ..Others::default()
         }
     }
@@ -78,10 +80,6 @@ impl Others {
 
     pub fn tell_all(&mut self, parcel: &Parcel) {
         self.outbox.extend(self.workers.iter().map(|&to| (to, parcel.clone())));
-    }
-
-    pub fn owner(&self, db: KeyspaceId) -> WorkerId {
-        self.owners.get(&db).copied().unwrap_or(self.own)
     }
 
     fn done(&mut self, part: Option<Part>, count: i64, error: Option<&'static str>) {
@@ -105,21 +103,30 @@ impl Others {
         self.waiters.remove(&conn);
     }
 
-    /// Answers a client of another worker.
+    /// Answers a client that another worker has, or that waits for several parts.
     pub fn reply(
         &mut self,
         conn: ConnId,
         sequence: Sequence,
-        protocol: Protocol,
+        guest: Guest,
         write: impl FnOnce(&mut RespReply<'_>),
     ) {
         let mut bytes = Vec::new();
-        write(&mut RespReply(Encoder::new(&mut bytes, protocol == Protocol::Resp3)));
-        self.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+        write(&mut RespReply(Encoder::new(&mut bytes, guest.protocol == Protocol::Resp3)));
+        self.send_reply(conn, sequence, guest.part, bytes);
+    }
+
+    /// The same, encoded.
+    pub fn send_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
+        if conn.worker() == self.own {
+            self.home.push((conn, sequence, part, bytes));
+        } else {
+            self.push(conn.worker(), Parcel::Reply { conn, sequence, part, bytes });
+        }
     }
 
     fn answer(&mut self, asker: Asker, write: impl FnOnce(&mut RespReply<'_>)) {
-        self.reply(asker.conn, asker.sequence, asker.protocol, write);
+        self.reply(asker.conn, asker.sequence, asker.guest, write);
     }
 }
 
@@ -143,7 +150,7 @@ impl Worker {
         self.reading = false;
         match parcel {
             Parcel::Request(request) => self.take_request(request),
-            Parcel::Reply { conn, sequence, bytes } => self.take_reply(conn, sequence, &bytes),
+            Parcel::Reply { conn, sequence, part, bytes } => self.take_reply(conn, sequence, part, bytes),
             Parcel::Watch { asker, db, keys } => {
                 keys.into_iter().for_each(|key| self.watch_for(asker.conn, db, key));
                 self.others.answer(asker, |reply| reply.ok());
@@ -177,11 +184,11 @@ impl Worker {
             }
             Parcel::Told { conn, telling } => self.hear(conn, telling),
             Parcel::Kill { conn } => self.kill(conn),
-            Parcel::Stalled { db, stalled: true } => {
-                self.others.stalled.entry(db).or_default();
+            Parcel::Stalled { db, partition, stalled: true } => {
+                self.others.stalled.entry((db, partition)).or_default();
             }
-            Parcel::Stalled { db, stalled: false } => {
-                for conn in self.others.stalled.remove(&db).unwrap_or_default() {
+            Parcel::Stalled { db, partition, stalled: false } => {
+                for conn in self.others.stalled.remove(&(db, partition)).unwrap_or_default() {
                     self.drained(conn);
                 }
             }
@@ -190,8 +197,8 @@ impl Worker {
 
     /// Runs a request, unless it must wait for bodies: false then, and nothing was done.
     pub(crate) fn run_request(&mut self, request: &Request) -> bool {
-        let &Request { asker, db, command, ref encoded, .. } = request;
-        let at = *self.keyspaces.get(&db).expect("a request goes to the owner of its keyspace");
+        let &Request { asker, db, partition, command, ref encoded, .. } = request;
+        let at = self.routes.own(db, partition);
         let mut args = Args::new();
         next_command(&mut Reader::new(encoded), &mut args).expect("a worker encodes what it sends");
         match self.fetch_for(asker.conn, at, command, &args) {
@@ -207,7 +214,7 @@ impl Worker {
         true
     }
 
-    fn run_ready(&mut self, request: &Request, at: usize, args: &[&[u8]]) {
+    pub(crate) fn run_ready(&mut self, request: &Request, at: usize, args: &[&[u8]]) {
         let &Request { asker, command, ref encoded, alone, watching, .. } = request;
         self.front.suspect(asker.conn, command, args);
         if command.id == EXEC && self.is_out_of_memory(at) && self.grows(args) {
@@ -220,14 +227,16 @@ impl Worker {
         if let Some(text) = self.refuses(at, command) {
             return self.others.answer(asker, |reply| reply.error(&text));
         }
-        self.count_call(command.id);
-        let Asker { conn, sequence, protocol } = asker;
+        if asker.guest.part.unwrap_or(0) == 0 {
+            self.count_call(command.id);
+        }
+        let Asker { conn, sequence, guest } = asker;
         match command.kind {
             Kind::Write => {
                 self.open(at);
                 let open = &mut self.partitions[at].open;
                 open.body.extend_from_slice(encoded);
-                open.queued.push(Queued { conn, sequence, what: What::GuestWrite(protocol) });
+                open.queued.push(Queued { conn, sequence, what: What::GuestWrite(guest) });
                 if !self.partitions[at].waiting_keys.is_empty() {
                     self.try_waiters_behind(at, command, args);
                 }
@@ -235,7 +244,7 @@ impl Worker {
             Kind::Read => {
                 let idle = alone || self.partitions[at].is_quiet() || is(Bug::GuestReadOvertakes);
                 if !(idle && self.read_for(asker, at, command, args)) {
-                    let item = Queued { conn, sequence, what: What::GuestRead(protocol) };
+                    let item = Queued { conn, sequence, what: What::GuestRead(guest) };
                     self.queue_read(item, at, command, args);
                 }
             }
@@ -248,11 +257,10 @@ impl Worker {
     /// Runs a guest's read on the applied state. False if it saw an expiry that is not logged yet.
     fn read_for(&mut self, asker: Asker, at: usize, command: &'static Command, args: &[&[u8]]) -> bool {
         let mut bytes = Vec::new();
-        let mut reply = RespReply(Encoder::new(&mut bytes, asker.protocol == Protocol::Resp3));
+        let mut reply = RespReply(Encoder::new(&mut bytes, asker.guest.protocol == Protocol::Resp3));
         let answered = self.read_into(at, command, args, &mut reply);
         if answered {
-            let Asker { conn, sequence, .. } = asker;
-            self.others.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+            self.others.send_reply(asker.conn, asker.sequence, asker.guest.part, bytes);
         }
         answered
     }
@@ -274,12 +282,33 @@ impl Worker {
         })
     }
 
-    fn take_reply(&mut self, conn: ConnId, sequence: Sequence, bytes: &[u8]) {
+    /// Parts that this worker has answered itself.
+    #[inline]
+    pub(crate) fn take_home(&mut self) {
+        if !self.others.home.is_empty() {
+            for (conn, sequence, part, bytes) in core::mem::take(&mut self.others.home) {
+                self.take_reply(conn, sequence, part, bytes);
+            }
+        }
+    }
+
+    fn take_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
+        if let Some(part) = part {
+            let gathers = &mut connection.abroad.gathers;
+            if gathers.get_mut(&sequence).is_some_and(|gather| gather.take(part, bytes))
+                && let Some(gather) = gathers.remove(&sequence)
+            {
+                connection.io.answer(sequence, |reply| gather.answer(reply, &mut self.rng));
+                connection.held |= connection.io.out.len() > OUTPUT_BYTES_HIGH;
+                self.answered(conn);
+            }
+            return;
+        }
         if connection.abroad.waits_at.take().is_some() {
             connection.io.blocked = false;
         }
-        connection.io.answer(sequence, |reply| reply.raw(bytes));
+        connection.io.answer(sequence, |reply| reply.raw(&bytes));
         // The session is asked again, and finds that its client must read first.
         connection.held |= connection.io.out.len() > OUTPUT_BYTES_HIGH;
         self.answered(conn);
@@ -312,7 +341,7 @@ impl Worker {
 /// Watches and waits of guests.
 impl Worker {
     fn watch_for(&mut self, conn: ConnId, db: KeyspaceId, key: Box<[u8]>) {
-        let at = *self.keyspaces.get(&db).expect("a watch goes to the owner of its keyspace");
+        let at = self.routes.own_of_key(db, &key);
         self.add_watcher(at, &key, conn);
         self.others.watches.entry(conn).or_default().keys.push((db, key));
     }
@@ -329,7 +358,8 @@ impl Worker {
 
     /// Takes it away again.
     pub(crate) fn remove_watcher(&mut self, db: KeyspaceId, key: &[u8], conn: ConnId) {
-        let partition = &mut self.partitions[self.keyspaces[&db]];
+        let at = self.routes.own_of_key(db, key);
+        let partition = &mut self.partitions[at];
         if let Some(watchers) = partition.watchers.get_mut(key) {
             watchers.retain(|other| other.conn != conn);
             if watchers.is_empty() {
@@ -497,7 +527,7 @@ impl Worker {
 
     /// Writers of partition `at` wait, here and at the other workers, or go on.
     pub(crate) fn tell_stalled(&mut self, at: usize, stalled: bool) {
-        let db = self.partitions[at].keyspace();
-        self.others.tell_all(&Parcel::Stalled { db, stalled });
+        let (db, partition) = (self.partitions[at].keyspace(), self.partitions[at].number());
+        self.others.tell_all(&Parcel::Stalled { db, partition, stalled });
     }
 }

@@ -16,7 +16,7 @@ use storage::object::table::Key;
 use storage::{Command, Reply, Silence};
 use wire::resp::Encoder;
 
-use crate::parcel::{Parcel, Protocol};
+use crate::parcel::{Guest, Protocol};
 use crate::partition::{Batch, Queued, Waiter, Watcher, What};
 use crate::worker::Worker;
 
@@ -130,15 +130,15 @@ impl Worker {
         let connection = match item.what {
             What::Own | What::Part(_) | What::Evict(_) | What::Swap | What::Read | What::GuestRead(_) => None,
             What::Write | What::Retry(_) => self.connections.get_mut(item.conn),
-            What::GuestWrite(protocol) => {
-                return self.apply_for_guest(at, item, protocol, (place, command, args));
+            What::GuestWrite(guest) => {
+                return self.apply_for_guest(at, item, guest, (place, command, args));
             }
         };
         let Some(connection) = connection else {
             if let What::Retry(waiter) = item.what
-                && let Some(protocol) = partition.waiters.get(&waiter).and_then(|waiter| waiter.guest)
+                && let Some(guest) = partition.waiters.get(&waiter).and_then(|waiter| waiter.guest)
             {
-                return self.apply_for_guest(at, item, protocol, (place, command, args));
+                return self.apply_for_guest(at, item, guest, (place, command, args));
             }
             apply_command(&mut partition.store, &mut machinery, place, command, args, &mut Silence);
             // Nobody is left to wait.
@@ -174,11 +174,11 @@ impl Worker {
         &mut self,
         at: usize,
         item: Queued,
-        protocol: Protocol,
+        guest: Guest,
         (place, command, args): ((kernel::Index, u32), &Command, &[&[u8]]),
     ) {
         let mut bytes = Vec::new();
-        let mut reply = RespReply(Encoder::new(&mut bytes, protocol == Protocol::Resp3));
+        let mut reply = RespReply(Encoder::new(&mut bytes, guest.protocol == Protocol::Resp3));
         let mut machinery = Machinery {
             registry: &self.registry,
             scripting: &mut *self.scripting,
@@ -192,8 +192,7 @@ impl Worker {
             self.partitions[at].forget_waiter(waiter);
             self.others.waits_no_more(item.conn);
         }
-        let (conn, sequence) = (item.conn, item.sequence);
-        self.others.push(conn.worker(), Parcel::Reply { conn, sequence, bytes });
+        self.others.send_reply(item.conn, item.sequence, guest.part, bytes);
     }
 
     /// A connection was answered: it is to be flushed, and may go on if nothing else is pending.
@@ -218,9 +217,9 @@ impl Worker {
         }
         self.waiters += 1;
         let number = self.waiters;
-        let guest = if let What::GuestWrite(protocol) = item.what {
+        let guest = if let What::GuestWrite(guest) = item.what {
             self.others.waits(item.conn, at, number);
-            Some(protocol)
+            Some(guest)
         } else {
             let Some(connection) = self.connections.get_mut(item.conn) else { return };
             connection.io.blocked = true;
@@ -385,10 +384,10 @@ impl Worker {
     /// Ends a wait with the answer that `write` gives.
     pub(crate) fn release(&mut self, at: usize, id: u64, write: impl FnOnce(&mut RespReply<'_>, bool)) {
         let Some(waiter) = self.partitions[at].forget_waiter(id) else { return };
-        if let Some(protocol) = waiter.guest {
+        if let Some(guest) = waiter.guest {
             self.others.waits_no_more(waiter.conn);
             let write = |reply: &mut RespReply<'_>| write(reply, waiter.null_bulk);
-            return self.others.reply(waiter.conn, waiter.sequence, protocol, write);
+            return self.others.reply(waiter.conn, waiter.sequence, guest, write);
         }
         if let Some(connection) = self.connections.get_mut(waiter.conn) {
             connection.io.blocked = false;

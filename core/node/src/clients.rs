@@ -200,7 +200,7 @@ impl Worker {
             channels: front.pubsub.channel_count(),
             patterns: front.pubsub.pattern_count(),
             object_bytes: self.partitions.iter().map(|partition| partition.store().memory_bytes()).sum(),
-            keyspaces: sorted(keyspaces.filter(|keyspace| keyspace.keys > 0).collect()),
+            keyspaces: joined(keyspaces.filter(|keyspace| keyspace.keys > 0).collect()),
         }
     }
 
@@ -309,7 +309,7 @@ impl Worker {
     }
 }
 
-fn sorted(mut keyspaces: Vec<Keyspace>) -> Vec<Keyspace> {
-    keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+fn joined(mut keyspaces: Vec<Keyspace>) -> Vec<Keyspace> {
+    Keyspace::join(&mut keyspaces);
     keyspaces
 }

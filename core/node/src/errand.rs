@@ -2,10 +2,11 @@
 //! all of them, orders to the node.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use gateway::resp::{
-    Io, Order, Progress, Release, Submitted, Survey, Then, Transfer, Transferred, Unblocked,
+    Io, Order, Progress, Release, Sequence, Submitted, Survey, Then, Transfer, Transferred, Unblocked,
 };
 use kernel::{ConnId, KeyspaceId, WorkerId};
 use storage::command::generic::{EXEC, EXEC_READ};
@@ -13,14 +14,16 @@ use storage::entry::put_command;
 use storage::{Command, Flags, Kind};
 
 use crate::keyspaces::{Answer, Waits};
-use crate::parcel::{Asker, Journey, Parcel, Protocol, Question, Request};
+use crate::parcel::{Asker, Guest, Journey, Parcel, Protocol, Question, Request};
+use crate::route::Place;
+use crate::scatter::{Gather, Own};
 use crate::worker::Worker;
 
 /// The worker that brings orders to the whole node into one order.
 const FIRST: WorkerId = WorkerId(0);
 
 /// Commands of one connection on their way; what they answer is held for a client that may not read it.
-const PENDING_MAX: u64 = 256;
+pub(crate) const PENDING_MAX: u64 = 256;
 
 /// What a connection has on its way at other workers.
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ pub(crate) struct Abroad {
     pub survey: Option<Box<Survey>>,
     /// The others have run what was spread.
     spread: bool,
+    /// Its commands on several partitions, by their places.
+    pub gathers: BTreeMap<Sequence, Gather>,
 }
 
 impl Abroad {
@@ -47,26 +52,39 @@ impl Abroad {
     }
 }
 
-const fn protocol(io: &Io) -> Protocol {
+pub(crate) const fn protocol(io: &Io) -> Protocol {
     if io.resp3 { Protocol::Resp3 } else { Protocol::Resp2 }
 }
 
+fn asker(conn: ConnId, io: &mut Io) -> Asker {
+    let guest = Guest { protocol: protocol(io), part: None };
+    Asker { conn, sequence: io.begin(), guest }
+}
+
 impl Worker {
-    /// Hands `command` to the owner of `db`.
+    pub(crate) const fn owner(&self, place: Place) -> WorkerId {
+        match place {
+            Place::Own(_) => self.others.own,
+            Place::Other(worker) => worker,
+        }
+    }
+
+    pub(crate) fn owner_of_key(&self, db: KeyspaceId, key: &[u8]) -> WorkerId {
+        self.owner(self.routes.of_key(db, key))
+    }
+
+    /// Hands `command` to the owner of a partition of `db`.
     #[cold]
     pub(crate) fn send_request(
         &mut self,
-        (conn, io, abroad): (ConnId, &mut Io, &mut Abroad),
+        (conn, io, abroad): Own<'_>,
         watched: &[(KeyspaceId, Box<[u8]>)],
-        db: KeyspaceId,
+        (db, partition): (KeyspaceId, u16),
         command: &'static Command,
         args: &[&[u8]],
     ) -> Submitted {
-        let owner = self.others.owner(db);
-        if command.kind == Kind::Write
-            && let Some(held) = self.others.stalled.get_mut(&db)
-        {
-            held.push(conn);
+        let owner = self.owner(self.routes.place(db, partition));
+        if command.kind == Kind::Write && self.holds_writers(db, partition, conn) {
             return Submitted::Paused;
         }
         if io.pending() >= PENDING_MAX {
@@ -74,20 +92,21 @@ impl Worker {
         }
         let alone = io.pending() == 0;
         let exec = command.id == EXEC || command.id == EXEC_READ;
-        let watching = exec && watched.iter().any(|(db, _)| self.others.owner(*db) == owner);
+        let watching = exec && watched.iter().any(|(db, key)| self.owner_of_key(*db, key) == owner);
         if command.flags.has(Flags::BLOCKING) {
             // It is held at once: whether it waits is known only there.
             io.blocked = true;
             abroad.waits_at = Some(owner);
         }
-        let asker = Asker { conn, sequence: io.begin(), protocol: protocol(io) };
+        let asker = asker(conn, io);
         let mut encoded = Vec::new();
         put_command(&mut encoded, command.id, args);
-        let request = Request { asker, db, command, encoded, alone, watching };
+        let request = Request { asker, db, partition, command, encoded, alone, watching };
         self.others.push(owner, Parcel::Request(Box::new(request)));
         Submitted::Accepted
     }
 
+    /// Has the owner of `keys`, which are all in one partition, watch them.
     pub(crate) fn send_watch(
         &mut self,
         conn: ConnId,
@@ -95,21 +114,23 @@ impl Worker {
         db: KeyspaceId,
         keys: Vec<Box<[u8]>>,
     ) -> Progress {
-        let asker = Asker { conn, sequence: io.begin(), protocol: protocol(io) };
-        self.others.push(self.others.owner(db), Parcel::Watch { asker, db, keys });
+        let asker = asker(conn, io);
+        let owner = self.owner_of_key(db, &keys[0]);
+        self.others.push(owner, Parcel::Watch { asker, db, keys });
         Progress::Underway
     }
 
-    /// What the other owners of watched keys say; that of `db` judges for itself when EXEC comes to it.
+    /// What the other owners of watched keys say; that of EXEC's partition judges for itself when it comes to it.
     pub(crate) fn ask_watches(
         &mut self,
         conn: ConnId,
         abroad: &mut Abroad,
         watched: &[(KeyspaceId, Box<[u8]>)],
-        db: KeyspaceId,
+        (db, partition): (KeyspaceId, u16),
     ) -> Option<bool> {
-        let judge = self.others.owner(db);
-        let mut owners: Vec<WorkerId> = watched.iter().map(|(db, _)| self.others.owner(*db)).collect();
+        let judge = self.owner(self.routes.place(db, partition));
+        let owners = watched.iter().map(|(db, key)| self.owner_of_key(*db, key));
+        let mut owners: Vec<WorkerId> = owners.collect();
         owners.retain(|&owner| owner != self.others.own && owner != judge);
         owners.sort_unstable();
         owners.dedup();
@@ -210,17 +231,17 @@ impl Worker {
         if joint.is_some() { Progress::Underway } else { Progress::Done }
     }
 
-    /// Copies or moves a key between keyspaces of which at least one is another worker's.
+    /// Copies or moves a key between partitions of which at least one is another worker's.
     pub(crate) fn send_transfer(
         &mut self,
-        (conn, io, abroad): (ConnId, &mut Io, &mut Abroad),
+        (conn, io, abroad): Own<'_>,
         transfer: &Transfer<'_>,
     ) -> Transferred {
-        let owner = self.others.owner(transfer.from);
-        if owner != self.others.owner(transfer.to) {
+        let owner = self.owner_of_key(transfer.from, transfer.key);
+        if owner != self.owner_of_key(transfer.to, transfer.new_key) {
             return Transferred::Apart;
         }
-        let asker = Asker { conn, sequence: io.begin(), protocol: protocol(io) };
+        let asker = asker(conn, io);
         // Later commands of the connection must not overtake it while it is held back there.
         io.blocked = true;
         abroad.waits_at = Some(owner);

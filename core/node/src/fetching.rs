@@ -215,6 +215,30 @@ impl Worker {
         readiness
     }
 
+    /// The same for the parts of one command, each with its partition, its command and its arguments.
+    pub(crate) fn fetch_parts(
+        &mut self,
+        id: ConnId,
+        kind: Kind,
+        parts: &[(usize, &'static Command, Args<'_>)],
+    ) -> Readiness {
+        let mut waits = false;
+        for (at, command, args) in parts {
+            let mut absent = SmallVec::new();
+            self.collect_absent(*at, command, args, &mut absent);
+            match self.fetch_absent(id, *at, kind, &absent) {
+                Readiness::Ready => {}
+                Readiness::Waits => waits = true,
+                unreadable @ Readiness::Unreadable(_) => return unreadable,
+            }
+        }
+        if waits {
+            return Readiness::Waits;
+        }
+        self.passes(id);
+        Readiness::Ready
+    }
+
     fn collect_absent<'a>(
         &self,
         at: usize,

@@ -4,18 +4,20 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use gateway::resp::{
-    Config, Host, Io, Order, Pause, Process, Progress, Release, Request, Submitted, Survey, Then, Topic,
-    Transfer, Transferred, Unblocked, Users,
+    Config, Host, Io, Order, Pause, Process, Progress, Release, Request, Submitted, Survey, Swappable, Then,
+    Topic, Transfer, Transferred, Unblocked, Users,
 };
 use kernel::{ConnId, KeyspaceId, Micros};
 use smallvec::SmallVec;
-use storage::{Command, Registry};
+use storage::reach::{CROSS_SLOT, place_in_transaction};
+use storage::{Command, Fault, Registry};
 use wire::resp::{AHEAD, Ahead};
 
 use crate::errand::Abroad;
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::Parcel;
+use crate::route::{Place, Route};
 use crate::worker::Worker;
 
 /// A worker with one of its connections taken out.
@@ -25,6 +27,18 @@ pub(crate) struct View<'a> {
     pub watched: &'a mut Vec<(KeyspaceId, Box<[u8]>)>,
     pub abroad: &'a mut Abroad,
     pub id: ConnId,
+}
+
+impl View<'_> {
+    /// Hands a command to another worker's keyspace, or to one of several partitions.
+    #[inline(never)]
+    fn submit_beyond(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
+        let connection = (self.id, &mut *self.connection, &mut *self.abroad);
+        match self.worker.routes.spread(db) {
+            None => self.worker.send_request(connection, self.watched, (db, 0), command, args),
+            Some(_) => self.worker.submit_spread(connection, self.watched, db, command, args),
+        }
+    }
 }
 
 impl Host for View<'_> {
@@ -43,11 +57,11 @@ impl Host for View<'_> {
     }
 
     fn has_keyspace(&self, db: KeyspaceId) -> bool {
-        self.worker.keyspaces.contains_key(&db) || self.worker.others.owners.contains_key(&db)
+        self.worker.routes.get(db).is_some()
     }
 
     fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]) {
-        if let Some(&at) = self.worker.keyspaces.get(&db) {
+        if let Some(&Route::Whole(Place::Own(at))) = self.worker.routes.get(db) {
             let keys: SmallVec<[&[u8]; AHEAD]> = commands.iter().map(|&(_, key)| key).collect();
             self.worker.partitions[at].store.bring_near(&keys);
             if self.worker.partitions[at].store.evicts() {
@@ -58,28 +72,11 @@ impl Host for View<'_> {
 
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
-        let Some(&at) = self.worker.keyspaces.get(&db) else {
-            let connection = (self.id, &mut *self.connection, &mut *self.abroad);
-            return self.worker.send_request(connection, self.watched, db, command, args);
-        };
-        if self.worker.partitions[at].store.evicts() {
-            match self.worker.fetch_for(self.id, at, command, args) {
-                Readiness::Ready => {}
-                Readiness::Waits => return Submitted::Later,
-                Readiness::Unreadable(text) => {
-                    let sequence = self.connection.begin();
-                    self.connection.answer(sequence, |reply| refuse_unreadable(reply, &text));
-                    return Submitted::Accepted;
-                }
-            }
+        // The first is what most nodes do for all commands.
+        if let Some(&Route::Whole(Place::Own(at))) = self.worker.routes.get(db) {
+            return self.worker.submit_own_client((self.id, self.connection), at, command, args);
         }
-        self.worker.front.suspect(self.id, command, args);
-        let submitted = self.worker.submit(self.id, self.connection, at, command, args);
-        self.worker.partitions[at].store.forget_failures();
-        if !self.worker.effects.published.is_empty() {
-            self.worker.publish_effects(Some((self.id, self.connection)));
-        }
-        submitted
+        self.submit_beyond(db, command, args)
     }
 
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>) {
@@ -97,17 +94,43 @@ impl Host for View<'_> {
         self.worker.ask_spread(self.id, self.abroad, command, args, except)
     }
 
-    fn can_swap(&self) -> bool {
-        self.worker.others.is_alone()
+    fn swappable(&self, first: KeyspaceId, second: KeyspaceId) -> Swappable {
+        let spread = |db| self.worker.routes.spread(db).is_some();
+        if spread(first) || spread(second) {
+            Swappable::Divided
+        } else if self.worker.others.is_alone() {
+            Swappable::Yes
+        } else {
+            Swappable::Apart
+        }
+    }
+
+    fn is_divided(&self, db: KeyspaceId) -> bool {
+        self.worker.routes.spread(db).is_some()
+    }
+
+    fn partition_of(&self, db: KeyspaceId, command: &Command, args: &[&[u8]]) -> Result<Option<u16>, Fault> {
+        let spread = self.worker.routes.spread(db);
+        spread.map_or(Ok(None), |spread| place_in_transaction(command, args, spread.partitions))
+    }
+
+    fn partition_of_keys(&self, db: KeyspaceId, keys: &[&[u8]]) -> Result<Option<u16>, Fault> {
+        let Some(spread) = self.worker.routes.spread(db) else { return Ok(None) };
+        let mut all = keys.iter().map(|key| spread.of(key));
+        let first = all.next();
+        if all.all(|other| Some(other) == first) { Ok(first) } else { Err(CROSS_SLOT) }
     }
 
     fn swap(&mut self, first: KeyspaceId, second: KeyspaceId) {
         self.worker.begin_swap(self.id, self.connection, first, second);
     }
 
-    fn is_full(&self, db: KeyspaceId) -> bool {
-        // Of another worker's keyspace only that one knows: it refuses what comes there.
-        self.worker.keyspaces.get(&db).is_some_and(|&at| self.worker.is_out_of_memory(at))
+    fn is_full(&self, db: KeyspaceId, partition: u16) -> bool {
+        // Of another worker's partition only that one knows: it refuses what comes there.
+        match self.worker.routes.place(db, partition) {
+            Place::Own(at) => self.worker.is_out_of_memory(at),
+            Place::Other(_) => false,
+        }
     }
 
     fn begin_command(&mut self) {
@@ -119,12 +142,14 @@ impl Host for View<'_> {
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred {
-        let is_own = |db| self.worker.keyspaces.contains_key(&db);
-        if !is_own(transfer.from) || !is_own(transfer.to) {
+        let routes = &self.worker.routes;
+        let places =
+            [routes.of_key(transfer.from, transfer.key), routes.of_key(transfer.to, transfer.new_key)];
+        if places.iter().any(|place| matches!(place, Place::Other(_))) {
             let connection = (self.id, &mut *self.connection, &mut *self.abroad);
             return self.worker.send_transfer(connection, transfer);
         }
-        let from = self.worker.keyspaces[&transfer.from];
+        let from = self.worker.routes.own_of_key(transfer.from, transfer.key);
         match self.worker.fetch_keys(self.id, from, &[transfer.key]) {
             Readiness::Ready => {}
             Readiness::Waits => return Transferred::Later,
@@ -144,15 +169,14 @@ impl Host for View<'_> {
     }
 
     fn watch(&mut self, db: KeyspaceId, keys: &[&[u8]]) -> Progress {
-        let at = self.worker.keyspaces.get(&db).copied();
         let mut abroad = Vec::new();
         for &key in keys {
             if self.watched.iter().any(|(other, watched)| *other == db && &**watched == key) {
                 continue;
             }
-            match at {
-                Some(at) => self.worker.add_watcher(at, key, self.id),
-                None => abroad.push(key.into()),
+            match self.worker.routes.of_key(db, key) {
+                Place::Own(at) => self.worker.add_watcher(at, key, self.id),
+                Place::Other(_) => abroad.push(key.into()),
             }
             self.watched.push((db, key.into()));
         }
@@ -165,22 +189,22 @@ impl Host for View<'_> {
     fn unwatch(&mut self) {
         let mut owners = Vec::new();
         for (db, key) in self.watched.drain(..) {
-            match self.worker.others.owners.get(&db) {
-                Some(&owner) => owners.push(owner),
-                None => self.worker.remove_watcher(db, &key, self.id),
+            match self.worker.routes.of_key(db, &key) {
+                Place::Own(_) => self.worker.remove_watcher(db, &key, self.id),
+                Place::Other(owner) => owners.push(owner),
             }
         }
         self.worker.send_unwatch(self.id, self.abroad, &mut owners);
     }
 
-    fn watch_broken(&mut self, db: KeyspaceId) -> Option<bool> {
+    fn watch_broken(&mut self, db: KeyspaceId, partition: u16) -> Option<bool> {
         let worker = &mut *self.worker;
-        let own = |db: &KeyspaceId| worker.keyspaces.contains_key(db);
-        let mut watched = self.watched.iter().filter(|(db, _)| own(db));
+        let own = |db, key: &[u8]| matches!(worker.routes.of_key(db, key), Place::Own(_));
+        let mut watched = self.watched.iter().filter(|(db, key)| own(*db, key));
         if self.connection.watch_broken || watched.any(|(db, key)| worker.may_have_changed(*db, key)) {
             return Some(true);
         }
-        worker.ask_watches(self.id, self.abroad, self.watched, db)
+        worker.ask_watches(self.id, self.abroad, self.watched, (db, partition))
     }
 
     fn subscribe(&mut self, topic: Topic, name: &[u8]) {

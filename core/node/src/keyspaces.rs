@@ -121,9 +121,7 @@ impl Worker {
                 }
                 self.answered(conn);
             }
-            Waits::Guest(Asker { conn, sequence, protocol }) => {
-                self.others.reply(conn, sequence, protocol, write)
-            }
+            Waits::Guest(Asker { conn, sequence, guest }) => self.others.reply(conn, sequence, guest, write),
             Waits::Worker(part) => {
                 let error = if let Answer::Error(text) = answer { Some(text) } else { None };
                 self.others.push(part.worker, Parcel::Done { joint: part.joint, count: 0, error });
@@ -137,7 +135,7 @@ impl Worker {
     ///
     /// The joint of its parts is given back, for the caller to say who waits for it.
     ///
-    /// Both keyspaces belong to this worker, and no write to either key may be under way, so nothing can
+    /// Both partitions belong to this worker, and no write to either key may be under way, so nothing can
     /// come between. The RESTORE stands before the DEL in the log: when the append is torn, the key is in
     /// both keyspaces or only here, but never nowhere.
     pub(crate) fn transfer(&mut self, transfer: &Transfer<'_>) -> Result<u64, Transferred> {
@@ -146,7 +144,8 @@ impl Worker {
         else {
             return Err(Transferred::Unsupported);
         };
-        let (from, to) = (self.keyspaces[&transfer.from], self.keyspaces[&transfer.to]);
+        let from = self.routes.own_of_key(transfer.from, transfer.key);
+        let to = self.routes.own_of_key(transfer.to, transfer.new_key);
         if self.in_flight(from, transfer.key) || self.in_flight(to, transfer.new_key) {
             return Err(Transferred::Later);
         }

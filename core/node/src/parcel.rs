@@ -19,15 +19,25 @@ pub enum Protocol {
     Resp3,
 }
 
-/// A command of another worker's client, and the place that its answer takes there.
+/// What a client's own worker needs to know of an answer that comes from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// How to encode it.
+    pub protocol: Protocol,
+    /// It is only a part of the command's answer: that of this number.
+    pub part: Option<u16>,
+}
+
+/// A command of another worker's client, or a part of a command on several partitions, and the place that its
+/// answer takes there.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     /// The client.
     pub conn: ConnId,
     /// The command's place.
     pub sequence: Sequence,
-    /// How to encode the answer.
-    pub protocol: Protocol,
+    /// How to answer.
+    pub guest: Guest,
 }
 
 /// A part of something that another worker waits for: its [`Parcel::Done`] names it.
@@ -39,13 +49,15 @@ pub struct Part {
     pub joint: u64,
 }
 
-/// A command for a keyspace of the worker it is sent to.
+/// A command for a partition of the worker it is sent to.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who is answered.
     pub asker: Asker,
-    /// Where it runs.
+    /// In which keyspace it runs.
     pub db: KeyspaceId,
+    /// In which partition of it.
+    pub partition: u16,
     /// What.
     pub command: &'static Command,
     /// The command with its arguments, as in an entry's body.
@@ -117,6 +129,8 @@ pub enum Parcel {
         conn: ConnId,
         /// Its place.
         sequence: Sequence,
+        /// It is a part of the answer: that of this number.
+        part: Option<u16>,
         /// Encoded as the client speaks.
         bytes: Vec<u8>,
     },
@@ -217,10 +231,12 @@ pub enum Parcel {
         /// The connection.
         conn: ConnId,
     },
-    /// Writers of a keyspace of the sender wait from now on, or go on.
+    /// Writers of a partition of the sender wait from now on, or go on.
     Stalled {
-        /// The keyspace.
+        /// Its keyspace.
         db: KeyspaceId,
+        /// Its number there.
+        partition: u16,
         /// They wait.
         stalled: bool,
     },

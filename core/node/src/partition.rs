@@ -9,7 +9,7 @@ use gateway::resp::Sequence;
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Term};
 use storage::Store;
 
-use crate::parcel::Protocol;
+use crate::parcel::Guest;
 
 /// A queued command and who waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +36,10 @@ pub(crate) enum What {
     Part(u64),
     /// The next in the logged body: a waiting client's blocking command is tried again.
     Retry(u64),
-    /// As [`What::Write`], of another worker's client.
-    GuestWrite(Protocol),
-    /// As [`What::Read`], of another worker's client.
-    GuestRead(Protocol),
+    /// As [`What::Write`], answered by way of [`Others`](crate::abroad::Others).
+    GuestWrite(Guest),
+    /// As [`What::Read`], answered likewise.
+    GuestRead(Guest),
 }
 
 impl What {
@@ -77,7 +77,7 @@ pub(crate) struct Waiter {
     pub conn: ConnId,
     pub sequence: Sequence,
     /// What it speaks, if it is another worker's client.
-    pub guest: Option<Protocol>,
+    pub guest: Option<Guest>,
     /// The whole command as in an entry's body, to be proposed again.
     pub encoded: Vec<u8>,
     pub keys: Vec<Box<[u8]>>,
@@ -201,6 +201,12 @@ impl Partition {
     #[must_use]
     pub const fn group_id(&self) -> GroupId {
         self.group_id
+    }
+
+    /// Its number in its keyspace.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.group_id.partition()
     }
 
     /// The last entry that is as durable as promised.

@@ -10,6 +10,8 @@ use storage::store::Naming;
 use storage::{Registry, Scripting, Store};
 use thiserror::Error;
 
+use crate::division::Divisions;
+
 /// Why the data on disk is not served.
 #[derive(Debug, Error)]
 pub enum RecoverError {
@@ -65,15 +67,25 @@ pub struct Recovery<'a> {
     /// Each group's state and the term of its last entry.
     pub stores: Stores,
     seed: u64,
+    divisions: &'a Divisions,
     replayed: u64,
     error: Option<RecoverError>,
 }
 
 impl<'a> Recovery<'a> {
-    /// Starts from the engine's states.
-    pub fn new(seed: u64, scripting: &'a mut dyn Scripting, stores: Stores) -> Self {
+    /// Starts from the engine's states of data that is divided as `divisions` says.
+    pub fn new(
+        seed: u64,
+        scripting: &'a mut dyn Scripting,
+        stores: Stores,
+        divisions: &'a Divisions,
+    ) -> Self {
         let (registry, effects) = (Registry::new(), Effects::default());
-        Recovery { registry, scripting, effects, stores, seed, replayed: 0, error: None }
+        let within = |(group, (store, term)): (GroupId, (Store, Term))| {
+            (group, (store.within(divisions.scope(group)), term))
+        };
+        let stores = stores.into_iter().map(within).collect();
+        Recovery { registry, scripting, effects, stores, seed, divisions, replayed: 0, error: None }
     }
 
     /// Takes the next record of the log.
@@ -87,7 +99,7 @@ impl<'a> Recovery<'a> {
 
     fn entry(&mut self, entry: &Entry<'_>) -> Result<(), RecoverError> {
         let group = entry.group;
-        let fresh = || (Store::new(self.seed), Term(1));
+        let fresh = || (Store::new(self.seed).within(self.divisions.scope(group)), Term(1));
         let (store, term) = self.stores.entry(group).or_insert_with(fresh);
         let applied = store.applied();
         if entry.index <= applied {

@@ -10,6 +10,7 @@ use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Kind, Reply, Silence};
 
+use crate::fetching::{Readiness, refuse_unreadable};
 use crate::partition::{Batch, Queued, What};
 use crate::worker::{AppendError, Worker};
 
@@ -17,6 +18,35 @@ use crate::worker::{AppendError, Worker};
 const TICK_RETRY_MS: u64 = 100;
 
 impl Worker {
+    /// Runs or queues a client's command on this worker's partition `at`, and hands on what it publishes.
+    #[inline]
+    pub(crate) fn submit_own_client(
+        &mut self,
+        (id, io): (ConnId, &mut Io),
+        at: usize,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) -> Submitted {
+        if self.partitions[at].store.evicts() {
+            match self.fetch_for(id, at, command, args) {
+                Readiness::Ready => {}
+                Readiness::Waits => return Submitted::Later,
+                Readiness::Unreadable(text) => {
+                    let sequence = io.begin();
+                    io.answer(sequence, |reply| refuse_unreadable(reply, &text));
+                    return Submitted::Accepted;
+                }
+            }
+        }
+        self.front.suspect(id, command, args);
+        let submitted = self.submit(id, io, at, command, args);
+        self.partitions[at].store.forget_failures();
+        if !self.effects.published.is_empty() {
+            self.publish_effects(Some((id, io)));
+        }
+        submitted
+    }
+
     /// Runs or queues `command` of connection `id`, whose output is `io`, on partition `at`.
     #[inline]
     pub(crate) fn submit(
@@ -207,8 +237,8 @@ impl Worker {
 
     /// Answers a queued command.
     pub(crate) fn answer(&mut self, item: Queued, write: impl FnOnce(&mut RespReply<'_>)) {
-        if let What::GuestWrite(protocol) | What::GuestRead(protocol) = item.what {
-            self.others.reply(item.conn, item.sequence, protocol, write);
+        if let What::GuestWrite(guest) | What::GuestRead(guest) = item.what {
+            self.others.reply(item.conn, item.sequence, guest, write);
         } else if let Some(connection) = self.connections.get_mut(item.conn) {
             connection.io.answer(item.sequence, write);
             self.answered(item.conn);
@@ -218,7 +248,7 @@ impl Worker {
     /// Whether a watched key may not be what it was: a write to it is under way, or it has expired. As in
     /// Redis, a key that expires under its watch breaks it, reaped or not.
     pub(crate) fn may_have_changed(&self, db: KeyspaceId, key: &[u8]) -> bool {
-        let at = self.keyspaces[&db];
+        let at = self.routes.own_of_key(db, key);
         self.in_flight(at, key) && !is(Bug::WatchIgnoresInFlight)
             || self.partitions[at].store.is_due(key, self.now)
     }
@@ -263,8 +293,8 @@ impl Worker {
             };
             exec.run(command, args);
         };
-        if let What::GuestRead(protocol) = item.what {
-            return self.others.reply(item.conn, item.sequence, protocol, |reply| run(reply));
+        if let What::GuestRead(guest) = item.what {
+            return self.others.reply(item.conn, item.sequence, guest, |reply| run(reply));
         }
         match self.connections.get_mut(item.conn) {
             Some(connection) => connection.io.answer(item.sequence, |reply| run(reply)),

@@ -63,7 +63,7 @@ impl Worker {
     /// Goes on with an exchange when both groups are quiet.
     pub(crate) fn advance_swap(&mut self) {
         let Some(Swap { joint, first, second, stage }) = self.front.swap else { return };
-        let (a, b) = (self.keyspaces[&first], self.keyspaces[&second]);
+        let (a, b) = (self.routes.own(first, 0), self.routes.own(second, 0));
         if !self.partitions[a].is_quiet() || !self.partitions[b].is_quiet() {
             return;
         }
@@ -98,8 +98,7 @@ impl Worker {
 
     /// What belongs to the keyspaces changes place: their names, settings, watches and waiting clients.
     fn exchange(&mut self, (first, a): (KeyspaceId, usize), (second, b): (KeyspaceId, usize)) {
-        self.keyspaces.insert(first, b);
-        self.keyspaces.insert(second, a);
+        self.routes.swap(first, second);
         let (low, high) = self.partitions.split_at_mut(a.max(b));
         let (one, other) = (&mut low[a.min(b)], &mut high[0]);
         core::mem::swap(&mut one.keyspace, &mut other.keyspace);

@@ -1,7 +1,6 @@
 //! One worker: the connections it serves and the partitions it owns, driven in turns.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -9,7 +8,7 @@ use consensus::{Durability, Group};
 use gateway::resp::{Config, Io, Origin, Process, Release, Session, State, Users};
 use journal::record::{Entry, Record};
 use kernel::planted::{Bug, is};
-use kernel::{ConnId, KeyspaceId, Lsn, Micros, Rng, WorkerId};
+use kernel::{ConnId, Lsn, Micros, Rng, WorkerId};
 use storage::apply::Effects;
 use storage::store::Counts;
 use storage::{Registry, Scripting};
@@ -23,6 +22,7 @@ use crate::host::View;
 use crate::observer::{Nobody, Observer};
 use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
+use crate::route::{Elsewhere, Routes};
 use crate::slices::SliceSteps;
 
 /// Why the log did not take a turn's entries.
@@ -52,8 +52,8 @@ pub struct Settings {
     pub worker: WorkerId,
     /// How many workers the node has; 0 is one.
     pub workers: u16,
-    /// The keyspaces of the other workers, and whose they are.
-    pub owners: Vec<(KeyspaceId, WorkerId)>,
+    /// The partitions of the other workers.
+    pub elsewhere: Vec<Elsewhere>,
     /// Who may enter; without users with passwords, everyone.
     pub users: Users,
     /// What clients read and change as settings.
@@ -79,7 +79,7 @@ pub struct Worker {
     pub(crate) scripting: Box<dyn Scripting>,
     pub(crate) connections: Connections,
     pub(crate) partitions: Vec<Partition>,
-    pub(crate) keyspaces: BTreeMap<KeyspaceId, usize>,
+    pub(crate) routes: Routes,
     pub(crate) effects: Effects,
     pub(crate) now: Micros,
     pub(crate) rng: Rng,
@@ -113,7 +113,7 @@ impl Worker {
         scripting: Box<dyn Scripting>,
         seed: u64,
     ) -> Worker {
-        let keyspaces = partitions.iter().enumerate().map(|(at, p)| (p.keyspace(), at)).collect();
+        let routes = Routes::new(&partitions, &settings.elsewhere);
         let others = Others::new(&settings);
         Worker {
             slice_steps: settings.slice_steps,
@@ -123,7 +123,7 @@ impl Worker {
             registry: Registry::new(),
             scripting,
             partitions,
-            keyspaces,
+            routes,
             effects: Effects::default(),
             now: Micros(0),
             rng: Rng::new(seed),
@@ -333,6 +333,7 @@ impl Worker {
             self.apply_committed();
             self.advance_swap();
             self.retry_journeys();
+            self.take_home();
             if !self.resume_waiting() && self.opened.is_empty() {
                 self.let_guests_go();
                 return false;
@@ -376,6 +377,7 @@ impl Worker {
                 self.refuse(at, batch, AppendError::Failed);
             }
         }
+        self.take_home();
     }
 
     fn propose(&mut self, log: &mut dyn LogSink) {

@@ -147,6 +147,7 @@ impl Session<'_, '_> {
             self.may_write()?;
         }
         let exec = &mut *self.exec;
+        exec.store.check_reach(command, args)?;
         let mut inner = Exec {
             store: &mut *exec.store,
             reply,

@@ -102,6 +102,9 @@ impl Flags {
     pub const SESSION: Flags = Flags(64);
     /// Does not look at what its keys hold, so nothing needs to be read back from the engine for it.
     pub const BLIND: Flags = Flags(128);
+    /// May be divided by its keys among partitions: what the parts answer adds up, or is the same, or is one
+    /// element for each key.
+    pub const DIVISIBLE: Flags = Flags(256);
 
     /// Both sets.
     #[must_use]

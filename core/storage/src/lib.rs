@@ -11,6 +11,7 @@ pub mod command;
 pub mod entry;
 pub mod fault;
 pub mod object;
+pub mod reach;
 pub mod reply;
 pub mod store;
 

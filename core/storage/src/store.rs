@@ -96,6 +96,7 @@ pub struct Store {
     naming: Naming,
     counts: Counts,
     graveyard: graveyard::Graveyard,
+    pub(crate) scope: Option<crate::reach::Scope>,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -133,6 +134,7 @@ impl Store {
             naming: Naming::default(),
             counts: Counts::default(),
             graveyard: graveyard::Graveyard::default(),
+            scope: None,
         }
     }
 

@@ -5,15 +5,19 @@
 //! model would give at some place between the sending and the answer. That is linearizability, with the
 //! log as witness of the order.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kernel::codec::Reader;
 use kernel::{GroupId, Index, Lsn, Micros};
 
+use crate::join::{Join, Part};
 use crate::ledger::{Crash, Found, Ledger, Written};
 use crate::model::Model;
 use crate::reply::{first, shown};
 use crate::{Violation, violated};
+use told::Told;
 
 /// A client, for as long as it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +45,15 @@ pub enum Call {
         group: GroupId,
         /// Its encoding.
         encoded: Vec<u8>,
+    },
+    /// A command on several partitions: each part is a write or a read of its own.
+    Parts {
+        /// The parts, in the order of their partitions.
+        parts: Vec<Part>,
+        /// They are writes.
+        writes: bool,
+        /// What their answers make.
+        join: Join,
     },
     /// `WATCH`.
     Watch {
@@ -77,10 +90,8 @@ struct Pending {
     call: Call,
     text: String,
     sent: Micros,
-    /// The group's position when it was sent.
-    from: u64,
-    /// What a read may answer.
-    allowed: Vec<Vec<u8>>,
+    /// The groups that it concerns; for parts, those of each.
+    seen: Vec<Seen>,
     /// When the log last refused something while it was on its way: the tick that it waits for may be among
     /// that, and then it sees the expiries of this clock unlogged.
     unlogged: Option<Micros>,
@@ -93,6 +104,17 @@ impl Pending {
     fn allows(&self, reply: &[u8]) -> bool {
         self.unreadable.iter().any(|text| reply.windows(text.len()).any(|part| part == text.as_bytes()))
     }
+}
+
+/// A group as a command on its way sees it.
+struct Seen {
+    group: GroupId,
+    /// The read, if it is one.
+    read: Option<Vec<u8>>,
+    /// The group's position when it was sent.
+    from: u64,
+    /// What a read may answer.
+    allowed: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -176,25 +198,31 @@ impl Judge {
 
     /// A client sent `call` at the node's time `now`; `text` is for people.
     pub fn sent(&mut self, now: Micros, id: ClientId, call: Call, text: String) {
-        let (mut from, mut allowed) = (0, Vec::new());
-        match &call {
-            Call::Read { group, encoded } => {
-                let group = self.group(*group);
-                from = group.position;
+        let concerns: Vec<(GroupId, Option<Vec<u8>>)> = match &call {
+            Call::Read { group, encoded } => vec![(*group, Some(encoded.clone()))],
+            Call::Write { group, .. } | Call::Exec { group, .. } | Call::Watch { group, .. } => {
+                vec![(*group, None)]
+            }
+            Call::Parts { parts, writes, .. } => {
+                let read = |part: &Part| (!writes).then(|| part.encoded.clone());
+                parts.iter().map(|part| (part.group, read(part))).collect()
+            }
+            Call::Local(_) => Vec::new(),
+        };
+        let mut look = |(id, read): (GroupId, Option<Vec<u8>>)| {
+            let (group, mut allowed) = (self.group(id), Vec::new());
+            if let Some(encoded) = &read {
                 allow(&mut group.model, now, encoded, &mut allowed);
             }
-            Call::Write { group, .. } | Call::Exec { group, .. } | Call::Watch { group, .. } => {
-                from = self.group(*group).position;
-            }
-            Call::Local(_) => {}
-        }
+            Seen { group: id, read, from: group.position, allowed }
+        };
+        let seen = concerns.into_iter().map(&mut look).collect();
         let client = self.clients.get_mut(&id).expect("a client connects before it sends");
         client.pending.push_back(Pending {
             call,
             text,
             sent: now,
-            from,
-            allowed,
+            seen,
             unlogged: None,
             unreadable: Vec::new(),
         });
@@ -222,7 +250,7 @@ impl Judge {
             *group_state.refused.entry(encoded).or_default() += 1;
         }
         for pending in self.clients.values_mut().flat_map(|client| &mut client.pending) {
-            if matches!(&pending.call, Call::Read { group: of, .. } if *of == group) {
+            if pending.seen.iter().any(|seen| seen.group == group && seen.read.is_some()) {
                 pending.unlogged = Some(now);
             }
         }
@@ -425,6 +453,12 @@ impl Group {
         Some(position)
     }
 
+    /// What the model answered to `encoded` behind `from` and nobody was told.
+    fn given(&self, encoded: &[u8], from: u64) -> Vec<Vec<u8>> {
+        let untold = self.untold.get(encoded).into_iter().flatten();
+        untold.filter(|(position, _)| *position > from).map(|(_, reply)| reply.clone()).collect()
+    }
+
     fn explain(&self, encoded: &[u8]) -> String {
         match self.untold.get(encoded) {
             None => "the command was not applied".into(),
@@ -437,127 +471,20 @@ impl Group {
     }
 }
 
-/// A client that is being told something.
-struct Told<'a> {
-    now: Micros,
-    watched: &'a mut Vec<(GroupId, Vec<u8>, u64)>,
-    last: &'a mut BTreeMap<GroupId, u64>,
-}
-
-impl Told<'_> {
-    fn judge(
-        self,
-        groups: &mut BTreeMap<GroupId, Group>,
-        pending: &Pending,
-        reply: &[u8],
-    ) -> Result<(), Violation> {
-        match &pending.call {
-            Call::Local(expected) if reply == *expected => Ok(()),
-            Call::Local(expected) => {
-                violated(REPLY, format!("told {}, not {}", shown(reply), shown(expected)))
-            }
-            Call::Read { .. } if pending.allowed.iter().any(|allowed| allowed == reply) => Ok(()),
-            Call::Read { .. } if pending.allows(reply) => Ok(()),
-            Call::Read { .. } => {
-                let allowed: Vec<String> = pending.allowed.iter().map(|allowed| shown(allowed)).collect();
-                violated(REPLY, format!("told {}, possible were {}", shown(reply), allowed.join(" or ")))
-            }
-            Call::Watch { group, keys } => {
-                let position = groups[group].position;
-                self.watched.extend(keys.iter().map(|key| (*group, key.clone(), position)));
-                if reply == b"+OK\r\n" { Ok(()) } else { violated(REPLY, format!("told {}", shown(reply))) }
-            }
-            Call::Write { group, encoded, unique, timeout_ms } => {
-                let id = *group;
-                let group = groups.get_mut(&id).expect("the judge was told of every group");
-                match group.tell(encoded, reply, pending.from) {
-                    Some(position) if *unique => self.in_order(id, position),
-                    Some(_) => Ok(()),
-                    None if self.waited_in_vain(pending, *timeout_ms, reply) => Ok(()),
-                    None if pending.allows(reply) => not_applied(group, encoded, *unique),
-                    None => refusal(group, encoded, *unique, reply),
-                }
-            }
-            Call::Exec { group, encoded } => {
-                let watched = std::mem::take(self.watched);
-                let id = *group;
-                let group = groups.get_mut(&id).expect("the judge was told of every group");
-                if reply == b"*-1\r\n" && !watched.is_empty() {
-                    return match group.untold.get(encoded) {
-                        None => Ok(()),
-                        Some(_) => violated("a broken watch discards EXEC", "it was applied".into()),
-                    };
-                }
-                let Some(position) = group.tell(encoded, reply, pending.from) else {
-                    if pending.allows(reply) {
-                        return not_applied(group, encoded, true);
-                    }
-                    return refusal(group, encoded, true, reply);
-                };
-                for (of, key, from) in watched {
-                    if of == id && group.changed(&key, from, position) {
-                        let what = format!("{} changed between WATCH and EXEC", shown(&key));
-                        return violated("a changed key breaks its watch", what);
-                    }
-                }
-                self.in_order(id, position)
-            }
-        }
-    }
-
-    fn in_order(self, group: GroupId, position: u64) -> Result<(), Violation> {
-        let last = self.last.insert(group, position).unwrap_or(0);
-        if last < position {
-            return Ok(());
-        }
-        let what = format!("applied at {position}, an earlier command of the client at {last}");
-        violated("a connection's commands are applied in order", what)
-    }
-
-    fn waited_in_vain(&self, pending: &Pending, timeout_ms: Option<u64>, reply: &[u8]) -> bool {
-        let null = reply == b"*-1\r\n" || reply == b"$-1\r\n";
-        null && timeout_ms.is_some_and(|ms| ms > 0 && self.now >= pending.sent.plus_millis(ms))
-    }
-}
-
-/// A write that was refused before it was logged: it must not be applied.
-fn not_applied(group: &mut Group, encoded: &[u8], unique: bool) -> Result<(), Violation> {
-    if unique && group.untold.contains_key(encoded) {
-        return violated("a refused write is not applied", "it was".into());
-    }
-    if unique {
-        group.denied.insert(encoded.to_vec());
-    }
-    Ok(())
-}
-
-/// A reply that the model did not give must be that of a refused write.
-fn refusal(group: &mut Group, encoded: &[u8], unique: bool, reply: &[u8]) -> Result<(), Violation> {
-    if reply.starts_with(b"-MISCONF")
-        && let Some(left) = group.refused.get_mut(encoded).filter(|left| **left > 0)
-    {
-        *left -= 1;
-        if unique && reply.starts_with(b"-MISCONF the disk is full") {
-            group.denied.insert(encoded.to_vec());
-        }
-        return Ok(());
-    }
-    violated(REPLY, format!("told {}, but {}", shown(reply), group.explain(encoded)))
-}
-
 /// A command was applied: what its client reads behind it must not be older.
 fn forget_before(clients: &mut BTreeMap<ClientId, Client>, id: GroupId, applied: &[u8]) {
     for client in clients.values_mut() {
         let own = client.pending.iter().position(|pending| match &pending.call {
             Call::Write { group, encoded, unique, .. } => *unique && *group == id && encoded == applied,
             Call::Exec { group, encoded } => *group == id && encoded == applied,
+            Call::Parts { parts, writes: true, .. } => {
+                parts.iter().any(|part| part.unique && part.group == id && part.encoded == applied)
+            }
             _ => false,
         });
         let behind = own.map_or(usize::MAX, |at| at + 1);
         for pending in client.pending.iter_mut().skip(behind) {
-            if matches!(&pending.call, Call::Read { group, .. } if *group == id) {
-                pending.allowed.clear();
-            }
+            pending.seen.iter_mut().filter(|seen| seen.group == id).for_each(|seen| seen.allowed.clear());
         }
     }
 }
@@ -565,14 +492,13 @@ fn forget_before(clients: &mut BTreeMap<ClientId, Client>, id: GroupId, applied:
 /// Lets every read of the group that is on its way see the model as it stands now.
 fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId) {
     for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
-        if let Call::Read { group: of, encoded } = &pending.call
-            && *of == id
-        {
-            allow(&mut group.model, pending.sent, encoded, &mut pending.allowed);
+        for Seen { read, allowed, .. } in pending.seen.iter_mut().filter(|seen| seen.group == id) {
+            let Some(encoded) = read else { continue };
+            allow(&mut group.model, pending.sent, encoded, allowed);
             if let Some(clock) = pending.unlogged {
                 let (reply, _) = group.model.read(clock, encoded);
-                if !pending.allowed.contains(&reply) {
-                    pending.allowed.push(reply);
+                if !allowed.contains(&reply) {
+                    allowed.push(reply);
                 }
             }
         }

@@ -3,12 +3,14 @@
 //! A judge believes nobody: the log's entries are applied again by a [`Model`] of its own, every reply is
 //! compared with the model's, and what a crash leaves is compared with what was written before it.
 
+pub mod join;
 pub mod judge;
 pub mod ledger;
 pub mod linear;
 pub mod model;
 pub mod reply;
 
+pub use join::{Join, Part};
 pub use judge::{Call, Judge};
 pub use ledger::{Crash, Found, Ledger, Written};
 pub use model::Model;

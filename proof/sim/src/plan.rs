@@ -1,7 +1,9 @@
 //! What a seed decides before anything happens: how big, how fast, how unlucky.
 
 use consensus::Durability;
-use kernel::Rng;
+use kernel::{KeyspaceId, Rng};
+use node::Divisions;
+use placement::Partitions;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Plan {
     pub fetch_micros: u64,
     /// A body cannot be read back.
     pub fetch_failure: f64,
+    /// How many partitions each keyspace has.
+    pub partitions: Vec<u16>,
 }
 
 impl Plan {
@@ -79,7 +83,7 @@ impl Plan {
         let think_micros = [500, 3_000, 20_000, 200_000][rng.below(4) as usize];
         let clients = 1 + rng.below(6);
         let sometimes = |rng: &mut Rng, p: f64, often: f64| if rng.chance(p) { often } else { 0.0 };
-        Plan {
+        let mut plan = Plan {
             data_seed,
             keyspaces,
             lives,
@@ -103,7 +107,26 @@ impl Plan {
             parcel_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
             fetch_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
             fetch_failure: sometimes(rng, 0.2, 0.1),
+            partitions: Vec::new(),
+        };
+        plan.partitions = plan.keyspaces.iter().map(|_| [1, 1, 2, 3, 4][rng.below(5) as usize]).collect();
+        plan
+    }
+
+    /// Every partition: its keyspace, its number and its promise.
+    pub fn all(&self) -> impl Iterator<Item = (KeyspaceId, u16, Durability)> + '_ {
+        let numbered = (0..).map(KeyspaceId).zip(&self.keyspaces).zip(&self.partitions);
+        numbered.flat_map(|((db, &durability), &count)| (0..count).map(move |part| (db, part, durability)))
+    }
+
+    /// Into how many each keyspace is divided.
+    #[must_use]
+    pub fn divisions(&self) -> Divisions {
+        let mut divisions = Divisions::default();
+        for (db, &count) in (0..).map(KeyspaceId).zip(&self.partitions) {
+            divisions.set(db, Partitions::new(count).expect("a keyspace has at least one"));
         }
+        divisions
     }
 
     /// The clock's error after a restart, in microseconds.

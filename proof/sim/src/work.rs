@@ -1,10 +1,15 @@
 //! What simulated clients send: commands over a few keys, most of them recognisable by their arguments.
 
-use check::Call;
+use std::collections::BTreeMap;
+
+use check::{Call, Join, Part};
 use kernel::{GroupId, KeyspaceId, Rng};
-use storage::Registry;
+use node::Divisions;
+use placement::{Partitions, Slot};
 use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::put_command;
+use storage::reach::place;
+use storage::{Command, Flags, Registry};
 
 /// Keys of each type in a keyspace.
 const KEYS: u64 = 5;
@@ -23,6 +28,7 @@ pub struct Sent {
 /// Draws commands.
 pub struct Work {
     registry: Registry,
+    divisions: Divisions,
     /// Makes commands recognisable.
     tag: u64,
 }
@@ -40,6 +46,15 @@ enum Shape {
 }
 
 type Words = Vec<Vec<u8>>;
+
+fn slices(words: &[Vec<u8>]) -> Vec<&[u8]> {
+    words.iter().map(Vec::as_slice).collect()
+}
+
+/// A read of a watched key.
+fn watched(key: &str) -> Words {
+    words(&["GET", key])
+}
 
 fn words(parts: &[&str]) -> Words {
     parts.iter().map(|part| part.as_bytes().to_vec()).collect()
@@ -65,13 +80,38 @@ fn local(parts: &[&str], answer: &'static [u8]) -> Sent {
     Sent { bytes: wire(&words), text: text(&words), call: Call::Local(answer) }
 }
 
-impl Default for Work {
-    fn default() -> Work {
-        Work { registry: Registry::new(), tag: 0 }
-    }
-}
+/// What is told whose keys are in several partitions.
+const CROSS: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+/// What is told to a transaction that concerns all of them.
+const WHOLE: &[u8] =
+    b"-ERR this command concerns all partitions of the database; scripts and transactions run in one\r\n";
+const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 
 impl Work {
+    /// Draws for keyspaces that are divided in this way.
+    #[must_use]
+    pub fn new(divisions: Divisions) -> Work {
+        Work { registry: Registry::new(), divisions, tag: 0 }
+    }
+
+    fn known(&self, words: &Words) -> &'static Command {
+        self.registry.find(&words[0]).expect("only known commands are drawn")
+    }
+
+    fn partitions(&self, db: u16) -> Partitions {
+        self.divisions.of(KeyspaceId(db))
+    }
+
+    /// Where a command runs as a whole; what is told if that is nowhere.
+    fn place(&self, db: u16, words: &Words) -> Result<Option<u16>, &'static [u8]> {
+        let (command, args) = (self.known(words), slices(&words[1..]));
+        match self.partitions(db) {
+            Partitions::ONE => Ok(None),
+            _ if command.flags.has(Flags::KEYSPACE) => Err(WHOLE),
+            partitions => place(command, &args, partitions).map_err(|_| CROSS),
+        }
+    }
+
     /// The command that chooses keyspace `db`.
     #[must_use]
     pub fn select(db: u16) -> Sent {
@@ -109,20 +149,71 @@ impl Work {
         format!("t{}", self.tag)
     }
 
-    fn group(db: u16) -> GroupId {
-        GroupId::new(KeyspaceId(db), 0)
+    fn group(db: u16, place: Option<u16>) -> GroupId {
+        GroupId::new(KeyspaceId(db), place.unwrap_or(0))
     }
 
     fn encode(&self, words: &Words) -> Vec<u8> {
-        let command = self.registry.find(&words[0]).expect("only known commands are drawn");
-        let args: Vec<&[u8]> = words[1..].iter().map(Vec::as_slice).collect();
         let mut encoded = Vec::new();
-        put_command(&mut encoded, command.id, &args);
+        put_command(&mut encoded, self.known(words).id, &slices(&words[1..]));
         encoded
     }
 
+    /// A command on several partitions.
+    fn divided(&self, db: u16, words: &Words, shape: Shape, answer: &'static [u8]) -> Sent {
+        let (command, partitions) = (self.known(words), self.partitions(db));
+        let call = if command.flags.has(Flags::KEYSPACE) {
+            let (encoded, unique) = (self.encode(words), false);
+            let part = |part| Part { group: Self::group(db, Some(part)), encoded: encoded.clone(), unique };
+            let join = if shape == Shape::Read { Join::Sum } else { Join::Same };
+            Call::Parts {
+                parts: (0..partitions.count()).map(part).collect(),
+                writes: shape != Shape::Read,
+                join,
+            }
+        } else if command.flags.has(Flags::DIVISIBLE) {
+            self.by_keys(db, words, shape)
+        } else {
+            Call::Local(answer)
+        };
+        Sent { bytes: wire(words), text: text(words), call }
+    }
+
+    fn by_keys(&self, db: u16, words: &Words, shape: Shape) -> Call {
+        let (command, partitions) = (self.known(words), self.partitions(db));
+        let step = if command.name == "mset" { 2 } else { 1 };
+        let mut shares: BTreeMap<u16, (Vec<&[u8]>, bool)> = BTreeMap::new();
+        for unit in words[1..].chunks(step) {
+            let share = shares.entry(partitions.of(Slot::of(&unit[0]))).or_default();
+            share.0.extend(unit.iter().map(Vec::as_slice));
+            // A token makes a part recognisable.
+            share.1 |= unit.iter().any(|word| word.starts_with(b"t") && word.len() > 2);
+        }
+        let numbers: Vec<u16> = shares.keys().copied().collect();
+        let of = |unit: &[Vec<u8>]| {
+            let place = partitions.of(Slot::of(&unit[0]));
+            numbers.binary_search(&place).expect("it has a share")
+        };
+        let order = words[1..].chunks(step).map(of).collect();
+        let parts = shares.into_iter().map(|(place, (args, token))| {
+            let mut encoded = Vec::new();
+            put_command(&mut encoded, command.id, &args);
+            Part { group: Self::group(db, Some(place)), encoded, unique: token && shape == Shape::Unique }
+        });
+        let join = match command.name {
+            "mset" => Join::Same,
+            "mget" => Join::Keys(order),
+            _ => Join::Sum,
+        };
+        Call::Parts { parts: parts.collect(), writes: shape != Shape::Read, join }
+    }
+
     fn sent(&self, db: u16, words: &Words, shape: Shape) -> Sent {
-        let (group, encoded) = (Self::group(db), self.encode(words));
+        let place = match self.place(db, words) {
+            Ok(place) => place,
+            Err(answer) => return self.divided(db, words, shape, answer),
+        };
+        let (group, encoded) = (Self::group(db, place), self.encode(words));
         let write = |unique, timeout_ms| Call::Write { group, encoded: encoded.clone(), unique, timeout_ms };
         let call = match shape {
             Shape::Read => Call::Read { group, encoded },
@@ -154,13 +245,22 @@ impl Work {
                 Shape::Unique | Shape::Plain => !reads,
                 Shape::Waits(_) => false,
             };
-            if fits && self.registry.find(&words[0]).is_some() {
+            if !fits || self.registry.find(&words[0]).is_none() {
+                continue;
+            }
+            // Most stay where the first is, for the others refuse the whole.
+            let place = self.place(db, &words);
+            let strays = place.is_err() || place != inner.first().map_or(place, |one| self.place(db, &one.0));
+            if !strays || rng.chance(0.05) {
                 inner.push((words, shape));
             }
         }
         if !reads {
             let tag = self.token();
-            inner.push((words(&["SET", &format!("s{}", rng.below(KEYS)), &tag]), Shape::Unique));
+            let first = self.place(db, &inner[0].0);
+            let set = |key| words(&["SET", &format!("s{key}"), &tag]);
+            let near = (0..KEYS).find(|key| self.place(db, &set(*key)) == first);
+            inner.push((set(near.unwrap_or(rng.below(KEYS))), Shape::Unique));
         }
         vec![self.multi(db, &inner, reads)]
     }
@@ -168,13 +268,23 @@ impl Work {
     fn multi(&self, db: u16, inner: &[(Words, Shape)], reads: bool) -> Vec<Sent> {
         let mut all = vec![local(&["MULTI"], b"+OK\r\n")];
         let bodies: Vec<Vec<u8>> = inner.iter().map(|(words, _)| self.encode(words)).collect();
+        let (mut bound, mut aborted) = (None, false);
         for (words, _) in inner {
-            all.push(Sent { bytes: wire(words), text: text(words), call: Call::Local(b"+QUEUED\r\n") });
+            let answer: &[u8] = match self.place(db, words) {
+                Ok(place) if place == *bound.get_or_insert(place) => b"+QUEUED\r\n",
+                Ok(_) => CROSS,
+                Err(answer) => answer,
+            };
+            aborted |= answer.starts_with(b"-");
+            all.push(Sent { bytes: wire(words), text: text(words), call: Call::Local(answer) });
         }
-        let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
-        let (group, mut encoded) = (Self::group(db), Vec::new());
-        put_command(&mut encoded, if reads { EXEC_READ } else { EXEC }, &bodies);
-        let call = if reads { Call::Read { group, encoded } } else { Call::Exec { group, encoded } };
+        let (group, mut encoded) = (Self::group(db, bound.flatten()), Vec::new());
+        put_command(&mut encoded, if reads { EXEC_READ } else { EXEC }, &slices(&bodies));
+        let call = match (aborted, reads) {
+            (true, _) => Call::Local(ABORTED),
+            (false, true) => Call::Read { group, encoded },
+            (false, false) => Call::Exec { group, encoded },
+        };
         all.push(Sent { bytes: wire(&words(&["EXEC"])), text: "EXEC".into(), call });
         all
     }
@@ -182,7 +292,8 @@ impl Work {
     fn watched(&mut self, rng: &mut Rng, db: u16) -> Vec<Vec<Sent>> {
         let key = format!("s{}", rng.below(KEYS));
         let watch = words(&["WATCH", &key]);
-        let call = Call::Watch { group: Self::group(db), keys: vec![key.clone().into_bytes()] };
+        let group = Self::group(db, self.place(db, &watched(&key)).unwrap_or_default());
+        let call = Call::Watch { group, keys: vec![key.clone().into_bytes()] };
         let first = vec![
             Sent { bytes: wire(&watch), text: text(&watch), call },
             self.sent(db, &words(&["GET", &key]), Shape::Read),
@@ -212,8 +323,11 @@ impl Work {
         let long = if rng.chance(0.08) { rng.below(3000) as usize } else { rng.below(40) as usize };
         let value = format!("{token}{}", "x".repeat(long));
         let millis = (1 + rng.below(400)).to_string();
-        match rng.below(14) {
+        let others = [0, 1].map(|_| format!("s{}", rng.below(KEYS)));
+        match rng.below(16) {
             0 | 1 => (words(&["SET", &key, &value]), Shape::Unique),
+            14 => (words(&["MSET", &key, &value, &others[0], &value, &others[1], &value]), Shape::Unique),
+            15 => (words(&["MGET", &others[0], &key, &others[1], &key]), Shape::Read),
             2 => (words(&["SET", &key, &value, "PX", &millis]), Shape::Unique),
             3 => (words(&["SET", &key, &value, "NX"]), Shape::Unique),
             4 => (words(&["SET", &key, &value, "GET"]), Shape::Unique),

@@ -11,7 +11,7 @@ use check::{Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::Salt;
 use kernel::{ConnId, GroupId, KeyspaceId, Micros, Rng, Term, WorkerId};
-use node::{Partition, Settings, Worker, recover};
+use node::{Elsewhere, Partition, Settings, Worker, owner, recover};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -146,34 +146,32 @@ struct World<'t> {
     outcome: Outcome,
 }
 
-fn group(db: u16) -> GroupId {
-    GroupId::new(KeyspaceId(db), 0)
-}
-
 /// The stores, the clock's error and the worker's seed.
 type Beginning = (BTreeMap<GroupId, (Store, Term)>, i64, u64);
 
 fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Beginning) -> Node {
-    let naming = recover::naming(&stores);
-    let mut partition = |db: u16, durability: Durability| {
-        let keyspace = KeyspaceId(db);
-        let group = group(naming.home(keyspace).0);
-        let (mut store, term) =
-            stores.remove(&group).unwrap_or_else(|| (Store::new(plan.data_seed), Term(1)));
+    let (naming, divisions) = (recover::naming(&stores), plan.divisions());
+    let mut partition = |keyspace: KeyspaceId, number: u16, durability: Durability| {
+        let group = GroupId::new(naming.home(keyspace), number);
+        let fresh = || (Store::new(plan.data_seed).within(divisions.scope(group)), Term(1));
+        let (mut store, term) = stores.remove(&group).unwrap_or_else(fresh);
         store.set_fetch(engine.reader(group));
         let solo = Solo::new(term, store.applied(), durability);
         Partition::new(group, store, solo).serving(keyspace)
     };
-    let all = || plan.keyspaces.iter().enumerate().map(|(db, &durability)| (db as u16, durability));
     let member = |number: u16| {
-        let owner = |db: u16| db % plan.workers;
-        let own = all().filter(|&(db, _)| owner(db) == number);
-        let partitions = own.map(|(db, durability)| partition(db, durability)).collect();
-        let others = all().filter(|&(db, _)| owner(db) != number);
+        let owner = |db, part| owner(db, part, plan.workers);
+        let own = plan.all().filter(|&(db, part, _)| owner(db, part) == WorkerId(number));
+        let partitions = own.map(|(db, part, durability)| partition(db, part, durability)).collect();
+        let others = plan.all().filter(|&(db, part, _)| owner(db, part) != WorkerId(number));
+        let elsewhere = others.map(|(keyspace, partition, _)| {
+            let worker = owner(keyspace, partition);
+            Elsewhere { keyspace, partition, worker }
+        });
         let settings = Settings {
             worker: WorkerId(number),
             workers: plan.workers,
-            owners: others.map(|(db, _)| (KeyspaceId(db), WorkerId(owner(db)))).collect(),
+            elsewhere: elsewhere.collect(),
             ..Settings::default()
         };
         let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed ^ u64::from(number));
@@ -189,10 +187,8 @@ impl<'t> World<'t> {
         let plan = Plan::draw(&mut root.fork(1));
         trace.event(0, format_args!("plan {plan:?}"));
         let groups: Vec<(GroupId, bool)> = plan
-            .keyspaces
-            .iter()
-            .enumerate()
-            .map(|(db, &durability)| (group(db as u16), durability == Durability::Always))
+            .all()
+            .map(|(db, part, durability)| (GroupId::new(db, part), durability == Durability::Always))
             .collect();
         let log = Log::create(Disk::default(), Salt(root.fork(2).next_u64()));
         let engine = Engine::default();
@@ -207,7 +203,7 @@ impl<'t> World<'t> {
             node,
             clients: Vec::new(),
             engine,
-            work: Work::default(),
+            work: Work::new(plan.divisions()),
             next_client: 0,
             calm: false,
             failed_at: None,

@@ -88,13 +88,16 @@ fn keyspaces(status: &Value) -> String {
     if used.is_empty() {
         return "keyspaces    all empty\n".to_owned();
     }
-    let mut out =
-        format!("\n{:>3}  {:<16} {:>12} {:>12} {:>12}\n", "id", "keyspace", "keys", "expiring", "memory");
+    let mut out = format!(
+        "\n{:>3}  {:<16} {:>10} {:>12} {:>12} {:>12}\n",
+        "id", "keyspace", "partitions", "keys", "expiring", "memory"
+    );
     for one in used {
         let name = one["name"].as_str().unwrap_or_default();
         out.push_str(&format!(
-            "{:>3}  {name:<16} {:>12} {:>12} {:>12}\n",
+            "{:>3}  {name:<16} {:>10} {:>12} {:>12} {:>12}\n",
             number(one, "id"),
+            number(one, "partitions"),
             number(one, "keys"),
             number(one, "expiring"),
             size(number(one, "memory_bytes")),

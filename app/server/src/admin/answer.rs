@@ -119,6 +119,7 @@ impl Answerer {
             json!({
                 "id": figures.id,
                 "name": label,
+                "partitions": figures.partitions,
                 "keys": figures.keys,
                 "expiring": figures.expiring,
                 "memory_bytes": figures.memory_bytes,

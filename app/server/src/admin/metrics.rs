@@ -126,7 +126,8 @@ fn by_kind(page: &mut Exposition, snapshot: &Snapshot) {
 type Figure = fn(&KeyspaceFigures) -> u64;
 
 /// Name, help and figure of each metric of a keyspace.
-const KEYSPACE: [(&str, &str, Figure); 4] = [
+const KEYSPACE: [(&str, &str, Figure); 5] = [
+    ("archipel_keyspace_partitions", "Partitions.", |figures| figures.partitions as u64),
     ("archipel_keyspace_keys", "Keys.", |figures| figures.keys as u64),
     ("archipel_keyspace_expiring_keys", "Keys that expire.", |figures| figures.expiring as u64),
     ("archipel_keyspace_memory_bytes", "Memory of entries.", |figures| figures.memory_bytes as u64),

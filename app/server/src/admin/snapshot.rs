@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 /// How long a worker may be busy before its silence is an answer.
 const WORKER_SECONDS_MAX: u64 = 2;
 
-/// One keyspace in figures.
-#[derive(Clone, Copy, Debug)]
+/// One keyspace in figures: those of its partitions together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyspaceFigures {
     pub id: u16,
+    pub partitions: usize,
     pub keys: usize,
     pub expiring: usize,
     pub memory_bytes: usize,
@@ -39,7 +40,7 @@ impl Snapshot {
             one.calls.into_iter().for_each(|(name, count)| *calls.entry(name).or_default() += count);
             keyspaces.extend(one.keyspaces);
         }
-        keyspaces.sort_unstable_by_key(|figures| figures.id);
+        let keyspaces = together(keyspaces);
         Some(Snapshot { calls: calls.into_iter().collect(), keyspaces })
     }
 
@@ -60,6 +61,7 @@ impl Snapshot {
             let store = partition.store();
             KeyspaceFigures {
                 id: partition.keyspace().0,
+                partitions: 1,
                 keys: store.len(),
                 expiring: store.expiring(),
                 memory_bytes: store.memory_bytes(),
@@ -67,9 +69,54 @@ impl Snapshot {
                 applied: store.applied().0,
             }
         };
-        let mut keyspaces: Vec<KeyspaceFigures> = worker.partitions().iter().map(figures).collect();
-        // In the order of the names that they are shown under.
-        keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+        let keyspaces = together(worker.partitions().iter().map(figures).collect());
         Snapshot { calls: worker.calls().collect(), keyspaces }
+    }
+}
+
+/// The figures of each keyspace once, in the order of the names that they are shown under.
+fn together(mut all: Vec<KeyspaceFigures>) -> Vec<KeyspaceFigures> {
+    all.sort_by_key(|figures| figures.id);
+    all.dedup_by(|next, sum| {
+        let same = next.id == sum.id;
+        if same {
+            sum.partitions += next.partitions;
+            sum.keys += next.keys;
+            sum.expiring += next.expiring;
+            sum.memory_bytes += next.memory_bytes;
+            sum.dirty_bytes += next.dirty_bytes;
+            sum.applied += next.applied;
+        }
+        same
+    });
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_of_a_keyspace_are_shown_as_one() {
+        let one = |id, keys| KeyspaceFigures {
+            id,
+            partitions: 1,
+            keys,
+            expiring: 1,
+            memory_bytes: 10,
+            dirty_bytes: 2,
+            applied: 3,
+        };
+        let all = together(vec![one(1, 5), one(0, 7), one(1, 6), one(2, 0)]);
+        let sum = KeyspaceFigures {
+            partitions: 2,
+            keys: 11,
+            expiring: 2,
+            memory_bytes: 20,
+            dirty_bytes: 4,
+            applied: 6,
+            ..one(1, 0)
+        };
+        assert_eq!(all, [one(0, 7), sum, one(2, 0)]);
     }
 }

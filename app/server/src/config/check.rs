@@ -1,7 +1,7 @@
 //! What the values must mean together.
 
 use super::section::Value;
-use super::{Bytes, Config, ConfigError, Loaded, Mode, Number};
+use super::{Bytes, Config, ConfigError, Loaded, Mode};
 
 /// The log's page: a segment is whole pages.
 const PAGE_BYTES: u64 = 4096;
@@ -96,9 +96,6 @@ fn keyspaces(loaded: &Loaded) -> Result<(), ConfigError> {
         }
         if keyspace.mode != Mode::Primary {
             return not_offered(loaded, &key("mode"), &keyspace.mode, "\"primary\"");
-        }
-        if keyspace.partitions != Number::of(1) {
-            return not_offered(loaded, &key("partitions"), &keyspace.partitions, "1");
         }
     }
     Ok(())

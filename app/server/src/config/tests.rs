@@ -133,7 +133,7 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[[keyspace]]\nid = 1\nname = \"x\"\n[[keyspace]]\nid = 2\nname = \"x\"",
                                                  &["archipel.toml:6", "`keyspace[1].name`", "a second time"]),
         ("[[keyspace]]\nid = 1\nmode = \"multi\"", &["archipel.toml:3", "`keyspace[0].mode` is \"multi\"", "not offer yet"]),
-        ("[[keyspace]]\nid = 1\npartitions = 2", &["archipel.toml:3", "`keyspace[0].partitions` is 2", "not offer yet"]),
+        ("[[keyspace]]\nid = 1\npartitions = 1025", &["archipel.toml:3", "`keyspace[0].partitions` is 1025", "from 1 to 1024"]),
         ("[[keyspace]]\nid = 1\ndurability = \"never\"", &["`keyspace[0].durability`", "\"always\", \"everysec\""]),
         ("[[keyspace]]\nid = 1\neviction = \"lru\"", &["`keyspace[0].eviction`", "\"allkeys-lru\""]),
     ];

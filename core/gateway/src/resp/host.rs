@@ -1,7 +1,7 @@
 //! What a session needs of the node it runs in.
 
 use kernel::{ConnId, KeyspaceId, Micros};
-use storage::{Command, Registry};
+use storage::{Command, Fault, Registry};
 use wire::resp::Ahead;
 
 use super::Io;
@@ -94,8 +94,19 @@ pub enum Transferred {
     Later,
     /// This store cannot encode values for it.
     Unsupported,
-    /// Different workers own the keyspaces: they share no entry of the log that could hold both changes.
+    /// Different workers own the keys' partitions: they share no entry of the log that could hold both changes.
     Apart,
+}
+
+/// Whether two keyspaces can be exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swappable {
+    /// They can.
+    Yes,
+    /// The node has several workers, which log for themselves.
+    Apart,
+    /// One of them has several partitions.
+    Divided,
 }
 
 /// What became of letting a client go that waits.
@@ -134,24 +145,37 @@ pub trait Host {
     fn begin_command(&mut self);
     /// It is done: notes it in the statistics.
     fn count_command(&mut self, name: &'static str);
-    /// Whether keyspaces can be exchanged: one worker has all of them.
-    fn can_swap(&self) -> bool;
+    /// Whether two keyspaces can be exchanged.
+    fn swappable(&self, first: KeyspaceId, second: KeyspaceId) -> Swappable;
+    /// Whether `db` has several partitions.
+    fn is_divided(&self, db: KeyspaceId) -> bool;
+    /// The partition of `db` in which a transaction would run `command`; `None` if it has but one, or the
+    /// command names no key.
+    ///
+    /// # Errors
+    /// Its keys are in several, or it concerns all of them.
+    fn partition_of(&self, db: KeyspaceId, command: &Command, args: &[&[u8]]) -> Result<Option<u16>, Fault>;
+    /// The partition of `db` that has all of `keys`; `None` if it has but one.
+    ///
+    /// # Errors
+    /// They are in several.
+    fn partition_of_keys(&self, db: KeyspaceId, keys: &[&[u8]]) -> Result<Option<u16>, Fault>;
     /// Exchanges two different keyspaces; answered `OK` when it is done.
     fn swap(&mut self, first: KeyspaceId, second: KeyspaceId);
-    /// Whether commands that need memory are known to be refused in `db` now: another worker's keyspace is
-    /// not known here.
-    fn is_full(&self, db: KeyspaceId) -> bool;
+    /// Whether commands that need memory are known to be refused in a partition of `db` now: another worker's
+    /// is not known here.
+    fn is_full(&self, db: KeyspaceId, partition: u16) -> bool;
     /// Copies or moves a key to another keyspace.
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred;
 
-    /// Notes that the connection watches `keys`. Underway: another worker answers `OK`.
+    /// Notes that the connection watches `keys`, which are all in one partition. Underway: another worker answers `OK`.
     fn watch(&mut self, db: KeyspaceId, keys: &[&[u8]]) -> Progress;
     /// Forgets all its watches.
     fn unwatch(&mut self);
-    /// Whether a watched key changed, or a write in flight may change it. The worker that owns `db` judges
-    /// its own keys when EXEC comes to it; `None`: others are asked first, and the session is to try again
-    /// when it is resumed.
-    fn watch_broken(&mut self, db: KeyspaceId) -> Option<bool>;
+    /// Whether a watched key changed, or a write in flight may change it. The worker that owns EXEC's partition
+    /// of `db` judges its own keys when it comes to it; `None`: others are asked first, and the session is to
+    /// try again when it is resumed.
+    fn watch_broken(&mut self, db: KeyspaceId, partition: u16) -> Option<bool>;
 
     /// Adds the connection to the subscribers of `name`. It must not be one already.
     fn subscribe(&mut self, topic: Topic, name: &[u8]);

@@ -70,6 +70,21 @@ pub struct Keyspace {
     pub expires: usize,
 }
 
+impl Keyspace {
+    /// Makes the figures of each keyspace's partitions one, in the order of the keyspaces.
+    pub fn join(all: &mut Vec<Keyspace>) {
+        all.sort_unstable_by_key(|keyspace| keyspace.id);
+        all.dedup_by(|next, sum| {
+            let same = next.id == sum.id;
+            if same {
+                sum.keys += next.keys;
+                sum.expires += next.expires;
+            }
+            same
+        });
+    }
+}
+
 /// What `INFO` tells, besides the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -122,7 +137,7 @@ impl Facts {
         self.evicted += other.evicted;
         self.object_bytes += other.object_bytes;
         self.keyspaces.extend_from_slice(&other.keyspaces);
-        self.keyspaces.sort_unstable_by_key(|keyspace| keyspace.id);
+        Keyspace::join(&mut self.keyspaces);
     }
 }
 

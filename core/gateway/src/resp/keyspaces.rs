@@ -4,7 +4,7 @@ use kernel::KeyspaceId;
 use storage::Fault;
 
 use super::call::{Call, Done, Place, index, is};
-use super::host::{Host, Transfer, Transferred};
+use super::host::{Host, Swappable, Transfer, Transferred};
 use super::table::{Row, Traits};
 
 /// This family's rows.
@@ -41,11 +41,16 @@ fn select(call: &mut Call<'_>) -> Result<Done, Fault> {
     call.ok()
 }
 
-/// What cannot be part of a transaction is refused when it is queued: an entry belongs to one keyspace.
-pub(super) fn check_queued(row: &Row, args: &[&[u8]], db: KeyspaceId) -> Result<(), Fault> {
+/// What cannot be part of a transaction is refused when it is queued: an entry belongs to one partition.
+pub(super) fn check_queued(host: &dyn Host, row: &Row, args: &[&[u8]], db: KeyspaceId) -> Result<(), Fault> {
     if row.name == "select" && index(args[0]).is_ok_and(|index| index != i32::from(db.0)) {
         return Err(Fault::Text(
             "ERR SELECT of another database is not allowed inside a transaction: a transaction belongs to one",
+        ));
+    }
+    if row.name == "flushall" && host.is_divided(db) {
+        return Err(Fault::Text(
+            "ERR FLUSHALL is not allowed inside a transaction of a database of several partitions",
         ));
     }
     Ok(())
@@ -118,7 +123,7 @@ fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault>
 
 /// Two databases that different workers own.
 const APART: Fault = Fault::Text(
-    "ERR these databases belong to different workers of this node, which log for themselves: keys cannot go from one to the other. Choose numbers that differ by a multiple of `storage.workers`",
+    "ERR these databases belong to different workers of this node, which log for themselves: keys cannot go from one to the other. Choose numbers that differ by a multiple of `storage.workers`; of databases of several partitions, keys whose partitions belong to one worker",
 );
 
 fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
@@ -128,8 +133,14 @@ fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
     if first == second {
         return call.ok();
     }
-    if !call.host.can_swap() {
-        return Err(Fault::Text("ERR SWAPDB is offered with one worker only (storage.workers = 1)"));
+    match call.host.swappable(first, second) {
+        Swappable::Yes => {}
+        Swappable::Apart => {
+            return Err(Fault::Text("ERR SWAPDB is offered with one worker only (storage.workers = 1)"));
+        }
+        Swappable::Divided => {
+            return Err(Fault::Text("ERR SWAPDB is not offered for a database of several partitions"));
+        }
     }
     call.host.swap(first, second);
     Ok(Done::Silent)

@@ -33,7 +33,8 @@ pub use config::Config;
 pub use hello::REDIS_VERSION;
 pub use histogram::{Counts, Histograms};
 pub use host::{
-    Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Topic, Transfer, Transferred, Unblocked,
+    Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Swappable, Topic, Transfer, Transferred,
+    Unblocked,
 };
 pub use info::{Facts, Keyspace, Process};
 pub use io::{Io, RespReply, Sequence};

@@ -66,6 +66,8 @@ pub struct Session {
     pub(super) user: Option<Box<[u8]>>,
     pub(super) transaction: Option<Transaction>,
     pub(super) watching: bool,
+    /// Where its watched keys of a keyspace of several partitions are.
+    pub(super) watched: Option<(KeyspaceId, u16)>,
     pub(super) closing: bool,
     pub(super) no_evict: bool,
     pub(super) channels: BTreeSet<Box<[u8]>>,
@@ -89,6 +91,7 @@ impl Session {
             user: trusted.then(|| super::users::DEFAULT_USER.into()),
             transaction: None,
             watching: false,
+            watched: None,
             closing: false,
             no_evict: false,
             channels: BTreeSet::new(),
@@ -210,19 +213,32 @@ impl Session {
                 return submitted;
             }
         }
-        if let Some(transaction) = &mut self.transaction {
-            if host.is_full(self.db) {
-                self.refuse(host, &Fault::Text(OUT_OF_MEMORY));
-                return Submitted::Accepted;
-            }
-            transaction.push(command, args);
-            self.answer(host, |reply| reply.simple("QUEUED"));
+        if self.transaction.is_some() {
+            self.queue(command, args, host);
             return Submitted::Accepted;
         }
         if command.flags.has(Flags::BLOCKING) && host.io().pending() > 0 {
             return Submitted::Later;
         }
         host.submit(self.db, command, args)
+    }
+
+    /// Queues a command of the store, unless it belongs to another partition than those before it.
+    fn queue<H: Host + ?Sized>(&mut self, command: &Command, args: &[&[u8]], host: &mut H) {
+        let watched = self.watched.filter(|(db, _)| *db == self.db).map(|(_, partition)| partition);
+        let placed = host.partition_of(self.db, command, args);
+        let Some(transaction) = &mut self.transaction else { return };
+        let bound = placed.and_then(|place| transaction.bind(place, watched));
+        match bound {
+            Err(fault) => self.refuse(host, &fault),
+            Ok(partition) if host.is_full(self.db, partition) => {
+                self.refuse(host, &Fault::Text(OUT_OF_MEMORY));
+            }
+            Ok(_) => {
+                transaction.push(command, args);
+                self.answer(host, |reply| reply.simple("QUEUED"));
+            }
+        }
     }
 
     /// Refuses what this client may not send now, and holds back what is paused.
@@ -341,9 +357,9 @@ impl Session {
                 self.refuse(host, &Fault::Text("ERR Command not allowed inside a transaction"));
             } else if let Some(command) = stored.filter(|_| row.traits.has(Traits::PARTLY)) {
                 return self.store_command(command, all, host);
-            } else if let Err(fault) = super::keyspaces::check_queued(row, args, self.db) {
+            } else if let Err(fault) = super::keyspaces::check_queued(host, row, args, self.db) {
                 self.refuse(host, &fault);
-            } else if host.is_full(self.db) {
+            } else if host.is_full(self.db, transaction.partition()) {
                 self.refuse(host, &Fault::Text(OUT_OF_MEMORY));
             } else {
                 transaction.push_own(row, args);

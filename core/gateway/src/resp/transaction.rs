@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::put_command;
+use storage::reach::CROSS_SLOT;
 use storage::{Command, Fault, Flags, Kind, Reply};
 use wire::resp::Encoder;
 
@@ -40,6 +41,8 @@ pub(super) struct Transaction {
     grows: bool,
     has_own: bool,
     spoilt: bool,
+    /// Where it runs, once a command has named a key of a keyspace of several partitions.
+    partition: Option<u16>,
 }
 
 impl Transaction {
@@ -69,6 +72,23 @@ impl Transaction {
             return;
         }
         self.steps.push(step);
+    }
+
+    /// Notes the partition of a command, and gives that of the transaction. `watched` is where watched keys are.
+    ///
+    /// # Errors
+    /// They are not the same.
+    pub fn bind(&mut self, place: Option<u16>, watched: Option<u16>) -> Result<u16, Fault> {
+        let Some(place) = place else { return Ok(self.partition()) };
+        if *self.partition.get_or_insert(place) != place || watched.is_some_and(|other| other != place) {
+            return Err(CROSS_SLOT);
+        }
+        Ok(place)
+    }
+
+    /// Where it runs: in the first partition if no command says.
+    pub fn partition(&self) -> u16 {
+        self.partition.unwrap_or(0)
     }
 
     /// A command was refused while queuing: EXEC will discard all.
@@ -111,6 +131,13 @@ pub(super) fn watch(call: &mut Call<'_>) -> Result<Done, Fault> {
     if call.host.io().pending() > 0 {
         return Ok(Done::Later);
     }
+    let (db, earlier) = (call.session.db, call.session.watched);
+    if let Some(partition) = call.host.partition_of_keys(db, call.args)? {
+        if earlier.is_some_and(|(other, place)| other == db && place != partition) {
+            return Err(CROSS_SLOT);
+        }
+        call.session.watched = Some((db, partition));
+    }
     call.session.watching = true;
     match call.host.watch(call.session.db, call.args) {
         Progress::Done => call.ok(),
@@ -127,6 +154,7 @@ pub(super) fn unwatch_all(session: &mut Session, host: &mut dyn Host) {
     if session.watching {
         host.unwatch();
         session.watching = false;
+        session.watched = None;
     }
     host.io().watch_broken = false;
 }
@@ -140,7 +168,7 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
         session.transaction = Some(transaction);
         return Ok(Done::Later);
     }
-    if transaction.grows && host.is_full(session.db) {
+    if transaction.grows && host.is_full(session.db, transaction.partition()) {
         unwatch_all(session, host);
         let text = alloc::format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
         return Err(Fault::Said(text));
@@ -154,7 +182,8 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
         session.transaction = Some(transaction);
         return Ok(Done::Later);
     }
-    let broken = if session.watching { host.watch_broken(session.db) } else { Some(false) };
+    let broken =
+        if session.watching { host.watch_broken(session.db, transaction.partition()) } else { Some(false) };
     match broken {
         None => {
             session.transaction = Some(transaction);

@@ -12,7 +12,7 @@ use storage::store::checkpoint::Image;
 use crate::harness::{ALONE, Client, Node, SHAPE, Shape};
 
 /// The client at one worker, its keyspaces at another.
-const APART: Shape = Shape { workers: 2, owner: |_| 1, client: |_| 0 };
+const APART: Shape = Shape { workers: 2, owner: |_| 1, partitions: |_| 1, client: |_| 0 };
 
 /// Longer than what stays in memory in any case.
 const LONG: usize = 100;

@@ -8,7 +8,9 @@ use gateway::resp::{Histograms, Request};
 use journal::record::{Entry, Record};
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Lsn, Micros, Term, WorkerId};
 use node::worker::SEMANTICS;
-use node::{AppendError, LogSink, Observer, Partition, Settings, Worker};
+use node::{AppendError, Elsewhere, LogSink, Observer, Partition, Settings, Worker};
+use placement::Partitions;
+use storage::reach::Scope;
 use storage::store::scripts::ScriptId;
 use storage::{Exec, Fault, Script, Scripting, Store};
 
@@ -114,14 +116,16 @@ pub const START: Micros = Micros(1_700_000_000_000_000);
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub workers: u16,
-    /// Which worker owns a keyspace.
+    /// Which worker owns a keyspace, or its first partition; the next one has the next partition.
     pub owner: fn(u16) -> u16,
+    /// How many partitions a keyspace has.
+    pub partitions: fn(u16) -> u16,
     /// Which worker takes the client of this number.
     pub client: fn(u16) -> u16,
 }
 
 /// Everything on one worker.
-pub const ALONE: Shape = Shape { workers: 1, owner: |_| 0, client: |_| 0 };
+pub const ALONE: Shape = Shape { workers: 1, owner: |_| 0, partitions: |_| 1, client: |_| 0 };
 
 thread_local! {
     /// The shape of this thread's nodes.
@@ -147,15 +151,19 @@ impl Node {
         Node::with(Settings { started: START, ..Settings::default() })
     }
 
-    /// Sixteen keyspaces of one partition each.
+    /// Sixteen keyspaces.
     pub fn with(settings: Settings) -> Node {
-        Node::made(settings, (0..16).map(Node::partition))
+        let count = SHAPE.get().partitions;
+        Node::made(
+            settings,
+            (0..16).flat_map(|id| (0..count(id)).map(move |number| Node::partition(id, number))),
+        )
     }
 
     /// The same, some of them with a budget of bytes.
     pub fn with_memory(budgets: &[(u16, usize)]) -> Node {
         let budget = |id| budgets.iter().find(|(other, _)| *other == id).map(|&(_, bytes)| bytes);
-        Node::holding((0..16).map(|id| Node::partition(id).with_memory(budget(id))))
+        Node::holding((0..16).map(|id| Node::partition(id, 0).with_memory(budget(id))))
     }
 
     /// A node of these partitions.
@@ -167,13 +175,21 @@ impl Node {
         let shape = SHAPE.get();
         let mut partitions: Vec<Partition> = partitions.collect();
         let mut worker = |number| {
-            let is_own = |id: KeyspaceId| (shape.owner)(id.0) == number;
-            let own = partitions.extract_if(.., |partition| is_own(partition.keyspace())).collect();
-            let others = (0..16).map(KeyspaceId).filter(|&id| !is_own(id));
+            let owner = |id: KeyspaceId, partition| ((shape.owner)(id.0) + partition) % shape.workers;
+            let is_own = |one: &mut Partition| owner(one.keyspace(), one.number()) == number;
+            let own = partitions.extract_if(.., is_own).collect();
+            let all = (0..16).map(KeyspaceId);
+            let all = all.flat_map(|id| (0..(shape.partitions)(id.0)).map(move |partition| (id, partition)));
+            let others = all.filter(|&(id, partition)| owner(id, partition) != number);
             let settings = Settings {
                 worker: WorkerId(number),
                 workers: shape.workers,
-                owners: others.map(|id| (id, WorkerId((shape.owner)(id.0)))).collect(),
+                elsewhere: others
+                    .map(|(keyspace, partition)| {
+                        let worker = WorkerId(owner(keyspace, partition));
+                        Elsewhere { keyspace, partition, worker }
+                    })
+                    .collect(),
                 ..settings.clone()
             };
             Worker::new(settings, own, Box::new(Publisher), 7).observed_by(Box::new(Observed::default()))
@@ -182,9 +198,11 @@ impl Node {
         Node { worker: first, others, shape, clients: 0, log: MemoryLog::default(), now: START }
     }
 
-    fn partition(id: u16) -> Partition {
+    fn partition(id: u16, number: u16) -> Partition {
         let group = Solo::new(Term(1), Index(0), Durability::Always);
-        Partition::new(GroupId::new(KeyspaceId(id), 0), Store::new(7), group)
+        let partitions = Partitions::new((SHAPE.get().partitions)(id)).expect("it has some");
+        let store = Store::new(7).within(Scope { partitions, own: number });
+        Partition::new(GroupId::new(KeyspaceId(id), number), store, group)
     }
 
     pub fn client(&mut self) -> Client {

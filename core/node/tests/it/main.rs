@@ -2,6 +2,7 @@
 
 mod administration;
 mod blocking;
+mod divided;
 mod entry;
 mod fetching;
 mod harness;

@@ -123,11 +123,12 @@ const PROMISES: &[(fn(), &str)] = &[
 ];
 
 /// All that a client asks goes to another worker.
-const AWAY: Shape = Shape { workers: 2, owner: |_| 1, client: |_| 0 };
+const AWAY: Shape = Shape { workers: 2, owner: |_| 1, partitions: |_| 1, client: |_| 0 };
 /// Clients of both workers use the keyspaces of one.
-const MIXED: Shape = Shape { workers: 2, owner: |_| 0, client: |number| number % 2 };
+const MIXED: Shape = Shape { workers: 2, owner: |_| 0, partitions: |_| 1, client: |number| number % 2 };
 /// Both are spread.
-const SPREAD: Shape = Shape { workers: 3, owner: |id| id % 3, client: |number| (number + 1) % 3 };
+const SPREAD: Shape =
+    Shape { workers: 3, owner: |id| id % 3, partitions: |_| 1, client: |number| (number + 1) % 3 };
 
 /// Those that need two keyspaces of one worker.
 const TOGETHER: [&str; 3] = [
@@ -167,7 +168,7 @@ fn every_promise_holds_when_clients_and_keyspaces_are_spread() {
 }
 
 /// A node of that shape; the thread's next nodes are of one worker again.
-fn node(shape: Shape) -> Node {
+pub fn node(shape: Shape) -> Node {
     SHAPE.set(shape);
     let node = Node::new();
     SHAPE.set(ALONE);

@@ -3,7 +3,7 @@
 use consensus::{Durability, Solo};
 use kernel::{GroupId, KeyspaceId, Lsn, Term};
 use node::recover::naming;
-use node::{Partition, Recovery};
+use node::{Divisions, Partition, Recovery};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -156,7 +156,8 @@ fn settings_stay_with_the_keyspace_and_not_with_its_data() {
 /// The node that comes back from what `node` logged, but for the last `lost` entries.
 fn restarted(node: &Node, lost: usize) -> Node {
     let mut scripting = NoScripts;
-    let mut recovery = Recovery::new(7, &mut scripting, Default::default());
+    let divisions = Divisions::default();
+    let mut recovery = Recovery::new(7, &mut scripting, Default::default(), &divisions);
     node.log.records(lost).for_each(|record| recovery.record(record));
     let (mut stores, _) = recovery.finish(&Default::default()).expect("the log is whole");
     let naming = naming(&stores);
@@ -198,7 +199,12 @@ fn exchanged_keyspaces_open_on_any_number_of_workers() {
     let expected = contents(&mut node, client);
     for workers in 1..4 {
         let owners: [fn(u16) -> u16; 3] = [|_| 0, |id| id % 2, |id| id % 3];
-        SHAPE.set(Shape { workers, owner: owners[usize::from(workers) - 1], client: |_| 0 });
+        SHAPE.set(Shape {
+            workers,
+            owner: owners[usize::from(workers) - 1],
+            partitions: |_| 1,
+            client: |_| 0,
+        });
         let mut again = restarted(&node, 0);
         SHAPE.set(ALONE);
         let client = again.client();

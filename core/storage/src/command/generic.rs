@@ -17,6 +17,12 @@ pub const EXEC: u16 = 2;
 pub const LITERAL: u16 = 3;
 /// The id of `DEL`.
 pub const DEL: u16 = 0x200;
+/// The id of `DBSIZE`.
+pub const DBSIZE: u16 = 0x203;
+/// The id of `SCAN`.
+pub const SCAN: u16 = 0x20B;
+/// The id of `RANDOMKEY`.
+pub const RANDOMKEY: u16 = 0x20C;
 /// The id of a transaction that only reads.
 pub const EXEC_READ: u16 = 4;
 
@@ -26,19 +32,19 @@ pub const COMMANDS: &[Command] = &[
     Command::write(EXEC, "archipel.exec", -1, Keys::None, exec).with(Flags::INTERNAL),
     Command::read(LITERAL, "archipel.literal", 2, Keys::None, literal).with(Flags::INTERNAL),
     Command::read(EXEC_READ, "archipel.exec-read", -1, Keys::None, exec).with(Flags::INTERNAL),
-    Command::write(DEL, "del", -2, ALL, del).with(Flags::BLIND),
-    Command::read(0x201, "exists", -2, ALL, exists).with(Flags::FAST.and(Flags::BLIND)),
+    Command::write(DEL, "del", -2, ALL, del).with(Flags::BLIND.and(Flags::DIVISIBLE)),
+    Command::read(0x201, "exists", -2, ALL, exists).with(Flags::FAST.and(Flags::BLIND.and(Flags::DIVISIBLE))),
     Command::read(0x202, "type", 2, ONE, kind).with(Flags::FAST.and(Flags::BLIND)),
-    Command::read(0x203, "dbsize", 1, Keys::None, dbsize).with(Flags::FAST.and(Flags::KEYSPACE)),
+    Command::read(DBSIZE, "dbsize", 1, Keys::None, dbsize).with(Flags::FAST.and(Flags::KEYSPACE)),
     Command::write(0x204, "flushdb", -1, Keys::None, flushdb).with(Flags::KEYSPACE),
-    Command::write(0x205, "unlink", -2, ALL, del).with(Flags::FAST.and(Flags::BLIND)),
-    Command::read(0x206, "touch", -2, ALL, touch).with(Flags::FAST.and(Flags::BLIND)),
+    Command::write(0x205, "unlink", -2, ALL, del).with(Flags::FAST.and(Flags::BLIND.and(Flags::DIVISIBLE))),
+    Command::read(0x206, "touch", -2, ALL, touch).with(Flags::FAST.and(Flags::BLIND.and(Flags::DIVISIBLE))),
     Command::write(0x207, "rename", 3, TWO, rename),
     Command::write(0x208, "renamenx", 3, TWO, renamenx).with(Flags::FAST),
     Command::write(0x209, "copy", -3, TWO, copy).with(Flags::DENY_OOM.and(Flags::SESSION)),
     Command::read(0x20A, "keys", 2, Keys::None, keys).with(Flags::KEYSPACE),
-    Command::read(0x20B, "scan", -2, Keys::None, scan).with(Flags::KEYSPACE),
-    Command::read(0x20C, "randomkey", 1, Keys::None, randomkey).with(Flags::KEYSPACE),
+    Command::read(SCAN, "scan", -2, Keys::None, scan).with(Flags::KEYSPACE),
+    Command::read(RANDOMKEY, "randomkey", 1, Keys::None, randomkey).with(Flags::KEYSPACE),
 ];
 
 fn tick(exec: &mut Exec<'_>, _: &[&[u8]]) -> Result<(), Fault> {
@@ -195,7 +201,10 @@ fn keys(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
 const SCAN_KEYS: i64 = 10;
 
 /// A cursor as C's `strtoul` reads it: one may be negative, and then it is a large one.
-pub(super) fn cursor(text: &[u8]) -> Result<u64, Fault> {
+///
+/// # Errors
+/// It is no number.
+pub fn cursor(text: &[u8]) -> Result<u64, Fault> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),

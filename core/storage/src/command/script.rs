@@ -16,6 +16,9 @@ use crate::{Exec, Fault};
 /// The id of `SCRIPT`, the container of the subcommands below.
 pub const CONTAINER: u16 = 0x704;
 
+/// The id of `SCRIPT EXISTS`.
+pub const EXISTS: u16 = 0x709;
+
 /// This family's rows. The names with a bar are subcommands: see
 /// [`Registry::resolve`](crate::Registry::resolve).
 pub const COMMANDS: &[Command] = &[
@@ -25,7 +28,7 @@ pub const COMMANDS: &[Command] = &[
     Command::read(0x703, "evalsha_ro", -3, Keys::Counted(2), evalsha_ro).with(Flags::NO_SCRIPT),
     Command::read(CONTAINER, "script", -2, Keys::None, unknown).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
     Command::write(0x708, "script|load", 2, Keys::None, load).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
-    Command::read(0x709, "script|exists", -2, Keys::None, exists).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
+    Command::read(EXISTS, "script|exists", -2, Keys::None, exists).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
     Command::write(0x70A, "script|flush", -1, Keys::None, flush).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
     Command::read(0x70B, "script|kill", 1, Keys::None, kill).with(Flags::NO_SCRIPT.and(Flags::SESSION)),
     Command::read(0x70C, "script|debug", 2, Keys::None, debug).with(Flags::NO_SCRIPT.and(Flags::SESSION)),

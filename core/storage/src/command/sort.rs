@@ -9,10 +9,15 @@ use crate::object::{Hash, List, Value, parse_canonical};
 use crate::store::{Store, Ttl, Typed};
 use crate::{Exec, Fault, Origin};
 
+/// The id of `SORT`.
+pub const SORT: u16 = 0x288;
+/// The id of `SORT_RO`.
+pub const SORT_RO: u16 = 0x289;
+
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
-    Command::write(0x288, "sort", -2, ONE, sort).with(Flags::DENY_OOM),
-    Command::read(0x289, "sort_ro", -2, ONE, sort_ro),
+    Command::write(SORT, "sort", -2, ONE, sort).with(Flags::DENY_OOM),
+    Command::read(SORT_RO, "sort_ro", -2, ONE, sort_ro),
 ];
 
 /// What is asked besides the key.
@@ -77,6 +82,14 @@ impl<'a> Options<'a> {
         let count = usize::try_from(self.count).unwrap_or(len).min(len - first);
         (first, count)
     }
+}
+
+/// What `SORT` names besides its key, which is the first of `args`: where the answer is stored, and the
+/// patterns of keys that it reads. Nothing if its options are wrong.
+pub(crate) fn other_keys<'a>(args: &[&'a [u8]]) -> (Option<&'a [u8]>, Vec<&'a [u8]>) {
+    let Ok(options) = Options::parse(&args[1..]) else { return (None, Vec::new()) };
+    let patterns = options.by.into_iter().chain(options.get).filter(|pattern| pattern.contains(&b'*'));
+    (options.store, patterns.collect())
 }
 
 fn sort(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {

@@ -25,8 +25,9 @@ pub const COMMANDS: &[Command] = &[
     Command::write(0x105, "getset", 3, ONE, getset).with(Flags::DENY_OOM.and(Flags::FAST)),
     Command::write(0x106, "getdel", 2, ONE, getdel).with(Flags::FAST),
     Command::write(0x107, "getex", -2, ONE, getex).with(Flags::FAST),
-    Command::read(0x108, "mget", -2, ALL, mget).with(Flags::FAST),
-    Command::write(0x109, "mset", -3, PAIRS, mset).with(Flags::DENY_OOM.and(Flags::BLIND)),
+    Command::read(0x108, "mget", -2, ALL, mget).with(Flags::FAST.and(Flags::DIVISIBLE)),
+    Command::write(0x109, "mset", -3, PAIRS, mset)
+        .with(Flags::DENY_OOM.and(Flags::BLIND).and(Flags::DIVISIBLE)),
     Command::write(0x10A, "msetnx", -3, PAIRS, msetnx).with(Flags::DENY_OOM.and(Flags::BLIND)),
     Command::write(0x10B, "append", 3, ONE, append).with(Flags::DENY_OOM.and(Flags::FAST)),
     Command::read(0x10C, "strlen", 2, ONE, strlen).with(Flags::FAST),

@@ -314,8 +314,10 @@ impl Table {
     pub const ENTRY_BYTES: usize = size_of::<Option<Entry>>() + 12;
 }
 
-/// Cursors have 48 bits, so that clients that keep numbers as doubles read them exactly.
-const CURSOR_SHIFT: u32 = 16;
+/// Bits of a cursor: with the number of one of 1024 partitions they are 53, so that clients that keep numbers as
+/// doubles read them exactly.
+pub const CURSOR_BITS: u32 = 43;
+const CURSOR_SHIFT: u32 = 64 - CURSOR_BITS;
 
 #[inline]
 fn entry_in(chunks: &[Vec<Option<Entry>>], slot: Slot) -> Option<&Entry> {

@@ -26,6 +26,11 @@ impl Naming {
         self.homes.get(&keyspace).copied().unwrap_or(keyspace)
     }
 
+    /// The keyspaces that are not where they began.
+    pub fn moved(&self) -> impl Iterator<Item = KeyspaceId> + '_ {
+        self.homes.keys().copied()
+    }
+
     /// Exchanges so far.
     #[must_use]
     pub const fn swaps(&self) -> u64 {

@@ -10,7 +10,7 @@ use node::{Partition, Recovery};
 use storage::Store;
 use storage::apply::NoScripts;
 
-use super::{World, group, start};
+use super::{World, start};
 use crate::disk::Disk;
 use crate::log::{Log, found};
 use crate::plan::Ending;
@@ -63,11 +63,12 @@ impl World<'_> {
 
     fn restart(&mut self, disk: Disk, crash: &Crash, skew: i64) -> Result<(), Restart> {
         let mut scripts = NoScripts;
+        let divisions = self.plan.divisions();
         let mut stores = self.engine.load(self.plan.data_seed, &mut self.faults).map_err(Restart::Refused)?;
         for (&group, (store, _)) in &mut stores {
             store.set_fetch(self.engine.reader(group));
         }
-        let mut recovery = Recovery::new(self.plan.data_seed, &mut scripts, stores);
+        let mut recovery = Recovery::new(self.plan.data_seed, &mut scripts, stores, &divisions);
         let mut entries: BTreeMap<GroupId, Vec<Found>> = BTreeMap::new();
         let opened = Log::open(disk, &mut |record| {
             if let Record::Entry(entry) = &record {
@@ -80,9 +81,9 @@ impl World<'_> {
             recovery.finish(&recovered.floors).map_err(|error| Restart::Refused(error.to_string()))?;
         self.trace
             .event(self.now, format_args!("recovered {replayed} up to {}, skew {skew}", recovered.state.end));
-        for db in 0..self.plan.keyspaces.len() as u16 {
-            let group = group(db);
-            let fresh = || (Store::new(self.plan.data_seed), Term(1));
+        for (db, part, _) in self.plan.all() {
+            let group = GroupId::new(db, part);
+            let fresh = || (Store::new(self.plan.data_seed).within(divisions.scope(group)), Term(1));
             let (store, _) = stores.entry(group).or_insert_with(fresh);
             let digest = store.digest().map_err(|fault| Restart::Refused(format!("{fault:?}")))?;
             let found = entries.remove(&group).unwrap_or_default();

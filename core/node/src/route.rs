@@ -1,0 +1,213 @@
+//! Which worker has which partition of a keyspace, and which partition has a key.
+//!
+//! Most keyspaces have one partition; they are found without a look at the key.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use kernel::planted::{Bug, is};
+use kernel::{KeyspaceId, WorkerId};
+use placement::{Partitions, Slot};
+
+use crate::partition::Partition;
+
+/// Most partitions of one keyspace: each has a group and tables of its own, and a cursor of SCAN has 10 bits
+/// for its number.
+pub const PARTITIONS_MAX: u16 = 1024;
+
+/// The worker, of so many, that has a partition of a keyspace: neighbours go to different workers.
+#[must_use]
+pub const fn owner(keyspace: KeyspaceId, partition: u16, workers: u16) -> WorkerId {
+    WorkerId(((keyspace.0 as u32 + partition as u32) % workers as u32) as u16)
+}
+
+/// A partition of another worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Its keyspace.
+    pub keyspace: KeyspaceId,
+    /// Its number there.
+    pub partition: u16,
+    /// Who has it.
+    pub worker: WorkerId,
+}
+
+/// Where a partition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Here, at this place among the worker's own.
+    Own(usize),
+    /// At another worker.
+    Other(WorkerId),
+}
+
+/// Where a keyspace is.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// One partition.
+    Whole(Place),
+    /// Several.
+    Spread(Spread),
+}
+
+/// A keyspace of several partitions.
+#[derive(Debug)]
+pub(crate) struct Spread {
+    /// How keys are divided.
+    pub partitions: Partitions,
+    /// Where each is, by its number.
+    pub places: Vec<Place>,
+}
+
+impl Spread {
+    fn new(places: Vec<Place>, recovered: bool) -> Spread {
+        let count = u16::try_from(places.len()).expect("a keyspace has at most 1024 partitions");
+        let count = if recovered && is(Bug::OtherPartitionNumber) { count - 1 } else { count };
+        let partitions = Partitions::new(count).expect("a keyspace has at least one partition");
+        Spread { partitions, places }
+    }
+
+    /// The partition that has `key`.
+    #[inline]
+    pub fn of(&self, key: &[u8]) -> u16 {
+        self.partitions.of(Slot::of(key))
+    }
+}
+
+/// Where all keyspaces of the node are.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Vec<Option<Route>>);
+
+impl Routes {
+    /// The routes to a worker's own partitions and to those of others.
+    pub fn new(own: &[Partition], others: &[Elsewhere]) -> Routes {
+        let recovered = own.iter().any(|partition| partition.store().applied().0 > 0);
+        let mut all: BTreeMap<KeyspaceId, BTreeMap<u16, Place>> = BTreeMap::new();
+        for (at, partition) in own.iter().enumerate() {
+            let number = partition.group_id().partition();
+            all.entry(partition.keyspace()).or_default().insert(number, Place::Own(at));
+        }
+        for &Elsewhere { keyspace, partition, worker } in others {
+            all.entry(keyspace).or_default().insert(partition, Place::Other(worker));
+        }
+        let mut routes = Routes::default();
+        for (keyspace, places) in all {
+            let gapless = places.keys().copied().eq(0..places.len() as u16);
+            assert!(gapless, "partitions are numbered from 0: {keyspace} has {places:?}");
+            let places: Vec<Place> = places.into_values().collect();
+            let at = usize::from(keyspace.0);
+            if routes.0.len() <= at {
+                routes.0.resize_with(at + 1, || None);
+            }
+            routes.0[at] = Some(match *places {
+                [place] => Route::Whole(place),
+                _ => Route::Spread(Spread::new(places, recovered)),
+            });
+        }
+        routes
+    }
+
+    #[inline]
+    pub fn get(&self, db: KeyspaceId) -> Option<&Route> {
+        self.0.get(usize::from(db.0)).and_then(Option::as_ref)
+    }
+
+    fn known(&self, db: KeyspaceId) -> &Route {
+        self.get(db).expect("a session stays in keyspaces that exist")
+    }
+
+    /// The keyspace's partitions, if it has several.
+    pub fn spread(&self, db: KeyspaceId) -> Option<&Spread> {
+        match self.known(db) {
+            Route::Whole(_) => None,
+            Route::Spread(spread) => Some(spread),
+        }
+    }
+
+    /// Where a partition of the keyspace is.
+    pub fn place(&self, db: KeyspaceId, partition: u16) -> Place {
+        match self.known(db) {
+            Route::Whole(place) => *place,
+            Route::Spread(spread) => spread.places[usize::from(partition)],
+        }
+    }
+
+    /// The number of the partition that has `key`.
+    pub fn partition(&self, db: KeyspaceId, key: &[u8]) -> u16 {
+        self.spread(db).map_or(0, |spread| spread.of(key))
+    }
+
+    /// Where the partition is that has `key`.
+    #[inline]
+    pub fn of_key(&self, db: KeyspaceId, key: &[u8]) -> Place {
+        match self.known(db) {
+            Route::Whole(place) => *place,
+            Route::Spread(spread) => spread.places[usize::from(spread.of(key))],
+        }
+    }
+
+    /// Where that partition of the worker's own is.
+    pub fn own(&self, db: KeyspaceId, partition: u16) -> usize {
+        match self.place(db, partition) {
+            Place::Own(at) => at,
+            Place::Other(_) => unreachable!("what concerns a partition goes to its owner"),
+        }
+    }
+
+    /// Where that key's partition is among the worker's own.
+    pub fn own_of_key(&self, db: KeyspaceId, key: &[u8]) -> usize {
+        self.own(db, self.partition(db, key))
+    }
+
+    /// Exchanges two keyspaces of one partition each.
+    pub fn swap(&mut self, first: KeyspaceId, second: KeyspaceId) {
+        self.0.swap(first.0.into(), second.0.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_partitions_have_different_owners() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // keyspace, partition, workers, owner
+            (0, 0, 1, 0),
+            (5, 0, 2, 1),
+            (5, 1, 2, 0),
+            (5, 7, 3, 0),
+            (15, 1023, 16, 14),
+            (65535, 65535, 3, 0),
+        ];
+        for (keyspace, partition, workers, expected) in table {
+            let owner = owner(KeyspaceId(keyspace), partition, workers);
+            assert_eq!(owner, WorkerId(expected), "{partition} of {keyspace} among {workers}");
+        }
+    }
+
+    #[test]
+    fn a_keyspace_of_one_partition_is_found_without_its_key() {
+        let other = |keyspace, partition, worker| Elsewhere {
+            keyspace: KeyspaceId(keyspace),
+            partition,
+            worker: WorkerId(worker),
+        };
+        let routes = Routes::new(&[], &[other(0, 0, 1), other(2, 1, 2), other(2, 0, 1)]);
+        assert!(matches!(routes.get(KeyspaceId(0)), Some(Route::Whole(Place::Other(WorkerId(1))))));
+        assert!(routes.get(KeyspaceId(1)).is_none());
+        assert!(routes.get(KeyspaceId(9)).is_none());
+        // `b` is in the lower half of the slots, `a` in the upper.
+        assert_eq!(routes.of_key(KeyspaceId(2), b"b"), Place::Other(WorkerId(1)));
+        assert_eq!(routes.of_key(KeyspaceId(2), b"a"), Place::Other(WorkerId(2)));
+        assert_eq!(routes.of_key(KeyspaceId(2), b"b{a}"), Place::Other(WorkerId(2)));
+    }
+
+    #[test]
+    #[should_panic(expected = "numbered from 0")]
+    fn a_missing_partition_is_a_broken_invariant() {
+        let place = |partition| Elsewhere { keyspace: KeyspaceId(0), partition, worker: WorkerId(1) };
+        let _ = Routes::new(&[], &[place(0), place(2)]);
+    }
+}
