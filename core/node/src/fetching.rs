@@ -162,16 +162,18 @@ impl Worker {
 
 /// Before a command.
 impl Worker {
-    /// What these commands of a connection will need is asked for.
-    #[cold]
-    pub(crate) fn look_ahead(&mut self, id: ConnId, at: usize, commands: &[Ahead<'_>]) {
-        for (name, key) in commands {
+    /// What these commands of a connection will need is asked for: the bits of `absent` say whose first keys'
+    /// bodies are in the engine only.
+    pub(crate) fn look_ahead(&mut self, id: ConnId, at: usize, commands: &[Ahead<'_>], absent: u64) {
+        for (nth, (name, key)) in commands.iter().enumerate() {
+            if absent & 1 << nth == 0 || self.fetches.underway >= FETCHES_MAX {
+                continue;
+            }
             let reads = |command: &Command| {
                 !command.flags.has(Flags::BLIND) && !command.key_positions(&[key]).is_empty()
             };
-            if self.fetches.underway < FETCHES_MAX
+            if self.registry.find(name).is_some_and(reads)
                 && self.partitions[at].store.is_absent(key, self.now)
-                && self.registry.find(name).is_some_and(reads)
             {
                 self.ask(id, at, key);
             }
@@ -194,23 +196,22 @@ impl Worker {
     }
 
     fn fetch_needed(&mut self, id: ConnId, at: usize, command: &Command, args: &[&[u8]]) -> Readiness {
-        let mut absent = SmallVec::new();
-        self.collect_absent(at, command, args, &mut absent);
-        let readiness = self.fetch_absent(id, at, command.kind, &absent);
-        if let Readiness::Ready = readiness {
-            self.passes(id);
-        }
-        readiness
+        let mut needed = SmallVec::new();
+        self.collect_needed(command, args, &mut needed);
+        self.fetch_keys(id, at, command.kind, &needed)
     }
 
-    /// The same for a change that needs the values of `keys`.
-    pub(crate) fn fetch_keys(&mut self, id: ConnId, at: usize, keys: &[&[u8]]) -> Readiness {
+    /// The same for a command that needs the values of `keys`.
+    pub(crate) fn fetch_keys(&mut self, id: ConnId, at: usize, kind: Kind, keys: &[&[u8]]) -> Readiness {
         let store = &self.partitions[at].store;
         let absent: SmallVec<[&[u8]; 4]> =
             keys.iter().copied().filter(|key| store.is_absent(key, self.now)).collect();
-        let readiness = self.fetch_absent(id, at, Kind::Write, &absent);
+        let readiness = self.fetch_absent(id, at, kind, &absent);
         if let Readiness::Ready = readiness {
             self.passes(id);
+            if kind == Kind::Write {
+                keys.iter().for_each(|key| self.partitions[at].store.use_soon(key));
+            }
         }
         readiness
     }
@@ -223,9 +224,14 @@ impl Worker {
         parts: &[(usize, &'static Command, Args<'_>)],
     ) -> Readiness {
         let mut waits = false;
+        let mut all: SmallVec<[(usize, &[u8]); 8]> = SmallVec::new();
         for (at, command, args) in parts {
-            let mut absent = SmallVec::new();
-            self.collect_absent(*at, command, args, &mut absent);
+            let mut needed = SmallVec::new();
+            self.collect_needed(command, args, &mut needed);
+            let store = &self.partitions[*at].store;
+            let absent: SmallVec<[&[u8]; 4]> =
+                needed.iter().copied().filter(|key| store.is_absent(key, self.now)).collect();
+            all.extend(needed.into_iter().map(|key| (*at, key)));
             match self.fetch_absent(id, *at, kind, &absent) {
                 Readiness::Ready => {}
                 Readiness::Waits => waits = true,
@@ -236,16 +242,14 @@ impl Worker {
             return Readiness::Waits;
         }
         self.passes(id);
+        if kind == Kind::Write {
+            all.iter().for_each(|(at, key)| self.partitions[*at].store.use_soon(key));
+        }
         Readiness::Ready
     }
 
-    fn collect_absent<'a>(
-        &self,
-        at: usize,
-        command: &Command,
-        args: &[&'a [u8]],
-        absent: &mut SmallVec<[&'a [u8]; 4]>,
-    ) {
+    /// The keys whose values a command looks at.
+    fn collect_needed<'a>(&self, command: &Command, args: &[&'a [u8]], needed: &mut SmallVec<[&'a [u8]; 4]>) {
         if command.id == EXEC || command.id == EXEC_READ {
             let mut inner = Args::new();
             for body in args {
@@ -254,19 +258,11 @@ impl Worker {
                     && let Some(command) =
                         self.registry.by_id(id).filter(|one| ![EXEC, EXEC_READ].contains(&one.id))
                 {
-                    self.collect_absent(at, command, &inner, absent);
+                    self.collect_needed(command, &inner, needed);
                 }
             }
-            return;
-        }
-        if !command.reads_values(args) {
-            return;
-        }
-        let store = &self.partitions[at].store;
-        for position in command.key_positions(args) {
-            if store.is_absent(args[position], self.now) {
-                absent.push(args[position]);
-            }
+        } else if command.reads_values(args) {
+            needed.extend(command.key_positions(args).into_iter().map(|position| args[position]));
         }
     }
 

@@ -8,10 +8,9 @@ use gateway::resp::{
     Topic, Transfer, Transferred, Unblocked, Users,
 };
 use kernel::{ConnId, KeyspaceId, Micros};
-use smallvec::SmallVec;
 use storage::reach::{CROSS_SLOT, place_in_transaction};
-use storage::{Command, Fault, Registry};
-use wire::resp::{AHEAD, Ahead};
+use storage::{Command, Fault, Kind, Registry};
+use wire::resp::Ahead;
 
 use crate::errand::Abroad;
 use crate::fetching::{Readiness, refuse_unreadable};
@@ -62,10 +61,10 @@ impl Host for View<'_> {
 
     fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]) {
         if let Some(&Route::Whole(Place::Own(at))) = self.worker.routes.get(db) {
-            let keys: SmallVec<[&[u8]; AHEAD]> = commands.iter().map(|&(_, key)| key).collect();
-            self.worker.partitions[at].store.bring_near(&keys);
-            if self.worker.partitions[at].store.evicts() {
-                self.worker.look_ahead(self.id, at, commands);
+            let keys = commands.iter().map(|&(_, key)| key);
+            let absent = self.worker.partitions[at].store.bring_near(keys);
+            if absent != 0 {
+                self.worker.look_ahead(self.id, at, commands, absent);
             }
         }
     }
@@ -150,7 +149,7 @@ impl Host for View<'_> {
             return self.worker.send_transfer(connection, transfer);
         }
         let from = self.worker.routes.own_of_key(transfer.from, transfer.key);
-        match self.worker.fetch_keys(self.id, from, &[transfer.key]) {
+        match self.worker.fetch_keys(self.id, from, Kind::Write, &[transfer.key]) {
             Readiness::Ready => {}
             Readiness::Waits => return Transferred::Later,
             Readiness::Unreadable(text) => {

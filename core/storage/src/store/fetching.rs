@@ -68,6 +68,16 @@ impl Store {
         matches!(entry.value, Value::Evicted(_)) && !due
     }
 
+    /// A change that needs the body of `key` is on its way to be logged: as if it were used now, so that it does
+    /// not leave before.
+    pub fn use_soon(&mut self, key: &[u8]) {
+        if !self.policy.is_lfu()
+            && let Some(slot) = self.table.find(self.table.hash(key), key)
+        {
+            self.accessed(slot);
+        }
+    }
+
     /// Notes that the body of `key`, which is absent, is asked for. False if it was asked for already and has
     /// not changed since.
     pub fn ask(&mut self, key: &[u8]) -> bool {
@@ -276,5 +286,27 @@ mod tests {
         store.let_guests_go(|_| false);
         assert!(store.is_absent(b"k", Micros(0)));
         assert_eq!(store.guests(), 0);
+    }
+
+    #[test]
+    fn a_body_that_a_write_on_its_way_needs_leaves_last() {
+        let mut store = Store::new(1);
+        let keys: [&[u8]; 5] = [b"k0", b"k1", b"k2", b"k3", b"k4"];
+        write(&mut store, |store| {
+            for key in keys {
+                store.set(key, old(), Ttl::Clear).expect("it is short");
+            }
+        });
+        store.begin_cut();
+        assert!(store.write_cut(usize::MAX).is_some());
+        store.cut_is_durable();
+        store.begin_reads(Micros(3_000_000));
+        // The first one that the search comes to.
+        store.use_soon(b"k0");
+        for left in (0..4).rev() {
+            assert!(store.evict_bodies(1, 1) > 0);
+            let absent = keys.iter().filter(|key| store.is_absent(key, Micros(0))).count();
+            assert_eq!((absent, store.is_absent(b"k0", Micros(0))), (4 - left, false));
+        }
     }
 }
