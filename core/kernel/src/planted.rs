@@ -82,6 +82,8 @@ bugs! {
     HeldRequestOvertaken,
     /// A body that could not be read passes for a key that is not there.
     FailedFetchIsAbsence,
+    /// A long read is not told of keys that are removed before it comes to them.
+    LongReadMissesRemovals,
     /// FLUSH begins no new generation.
     GenerationIgnored,
 }

@@ -25,6 +25,7 @@ use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::{Asker, Guest, Journey, Parcel, Part, Protocol, Question, Request, Telling};
 use crate::partition::{Queued, Watcher, What};
+use crate::submit::Read;
 use crate::worker::{Settings, Worker};
 
 /// The other workers, and what their clients have here.
@@ -258,11 +259,17 @@ impl Worker {
     fn read_for(&mut self, asker: Asker, at: usize, command: &'static Command, args: &[&[u8]]) -> bool {
         let mut bytes = Vec::new();
         let mut reply = RespReply(Encoder::new(&mut bytes, asker.guest.protocol == Protocol::Resp3));
-        let answered = self.read_into(at, command, args, &mut reply);
-        if answered {
-            self.others.send_reply(asker.conn, asker.sequence, asker.guest.part, bytes);
+        let read = self.read_into(at, command, args, &mut reply);
+        let Asker { conn, sequence, guest } = asker;
+        match read {
+            Read::Answered => self.others.send_reply(conn, sequence, guest.part, bytes),
+            Read::Unlogged => return false,
+            Read::Long(long) => {
+                let item = Queued { conn, sequence, what: What::GuestRead(guest) };
+                self.begin_task(at, item, guest.protocol, long);
+            }
         }
-        answered
+        true
     }
 
     /// What a command is answered that its partition cannot take: it is damaged, or out of memory.
@@ -308,7 +315,7 @@ impl Worker {
         if connection.abroad.waits_at.take().is_some() {
             connection.io.blocked = false;
         }
-        connection.io.answer(sequence, |reply| reply.raw(&bytes));
+        connection.io.answer_encoded(sequence, bytes);
         // The session is asked again, and finds that its client must read first.
         connection.held |= connection.io.out.len() > OUTPUT_BYTES_HIGH;
         self.answered(conn);
@@ -387,6 +394,7 @@ impl Worker {
         }
         self.others.journeys.retain(|(asker, _)| asker.conn != conn);
         self.forget_fetches(conn);
+        self.drop_tasks(conn);
         // What is still on its way must not begin to wait.
         for partition in &mut self.partitions {
             let batches = partition.flying.iter_mut().chain([&mut partition.open]);

@@ -71,6 +71,7 @@ impl Host for View<'_> {
 
     #[inline]
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
+        let command = self.worker.registry.unlogged(command, args);
         // The first is what most nodes do for all commands.
         if let Some(&Route::Whole(Place::Own(at))) = self.worker.routes.get(db) {
             return self.worker.submit_own_client((self.id, self.connection), at, command, args);

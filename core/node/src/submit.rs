@@ -1,5 +1,7 @@
 //! Handing commands to partitions: reads run at once where they may, writes join the turn's entry.
 
+use alloc::vec::Vec;
+
 use gateway::resp::{Io, RespReply, Sequence, Submitted};
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
@@ -8,14 +10,27 @@ use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
+use storage::store::LongId;
 use storage::{Command, Kind, Reply, Silence};
+use wire::resp::Encoder;
 
 use crate::fetching::{Readiness, refuse_unreadable};
+use crate::parcel::Protocol;
 use crate::partition::{Batch, Queued, What};
 use crate::worker::{AppendError, Worker};
 
 /// How long after a refused entry an expiry is logged again, in milliseconds.
 const TICK_RETRY_MS: u64 = 100;
+
+/// What became of a read on the applied state.
+pub(crate) enum Read {
+    /// It is answered.
+    Answered,
+    /// Not: it saw an expiry that is not logged yet.
+    Unlogged,
+    /// It goes on in slices.
+    Long(LongId),
+}
 
 impl Worker {
     /// Runs or queues a client's command on this worker's partition `at`, and hands on what it publishes.
@@ -78,8 +93,12 @@ impl Worker {
                     self.try_waiters_behind(at, command, args);
                 }
             }
-            Kind::Read if idle && self.read_now(io, sequence, at, command, args) => {}
-            Kind::Read => self.queue_read(Queued { conn: id, sequence, what: What::Read }, at, command, args),
+            Kind::Read => {
+                let item = Queued { conn: id, sequence, what: What::Read };
+                if !(idle && self.read_now(io, item, at, command, args)) {
+                    self.queue_read(item, at, command, args);
+                }
+            }
         }
         Submitted::Accepted
     }
@@ -120,12 +139,22 @@ impl Worker {
     fn read_now(
         &mut self,
         io: &mut Io,
-        sequence: Sequence,
+        item: Queued,
         at: usize,
         command: &'static Command,
         args: &[&[u8]],
     ) -> bool {
-        io.try_answer(sequence, |reply: &mut RespReply<'_>| self.read_into(at, command, args, reply))
+        let mut read = Read::Unlogged;
+        io.try_answer(item.sequence, |reply: &mut RespReply<'_>| {
+            read = self.read_into(at, command, args, reply);
+            matches!(read, Read::Answered)
+        });
+        if let Read::Long(long) = read {
+            io.blocked = true;
+            let protocol = if io.resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+            self.begin_task(at, item, protocol, long);
+        }
+        !matches!(read, Read::Unlogged)
     }
 
     /// As [`Worker::read_now`], for an answer that goes wherever `reply` does.
@@ -136,13 +165,14 @@ impl Worker {
         command: &'static Command,
         args: &[&[u8]],
         reply: &mut RespReply<'_>,
-    ) -> bool {
+    ) -> Read {
         if !self.reading {
             self.observer.begin();
             self.reading = true;
         }
         let partition = &mut self.partitions[at];
         partition.store.begin_reads(self.now);
+        self.effects.slice = Some(self.slice_steps.0);
         let rng = Rng::new(self.rng.next_u64());
         let mut exec = Exec {
             store: &mut partition.store,
@@ -154,11 +184,20 @@ impl Worker {
             origin: Origin::Direct,
         };
         exec.run(command, args);
-        let holds = !exec.store.observed_unlogged_expiry() || is(Bug::UnloggedExpiryRead);
-        if holds {
+        let unlogged = exec.store.observed_unlogged_expiry() && !is(Bug::UnloggedExpiryRead);
+        self.effects.slice = None;
+        if !unlogged {
             self.observe(command, &[]);
         }
-        holds
+        match self.effects.long.take() {
+            Some(long) if unlogged => {
+                self.partitions[at].store.end_long(long);
+                Read::Unlogged
+            }
+            Some(long) => Read::Long(long),
+            None if unlogged => Read::Unlogged,
+            None => Read::Answered,
+        }
     }
 
     pub(crate) fn queue_read(&mut self, item: Queued, at: usize, command: &Command, args: &[&[u8]]) {
@@ -280,26 +319,39 @@ impl Worker {
         self.partitions[at].store.begin_reads(time);
         let store = &mut self.partitions[at].store;
         let rng = Rng::new(self.rng.next_u64());
-        let mut silence = Silence;
+        let effects = &mut self.effects;
+        effects.slice = Some(self.slice_steps.0);
         let run = |reply: &mut dyn Reply| {
             let mut exec = Exec {
                 store,
                 reply,
-                effects: &mut self.effects,
+                effects,
                 registry: &self.registry,
                 scripting: Some(&mut *self.scripting),
                 rng,
                 origin: Origin::Direct,
             };
             exec.run(command, args);
+            exec.effects.long.is_none()
         };
-        if let What::GuestRead(guest) = item.what {
-            return self.others.reply(item.conn, item.sequence, guest, |reply| run(reply));
+        let protocol = if let What::GuestRead(guest) = item.what {
+            let mut bytes = Vec::new();
+            if run(&mut RespReply(Encoder::new(&mut bytes, guest.protocol == Protocol::Resp3))) {
+                self.others.send_reply(item.conn, item.sequence, guest.part, bytes);
+            }
+            Some(guest.protocol)
+        } else if let Some(connection) = self.connections.get_mut(item.conn) {
+            connection.io.blocked |= !connection.io.try_answer(item.sequence, |reply| run(reply));
+            Some(if connection.io.resp3 { Protocol::Resp3 } else { Protocol::Resp2 })
+        } else {
+            run(&mut Silence);
+            None
+        };
+        self.effects.slice = None;
+        match (self.effects.long.take(), protocol) {
+            (Some(long), Some(protocol)) => self.begin_task(at, item, protocol, long),
+            (Some(long), None) => self.partitions[at].store.end_long(long),
+            (None, _) => self.answered(item.conn),
         }
-        match self.connections.get_mut(item.conn) {
-            Some(connection) => connection.io.answer(item.sequence, |reply| run(reply)),
-            None => run(&mut silence),
-        }
-        self.answered(item.conn);
     }
 }

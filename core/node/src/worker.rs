@@ -1,6 +1,7 @@
 //! One worker: the connections it serves and the partitions it owns, driven in turns.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -23,7 +24,7 @@ use crate::observer::{Nobody, Observer};
 use crate::parcel::Parcel;
 use crate::partition::{Batch, Partition};
 use crate::route::{Elsewhere, Routes};
-use crate::slices::SliceSteps;
+use crate::slices::{SliceSteps, Task};
 
 /// Why the log did not take a turn's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,8 @@ pub struct Worker {
     /// Connections of the other workers: now, and ever.
     elsewhere: (usize, u64),
     pub(crate) slice_steps: SliceSteps,
+    /// Reads under way, in turn.
+    pub(crate) tasks: VecDeque<Task>,
 }
 
 impl Worker {
@@ -109,14 +112,18 @@ impl Worker {
     #[must_use]
     pub fn new(
         settings: Settings,
-        partitions: Vec<Partition>,
+        mut partitions: Vec<Partition>,
         scripting: Box<dyn Scripting>,
         seed: u64,
     ) -> Worker {
+        for partition in &mut partitions {
+            partition.store.set_pieces_at_once(settings.slice_steps.0);
+        }
         let routes = Routes::new(&partitions, &settings.elsewhere);
         let others = Others::new(&settings);
         Worker {
             slice_steps: settings.slice_steps,
+            tasks: VecDeque::new(),
             others,
             connections: Connections::new(settings.worker),
             front: Front::new(settings),
@@ -222,8 +229,14 @@ impl Worker {
         if let Some((at, waiter)) = waiter.take() {
             self.partitions[at].forget_waiter(waiter);
         }
-        if let Some(owner) = abroad.waits_at.take() {
-            self.others.push(owner, Parcel::Gone { conn: id });
+        match abroad.waits_at.take() {
+            Some(owner) => self.others.push(owner, Parcel::Gone { conn: id }),
+            // It may be a read in slices.
+            None if io.pending() > 0 => self.others.tell_all(&Parcel::Gone { conn: id }),
+            None => {}
+        }
+        if !self.tasks.is_empty() {
+            self.drop_tasks(id);
         }
         self.forget_fetches(id);
     }

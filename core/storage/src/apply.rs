@@ -13,8 +13,8 @@ use crate::command::list_blocking::RETRY;
 use crate::command::{Command, Registry};
 use crate::entry::{Args, next_command};
 use crate::reply::Reply;
-use crate::store::Store;
 use crate::store::scripts::ScriptId;
+use crate::store::{LongId, Store};
 
 /// Who runs a command; decides whether it may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ pub struct Effects {
     pub block: Option<Block>,
     /// Messages a script published: channel and payload.
     pub published: Vec<Published>,
+    /// A read that takes more than so many steps may go on later. `None`: all of them end at once. For the host to
+    /// say beforehand.
+    pub slice: Option<usize>,
+    /// The command answered nothing yet: this read does, a slice at a time.
+    pub long: Option<LongId>,
 }
 
 /// Reads back the body of an object that was evicted from memory.

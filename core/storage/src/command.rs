@@ -10,6 +10,7 @@ pub mod expire;
 pub mod generic;
 pub mod hash;
 pub mod inspect;
+mod keys;
 pub mod lcs;
 pub mod list;
 pub mod list_blocking;
@@ -298,6 +299,14 @@ impl Registry {
     #[must_use]
     pub fn by_id(&self, id: u16) -> Option<&'static Command> {
         self.by_id.get(usize::from(id)).copied().flatten()
+    }
+
+    /// The command that does the same as `command` with `args` without a log, where there is one; else itself.
+    #[inline]
+    #[must_use]
+    pub fn unlogged(&self, command: &'static Command, args: &[&[u8]]) -> &'static Command {
+        let reads = command.id == sort::SORT && sort::only_reads(args);
+        if reads { self.by_id(sort::SORT_RO).unwrap_or(command) } else { command }
     }
 
     /// All commands that clients may send.

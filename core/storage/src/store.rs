@@ -10,6 +10,7 @@ mod evict;
 mod fetching;
 mod graveyard;
 mod keys;
+pub(crate) mod long;
 mod naming;
 pub mod scripts;
 
@@ -20,7 +21,6 @@ use alloc::vec::Vec;
 
 use kernel::hash::KeyHasher;
 use kernel::limit::KEY_BYTES_MAX;
-use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Millis, Rng};
 
 use crate::Fault;
@@ -32,6 +32,7 @@ pub use edit::{Edit, Typed};
 pub use evict::Policy;
 pub use fetching::{Installed, unreadable};
 pub(crate) use graveyard::{PIECES_AT_ONCE_MAX, Pieces};
+pub use long::{LongId, Went};
 pub use naming::Naming;
 
 /// What happens to a key's expiry when its value is replaced.
@@ -97,6 +98,7 @@ pub struct Store {
     counts: Counts,
     graveyard: graveyard::Graveyard,
     pub(crate) scope: Option<crate::reach::Scope>,
+    longs: long::Longs,
 }
 
 /// Expired keys that one entry removes at most, so that no turn stalls.
@@ -135,6 +137,7 @@ impl Store {
             counts: Counts::default(),
             graveyard: graveyard::Graveyard::default(),
             scope: None,
+            longs: long::Longs::default(),
         }
     }
 
@@ -233,8 +236,8 @@ impl Store {
 
     /// Estimated bytes of all entries in memory, and of what was removed and is not freed yet.
     #[must_use]
-    pub const fn memory_bytes(&self) -> usize {
-        self.memory + self.graveyard.bytes()
+    pub fn memory_bytes(&self) -> usize {
+        self.memory + self.dead_bytes()
     }
 
     /// Why the state is not to be trusted any more, if a write could not read a body it needed.
@@ -530,21 +533,6 @@ impl Store {
         true
     }
 
-    /// Removes all keys: a new generation.
-    pub fn flush(&mut self) {
-        let table = core::mem::replace(&mut self.table, Table::new(KeyHasher::new(self.seed)));
-        let expiry = core::mem::take(&mut self.expiry);
-        let bytes = core::mem::take(&mut self.memory);
-        let pieces = table.into_pieces().chain(expiry.into_iter().map(|_| 0));
-        self.graveyard.bury(Box::new(pieces), bytes, 0);
-        self.generation += u32::from(!is(Bug::GenerationIgnored));
-        let removed = self.checkpoint.forget_all();
-        self.graveyard.bury(Box::new(removed.into_iter().map(|_| 0)), 0, 0);
-        // A few keys are not worth waiting.
-        self.free_dead(PIECES_AT_ONCE_MAX);
-        self.flushed = true;
-    }
-
     fn create(&mut self, hash: u64, key: &[u8], value: Value) -> Result<Slot, Fault> {
         if key.len() > KEY_BYTES_MAX {
             return Err(Fault::KeyTooLong { size: key.len(), limit: KEY_BYTES_MAX });
@@ -554,6 +542,9 @@ impl Store {
             Entry { key: Key::from_slice(key), value, expire_at: 0, clock: self.access_clock(), marks: 0 };
         let slot = self.table.insert(hash, entry);
         self.created(slot);
+        if !self.longs.is_empty() {
+            self.longs.appeared(self.generation, hash, key);
+        }
         Ok(slot)
     }
 
@@ -563,8 +554,13 @@ impl Store {
             Ttl::Clear => 0,
             Ttl::At(at) => at.0,
         };
-        let entry = self.entry_mut(slot);
+        let entry = self.table.get_mut(slot).expect("a located slot holds an entry");
         let old = core::mem::replace(&mut entry.expire_at, at);
+        if !self.longs.is_empty() {
+            // Whether it is alive at an earlier moment, the new expiry does not tell.
+            self.longs.gone(self.generation, (hash, &entry.key), old);
+            self.longs.appeared(self.generation, hash, &entry.key);
+        }
         if old != 0 {
             self.expiry.remove(&(old, hash, slot));
         }
@@ -586,6 +582,9 @@ impl Store {
             self.expiry.remove(&(entry.expire_at, hash, slot));
         }
         self.memory -= entry_bytes(&entry.key, &entry.value);
+        if !self.longs.is_empty() {
+            self.longs.gone(self.generation, (hash, &entry.key), entry.expire_at);
+        }
         self.touch(&entry.key);
         Some(entry)
     }

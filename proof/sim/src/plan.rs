@@ -63,6 +63,10 @@ pub struct Plan {
     pub fetch_failure: f64,
     /// How many partitions each keyspace has.
     pub partitions: Vec<u16>,
+    /// Steps of a slice of what does not fit a turn: so few that little does.
+    pub slice_steps: usize,
+    /// Clients come in between before the next slice.
+    pub between_slices: f64,
 }
 
 impl Plan {
@@ -107,6 +111,8 @@ impl Plan {
             parcel_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
             fetch_micros: [0, 50, 2_000, 30_000][rng.below(4) as usize],
             fetch_failure: sometimes(rng, 0.2, 0.1),
+            slice_steps: [1, 3, 12, 4096][rng.below(4) as usize],
+            between_slices: [0.5, 0.9][rng.below(2) as usize],
             partitions: Vec::new(),
         };
         plan.partitions = plan.keyspaces.iter().map(|_| [1, 1, 2, 3, 4][rng.below(5) as usize]).collect();

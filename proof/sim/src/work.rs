@@ -120,10 +120,12 @@ impl Work {
 
     /// A few commands that belong together, in groups that may be sent apart.
     pub fn draw(&mut self, rng: &mut Rng, db: u16) -> Vec<Vec<Sent>> {
-        match rng.below(20) {
+        match rng.below(22) {
             0 | 1 => self.transaction(rng, db),
             2 => self.watched(rng, db),
             3 => vec![vec![local(&["PING"], b"+PONG\r\n")]],
+            4 => vec![vec![self.sorted(rng, db)]],
+            5 => vec![vec![self.large(rng, db)]],
             _ => vec![vec![self.single(rng, db, true)]],
         }
     }
@@ -228,10 +230,40 @@ impl Work {
         loop {
             let (words, shape) = self.command(rng);
             let waits = matches!(shape, Shape::Waits(_));
-            if self.registry.find(&words[0]).is_some() && (may_wait || !waits) {
+            // The judge does not join the parts of a KEYS.
+            let joined = words[0] == b"KEYS" && self.partitions(db) != Partitions::ONE;
+            if self.registry.find(&words[0]).is_some() && (may_wait || !waits) && !joined {
                 return self.sent(db, &words, shape);
             }
         }
+    }
+
+    /// A SORT, which reads: the judge knows it as SORT_RO.
+    fn sorted(&self, rng: &mut Rng, db: u16) -> Sent {
+        let key = format!("{}{}", ["l", "t", "z"][rng.below(3) as usize], rng.below(KEYS));
+        let asked = words(&["SORT", &key, "ALPHA", if rng.chance(0.5) { "ASC" } else { "DESC" }]);
+        let known = [words(&["SORT_RO"]), asked[1..].to_vec()].concat();
+        Sent { bytes: wire(&asked), text: text(&asked), ..self.sent(db, &known, Shape::Read) }
+    }
+
+    /// A value of more pieces than small ones have, or many keys.
+    fn large(&mut self, rng: &mut Rng, db: u16) -> Sent {
+        let count = 20 + rng.below(60);
+        let long = "m".repeat(80);
+        let mut all = match rng.below(3) {
+            0 => words(&["MSET"]),
+            1 => words(&["SADD", &format!("t{}", rng.below(2))]),
+            _ => words(&["RPUSH", &format!("l{}", rng.below(KEYS))]),
+        };
+        for n in 0..count {
+            let token = self.token();
+            if all[0] == b"MSET" {
+                all.extend(words(&[&format!("s{n}"), &token]));
+            } else {
+                all.push(format!("{token}{long}").into_bytes());
+            }
+        }
+        self.sent(db, &all, Shape::Unique)
     }
 
     fn transaction(&mut self, rng: &mut Rng, db: u16) -> Vec<Vec<Sent>> {
@@ -395,7 +427,8 @@ impl Work {
         let key = format!("{kind}{}", rng.below(KEYS));
         let token = self.token();
         let millis = 1 + rng.below(900);
-        match rng.below(12) {
+        match rng.below(14) {
+            12 | 13 => (words(&["KEYS", ["*", "s*", "?[1-3]"][rng.below(3) as usize]]), Shape::Read),
             0..=2 => (words(&["DEL", &key, &token]), Shape::Unique),
             3..=5 => (words(&["PEXPIRE", &key, &millis.to_string()]), Shape::Plain),
             6 => (words(&["PERSIST", &key]), Shape::Plain),

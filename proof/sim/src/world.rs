@@ -11,7 +11,7 @@ use check::{Judge, Violation};
 use consensus::{Durability, Solo};
 use journal::Salt;
 use kernel::{ConnId, GroupId, KeyspaceId, Micros, Rng, Term, WorkerId};
-use node::{Elsewhere, Partition, Settings, Worker, owner, recover};
+use node::{Elsewhere, Partition, Settings, SliceSteps, Worker, owner, recover};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -107,6 +107,8 @@ struct Node {
     skew: i64,
     /// When the sync on its way ends, and how.
     sync: Option<(u64, bool)>,
+    /// When it goes on with what it left to later turns.
+    again: Option<u64>,
 }
 
 impl Node {
@@ -172,13 +174,15 @@ fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Begin
             worker: WorkerId(number),
             workers: plan.workers,
             elsewhere: elsewhere.collect(),
+            slice_steps: SliceSteps(plan.slice_steps),
             ..Settings::default()
         };
         let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed ^ u64::from(number));
         Member { worker, checkpointer: Checkpointer::default() }
     };
     let members = (0..plan.workers).map(member).collect();
-    Node { members, post: Post::default(), desk: Desk::default(), log, skew, sync: None }
+    let (post, desk) = (Post::default(), Desk::default());
+    Node { members, post, desk, log, skew, sync: None, again: None }
 }
 
 impl<'t> World<'t> {
@@ -229,7 +233,7 @@ impl<'t> World<'t> {
     }
 
     fn next_event(&mut self) -> Option<u64> {
-        let Node { members, log, skew, sync, post, desk } = &self.node;
+        let Node { members, log, skew, sync, post, desk, again } = &self.node;
         let deadlines = members.iter().filter_map(|member| member.worker.deadline());
         let wake = deadlines.min().map(|at| {
             let at = at.0.saturating_sub(EPOCH_MICROS).saturating_add_signed(-*skew);
@@ -240,12 +244,13 @@ impl<'t> World<'t> {
         let clients = self.clients.iter().map(|client| client.next).min();
         let unread =
             self.clients.iter().map(|client| client.unread_until).filter(|&until| until > self.now).min();
-        [wake, sync, clients, unread, post.due(), desk.due()].into_iter().flatten().min()
+        [wake, sync, clients, unread, post.due(), desk.due(), *again].into_iter().flatten().min()
     }
 
     /// One turn of the node at the present instant.
     fn turn(&mut self) -> Result<(), Violation> {
         self.node.log.now = self.now;
+        self.node.again = None;
         self.finish_sync();
         self.toggle_space();
         for at in 0..self.clients.len() {
@@ -286,6 +291,10 @@ impl<'t> World<'t> {
             self.judge_turn(clock)?;
             self.deliver();
             if !more && !self.node.members[at].worker.is_ready() {
+                break;
+            }
+            if more && self.spread.chance(self.plan.between_slices) {
+                self.node.again = Some(self.now + 1 + self.spread.below(300));
                 break;
             }
         }

@@ -7,6 +7,9 @@ use kernel::planted::{Bug, is};
 use storage::Reply;
 use wire::resp::Encoder;
 
+/// Replies of more bytes take the place of an empty output instead of being copied to it.
+const MOVED_BYTES_MIN: usize = 64 * 1024;
+
 /// The number of a command within its connection; its reply goes out after those of lower numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
@@ -102,9 +105,30 @@ impl Io {
         result.expect("the closure was called")
     }
 
+    /// As [`Io::answer`], with a reply that is encoded already, and large perhaps: it is moved where it can be.
+    pub fn answer_encoded(&mut self, sequence: Sequence, reply: Vec<u8>) {
+        debug_assert!(sequence.0 >= self.head, "a command is answered once");
+        let reply = if self.is_mute(sequence) { Vec::new() } else { reply };
+        if sequence.0 == self.head || is(Bug::RepliesOutOfOrder) {
+            self.append(reply);
+            self.head += 1;
+            self.release();
+        } else {
+            self.early.insert(sequence.0, reply);
+        }
+    }
+
+    fn append(&mut self, reply: Vec<u8>) {
+        if self.out.is_empty() && reply.len() > MOVED_BYTES_MIN {
+            self.out = reply;
+        } else {
+            self.out.extend_from_slice(&reply);
+        }
+    }
+
     fn release(&mut self) {
         while let Some(bytes) = (!self.early.is_empty()).then(|| self.early.remove(&self.head)).flatten() {
-            self.out.extend_from_slice(&bytes);
+            self.append(bytes);
             self.head += 1;
         }
     }
@@ -171,6 +195,21 @@ impl Reply for RespReply<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_reply_is_moved_to_its_place_in_the_order() {
+        let mut io = Io::default();
+        let (a, b, c) = (io.begin(), io.begin(), io.begin());
+        let large = alloc::vec![b'x'; 2 * MOVED_BYTES_MIN];
+        io.answer_encoded(b, large.clone());
+        io.answer_encoded(a, b":1\r\n".to_vec());
+        io.answer(c, |reply| reply.int(3));
+        assert_eq!(io.out, [b":1\r\n", &large[..], b":3\r\n"].concat());
+        io.out.clear();
+        let d = io.begin();
+        io.answer_encoded(d, large.clone());
+        assert_eq!((io.pending(), &io.out), (0, &large));
+    }
 
     #[test]
     fn replies_leave_in_the_order_of_their_commands() {

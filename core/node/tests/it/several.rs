@@ -2,7 +2,7 @@
 
 use crate::harness::{ALONE, Node, SHAPE, Shape};
 use crate::{
-    administration, blocking, entry, introspection, keyspaces, latency, memory, publishing, stalls,
+    administration, blocking, entry, introspection, keyspaces, latency, memory, publishing, slices, stalls,
     transactions,
 };
 
@@ -120,6 +120,28 @@ const PROMISES: &[(fn(), &str)] = &[
         stalls::a_client_that_has_read_everything_has_its_whole_time_again,
         "a_client_that_has_read_everything_has_its_whole_time_again",
     ),
+    (
+        slices::a_flush_is_freed_a_slice_in_each_turn_while_others_are_served,
+        "a_flush_is_freed_a_slice_in_each_turn_while_others_are_served",
+    ),
+    (
+        slices::keys_and_sort_go_on_in_slices_while_others_are_served,
+        "keys_and_sort_go_on_in_slices_while_others_are_served",
+    ),
+    (
+        slices::what_follows_a_long_read_is_answered_behind_it,
+        "what_follows_a_long_read_is_answered_behind_it",
+    ),
+    (
+        slices::a_long_read_of_a_client_that_leaves_is_given_up,
+        "a_long_read_of_a_client_that_leaves_is_given_up",
+    ),
+    (slices::within_a_transaction_a_read_runs_whole, "within_a_transaction_a_read_runs_whole"),
+    (
+        slices::a_client_that_sends_no_more_gets_its_long_answer,
+        "a_client_that_sends_no_more_gets_its_long_answer",
+    ),
+    (slices::a_flush_does_not_take_away_what_is_read, "a_flush_does_not_take_away_what_is_read"),
 ];
 
 /// All that a client asks goes to another worker.

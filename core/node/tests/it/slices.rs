@@ -5,7 +5,7 @@ use node::{Settings, SliceSteps};
 use crate::harness::{Client, Node, START};
 
 /// Steps of a slice in these tests.
-const STEPS: usize = 50;
+const STEPS: usize = 10;
 
 fn node() -> Node {
     Node::with(Settings { started: START, slice_steps: SliceSteps(STEPS), ..Settings::default() })
@@ -40,4 +40,117 @@ pub fn a_flush_is_freed_a_slice_in_each_turn_while_others_are_served() {
     assert!(turns > 5, "{turns}");
     while node.turn() {}
     assert_eq!(node.ask(client, "KEYS *"), "*1\r\n$3\r\nnew\r\n");
+}
+
+/// What a client got after the fewest turns.
+fn await_answer(node: &mut Node, client: Client) -> (usize, String) {
+    for turns in 1..10_000 {
+        node.turn();
+        let text = node.read(client);
+        if !text.is_empty() {
+            return (turns, text);
+        }
+    }
+    panic!("no answer")
+}
+
+fn long_reads(node: &mut Node) -> usize {
+    node.owner().partitions().iter().map(|partition| partition.store().long_reads()).sum()
+}
+
+/// A node with three thousand keys and a list of a thousand elements, and two clients.
+fn filled() -> (Node, Client, Client) {
+    let mut node = node();
+    let (client, other) = (node.client(), node.client());
+    fill(&mut node, client);
+    let elements: Vec<String> = (0..1000).map(|n| (n * 7 % 1001).to_string()).collect();
+    node.ask(client, &format!("RPUSH list {}", elements.join(" ")));
+    (node, client, other)
+}
+
+#[test]
+pub fn keys_and_sort_go_on_in_slices_while_others_are_served() {
+    let (mut node, client, other) = filled();
+    for (command, count, turns) in
+        [("KEYS key*", 3000, 100), ("SORT list", 1000, 100), ("SORT_RO list", 1000, 100)]
+    {
+        node.feed(client, &format!("{command}\r\n"));
+        for _ in 0..4 {
+            node.turn();
+        }
+        assert_eq!(node.read(client), "", "{command}");
+        // Another client changes what it reads: its answer is of the moment it began.
+        node.ask(other, "DEL key1 key2 key3\r\nRPUSH list x");
+        assert_eq!(node.ask(other, "GET key5"), "$7\r\nvalue-5\r\n");
+        let (more, text) = await_answer(&mut node, client);
+        assert!(more > turns / 4, "{command}: {more} turns");
+        assert!(text.starts_with(&format!("*{count}\r\n")), "{command}: {}", &text[..10]);
+        assert_eq!(text.matches('$').count(), count, "{command}");
+        node.ask(other, "MSET key1 1 key2 2 key3 3\r\nRPOP list");
+        assert_eq!(long_reads(&mut node), 0);
+    }
+}
+
+#[test]
+pub fn what_follows_a_long_read_is_answered_behind_it() {
+    let (mut node, client, _) = filled();
+    node.feed(client, "SET a 1\r\nKEYS key*\r\nSET b 2\r\nGET b\r\nKEYS b\r\nPING\r\n");
+    let mut text = String::new();
+    while !text.ends_with("+PONG\r\n") {
+        node.settle();
+        text += &node.read(client);
+    }
+    assert!(text.starts_with("+OK\r\n*3000\r\n$"), "{}", &text[..20]);
+    assert!(
+        text.ends_with("\r\n+OK\r\n$1\r\n2\r\n*1\r\n$1\r\nb\r\n+PONG\r\n"),
+        "{}",
+        &text[text.len() - 50..]
+    );
+}
+
+#[test]
+pub fn a_long_read_of_a_client_that_leaves_is_given_up() {
+    let (mut node, client, other) = filled();
+    node.feed(client, "KEYS *\r\n");
+    node.feed(other, "KEYS *\r\n");
+    node.turns();
+    assert_eq!(long_reads(&mut node), 2);
+    node.of(client).disconnect(client.0);
+    node.turns();
+    assert_eq!(long_reads(&mut node), 1);
+    node.ask(other, "");
+    assert!(await_answer(&mut node, other).1.starts_with("*3001\r\n"));
+    assert_eq!(long_reads(&mut node), 0);
+    while node.turn() {}
+}
+
+#[test]
+pub fn within_a_transaction_a_read_runs_whole() {
+    let (mut node, client, _) = filled();
+    node.ask(client, "MULTI\r\nKEYS *\r\nDEL key1\r\nKEYS *\r\nSORT list LIMIT 0 1");
+    let text = node.ask(client, "EXEC");
+    assert!(text.starts_with("*4\r\n*3001\r\n"), "{}", &text[..20]);
+    assert!(text.contains("\r\n:1\r\n*3000\r\n"));
+    assert!(text.ends_with("*1\r\n$1\r\n0\r\n"));
+}
+
+#[test]
+pub fn a_client_that_sends_no_more_gets_its_long_answer() {
+    let (mut node, client, _) = filled();
+    node.feed(client, "KEYS *\r\n");
+    node.turns();
+    node.of(client).end_of_input(client.0);
+    assert!(await_answer(&mut node, client).1.starts_with("*3001\r\n"));
+    assert!(node.output(client).1, "it is closed then");
+}
+
+#[test]
+pub fn a_flush_does_not_take_away_what_is_read() {
+    let (mut node, client, other) = filled();
+    node.feed(client, "KEYS key*\r\n");
+    node.turns();
+    assert_eq!(node.ask(other, "FLUSHALL\r\nSET key1 new\r\nDBSIZE"), "+OK\r\n+OK\r\n:1\r\n");
+    assert!(await_answer(&mut node, client).1.starts_with("*3000\r\n"));
+    while node.turn() {}
+    assert_eq!(dead(&mut node), 0);
 }

@@ -77,6 +77,10 @@ pub(crate) struct ScanOptions<'a> {
     pattern: Option<&'a [u8]>,
 }
 
+/// What one `SCAN`, `SSCAN`, `HSCAN` or `ZSCAN` visits at most, whatever its `COUNT` says: that is a hint, and
+/// others wait meanwhile.
+pub(crate) const SCAN_COUNT_MAX: usize = 16_384;
+
 impl<'a> ScanOptions<'a> {
     /// Reads the arguments that follow the cursor.
     pub(crate) fn parse(mut rest: &[&'a [u8]]) -> Result<ScanOptions<'a>, Fault> {
@@ -85,7 +89,8 @@ impl<'a> ScanOptions<'a> {
             rest = tail;
             if option.eq_ignore_ascii_case(b"count") {
                 let count = integer(value)?;
-                options.count = usize::try_from(count).ok().filter(|&n| n > 0).ok_or(Fault::Syntax)?;
+                let count = usize::try_from(count).ok().filter(|&n| n > 0).ok_or(Fault::Syntax)?;
+                options.count = count.min(SCAN_COUNT_MAX);
             } else if option.eq_ignore_ascii_case(b"match") {
                 options.pattern = (*value != b"*").then_some(*value);
             } else {

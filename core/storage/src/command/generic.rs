@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::command::argument::SCAN_COUNT_MAX;
 use crate::command::{ALL, Command, Flags, Keys, ONE, TWO};
 use crate::object::glob::{Case, matches};
 use crate::object::parse_canonical;
@@ -42,7 +43,7 @@ pub const COMMANDS: &[Command] = &[
     Command::write(0x207, "rename", 3, TWO, rename),
     Command::write(0x208, "renamenx", 3, TWO, renamenx).with(Flags::FAST),
     Command::write(0x209, "copy", -3, TWO, copy).with(Flags::DENY_OOM.and(Flags::SESSION)),
-    Command::read(0x20A, "keys", 2, Keys::None, keys).with(Flags::KEYSPACE),
+    Command::read(0x20A, "keys", 2, Keys::None, super::keys::keys).with(Flags::KEYSPACE),
     Command::read(SCAN, "scan", -2, Keys::None, scan).with(Flags::KEYSPACE),
     Command::read(RANDOMKEY, "randomkey", 1, Keys::None, randomkey).with(Flags::KEYSPACE),
 ];
@@ -186,17 +187,6 @@ fn reply_keys(exec: &mut Exec<'_>, keys: &[Key]) {
     keys.iter().for_each(|key| exec.reply.bulk(key));
 }
 
-fn keys(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
-    let mut found = Vec::new();
-    exec.store.visit_all(&mut |key| {
-        if matches(args[0], key, Case::Exact) {
-            found.push(Key::from_slice(key));
-        }
-    });
-    reply_keys(exec, &found);
-    Ok(())
-}
-
 /// Keys that one `SCAN` visits if it does not say.
 const SCAN_KEYS: i64 = 10;
 
@@ -242,7 +232,8 @@ fn scan(exec: &mut Exec<'_>, args: &[&[u8]]) -> Result<(), Fault> {
         return Err(Fault::Syntax);
     }
     let mut found = Vec::new();
-    let next = exec.store.scan(from, usize::try_from(count).unwrap_or(usize::MAX), &mut |key, of_kind| {
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(SCAN_COUNT_MAX);
+    let next = exec.store.scan(from, count, &mut |key, of_kind| {
         let fits = pattern.is_none_or(|pattern| matches(pattern, key, Case::Exact));
         if fits && kind.is_none_or(|kind| of_kind.name().as_bytes().eq_ignore_ascii_case(kind)) {
             found.push(Key::from_slice(key));

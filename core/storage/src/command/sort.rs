@@ -1,24 +1,35 @@
 //! `SORT`: a list, set or sorted set by its elements or by keys they name.
 
+mod order;
+
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
 use crate::command::{Command, Flags, ONE};
 use crate::object::number::parse_float;
 use crate::object::{Hash, List, Value, parse_canonical};
+use crate::store::long::Steps;
 use crate::store::{Store, Ttl, Typed};
 use crate::{Exec, Fault, Origin};
 
-/// The id of `SORT`.
-pub const SORT: u16 = 0x288;
-/// The id of `SORT_RO`.
-pub const SORT_RO: u16 = 0x289;
+use order::{Order, Strings, Weights};
 
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
     Command::write(SORT, "sort", -2, ONE, sort).with(Flags::DENY_OOM),
     Command::read(SORT_RO, "sort_ro", -2, ONE, sort_ro),
 ];
+
+/// The id of `SORT`.
+pub const SORT: u16 = 0x288;
+/// The id of `SORT_RO`.
+pub const SORT_RO: u16 = 0x289;
+
+/// Whether a `SORT` with `args` stores nothing for certain: then it is a `SORT_RO`, which needs no log.
+#[must_use]
+pub fn only_reads(args: &[&[u8]]) -> bool {
+    args.iter().skip(1).all(|arg| !arg.eq_ignore_ascii_case(b"store"))
+}
 
 /// What is asked besides the key.
 struct Options<'a> {
@@ -115,13 +126,19 @@ fn run(exec: &mut Exec<'_>, key: &[u8], mut options: Options<'_>) -> Result<(), 
     if unsorted && from_set && (options.store.is_some() || exec.origin == Origin::Script) {
         (unsorted, options.alpha, options.by) = (false, true, None);
     }
-    let mut elements = if unsorted { elements } else { sorted(exec.store, elements, &options)? };
-    if options.descending && !(unsorted && from_set) {
-        elements.reverse();
+    let weights = if unsorted { Weights::None } else { weights(exec.store, &elements, &options)? };
+    let window = options.window(elements.len());
+    let descending = options.descending && !(unsorted && from_set);
+    let mut order = Order::new(elements, weights, descending);
+    order.window = window;
+    let themselves = options.get.iter().all(|pattern| *pattern == b"#");
+    if themselves && options.store.is_none() {
+        order.times = options.get.len().max(1);
+        return exec.answer_long(Box::new(order));
     }
-    let (first, count) = options.window(elements.len());
-    let window = &elements[first..first + count];
-    let answers = answers(exec.store, window, &options.get)?;
+    // What it names or stores belongs to one moment, and is found in one go.
+    order.sort(&mut Steps::new(usize::MAX))?;
+    let answers = answers(exec.store, &order, &options.get)?;
     let Some(target) = options.store else {
         exec.reply.array(answers.len());
         for answer in &answers {
@@ -143,50 +160,36 @@ fn run(exec: &mut Exec<'_>, key: &[u8], mut options: Options<'_>) -> Result<(), 
     Ok(())
 }
 
-/// The elements to sort, and whether they come from a set.
-fn elements(store: &mut Store, key: &[u8]) -> Result<(Vec<Vec<u8>>, bool), Fault> {
-    Ok(match store.value(key)? {
-        None => (Vec::new(), false),
-        Some(Value::List(list)) => (list.iter().map(Vec::from).collect(), false),
-        Some(Value::Set(set)) => (set.iter().map(|member| Vec::from(&*member)).collect(), true),
-        Some(Value::Zset(zset)) => (zset.iter().map(|(member, _)| Vec::from(member)).collect(), false),
+/// A copy of the elements to sort, and whether they come from a set.
+fn elements(store: &mut Store, key: &[u8]) -> Result<(Strings, bool), Fault> {
+    let mut elements = Strings::default();
+    let mut from_set = false;
+    match store.value(key)? {
+        None => {}
+        Some(Value::List(list)) => list.iter().for_each(|element| elements.push(element)),
+        Some(Value::Set(set)) => {
+            set.iter().for_each(|member| elements.push(&member));
+            from_set = true;
+        }
+        Some(Value::Zset(zset)) => zset.iter().for_each(|(member, _)| elements.push(member)),
         Some(Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) | Value::Hash(_) | Value::Evicted(_)) => {
             return Err(Fault::WrongType);
         }
-    })
-}
-
-/// What an element is compared by.
-enum Weight {
-    Number(f64),
-    Text(Option<Vec<u8>>),
-}
-
-/// The elements in ascending order.
-fn sorted(store: &mut Store, elements: Vec<Vec<u8>>, options: &Options<'_>) -> Result<Vec<Vec<u8>>, Fault> {
-    let mut weighted = Vec::with_capacity(elements.len());
-    for element in elements {
-        let text = match options.by {
-            None => Some(element.clone()),
-            Some(pattern) => named(store, pattern, &element)?,
-        };
-        let weight = if options.alpha {
-            Weight::Text(text)
-        } else {
-            Weight::Number(text.map_or(Ok(0.0), |text| number(&text))?)
-        };
-        weighted.push((weight, element));
     }
-    weighted.sort_by(|(a, element_a), (b, element_b)| match (a, b) {
-        (Weight::Number(a), Weight::Number(b)) => {
-            a.partial_cmp(b).unwrap_or(Ordering::Equal).then_with(|| element_a.cmp(element_b))
-        }
-        (Weight::Text(a), Weight::Text(b)) => a.cmp(b),
-        (Weight::Number(_), Weight::Text(_)) | (Weight::Text(_), Weight::Number(_)) => {
-            unreachable!("one SORT weighs all elements alike")
-        }
-    });
-    Ok(weighted.into_iter().map(|(_, element)| element).collect())
+    Ok((elements, from_set))
+}
+
+/// What the elements are compared by. What other keys say of them is read now.
+fn weights(store: &mut Store, elements: &Strings, options: &Options<'_>) -> Result<Weights, Fault> {
+    let Some(pattern) = options.by else {
+        return Ok(if options.alpha { Weights::Themselves } else { Weights::Numbers(Vec::new()) });
+    };
+    let mut all = (0..elements.len()).map(|at| named(store, pattern, elements.get(at)));
+    if options.alpha {
+        return all.collect::<Result<_, _>>().map(Weights::OtherTexts);
+    }
+    let weight = |text: Result<Option<Vec<u8>>, Fault>| text?.map_or(Ok(0.0), |text| number(&text));
+    all.by_ref().map(weight).collect::<Result<_, _>>().map(Weights::OtherNumbers)
 }
 
 /// A weight as `strtod` reads it: white space may stand before it, and nothing at all is 0.
@@ -198,12 +201,14 @@ fn number(text: &[u8]) -> Result<f64, Fault> {
     }
 }
 
-/// For each element what the `GET` patterns name, or the element itself if there are none.
-fn answers(store: &mut Store, elements: &[Vec<u8>], get: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+/// For each element of the window what the `GET` patterns name, or the element itself if there are none.
+fn answers(store: &mut Store, order: &Order, get: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, Fault> {
+    let (first, count) = order.window;
+    let elements = (first..first + count).map(|place| order.element(place));
     if get.is_empty() {
-        return Ok(elements.iter().cloned().map(Some).collect());
+        return Ok(elements.map(|element| Some(element.into())).collect());
     }
-    let mut answers = Vec::with_capacity(elements.len() * get.len());
+    let mut answers = Vec::with_capacity(count * get.len());
     for element in elements {
         for pattern in get {
             answers.push(named(store, pattern, element)?);

@@ -46,6 +46,8 @@ pub const PRESIZE_ENTRIES_MAX: usize = 1 << 24;
 /// Entries of a segment on average when it is made ahead, at least: few then split at random, and a table
 /// that grew would have made as many.
 const SEGMENT_MEAN: usize = 40;
+/// Empty places that a random draw meets before it looks for entries in another way.
+const DRAWS_MAX: usize = 128;
 /// The directory never has more than `2^DEPTH_MAX` places; then segments grow.
 const DEPTH_MAX: u32 = 26;
 
@@ -232,10 +234,12 @@ impl Table {
     }
 
     /// Visits entries in hash order from `cursor` (0 at first), about `count` of them, and returns the
-    /// next cursor, 0 at the end. An entry that stays for a whole scan is visited at least once.
+    /// next cursor, 0 at the end. An entry that stays for a whole scan is visited at least once. It stops, too,
+    /// after `count` segments without entries: a table that lost most of them has many.
     pub fn scan(&self, cursor: u64, count: usize, visit: &mut dyn FnMut(Slot, &Entry)) -> u64 {
         let mut from = cursor << CURSOR_SHIFT;
         let mut left = count.max(1);
+        let mut barren = left;
         loop {
             let segment = &self.segments[self.segment_of(from)];
             let mut found: Vec<(u64, Slot)> = segment
@@ -245,6 +249,7 @@ impl Table {
                 .filter(|&(hash, _)| hash >= from)
                 .collect();
             found.sort_unstable();
+            barren -= usize::from(found.is_empty());
             let mut last = None;
             for (hash, slot) in found {
                 let position = hash >> CURSOR_SHIFT;
@@ -266,7 +271,7 @@ impl Table {
             if segment.depth < 64 && from >> shift == 0 {
                 return 0;
             }
-            if left == 0 {
+            if left == 0 || barren == 0 {
                 return from >> CURSOR_SHIFT;
             }
         }
@@ -280,12 +285,18 @@ impl Table {
             return None;
         }
         let places = self.places();
-        loop {
+        for _ in 0..DRAWS_MAX {
             let slot = Slot(rng.below(places as u64) as u32);
             if self.get(slot).is_some() {
                 return Some(slot);
             }
         }
+        // Few entries are left of many: the next one behind a random hash, or else the first.
+        let (mut found, mut cursor) = (None, rng.next_u64() >> CURSOR_SHIFT);
+        while found.is_none() {
+            cursor = self.scan(cursor, 1, &mut |slot, _| found = Some(slot));
+        }
+        found
     }
 
     /// Frees it entry by entry, large values piece by piece, then the index.
@@ -317,7 +328,7 @@ impl Table {
 /// Bits of a cursor: with the number of one of 1024 partitions they are 53, so that clients that keep numbers as
 /// doubles read them exactly.
 pub const CURSOR_BITS: u32 = 43;
-const CURSOR_SHIFT: u32 = 64 - CURSOR_BITS;
+pub(crate) const CURSOR_SHIFT: u32 = 64 - CURSOR_BITS;
 
 #[inline]
 fn entry_in(chunks: &[Vec<Option<Entry>>], slot: Slot) -> Option<&Entry> {
@@ -394,6 +405,28 @@ mod tests {
         }
         assert_eq!(seen.len(), 50_000);
         assert!(calls <= 5_001, "{calls}");
+    }
+
+    #[test]
+    fn few_entries_left_of_many_are_found_in_short_steps() {
+        let mut table = Table::new(KeyHasher::new(9));
+        (0..50_000u32).for_each(|n| add(&mut table, &n.to_le_bytes()));
+        (1..50_000u32).for_each(|n| drop_key(&mut table, &n.to_le_bytes()));
+        let (mut seen, mut calls, mut cursor) = (0, 0, 0);
+        loop {
+            calls += 1;
+            cursor = table.scan(cursor, 10, &mut |_, _| seen += 1);
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(seen, 1);
+        assert!(calls >= table.segments.len() / 10, "{calls} calls for {} segments", table.segments.len());
+        let mut rng = kernel::Rng::new(1);
+        for _ in 0..10 {
+            let slot = table.random(&mut rng).and_then(|slot| table.get(slot));
+            assert_eq!(slot.map(|entry| entry.key.to_vec()), Some(0u32.to_le_bytes().to_vec()));
+        }
     }
 
     #[test]

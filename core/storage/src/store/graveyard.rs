@@ -7,8 +7,12 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
+use kernel::hash::KeyHasher;
+use kernel::planted::{Bug, is};
+
 use super::Store;
 use crate::object::Value;
+use crate::object::table::Table;
 
 /// Frees one piece with each call and tells about how many bytes that were.
 pub(crate) type Pieces = Box<dyn Iterator<Item = usize> + Send>;
@@ -20,8 +24,9 @@ pub(crate) const PIECES_AT_ONCE_MAX: usize = 256;
 const GROWTH_BYTES_MAX: usize = 64 << 20;
 
 /// What is gone and not freed yet.
-#[derive(Default)]
 pub(crate) struct Graveyard {
+    /// Pieces of a value that is freed at once.
+    pub at_once: usize,
     queue: VecDeque<Dead>,
     /// Estimated bytes of all in the queue.
     bytes: usize,
@@ -32,6 +37,12 @@ pub(crate) struct Graveyard {
 struct Dead {
     pieces: Pieces,
     bytes: usize,
+}
+
+impl Default for Graveyard {
+    fn default() -> Graveyard {
+        Graveyard { at_once: PIECES_AT_ONCE_MAX, queue: VecDeque::new(), bytes: 0, used_at_first: 0 }
+    }
 }
 
 impl Graveyard {
@@ -91,11 +102,33 @@ impl core::fmt::Debug for Graveyard {
 }
 
 impl Store {
+    /// Removes all keys: a new generation.
+    pub fn flush(&mut self) {
+        let table = core::mem::replace(&mut self.table, Table::new(KeyHasher::new(self.seed)));
+        let expiry = core::mem::take(&mut self.expiry);
+        let bytes = core::mem::take(&mut self.memory);
+        if let Some(table) = self.longs.keep(self.generation, table, bytes) {
+            self.graveyard.bury(table.into_pieces(), bytes, 0);
+        }
+        self.graveyard.bury(Box::new(expiry.into_iter().map(|_| 0)), 0, 0);
+        self.generation += u32::from(!is(Bug::GenerationIgnored));
+        let removed = self.checkpoint.forget_all();
+        self.graveyard.bury(Box::new(removed.into_iter().map(|_| 0)), 0, 0);
+        // A few keys are not worth waiting.
+        self.free_dead(self.graveyard.at_once);
+        self.flushed = true;
+    }
+
+    /// Values of up to `pieces` pieces are freed at once; no more than usual, which is 256.
+    pub const fn set_pieces_at_once(&mut self, pieces: usize) {
+        self.graveyard.at_once = if pieces < PIECES_AT_ONCE_MAX { pieces } else { PIECES_AT_ONCE_MAX };
+    }
+
     /// Frees `value`, which is no entry's any more: at once if it is small, else piece by piece.
     #[inline]
     pub(crate) fn bury(&mut self, value: Value) {
         if !matches!(value, Value::Int(_) | Value::Bytes(_) | Value::Buffer(_) | Value::Evicted(_))
-            && value.pieces() > PIECES_AT_ONCE_MAX
+            && value.pieces() > self.graveyard.at_once
         {
             let bytes = value.memory_bytes();
             self.graveyard.bury(value.into_pieces(), bytes, self.memory);
@@ -109,9 +142,10 @@ impl Store {
         if self.graveyard.is_empty() { 0 } else { self.graveyard.free(steps) }
     }
 
-    /// Bytes of removed values that are not freed yet, about. [`Store::memory_bytes`] counts them.
+    /// Bytes of removed values that are not freed yet, about, those that are still read among them.
+    /// [`Store::memory_bytes`] counts them.
     #[must_use]
-    pub const fn dead_bytes(&self) -> usize {
-        self.graveyard.bytes()
+    pub fn dead_bytes(&self) -> usize {
+        self.graveyard.bytes() + self.longs.bytes()
     }
 }

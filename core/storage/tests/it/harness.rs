@@ -19,7 +19,7 @@ use storage::entry::put_command;
 use storage::object::number::parse_float;
 use storage::object::zset::Score;
 use storage::object::{Hash, List, Set, Zset};
-use storage::store::Typed;
+use storage::store::{LongId, Typed};
 use storage::{Effects, Registry, Reply, Store};
 
 /// A store that logs what it applies.
@@ -56,6 +56,28 @@ impl Db {
     /// Lets `millis` pass.
     pub fn advance(&mut self, millis: u64) {
         self.now = self.now.plus_millis(millis);
+    }
+
+    /// The clock of the entries that follow is behind: they were stamped before.
+    pub fn retreat(&mut self, millis: u64) {
+        self.now = Micros(self.now.0 - 1000 * millis);
+    }
+
+    /// Begins a read in slices of `slice` steps: it is answered at once, or goes on.
+    pub fn begin(&mut self, line: &str, slice: usize) -> Result<String, Long> {
+        self.effects.slice = Some(slice);
+        let answered = self.run(line);
+        self.effects.slice = None;
+        match self.effects.long.take() {
+            None => Ok(answered),
+            Some(id) => Err(Long { id, reply: Resp2::default() }),
+        }
+    }
+
+    /// Goes on with a read for a slice; its reply when it is whole, and the steps that were left.
+    pub fn go_on(&mut self, long: &mut Long, steps: usize) -> (Option<String>, usize) {
+        let went = self.store.go_on(long.id, steps, &mut long.reply);
+        (went.done.then(|| render(&mut long.reply.0.as_slice())), went.left)
     }
 
     /// Runs one command line and renders its reply; an empty text if it blocked.
@@ -311,6 +333,13 @@ fn render(input: &mut impl BufRead) -> String {
         },
         other => panic!("RESP2 has no type {other}"),
     }
+}
+
+/// A read that goes on in slices, and what it has answered so far.
+pub struct Long {
+    /// Its name.
+    pub id: LongId,
+    reply: Resp2,
 }
 
 /// Encodes replies as RESP2 does.

@@ -7,6 +7,7 @@ mod harness;
 mod hashes;
 mod keys;
 mod lists;
+mod long;
 mod random;
 mod sets;
 mod shapes;
