@@ -21,8 +21,9 @@ use crate::partition::{Batch, Queued, Waiter, Watcher, What};
 use crate::worker::Worker;
 
 impl Worker {
-    /// Applies every batch that its group has committed.
-    pub(crate) fn apply_committed(&mut self) {
+    /// Applies every batch that its group has committed. True if there was one.
+    pub(crate) fn apply_committed(&mut self) -> bool {
+        let mut any = false;
         for at in 0..self.partitions.len() {
             loop {
                 let partition = &mut self.partitions[at];
@@ -36,8 +37,10 @@ impl Worker {
                 }
                 let Some(batch) = partition.flying.pop_front() else { break };
                 self.apply_batch(at, batch);
+                any = true;
             }
         }
+        any
     }
 
     fn apply_batch(&mut self, at: usize, mut batch: Batch) {

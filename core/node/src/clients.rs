@@ -51,6 +51,8 @@ pub(crate) struct Front {
     pub evicted: u64,
     pub joints: BTreeMap<u64, Joint>,
     pub last_joint: u64,
+    /// Clients whose transfer waits for the writes under way.
+    pub transfers: Vec<ConnId>,
     /// Clients held for their unread output, and when they last took some of it.
     pub stalls: BTreeMap<ConnId, Micros>,
     sleepers: BTreeSet<(Micros, ConnId, u64)>,

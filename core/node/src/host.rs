@@ -164,7 +164,14 @@ impl Host for View<'_> {
                 self.worker.await_joint(joint, Waits::Client(self.id, self.connection.begin()));
                 Transferred::Accepted
             }
-            Err(other) => other,
+            Err(other) => {
+                if other == Transferred::Later {
+                    // Until then it is not resumed: trying at every turn would keep the worker from sleeping.
+                    self.abroad.asking += 1;
+                    self.worker.front.transfers.push(self.id);
+                }
+                other
+            }
         }
     }
 

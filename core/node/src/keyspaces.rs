@@ -131,6 +131,16 @@ impl Worker {
         }
     }
 
+    /// Writes that were under way are so no more: transfers that wait for them are tried again.
+    #[inline]
+    pub(crate) fn retry_transfers(&mut self) {
+        if !self.front.transfers.is_empty() {
+            for conn in core::mem::take(&mut self.front.transfers) {
+                self.told(conn);
+            }
+        }
+    }
+
     /// Copies or moves a key: what it holds now is logged as a RESTORE there and, for a move, a DEL here.
     ///
     /// The joint of its parts is given back, for the caller to say who waits for it.

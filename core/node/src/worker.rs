@@ -342,8 +342,11 @@ impl Worker {
 
     fn take_rounds(&mut self, log: &mut dyn LogSink) -> bool {
         for _ in 0..ROUNDS_MAX {
+            let proposes = !self.opened.is_empty();
             self.propose(log);
-            self.apply_committed();
+            if self.apply_committed() || proposes {
+                self.retry_transfers();
+            }
             self.advance_swap();
             self.retry_journeys();
             self.take_home();
@@ -391,6 +394,7 @@ impl Worker {
             }
         }
         self.take_home();
+        self.retry_transfers();
     }
 
     fn propose(&mut self, log: &mut dyn LogSink) {

@@ -65,6 +65,8 @@ pub enum Keys {
     },
     /// The argument at this position says how many keys follow it.
     Counted(u8),
+    /// One key at position 1, and the one behind the option `STORE`, as SORT has it.
+    OneAndStored,
     /// One fixed key at the first position, and a counted list whose count is at the second.
     OneAndCounted(u8, u8),
 }
@@ -200,6 +202,10 @@ impl Command {
                 }
             }
             Keys::Counted(at) => counted(at as usize, &mut keys),
+            Keys::OneAndStored => {
+                keys.extend((!args.is_empty()).then_some(0));
+                keys.extend(stored(args));
+            }
             Keys::OneAndCounted(one, at) => {
                 if args.len() >= one as usize {
                     keys.push(one as usize - 1);
@@ -209,6 +215,24 @@ impl Command {
         }
         keys
     }
+}
+
+/// Where the key behind SORT's last `STORE` is.
+fn stored(args: &[&[u8]]) -> Option<usize> {
+    let (mut at, mut found) = (1, None);
+    while let Some(word) = args.get(at) {
+        let is = |option: &str| word.eq_ignore_ascii_case(option.as_bytes());
+        at += match () {
+            () if is("limit") => 3,
+            () if is("by") || is("get") => 2,
+            () if is("store") => {
+                found = Some(at + 1).filter(|&at| at < args.len());
+                2
+            }
+            () => 1,
+        };
+    }
+    found
 }
 
 /// Every family's commands. Internal ones have ids below 16.
@@ -372,6 +396,19 @@ mod tests {
         assert_eq!(positions(PAIRS), [0, 2, 4]);
         assert_eq!(positions(ALL_BUT_LAST), [0, 1, 2, 3]);
         assert_eq!(positions(Keys::Counted(2)), [2, 3]);
+        #[rustfmt::skip] // columns
+        let sorts: [(&[&str], &[usize]); 5] = [
+            (&["l"],                                         &[0]),
+            (&["l", "ALPHA", "store", "d"],                  &[0, 3]),
+            (&["l", "BY", "store", "GET", "store"],          &[0]),
+            (&["l", "LIMIT", "0", "1", "STORE", "d", "ASC"], &[0, 5]),
+            (&["l", "STORE"],                                &[0]),
+        ];
+        for (words, expected) in sorts {
+            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+            let command = Command::write(0, "sort", -2, Keys::OneAndStored, |_, _| Ok(()));
+            assert_eq!(command.key_positions(&words).as_slice(), expected, "{words:?}");
+        }
         assert_eq!(positions(Keys::OneAndCounted(1, 2)), [0, 2, 3]);
         assert!(positions(Keys::None).is_empty());
     }

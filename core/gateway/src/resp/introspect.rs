@@ -92,7 +92,13 @@ impl Entry {
                     ("noscript", has(Flags::NO_SCRIPT)),
                     ("blocking", has(Flags::BLOCKING)),
                     ("fast", has(Flags::FAST)),
-                    ("movablekeys", matches!(command.keys, Keys::Counted(_) | Keys::OneAndCounted(..))),
+                    (
+                        "movablekeys",
+                        matches!(
+                            command.keys,
+                            Keys::Counted(_) | Keys::OneAndCounted(..) | Keys::OneAndStored
+                        ),
+                    ),
                     ("", false),
                     ("", false),
                     ("", false),
@@ -152,6 +158,7 @@ impl Entry {
             Entry::Stored(command) => match command.keys {
                 Keys::Range { first, last, step } => (first, last, step),
                 Keys::OneAndCounted(one, _) => (one as i8, one as i8, 1),
+                Keys::OneAndStored => (1, 1, 1),
                 Keys::None | Keys::Counted(_) => (0, 0, 0),
             },
             Entry::Own(row) => match row.name {
@@ -235,7 +242,7 @@ fn put_key_specs(reply: &mut RespReply<'_>, entry: Entry) {
     let counted = match entry {
         Entry::Stored(command) => match command.keys {
             Keys::Counted(at) | Keys::OneAndCounted(_, at) => Some(at),
-            Keys::None | Keys::Range { .. } => None,
+            Keys::None | Keys::Range { .. } | Keys::OneAndStored => None,
         },
         Entry::Own(_) => None,
     };

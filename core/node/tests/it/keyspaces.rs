@@ -127,3 +127,18 @@ pub fn a_moved_key_is_logged_there_before_it_is_removed_here() {
         assert!(restored < removed, "{key}: restored by entry {restored}, removed by {removed}");
     }
 }
+
+#[test]
+fn a_move_that_waits_for_writes_under_way_lets_the_worker_sleep() {
+    let mut node = Node::new();
+    let (writer, mover) = (node.client(), node.client());
+    node.feed(writer, "SET a 1\r\n");
+    node.turn();
+    node.feed(mover, "MOVE a 4\r\n");
+    for _ in 0..3 {
+        assert!(!node.turn(), "nothing is to be done before the sync");
+        assert!(!node.worker.is_ready());
+    }
+    node.settle();
+    assert_eq!(node.read(mover), ":1\r\n");
+}

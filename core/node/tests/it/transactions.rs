@@ -182,3 +182,16 @@ pub fn a_flush_breaks_watches_on_the_keys_that_it_removes_only() {
         assert_eq!(told, format!("+OK\r\n+QUEUED\r\n{end}"), "{before}, {flush}");
     }
 }
+
+#[test]
+fn a_watch_is_broken_by_a_sort_under_way_that_stores_there() {
+    let mut node = Node::new();
+    let (client, other) = (node.client(), node.client());
+    node.ask(client, "RPUSH from 2 1\r\nWATCH to");
+    node.feed(other, "SORT from STORE to\r\n");
+    node.turn();
+    node.feed(client, "MULTI\r\nRPUSH to mine\r\nEXEC\r\n");
+    node.settle();
+    assert!(node.read(client).ends_with("*-1\r\n"));
+    assert_eq!(node.ask(client, "LLEN to"), ":2\r\n");
+}

@@ -5,7 +5,7 @@ mod order;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::command::{Command, Flags, ONE};
+use crate::command::{Command, Flags, Keys, ONE};
 use crate::object::number::parse_float;
 use crate::object::{Hash, List, Value, parse_canonical};
 use crate::store::long::Steps;
@@ -16,7 +16,7 @@ use order::{Order, Strings, Weights};
 
 /// This family's rows.
 pub const COMMANDS: &[Command] = &[
-    Command::write(SORT, "sort", -2, ONE, sort).with(Flags::DENY_OOM),
+    Command::write(SORT, "sort", -2, Keys::OneAndStored, sort).with(Flags::DENY_OOM),
     Command::read(SORT_RO, "sort_ro", -2, ONE, sort_ro),
 ];
 
