@@ -5,6 +5,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod kad;
 pub mod key;
 pub mod pending;
 pub mod protocol;

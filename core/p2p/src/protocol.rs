@@ -33,6 +33,13 @@ pub trait Keys<C> {
     fn point(&self, contact: C) -> u64 {
         self.key(contact).point()
     }
+
+    /// The IP neighbourhood it is reached in: equal for addresses that are likely to be one owner's. `None` if that is
+    /// not known or does not matter, as on one machine.
+    #[inline]
+    fn neighbourhood(&self, _contact: C) -> Option<u64> {
+        None
+    }
 }
 
 /// What can happen to a machine. `M` is its message, `K` its command.

@@ -1,0 +1,569 @@
+//! The machine: one node's routing table, store and queries.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::mem;
+
+use kernel::{Micros, Rng};
+
+use super::Config;
+use super::lookup::{Lookup, Manner};
+use super::message::{Message, Target};
+use super::query::{Goal, Phase, Purpose, Query, REGION_CONTACTS_MAX, Votes};
+use super::record::{Record, Refusal, Validator};
+use super::size::Size;
+use super::store::{Store, TTL_MS_DEFAULT};
+use super::table::{Near, Seen, Table};
+use crate::{Contact, Effect, Input, Key, Keys, Pending, Protocol, RequestId};
+
+/// Most queries that go on at once; a further one is refused.
+pub const QUERIES_MAX: usize = 64;
+/// Most values and keys that one node publishes itself.
+pub const PUBLISHED_MAX: usize = 1024;
+/// A bucket whose range had no lookup for this long is refreshed by one.
+pub const REFRESH_MS: u64 = 3600 * 1000;
+/// What a node publishes it sends again this often: well within its life elsewhere.
+pub const PUBLISH_MS: u64 = TTL_MS_DEFAULT / 2;
+/// Others' values that are sent on at one wake.
+const REPUBLISHED_AT_ONCE: usize = 4;
+/// The owner's name for a command, told with its outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What an owner can want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command<C> {
+    /// Join by this contact: look ourselves up, then fill the buckets.
+    Join(C),
+    /// Find the nodes nearest to a place.
+    FindNode(Token, Target),
+    /// Find the value of a name.
+    Get(Token, Vec<u8>),
+    /// Store a value under a name, and keep it stored.
+    Put(Token, Record),
+    /// Be found as a provider of a name, and stay so.
+    Provide(Token, Vec<u8>),
+    /// Find the providers of a name.
+    FindProviders(Token, Vec<u8>),
+    /// Publish a name no more; others forget it when its life ends.
+    Withdraw(Vec<u8>),
+}
+
+/// What a query has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Hops to the nearest node found: 1 for a contact of our own table.
+    pub hops: u8,
+    /// Questions asked.
+    pub asked: u16,
+    /// Whether the region was gone through.
+    pub swept: bool,
+}
+
+/// What an owner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<C> {
+    /// We have been looked up: our neighbours know us.
+    Joined {
+        /// How many answered.
+        neighbours: usize,
+    },
+    /// The nodes nearest to the place that answered, nearest first.
+    Found(Token, Vec<C>, Cost),
+    /// The value, if one was found that is valid.
+    Value(Token, Option<Record>, Cost),
+    /// How many nodes keep the value, or have been told of the provider.
+    Stored(Token, usize, Cost),
+    /// The providers found.
+    Providers(Token, Vec<C>, Cost),
+    /// The command was not begun.
+    Refused(Token, Refusal),
+}
+
+/// What a question is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Why {
+    Query {
+        id: u32,
+        path: u8,
+    },
+    /// A sign of life from the oldest of a full bucket.
+    Check,
+    /// A value left on the path, of which nothing is awaited.
+    Aside,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    /// `None`: we provide the key.
+    record: Option<Record>,
+    target: Target,
+    again: Micros,
+}
+
+pub(super) type Out<C> = Vec<Effect<C, Message<C>, Outcome<C>>>;
+
+/// One node of the hash table.
+///
+/// The host calls it through [`Protocol`]; [`Dht::admit`] is for contacts it knows from before.
+#[derive(Clone, Debug)]
+pub struct Dht<C, V> {
+    pub(super) me: C,
+    pub(super) own: Target,
+    pub(super) config: Config,
+    pub(super) table: Table<C>,
+    pub(super) store: Store<C>,
+    pub(super) valid: V,
+    pub(super) queries: Vec<Query<C>>,
+    pub(super) pending: Pending<C, Why>,
+    published: BTreeMap<Key, Published>,
+    pub(super) size: Size,
+    pub(super) rng: Rng,
+    pub(super) next_query: u32,
+    /// The bucket to be filled next while joining, and one more; 0 when joined.
+    pub(super) filling: u8,
+    pub(super) due: Option<Micros>,
+}
+
+impl<C: Contact, V: Validator> Dht<C, V> {
+    /// A node that knows nobody. `me` is its own handle, `own` its place, with its name where links carry names.
+    #[must_use]
+    pub fn new(me: C, own: Target, config: Config, valid: V, mut rng: Rng) -> Dht<C, V> {
+        Dht {
+            me,
+            config,
+            table: Table::new(own.key.point(), config.manner.k),
+            own,
+            store: Store::default(),
+            valid,
+            queries: Vec::new(),
+            pending: Pending::new(&mut rng),
+            published: BTreeMap::new(),
+            size: Size::default(),
+            rng,
+            next_query: 0,
+            filling: 0,
+            due: None,
+        }
+    }
+
+    /// `contact` is known to live: it enters the routing table, or waits for a place.
+    pub fn admit(&mut self, now: Micros, keys: &impl Keys<C>, contact: C) -> Seen<C> {
+        if self.due.is_none() {
+            // Spread over the second half of the hour, or all nodes that began together would refresh together.
+            self.due = Some(now.plus_millis(REFRESH_MS / 2 + self.rng.below(REFRESH_MS / 2)));
+        }
+        self.table.seen(now, keys, contact)
+    }
+
+    /// The routing table.
+    #[must_use]
+    pub const fn table(&self) -> &Table<C> {
+        &self.table
+    }
+
+    /// What it keeps for others.
+    #[must_use]
+    pub const fn store(&self) -> &Store<C> {
+        &self.store
+    }
+
+    /// How many queries go on.
+    #[must_use]
+    pub const fn queries(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// How many nodes there seem to be; `None` with too few neighbours to tell.
+    #[must_use]
+    pub fn network_size(&self, now: Micros, keys: &impl Keys<C>) -> Option<f64> {
+        self.size.estimate(now, self.neighbourhood_size(keys))
+    }
+
+    fn begin(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        purpose: Purpose,
+        goal: Goal<C>,
+        target: Target,
+        out: &mut Out<C>,
+    ) {
+        let point = target.key.point();
+        let lookup = self.lookup(now, keys, point, self.config.manner);
+        let id = self.next_query;
+        self.next_query = self.next_query.wrapping_add(1);
+        self.drive(now, keys, Query::new(id, purpose, goal, target, lookup), out);
+    }
+
+    pub(super) fn lookup(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        point: u64,
+        manner: Manner,
+    ) -> Lookup<C> {
+        self.table.touch(now, point);
+        let mut near = Near::new();
+        self.table.closest(keys, point, self.config.k(), None, &mut near);
+        Lookup::new(self.me, point, manner, &near)
+    }
+
+    /// Asks whom it may ask; at the end of a phase goes on to the next, or ends the query.
+    fn drive(&mut self, now: Micros, keys: &impl Keys<C>, mut query: Query<C>, out: &mut Out<C>) {
+        loop {
+            if query.is_satisfied(usize::from(self.config.quorum)) {
+                return self.finish(now, keys, query, out);
+            }
+            if let Phase::Reach { .. } = query.phase {
+                if self.reach(&mut query, out) {
+                    return self.finish(now, keys, query, out);
+                }
+                return self.queries.push(query);
+            }
+            let lookup = query.current().expect("a phase that is not reaching looks up");
+            if let Some((path, to)) = lookup.ask() {
+                let why = Why::Query { id: query.id, path };
+                match self.pending.issue(to, why) {
+                    Some(id) => out.push(Effect::Ask { to, id, body: query.question() }),
+                    None => query.current().into_iter().for_each(|lookup| lookup.failed(keys, path, to)),
+                }
+            } else if !lookup.is_done() {
+                return self.queries.push(query);
+            } else if !self.advance(now, keys, &mut query) {
+                return self.finish(now, keys, query, out);
+            }
+        }
+    }
+
+    /// The lookup has ended: what comes next? False if nothing does.
+    fn advance(&mut self, now: Micros, keys: &impl Keys<C>, query: &mut Query<C>) -> bool {
+        let k = self.config.k();
+        match mem::replace(&mut query.phase, Phase::Search) {
+            Phase::Search => {
+                let nearest = query.lookup.nearest(k);
+                query.cost.hops = nearest.first().map_or(0, |(_, _, hops)| *hops);
+                query.cost.asked = query.lookup.asked();
+                query.region =
+                    nearest.into_iter().map(|(distance, contact, _)| (distance, contact)).collect();
+                if matches!(query.purpose, Purpose::Refresh) {
+                    self.size.sample(now, query.region.iter().map(|(distance, _)| *distance));
+                }
+                if self.is_crowded(now, keys, query) {
+                    query.cost.swept = true;
+                    return self.sweep(now, keys, query);
+                }
+                self.concern(query)
+            }
+            Phase::Measure { lookup, .. } => {
+                query.cost.asked = query.cost.asked.saturating_add(lookup.asked());
+                self.size.sample(now, lookup.nearest(k).into_iter().map(|(distance, _, _)| distance));
+                self.sweep(now, keys, query)
+            }
+            Phase::Sweep { mut rest, lookup, .. } => {
+                query.cost.asked = query.cost.asked.saturating_add(lookup.asked());
+                let target = query.target.key.point();
+                for (_, contact, _) in lookup.nearest(REGION_CONTACTS_MAX) {
+                    query.region.push((keys.point(contact) ^ target, contact));
+                }
+                if let Some(probe) = rest.pop() {
+                    let lookup = self.careful(now, keys, &probe);
+                    query.phase = Phase::Sweep { rest, lookup, probe };
+                    return true;
+                }
+                query.region.sort_unstable();
+                query.region.dedup();
+                self.concern(query)
+            }
+            Phase::Reach { .. } => false,
+        }
+    }
+
+    /// The query has ended: its owner is told, and what follows from it begins.
+    fn finish(&mut self, now: Micros, keys: &impl Keys<C>, mut query: Query<C>, out: &mut Out<C>) {
+        self.forget_questions(query.id);
+        if let (Phase::Search, true) = (&query.phase, query.cost.asked == 0) {
+            query.cost.asked = query.lookup.asked();
+            query.cost.hops = query.lookup.nearest(1).first().map_or(0, |(_, _, hops)| *hops);
+        }
+        match query.purpose {
+            Purpose::Join => {
+                self.filling = self.table.depth().min(usize::from(u8::MAX)) as u8;
+                out.push(Effect::Report(Outcome::Joined { neighbours: query.region.len() }));
+                self.fill(now, keys, out);
+            }
+            Purpose::Refresh if self.filling > 0 => self.fill(now, keys, out),
+            Purpose::Refresh | Purpose::Republish => {}
+            Purpose::Owner(token) => self.report(now, token, query, out),
+        }
+        self.schedule(now);
+    }
+
+    /// Only several paths or an early end leave questions behind.
+    fn forget_questions(&mut self, query: u32) {
+        if !self.pending.is_empty() {
+            self.pending.retain(|_, why| !matches!(why, Why::Query { id, .. } if *id == query));
+        }
+    }
+
+    fn report(&mut self, now: Micros, token: Token, query: Query<C>, out: &mut Out<C>) {
+        let cost = query.cost;
+        let outcome = match query.goal {
+            Goal::Node => {
+                let found = query.region.iter().map(|(_, contact)| *contact).collect();
+                Outcome::Found(token, found, cost)
+            }
+            Goal::Value(votes) => {
+                self.leave_on_path(now, &query.lookup, &votes, out);
+                Outcome::Value(token, votes.best, cost)
+            }
+            Goal::Put(_) | Goal::Provide => {
+                let kept = if let Phase::Reach { kept, .. } = query.phase { kept } else { 0 };
+                Outcome::Stored(token, kept, cost)
+            }
+            Goal::Providers(found) => Outcome::Providers(token, found.into_iter().collect(), cost),
+        };
+        out.push(Effect::Report(outcome));
+    }
+
+    /// Fills the next bucket, from the deepest up, that has less than half of what it can have.
+    fn fill(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        while self.filling > 0 {
+            self.filling -= 1;
+            let bucket = usize::from(self.filling);
+            if self.table.live(bucket) * 2 < self.config.k() {
+                let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
+                return self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
+            }
+        }
+    }
+
+    /// Finds out when something is to be done next.
+    fn schedule(&mut self, now: Micros) {
+        let busy = self.queries.iter().any(|query| query.purpose == Purpose::Refresh);
+        let refresh = self.table.stalest().filter(|_| !busy && self.filling == 0);
+        let refresh = refresh.map(|(_, at)| at.plus_millis(REFRESH_MS).max(now + 1));
+        let publish = self.published.values().map(|published| published.again).min();
+        self.due = [refresh, publish, self.store.due()].into_iter().flatten().min();
+    }
+
+    fn publish(&mut self, now: Micros, record: Option<Record>, target: &Target) -> bool {
+        let known = self.published.contains_key(&target.key);
+        if !known && self.published.len() >= PUBLISHED_MAX {
+            return false;
+        }
+        let again = now.plus_millis(PUBLISH_MS);
+        self.published.insert(target.key, Published { record, target: target.clone(), again });
+        true
+    }
+
+    fn command(&mut self, now: Micros, keys: &impl Keys<C>, command: Command<C>, out: &mut Out<C>) {
+        match self.goal(now, keys, command) {
+            Ok((purpose, goal, target)) => self.begin(now, keys, purpose, goal, target, out),
+            Err(None) => {}
+            Err(Some((token, why))) => out.push(Effect::Report(Outcome::Refused(token, why))),
+        }
+    }
+
+    /// What a command asks for; or why it is refused; or neither, when it is done at once.
+    fn goal(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        command: Command<C>,
+    ) -> Result<(Purpose, Goal<C>, Target), Option<(Token, Refusal)>> {
+        let (token, goal, target) = match command {
+            Command::Join(contact) => {
+                self.admit(now, keys, contact);
+                return Ok((Purpose::Join, Goal::Node, self.own.clone()));
+            }
+            Command::Withdraw(name) => {
+                self.published.remove(&Key::of(&name));
+                return Err(None);
+            }
+            Command::FindNode(token, target) => (token, Goal::Node, target),
+            Command::Get(token, name) => {
+                let target = Target::named(&name);
+                let mut votes = Votes::new();
+                if let Some(record) = self.store.get(now, &target.key) {
+                    votes.hear(now, target.key, None, record, &self.valid);
+                }
+                (token, Goal::Value(votes), target)
+            }
+            Command::Put(token, record) => {
+                let target = Target { key: record.key(), name: Some(record.name.clone()) };
+                record.fits().map_err(|why| Some((token, why)))?;
+                let valid = self.valid.check(now, &record.name, &record.value);
+                valid.map_err(|why| Some((token, why)))?;
+                (token, Goal::Put(record), target)
+            }
+            Command::Provide(token, name) => (token, Goal::Provide, Target::named(&name)),
+            Command::FindProviders(token, name) => {
+                let target = Target::named(&name);
+                let own = self.store.providers(now, &target.key).collect::<BTreeSet<C>>();
+                (token, Goal::Providers(own), target)
+            }
+        };
+        let published = match &goal {
+            Goal::Put(record) => self.publish(now, Some(record.clone()), &target),
+            Goal::Provide => self.publish(now, None, &target),
+            Goal::Node | Goal::Value(_) | Goal::Providers(_) => true,
+        };
+        if self.queries.len() >= QUERIES_MAX || !published {
+            return Err(Some((token, Refusal::Full)));
+        }
+        Ok((Purpose::Owner(token), goal, target))
+    }
+
+    fn answered(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        from: C,
+        id: RequestId,
+        body: Message<C>,
+        out: &mut Out<C>,
+    ) {
+        let Some(why) = self.pending.settle(from, id) else {
+            return;
+        };
+        self.meet(now, keys, from, out);
+        let Why::Query { id, path } = why else { return };
+        let Some(at) = self.queries.iter().position(|query| query.id == id) else {
+            return;
+        };
+        let mut query = self.queries.swap_remove(at);
+        let (target, k) = (query.target.key, self.config.k());
+        let closer = match body {
+            Message::Nodes(closer) => closer,
+            Message::Value { record, closer } => {
+                if let (Goal::Value(votes), Some(record)) = (&mut query.goal, record) {
+                    votes.hear(now, target, Some(from), record, &self.valid);
+                }
+                closer
+            }
+            Message::Providers { providers, closer } => {
+                if let Goal::Providers(found) = &mut query.goal {
+                    let room = super::PROVIDERS_MAX.saturating_sub(found.len());
+                    found.extend(providers.into_iter().take(room));
+                }
+                closer
+            }
+            Message::Stored(result) => {
+                if let Phase::Reach { kept, refused, .. } = &mut query.phase {
+                    *(if result.is_ok() { kept } else { refused }) += 1;
+                }
+                Default::default()
+            }
+            Message::FindNode(_)
+            | Message::GetValue(_)
+            | Message::Put(_)
+            | Message::GetProviders(_)
+            | Message::AddProvider(_) => Default::default(),
+        };
+        if let Phase::Reach { flight, .. } = &mut query.phase {
+            *flight -= 1;
+        } else if let Some(lookup) = query.current() {
+            lookup.answered(keys, path, from, &closer[..closer.len().min(k)]);
+        }
+        self.drive(now, keys, query, out);
+    }
+
+    fn failed(&mut self, now: Micros, keys: &impl Keys<C>, to: C, id: RequestId, out: &mut Out<C>) {
+        let Some(why) = self.pending.settle(to, id) else {
+            return;
+        };
+        self.table.failed(keys, to);
+        let Why::Query { id, path } = why else { return };
+        let Some(at) = self.queries.iter().position(|query| query.id == id) else {
+            return;
+        };
+        let mut query = self.queries.swap_remove(at);
+        if let Phase::Reach { flight, refused, .. } = &mut query.phase {
+            *flight -= 1;
+            *refused += 1;
+        } else if let Some(lookup) = query.current() {
+            lookup.failed(keys, path, to);
+        }
+        self.drive(now, keys, query, out);
+    }
+
+    /// A peer showed life. If it waits for a place, the oldest of its bucket is asked whether it still lives.
+    pub(super) fn meet(&mut self, now: Micros, keys: &impl Keys<C>, peer: C, out: &mut Out<C>) {
+        if let Seen::Waits { check: Some(oldest) } = self.admit(now, keys, peer)
+            && let Some(id) = self.pending.issue(oldest, Why::Check)
+        {
+            // Not PING, which libp2p's nodes do not answer.
+            let target = self.own.clone();
+            out.push(Effect::Ask { to: oldest, id, body: Message::FindNode(target) });
+        }
+    }
+
+    fn send_on(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        let mut records = Vec::new();
+        if self.store.due().is_some_and(|at| at <= now) {
+            self.store.sweep(now, REPUBLISHED_AT_ONCE, &mut records);
+        }
+        for record in records {
+            let target = Target { key: record.key(), name: Some(record.name.clone()) };
+            self.begin(now, keys, Purpose::Republish, Goal::Put(record), target, out);
+        }
+        let own = self.published.values_mut().filter(|published| published.again <= now);
+        let mut again = Vec::new();
+        for published in own.take(REPUBLISHED_AT_ONCE) {
+            published.again = now.plus_millis(PUBLISH_MS);
+            let goal = published.record.clone().map_or(Goal::Provide, Goal::Put);
+            again.push((goal, published.target.clone()));
+        }
+        for (goal, target) in again {
+            self.begin(now, keys, Purpose::Republish, goal, target, out);
+        }
+    }
+}
+
+impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
+    type Contact = C;
+    type Message = Message<C>;
+    type Command = Command<C>;
+    type Outcome = Outcome<C>;
+
+    fn step(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        input: Input<C, Message<C>, Command<C>>,
+        out: &mut Out<C>,
+    ) {
+        match input {
+            Input::Told { from, body } => self.told(now, keys, from, body, out),
+            Input::Asked { from, id, body } => self.asked(now, keys, from, id, body, out),
+            Input::Answered { from, id, body } => self.answered(now, keys, from, id, body, out),
+            Input::Failed { to, id } => self.failed(now, keys, to, id, out),
+            // Connections come and go; who is gone will fail to answer.
+            Input::Parted { .. } => {}
+            Input::Commanded(command) => self.command(now, keys, command, out),
+        }
+        if let Some(sweep) = self.store.due() {
+            self.due = Some(self.due.map_or(sweep, |due| due.min(sweep)));
+        }
+    }
+
+    fn deadline(&self) -> Option<Micros> {
+        self.due
+    }
+
+    fn wake(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.send_on(now, keys, out);
+        let busy = self.filling > 0 || self.queries.iter().any(|query| query.purpose == Purpose::Refresh);
+        let stale = self.table.stalest().filter(|(_, at)| now.since(*at) >= REFRESH_MS * 1000);
+        if let (false, Some((bucket, _))) = (busy, stale) {
+            let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
+            self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
+        }
+        self.schedule(now);
+    }
+}

@@ -1,0 +1,7 @@
+//! Overlays, whole nodes among each other.
+
+mod kad;
+mod kad_lookup;
+mod kad_record;
+mod kad_store;
+mod kad_world;
