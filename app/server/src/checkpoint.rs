@@ -105,6 +105,8 @@ pub struct Checkpointer {
     answered: u64,
     /// Its share of the figure of running checkpoints.
     running: u64,
+    /// The partition that is the first to be kept to a budget.
+    first: usize,
     fetchers: Fetchers,
 }
 
@@ -183,6 +185,7 @@ impl Checkpointer {
             answered: asked.times(),
             asked,
             running: 0,
+            first: 0,
             fetchers,
         };
         Ok((checkpointer, remotes))
@@ -301,12 +304,13 @@ impl Checkpointer {
         {
             self.request(worker, at);
         }
+        let taken = worker.memory_shared();
         for at in 0..self.progress.len() {
             let store = worker.partitions()[at].store();
             let dirty = store.dirty_bytes();
             let written = worker.partitions()[at].written() - self.progress[at].written_at_cut;
             let changes = Changes { dirty, written };
-            let budget = worker.budget(at);
+            let budget = worker.budget_of(at, taken);
             // Bodies can leave memory only after a checkpoint.
             let pressed = budget.is_some_and(|budget| worker.memory_after(at) > budget && dirty > budget / 8);
             if changes.are_enough(self.options.dirty_bytes) || pressed {
@@ -327,15 +331,29 @@ impl Checkpointer {
         }
     }
 
+    /// Keeps all partitions to their budgets. True if there is more that can be done at once. A limit that they
+    /// share is kept by all: each time another one is the first to lose something.
+    fn relieve_all(&mut self, worker: &mut Worker) -> bool {
+        let (mut more, mut taken, count) = (false, worker.memory_shared(), self.progress.len());
+        self.first = if self.first + 1 < count { self.first + 1 } else { 0 };
+        for at in (self.first..count).chain(0..self.first) {
+            let before = worker.memory_after(at);
+            more |= self.relieve(worker, at, taken);
+            taken = (taken + worker.memory_after(at)).saturating_sub(before);
+        }
+        more
+    }
+
     /// Keeps partition `at` to its budget. True if it is still over it and something can be done at once.
-    fn relieve(&mut self, worker: &mut Worker, at: usize) -> bool {
-        let over = match worker.budget(at) {
+    fn relieve(&mut self, worker: &mut Worker, at: usize, taken: usize) -> bool {
+        let budget = worker.budget_of(at, taken);
+        let over = match budget {
             Some(budget) => worker.memory_after(at).saturating_sub(budget),
             None => 0,
         };
         let store = worker.partitions_mut()[at].store_mut();
         if over == 0 {
-            let room = worker.budget(at).is_none_or(|budget| worker.memory_after(at) < budget - budget / 16);
+            let room = budget.is_none_or(|budget| worker.memory_after(at) < budget - budget / 16);
             if room {
                 worker.partitions_mut()[at].store_mut().make_room();
             }
@@ -377,9 +395,7 @@ impl Tasks for Checkpointer {
 
     fn run(&mut self, worker: &mut Worker, now: Micros) -> bool {
         let mut more = self.advance(worker);
-        for at in 0..self.progress.len() {
-            more |= self.relieve(worker, at);
-        }
+        more |= self.relieve_all(worker);
         if now.since(self.looked) >= LOOK_MICROS {
             self.looked = now;
             self.look(worker);

@@ -16,10 +16,24 @@ impl Worker {
     /// Bytes that the entries of partition `at` may take now; `None` for no limit.
     #[must_use]
     pub fn budget(&self, at: usize) -> Option<usize> {
+        self.budget_of(at, self.memory_shared())
+    }
+
+    /// The same, given [`Worker::memory_shared`] for all partitions to be looked at.
+    #[must_use]
+    pub fn budget_of(&self, at: usize, taken: usize) -> Option<usize> {
         let Some(limit) = self.front.limit else { return self.partitions[at].memory };
-        let others = (0..self.partitions.len()).filter(|&other| other != at);
-        let taken: usize = others.map(|other| self.memory_after(other)).sum();
-        (limit > 0).then(|| limit.saturating_sub(taken))
+        (limit > 0).then(|| limit.saturating_sub(taken.saturating_sub(self.memory_after(at))))
+    }
+
+    /// Bytes that all partitions together take of a limit that they share, by [`Worker::memory_after`]; 0 if each
+    /// has a budget of its own. O(partitions).
+    #[must_use]
+    pub fn memory_shared(&self) -> usize {
+        match self.front.limit {
+            Some(_) => (0..self.partitions.len()).map(|at| self.memory_after(at)).sum(),
+            None => 0,
+        }
     }
 
     /// Bytes that the entries of partition `at` will take once the deletions on their way are applied and what
