@@ -453,6 +453,9 @@ impl Worker {
     pub(crate) fn let_guests_go(&mut self) {
         for at in 0..self.partitions.len() {
             let partition = &mut self.partitions[at];
+            if partition.is_quiet() {
+                partition.store.all_applied();
+            }
             if partition.store.guests() == 0
                 || !partition.flying.is_empty() && partition.store.guests() < GUESTS_KEPT
             {

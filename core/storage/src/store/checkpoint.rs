@@ -24,6 +24,9 @@ const STORED: u8 = 1 << 4;
 /// The body is only in the engine and was asked for; whatever changes the entry takes this away.
 pub(super) const ASKED: u8 = 1 << 5;
 
+/// A write on its way to be applied needs the body: it stays.
+pub(super) const NEEDED: u8 = 1 << 6;
+
 /// Changed in an epoch of this parity and not written out since.
 const fn dirty(parity: u8) -> u8 {
     1 << parity
@@ -419,7 +422,7 @@ impl Store {
         let entry = self.entry(slot);
         !matches!(entry.value, Value::Evicted(_))
             && entry.marks & STORED != 0
-            && entry.marks & changing == 0
+            && entry.marks & (changing | NEEDED) == 0
             && entry.value.memory_bytes() >= EVICT_BYTES_MIN
     }
 
