@@ -3,6 +3,7 @@
 
 mod answers;
 mod keys;
+mod larger;
 mod partitions;
 mod process;
 mod running;
