@@ -4,7 +4,10 @@
 //! have: without it [`is`] is the constant `false`, and what it guards is not compiled in.
 
 macro_rules! bugs {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    (
+        node { $($(#[$doc:meta])* $name:ident,)* }
+        group { $($(#[$group_doc:meta])* $group_name:ident,)* }
+    ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(u8)]
@@ -12,16 +15,20 @@ macro_rules! bugs {
             /// None: every rule is kept.
             None,
             $($(#[$doc])* $name,)*
+            $($(#[$group_doc])* $group_name,)*
         }
 
         impl Bug {
-            /// All of them, [`Bug::None`] excluded.
+            /// Those of one node, which the simulator of nodes must find; [`Bug::None`] excluded.
             pub const ALL: &[Bug] = &[$(Bug::$name,)*];
+            /// Those of replicated groups, which the simulator of groups must find.
+            pub const GROUP: &[Bug] = &[$(Bug::$group_name,)*];
         }
     };
 }
 
 bugs! {
+node {
     /// An `always` group commits what was only written.
     AckBeforeSync,
     /// A batch is applied, and answered, although its group has not committed it.
@@ -86,6 +93,35 @@ bugs! {
     LongReadMissesRemovals,
     /// FLUSH begins no new generation.
     GenerationIgnored,
+}
+group {
+    /// A vote leaves before term and vote are synced.
+    VoteBeforeSync,
+    /// An append is acknowledged to the leader before it is synced.
+    AppendAckBeforeSync,
+    /// The leader counts its own copy before it is synced.
+    LeaderCountsUnsynced,
+    /// A read is answered from the leader's own belief that it leads.
+    ReadWithoutIndex,
+    /// A lease is as long as the holder likes.
+    LeaseTooLong,
+    /// Several voters are exchanged at once, without a joint configuration.
+    UnjointChange,
+    /// A snapshot says nothing of the members at its index.
+    SnapshotWithoutMembers,
+    /// A snapshot says another term than its last entry has.
+    SnapshotWithoutTerm,
+    /// A replica whose tail is ambiguous votes.
+    RecoveringVotes,
+    /// A restart forgets for whom it voted.
+    VoteForgotten,
+    /// A restart forgets which changes of the members were committed.
+    ChangeForgotten,
+    /// A snapshot is acknowledged before it is installed.
+    SnapshotAckEarly,
+    /// The stale tail behind an installed snapshot is believed after a restart.
+    StaleTailKept,
+}
 }
 
 #[cfg(feature = "planted")]

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use consensus::{Durability, Group};
+use consensus::{Durability, Group, Proposed};
 use gateway::resp::{Config, Io, Origin, Process, Release, Session, State, Users};
 use journal::record::{Entry, Record};
 use kernel::planted::{Bug, is};
@@ -441,7 +441,9 @@ impl Worker {
             match appended {
                 Ok(end) => {
                     self.appended = end;
-                    partition.group.written(batch.index, end);
+                    let Batch { index, time, body, .. } = &batch;
+                    let proposed = Proposed { index: *index, semantics: SEMANTICS, time: *time, body };
+                    partition.group.written(&proposed, end);
                     partition.flying.push_back(batch);
                     if partition.untried {
                         self.try_all(at);

@@ -28,11 +28,19 @@ enum Target {
     Config,
     Kad,
     Frame,
+    Consensus,
 }
 
 impl Target {
-    const ALL: [Target; 6] =
-        [Target::Resp, Target::Record, Target::Checkpoint, Target::Config, Target::Kad, Target::Frame];
+    const ALL: [Target; 7] = [
+        Target::Resp,
+        Target::Record,
+        Target::Checkpoint,
+        Target::Config,
+        Target::Kad,
+        Target::Frame,
+        Target::Consensus,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -42,6 +50,7 @@ impl Target {
             Target::Config => "config",
             Target::Kad => "kad",
             Target::Frame => "frame",
+            Target::Consensus => "consensus",
         }
     }
 }

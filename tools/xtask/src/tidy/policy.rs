@@ -42,7 +42,7 @@ pub const CORE_DEPENDENCIES: &[&str] = &[
 ];
 
 /// What one crate of `core/` may use besides.
-pub const CORE_EXTRA: &[(&str, &str)] = &[("script", "mlua")];
+pub const CORE_EXTRA: &[(&str, &str)] = &[("script", "mlua"), ("consensus", "raft"), ("consensus", "slog")];
 
 /// Crates of `core/` that hold a foreign engine which needs `std`; `core/clippy.toml` bans the clock,
 /// sockets and threads there instead.
@@ -67,6 +67,7 @@ pub const OWNERS: &[(&str, &[&str])] = &[
     ("raft", &["core/consensus"]),
     ("ring", &["shell/fabric"]),
     ("rustls", &["shell/runtime", "shell/fabric", "app"]),
+    ("slog", &["core/consensus"]),
 ];
 
 /// Crates that may contain `unsafe`, each with the reason.

@@ -1,0 +1,211 @@
+//! Time: ticks, elections at timeouts of our own chance, and the sleep of groups that have nothing to do.
+//!
+//! Ticks follow `now`; a host that was stopped does not catch up on them, so it does not campaign the moment it returns.
+//! A sleeping group ticks on no member and sends nothing. It is woken by a proposal, a read, a change, a message, or the
+//! host, when its membership suspects a node: nobody else would notice that a sleeping leader is gone.
+
+use kernel::{Index, Micros, Rng, Term};
+use raft::{ProgressState, StateRole};
+
+use super::receive::Refusal;
+use super::{Config, Replica};
+use crate::codec::Said;
+use crate::members::ReplicaId;
+
+/// Ticks that are made up for at once.
+const TICKS_AT_ONCE_MAX: u64 = 2;
+/// Election timeouts after which a snapshot transfer that nobody reports on is taken for failed.
+const SNAPSHOT_TIMEOUTS: u64 = 30;
+
+pub(super) struct Timing {
+    ticked: Micros,
+    /// The election timeout in ticks, drawn for this term and role.
+    timeout: usize,
+    seen: (u64, StateRole),
+    asleep: bool,
+    quiet: u32,
+}
+
+impl Timing {
+    pub fn new(now: Micros, config: &Config, rng: &mut Rng) -> Timing {
+        let timeout = draw(config, rng);
+        Timing { ticked: now, timeout, seen: (0, StateRole::Follower), asleep: false, quiet: 0 }
+    }
+}
+
+fn draw(config: &Config, rng: &mut Rng) -> usize {
+    config.election_ticks + rng.below(config.election_ticks as u64) as usize
+}
+
+impl Replica {
+    /// When [`Replica::wake`] must be called next; `None` while the group sleeps.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Micros> {
+        let tick = (!self.timing.asleep).then(|| self.timing.ticked + self.config.tick);
+        tick.into_iter().chain(self.reads_deadline()).min()
+    }
+
+    /// Lets everything due at `now` happen.
+    pub fn wake(&mut self, now: Micros) {
+        self.now = now;
+        self.expire_reads();
+        if self.timing.asleep {
+            return;
+        }
+        let due = now.since(self.timing.ticked) / self.config.tick;
+        if due > TICKS_AT_ONCE_MAX {
+            self.timing.ticked = now;
+        } else {
+            self.timing.ticked = self.timing.ticked + due * self.config.tick;
+        }
+        for _ in 0..due.min(TICKS_AT_ONCE_MAX) {
+            self.tick();
+        }
+    }
+
+    /// Whether the group sleeps on this replica.
+    #[must_use]
+    pub const fn is_asleep(&self) -> bool {
+        self.timing.asleep
+    }
+
+    /// Wakes the group: the host suspects the leader's node, or something is about to happen.
+    pub fn rouse(&mut self, now: Micros) {
+        self.now = now;
+        self.awaken();
+        self.collect();
+    }
+
+    pub(super) fn awaken(&mut self) {
+        self.timing.quiet = 0;
+        if !self.timing.asleep {
+            return;
+        }
+        self.timing.asleep = false;
+        self.timing.ticked = self.now;
+        self.raw.raft.election_elapsed = 0;
+        // Followers do not know yet; and the leader must hear a majority before it may be believed.
+        self.raw.raft.ping();
+    }
+
+    pub(super) fn election_micros(&self) -> u64 {
+        self.config.tick * self.config.election_ticks as u64
+    }
+
+    fn tick(&mut self) {
+        if !self.leads() {
+            let campaigns = self.raw.raft.election_elapsed + 1 >= self.timing.timeout;
+            if !campaigns {
+                self.raw.tick();
+            } else if self.recovering.is_none() && self.desk.is_clear() {
+                // A replica whose log is not durable cannot ask for votes on it.
+                self.raw.tick();
+                self.timing.timeout = draw(&self.config, &mut self.rng);
+            }
+        } else {
+            self.raw.tick();
+        }
+        self.ask_recovery();
+        self.watch_snapshots();
+        self.leave_joint();
+        self.renew_lease();
+        self.collect();
+        self.fall_asleep();
+    }
+
+    /// The engine draws timeouts from the system's chance; each is replaced before it can have an effect.
+    pub(super) fn settle(&mut self) {
+        let seen = (self.raw.raft.term, self.raw.raft.state);
+        if seen != self.timing.seen {
+            self.timing.seen = seen;
+            self.timing.timeout = draw(&self.config, &mut self.rng);
+        }
+        self.raw.raft.set_randomized_election_timeout(self.timing.timeout);
+    }
+
+    fn fall_asleep(&mut self) {
+        let Some(limit) = self.config.quiet_ticks else { return };
+        if !self.leads() || !self.has_nothing_to_do() {
+            self.timing.quiet = 0;
+            return;
+        }
+        self.timing.quiet += 1;
+        if self.timing.quiet < limit {
+            return;
+        }
+        let (term, commit) = (self.term(), self.last());
+        let others: Vec<ReplicaId> = self.members.iter().filter(|&id| id != self.config.id).collect();
+        for to in others {
+            self.say(to, term, Said::Quiesce { commit });
+        }
+        self.timing.asleep = true;
+        self.end_lease();
+    }
+
+    fn has_nothing_to_do(&self) -> bool {
+        let raft = &self.raw.raft;
+        let last = raft.raft_log.last_index();
+        let level = raft.raft_log.applied == last
+            && raft.raft_log.committed == last
+            && raft.commit_to_current_term()
+            && raft.lead_transferee.is_none()
+            && !self.members.is_joint()
+            && !raft.has_pending_conf();
+        level
+            && self.desk.is_clear()
+            && self.desk.reserved.is_none()
+            && self.committed.is_empty()
+            && self.reads.is_empty()
+            && raft.prs().iter().all(|(&id, progress)| {
+                id == raft.id
+                    || progress.state == ProgressState::Replicate
+                        && progress.matched == last
+                        && progress.committed_index == last
+            })
+    }
+
+    pub(super) fn take_quiesce(&mut self, from: ReplicaId, term: Term, commit: Index) -> Result<(), Refusal> {
+        let raft = &self.raw.raft;
+        let follows = raft.state == StateRole::Follower && raft.term == term.0 && self.leader() == Some(from);
+        let level = self.last() == commit && raft.raft_log.committed == commit.0 && self.desk.is_clear();
+        if !follows {
+            return Err(Refusal::Stale);
+        }
+        if level && self.recovering.is_none() {
+            self.timing.asleep = true;
+        }
+        Ok(())
+    }
+
+    /// Snapshots on their way to followers, of which nothing was heard for too long, are sent again.
+    fn watch_snapshots(&mut self) {
+        let limit = self.election_micros() * SNAPSHOT_TIMEOUTS;
+        if !self.leads() {
+            self.sending.clear();
+            return;
+        }
+        let prs = self.raw.raft.prs();
+        let mut late = Vec::new();
+        for (&id, progress) in prs.iter() {
+            let Some(peer) = ReplicaId::new(id) else { continue };
+            if progress.state != ProgressState::Snapshot {
+                self.sending.remove(&peer);
+                continue;
+            }
+            let since = *self.sending.entry(peer).or_insert(self.now);
+            if self.now.since(since) > limit {
+                late.push(peer);
+            }
+        }
+        for peer in late {
+            self.snapshot_failed(peer);
+        }
+    }
+
+    /// Bytes of a snapshot still flow to `peer`: the transfer is not given up yet.
+    pub fn snapshot_progressed(&mut self, peer: ReplicaId) {
+        if let Some(since) = self.sending.get_mut(&peer) {
+            *since = self.now;
+        }
+    }
+}

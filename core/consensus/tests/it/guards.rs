@@ -1,0 +1,212 @@
+//! No message makes a replica panic, and each that would break the engine is refused by its own reason.
+
+use consensus::codec::{Candidacy, Descriptor, Message, Said, encode};
+use consensus::group::Refusal;
+use consensus::replay::{Restored, Tail};
+use consensus::{Body, Config, Group, Incarnation, Logged, Mark, Members, Replica, ReplicaId};
+use kernel::{GroupId, Index, Lsn, Micros, Rng, Term};
+
+use crate::disk::first_members;
+
+const GROUP: GroupId = GroupId(7);
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).expect("not 0")
+}
+
+fn entry(index: u64, term: u64) -> Logged {
+    Logged::new(Term(term), Index(index), 1, Micros(0), b"body")
+}
+
+/// Replica 2 of three, with entries 2 to 5 of term 3, of which all up to 3 are committed.
+fn follower(tail: Tail) -> Replica {
+    let mark = Mark { index: Index(3), term: Term(3), members: first_members(3) };
+    let restored = Restored {
+        hard: (Term(3), None),
+        mark,
+        base: (Index(1), Term(1)),
+        entries: (2..6).map(|index| entry(index, 3)).collect(),
+        committed: Index(3),
+        tail,
+        repair: None,
+    };
+    let mut config = Config::new(GROUP, id(2), Incarnation(1), 9);
+    config.leases = true;
+    Replica::new(config, Micros(0), restored)
+}
+
+/// When no lease of an earlier life holds any more.
+const LATER: Micros = Micros(10_000_000);
+
+fn from(sender: u64, term: u64, body: Said) -> Vec<u8> {
+    let (from, to) = (id(sender), id(2));
+    let message = Message { group: GROUP, from, incarnation: Incarnation(4), to, term: Term(term), body };
+    let mut bytes = Vec::new();
+    encode(&message, &mut bytes);
+    bytes
+}
+
+fn append(prev: u64, prev_term: u64, entries: Vec<Logged>) -> Said {
+    Said::Append { prev: Index(prev), prev_term: Term(prev_term), commit: Index(0), entries }
+}
+
+fn candidacy(last: u64, last_term: u64) -> Candidacy {
+    let (commit, commit_term) = (Index(0), Term(0));
+    Candidacy { last: Index(last), last_term: Term(last_term), commit, commit_term, handed_over: false }
+}
+
+fn snapshot(index: u64, term: u64, members: Members) -> Said {
+    let mark = Mark { index: Index(index), term: Term(term), members };
+    Said::Snapshot(Descriptor { generation: 1, size: 1, checksum: 1, mark })
+}
+
+#[test]
+fn what_would_break_the_engine_is_refused_by_its_reason() {
+    let others = Members::new([id(1), id(3)], []).expect("sound");
+    #[rustfmt::skip] // columns
+    let table = [
+        // a wiped follower: the engine ends its process at `to_commit`
+        (from(1, 4, Said::Heartbeat { commit: Index(6), read: None }), Err(Refusal::BeyondLog)),
+        (from(1, 4, Said::Heartbeat { commit: Index(5), read: None }), Ok(())),
+        // a term 0 matches whatever the log has not
+        (from(1, 4, append(9, 0, vec![entry(10, 4)])), Err(Refusal::Inconsistent)),
+        (from(1, 4, append(0, 3, vec![])),             Err(Refusal::Inconsistent)),
+        // terms of entries go up, to the message's at most
+        (from(1, 4, append(5, 3, vec![entry(6, 2)])),  Err(Refusal::Inconsistent)),
+        (from(1, 4, append(5, 3, vec![entry(6, 5)])),  Err(Refusal::Inconsistent)),
+        (from(1, 4, append(5, 3, vec![entry(6, 4)])),  Ok(())),
+        (from(1, 4, append(9, 4, vec![])),             Ok(())), // the engine says where it differs
+        // what is committed here was another entry
+        (from(1, 4, append(2, 3, vec![entry(3, 4)])),  Err(Refusal::Diverged)),
+        (from(1, 4, append(3, 2, vec![])),             Err(Refusal::Diverged)),
+        (from(1, 4, append(4, 2, vec![])),             Ok(())), // not committed: the leader is right
+        // answers that nobody asked for
+        (from(1, 3, Said::Voted(consensus::codec::Ballot { granted: true, commit: Index(0), commit_term: Term(0) })),
+            Err(Refusal::Unasked)),
+        (from(1, 2, Said::Appended { index: Index(5), commit: Index(5) }), Err(Refusal::Stale)),
+        (from(1, 3, Said::SnapshotRefused { index: Index(5) }), Err(Refusal::Unasked)),
+        // candidates
+        (from(1, 4, Said::Vote(candidacy(5, 5))),      Err(Refusal::Inconsistent)),
+        (from(1, 4, Said::Vote(candidacy(0, 2))),      Err(Refusal::Inconsistent)),
+        (from(1, 4, Said::Vote(candidacy(5, 3))),      Ok(())),
+        // snapshots
+        (from(1, 4, snapshot(9, 5, first_members(3))), Err(Refusal::Inconsistent)),
+        (from(1, 4, snapshot(9, 4, others)),           Err(Refusal::Inconsistent)),
+        (from(1, 4, snapshot(3, 2, first_members(3))), Err(Refusal::Diverged)),
+        (from(1, 4, snapshot(9, 4, first_members(3))), Ok(())),
+        (from(1, 4, snapshot(2, 3, first_members(3))), Ok(())), // answered: it has that
+        // strangers
+        (from(4, 4, Said::TimeoutNow),                 Err(Refusal::NoMember)),
+        (from(2, 4, Said::TimeoutNow),                 Err(Refusal::NoMember)),
+        (vec![1, 7, 0, 0, 0, 1, 1, 2, 3, 64],          Err(Refusal::Forbidden)),
+        (vec![1, 8, 0, 0, 0, 1, 1, 2, 3, 12],          Err(Refusal::OtherGroup)),
+        (vec![1, 7, 0, 0, 0, 1, 1, 3, 3, 12],          Err(Refusal::OtherReplica)),
+        (vec![9],                                      Err(Refusal::Malformed)),
+    ];
+    for (at, (bytes, expected)) in table.into_iter().enumerate() {
+        let mut replica = follower(Tail::Certain);
+        assert_eq!(replica.receive(LATER, &bytes), expected, "row {at}");
+        if let Err(reason) = expected {
+            assert_eq!(replica.refusals().count(reason), 1, "row {at}");
+        }
+    }
+}
+
+#[test]
+fn an_earlier_life_of_a_peer_and_a_removed_peer_are_not_heard() {
+    let mut replica = follower(Tail::Certain);
+    let beat = |life: u64| {
+        let (from, to, body) = (id(1), id(2), Said::Heartbeat { commit: Index(0), read: None });
+        let mut bytes = Vec::new();
+        let incarnation = Incarnation(life);
+        encode(&Message { group: GROUP, from, incarnation, to, term: Term(4), body }, &mut bytes);
+        bytes
+    };
+    assert_eq!(replica.receive(LATER, &beat(5)), Ok(()));
+    assert_eq!(replica.receive(LATER, &beat(4)), Err(Refusal::Replaced));
+    let members = Members::new([id(2), id(3)], []).expect("sound");
+    let mark = Mark { index: Index(3), term: Term(3), members };
+    let config = Config::new(GROUP, id(2), Incarnation(1), 9);
+    let mut replica = Replica::new(config, Micros(0), Restored::first(mark));
+    assert_eq!(replica.receive(LATER, &beat(9)), Err(Refusal::Removed));
+}
+
+#[test]
+fn a_recovering_replica_and_one_just_restarted_vote_for_nobody() {
+    let vote = from(1, 4, Said::Vote(candidacy(5, 3)));
+    assert_eq!(follower(Tail::Ambiguous).receive(LATER, &vote), Err(Refusal::Recovering));
+    assert_eq!(follower(Tail::Certain).receive(Micros(1), &vote), Err(Refusal::Leased));
+    let mut replica = follower(Tail::Ambiguous);
+    replica.end_recovery();
+    assert_eq!(replica.receive(LATER, &vote), Ok(()));
+}
+
+/// Any sound message, with small numbers, so that they meet what the replica has.
+fn any_said(rng: &mut Rng) -> Said {
+    let mut small = |bound: u64| rng.below(bound);
+    let (a, b, c, d) = (small(12), small(7), small(12), small(7));
+    let granted = d.is_multiple_of(2);
+    match small(15) {
+        0 => Said::PreVote(Candidacy { commit: Index(c), commit_term: Term(d), ..candidacy(a, b) }),
+        1 => Said::Vote(Candidacy { handed_over: granted, ..candidacy(a, b) }),
+        2 => Said::PreVoted(consensus::codec::Ballot { granted, commit: Index(c), commit_term: Term(d) }),
+        3 => Said::Voted(consensus::codec::Ballot { granted, commit: Index(c), commit_term: Term(d) }),
+        4..=6 => {
+            let entries = (0..small(4)).map(|at| entry(a + 1 + at, b + at / 2)).collect();
+            Said::Append { prev: Index(a), prev_term: Term(b), commit: Index(c), entries }
+        }
+        7 => Said::Appended { index: Index(a), commit: Index(c) },
+        8 => Said::Rejected { index: Index(a), hint: Index(c), hint_term: Term(d), commit: Index(b) },
+        9 => Said::Heartbeat { commit: Index(c), read: None },
+        10 => Said::Heard { commit: Index(c), read: None },
+        11 => snapshot(a + 1, b + 1, first_members(3)),
+        12 => Said::TimeoutNow,
+        13 => Said::Quiesce { commit: Index(c) },
+        _ => Said::RecoverTo { life: Incarnation(1), index: Index(a) },
+    }
+}
+
+/// Peers that follow no protocol at all: sound messages in any order, to a host that does its part.
+#[test]
+fn no_sequence_of_messages_makes_a_replica_panic() {
+    for seed in 0..4000 {
+        let mut rng = Rng::new(seed);
+        let tail = if rng.chance(0.2) { Tail::Ambiguous } else { Tail::Certain };
+        let mut replica = follower(tail);
+        let (mut now, mut end, mut staged) = (LATER, 0, Vec::new());
+        for _ in 0..60 {
+            now = now + rng.below(120_000);
+            let (sender, term) = (1 + 2 * rng.below(2), 1 + rng.below(7));
+            let _ = replica.receive(now, &from(sender, term, any_said(&mut rng)));
+            replica.wake(now);
+            if rng.chance(0.7) {
+                end += replica.writes().len() as u64;
+                replica.wrote(Lsn(end));
+            }
+            if rng.chance(0.7) {
+                replica.synced(Lsn(end));
+            }
+            if rng.chance(0.1) {
+                replica.read(now);
+            }
+            replica.turn(now);
+            while let Some(event) = replica.next_event() {
+                match event {
+                    consensus::group::Event::FetchSnapshot { descriptor, .. } => staged.push(descriptor),
+                    consensus::group::Event::InstallSnapshot(descriptor) => {
+                        replica.snapshot_installed(descriptor.mark.index);
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(descriptor) = staged.pop() {
+                replica.snapshot_staged(descriptor.generation);
+            }
+            while let Some(committed) = replica.next_committed() {
+                assert!(!matches!(committed.body, Body::Change(_)), "nobody proposed one");
+                replica.applied(committed.index);
+            }
+            replica.take_messages(&mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The measure of the world: each rule of groups, when it is broken, is seen to be broken.
+
+use kernel::planted::Bug;
+
+use crate::with_rules;
+use crate::world::run;
+
+/// Seeds within which a broken rule must show: fewer than a test run has. `CONSENSUS_BUG=name` plants only one.
+const BUDGET: u64 = 1500;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    let mut missed = Vec::new();
+    // What breaks says so by failing; its text is not news.
+    std::panic::set_hook(Box::new(|_| {}));
+    let only = std::env::var("CONSENSUS_BUG").ok();
+    for &bug in Bug::GROUP {
+        if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
+            continue;
+        }
+        let _rules = with_rules(bug);
+        match (0..BUDGET).find_map(|seed| run(seed).err().map(|what| (seed, what))) {
+            Some((seed, what)) => println!("{bug:?}: caught after {} seeds: {what:.200}", seed + 1),
+            None => missed.push(bug),
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(Bug::GROUP.len() >= 8, "there are too few planted bugs to measure anything");
+    assert!(missed.is_empty(), "not caught within {BUDGET} seeds: {missed:?}");
+}
