@@ -1,8 +1,10 @@
 //! Work that is too much for one turn.
 
+use std::collections::BTreeSet;
+
 use node::{Settings, SliceSteps};
 
-use crate::harness::{Client, Node, START};
+use crate::harness::{ALONE, Client, Node, SHAPE, START, Shape};
 
 /// Steps of a slice in these tests.
 const STEPS: usize = 10;
@@ -153,4 +155,45 @@ pub fn a_flush_does_not_take_away_what_is_read() {
     assert!(await_answer(&mut node, client).1.starts_with("*3000\r\n"));
     while node.turn() {}
     assert_eq!(dead(&mut node), 0);
+}
+
+/// Every partition of the node with its unfinished reads.
+fn reads_of_all(node: &mut Node) -> usize {
+    (0..node.shape.workers)
+        .map(|number| node.nth(number).partitions().iter().map(|one| one.store().long_reads()).sum::<usize>())
+        .sum()
+}
+
+#[test]
+fn keys_of_several_partitions_are_read_in_slices_each_at_one_moment() {
+    for workers in [1, 2, 3] {
+        let owner = |id| id % 3;
+        let owner: fn(u16) -> u16 = if workers == 3 { owner } else { |_| 0 };
+        SHAPE.set(Shape { workers, owner, partitions: |id| if id == 0 { 4 } else { 1 }, client: |_| 0 });
+        let mut node = node();
+        SHAPE.set(ALONE);
+        let (client, other, leaver) = (node.client(), node.client(), node.client());
+        fill(&mut node, client);
+        node.feed(leaver, "KEYS *\r\n");
+        node.feed(client, "SET before 1\r\nKEYS key*\r\nSET after 1\r\nKEYS after\r\nPING\r\n");
+        node.settle();
+        assert!(reads_of_all(&mut node) >= 4, "{workers} workers: the walks are under way");
+        node.of(leaver).disconnect(leaver.0);
+        // What goes and comes behind the beginning is in no partition's answer, or in its own moment's.
+        assert_eq!(node.ask(other, "DEL key1 key2 key3 key4\r\nMSET keyA 1 keyB 2"), ":4\r\n+OK\r\n");
+        let mut text = String::new();
+        for _ in 0..10_000 {
+            node.settle();
+            text += &node.read(client);
+            if text.ends_with("+PONG\r\n") {
+                break;
+            }
+        }
+        assert!(text.starts_with("+OK\r\n*3000\r\n$"), "{workers} workers: {}", &text[..20.min(text.len())]);
+        assert!(text.ends_with("\r\n+OK\r\n*1\r\n$5\r\nafter\r\n+PONG\r\n"), "{workers} workers");
+        let keys: BTreeSet<&str> = text.split("\r\n").filter(|line| line.starts_with("key")).collect();
+        assert_eq!(keys.len(), 3000, "{workers} workers: each once");
+        assert!(keys.contains("key1") && !keys.contains("keyA"), "{workers} workers");
+        assert_eq!(reads_of_all(&mut node), 0, "{workers} workers: nothing is left of who left");
+    }
 }
