@@ -5,6 +5,8 @@
 #![no_std]
 extern crate alloc;
 
+pub mod chord;
+pub mod flood;
 pub mod kad;
 pub mod key;
 pub mod pending;

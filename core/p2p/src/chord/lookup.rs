@@ -1,0 +1,447 @@
+//! Lookups: the origin asks nodes ever nearer before a point until one names its owner, and then the owner itself.
+//!
+//! What was heard on the way is kept, so that a dead node costs its timeout and nothing else: the next best is
+//! asked, and who answered is asked for more when none is left.
+
+use alloc::vec::Vec;
+
+use kernel::Micros;
+use smallvec::SmallVec;
+
+use super::message::{Item, Message, NEAR_MAX, Near, Outcome, Tag, Told};
+use super::ring::distance;
+use super::{Chord, LOOKUPS_MAX, Purpose};
+use crate::key::Key;
+use crate::protocol::{Contact, Effect, EffectOf, Keys};
+
+/// Most nodes that one lookup remembers; the farthest is forgotten.
+pub const CANDIDATES_MAX: usize = 64;
+/// Most requests of one lookup.
+pub const ASKS_MAX: u16 = 256;
+/// Most nodes at or after the point in one answer.
+const OWNERS_TOLD: usize = 4;
+/// Most possible owners that a lookup remembers; the farthest is forgotten.
+const OWNERS_MAX: usize = 8;
+
+/// What a lookup is for.
+#[derive(Clone, Debug)]
+pub enum Aim {
+    /// The owner of the node wants to know.
+    Find { tag: Tag },
+    /// A value is wanted.
+    Get { tag: Tag, key: Key },
+    /// A value is to be kept.
+    Put { tag: Tag, item: Item },
+    /// A finger is mended.
+    Finger { index: u8 },
+    /// The node's own place is looked for.
+    Join,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Heard,
+    Asked,
+    Answered,
+}
+
+/// A node before the point.
+#[derive(Clone, Debug)]
+struct Candidate<C> {
+    node: C,
+    /// How far it is from the point.
+    left: u64,
+    depth: u8,
+    progress: Progress,
+    /// How many before and after the point it has told already, and whether it knows more.
+    told: Told,
+    more: bool,
+}
+
+/// A node that may own the point.
+#[derive(Clone, Copy, Debug)]
+struct Owner<C> {
+    node: C,
+    beyond: u64,
+    depth: u8,
+}
+
+/// One lookup under way.
+#[derive(Clone, Debug)]
+pub struct Lookup<C> {
+    number: u32,
+    point: u64,
+    aim: Aim,
+    candidates: Vec<Candidate<C>>,
+    owners: SmallVec<[Owner<C>; 4]>,
+    failed: SmallVec<[C; 4]>,
+    in_flight: u8,
+    owner_asked: bool,
+    asks: u16,
+    timeouts: u16,
+}
+
+impl<C: Contact> Lookup<C> {
+    fn hear(&mut self, node: C, left: u64, depth: u8) {
+        if self.failed.contains(&node) || self.candidates.iter().any(|known| known.node == node) {
+            return;
+        }
+        let candidate =
+            Candidate { node, left, depth, progress: Progress::Heard, told: Told::default(), more: false };
+        if self.candidates.len() < CANDIDATES_MAX {
+            return self.candidates.push(candidate);
+        }
+        let idle = self.candidates.iter_mut().filter(|known| known.progress != Progress::Asked);
+        if let Some(farthest) = idle.max_by_key(|known| known.left)
+            && farthest.left > left
+        {
+            *farthest = candidate;
+        }
+    }
+
+    fn hear_owner(&mut self, node: C, beyond: u64, depth: u8) {
+        if self.failed.contains(&node) || self.owners.iter().any(|known| known.node == node) {
+            return;
+        }
+        let at = self.owners.partition_point(|known| known.beyond <= beyond);
+        self.owners.insert(at, Owner { node, beyond, depth });
+        self.owners.truncate(OWNERS_MAX);
+    }
+
+    fn fail(&mut self, node: C) {
+        self.timeouts = self.timeouts.saturating_add(1);
+        if self.failed.len() < usize::from(ASKS_MAX) {
+            self.failed.push(node);
+        }
+        self.candidates.retain(|known| known.node != node);
+        self.owners.retain(|known| known.node != node);
+    }
+
+    /// Whom to ask next: the nearest that was not asked or knows more.
+    fn next(&mut self) -> Option<&mut Candidate<C>> {
+        let open = |known: &Candidate<C>| match known.progress {
+            Progress::Heard => true,
+            Progress::Asked => false,
+            Progress::Answered => known.more,
+        };
+        self.candidates.iter_mut().filter(|known| open(known)).min_by_key(|known| known.left)
+    }
+}
+
+impl<C: Contact> Chord<C> {
+    /// The answer to `Find`: whom this node knows on the way to `point`.
+    pub(super) fn find(&self, keys: &impl Keys<C>, point: u64, told: Told) -> Message<C> {
+        if self.is_owner(keys, point) {
+            return Message::Mine;
+        }
+        let (before, owners) = self.known(keys, point);
+        let (skip, beyond) = (usize::from(told.before), usize::from(told.owners));
+        let rest = owners.get(beyond..).unwrap_or_default();
+        let owners = &rest[..rest.len().min(OWNERS_TOLD)];
+        let room = NEAR_MAX - owners.len();
+        let mut nodes: SmallVec<[C; NEAR_MAX]> =
+            before.iter().skip(skip).take(room).map(|(_, node)| *node).collect();
+        let more = before.len() > skip + nodes.len() || rest.len() > owners.len();
+        nodes.extend(owners.iter().map(|(_, node)| *node));
+        Message::Near(Near { nodes, owners: owners.len() as u8, more })
+    }
+
+    /// Every known node before `point`, nearest to it first, and the successors at or after it, nearest first;
+    /// each with its distance from here.
+    fn known(&self, keys: &impl Keys<C>, point: u64) -> (SmallVec<[(u64, C); 48]>, SmallVec<[(u64, C); 8]>) {
+        let target = distance(self.point, point);
+        let (mut before, mut owners) = (SmallVec::new(), SmallVec::new());
+        for &node in &self.successors {
+            let at = distance(self.point, keys.point(node));
+            if at < target { before.push((at, node)) } else { owners.push((at, node)) }
+        }
+        let cached = self.cache.iter().flat_map(|cache| cache.nodes());
+        for node in self.fingers.iter().flatten().copied().chain(cached) {
+            let at = distance(self.point, keys.point(node));
+            if at > 0 && at < target {
+                before.push((at, node));
+            }
+        }
+        before.sort_unstable_by(|a: &(u64, C), b| b.cmp(a));
+        before.dedup_by_key(|(_, node)| *node);
+        (before, owners)
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        point: u64,
+        aim: Aim,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        if !self.is_member() || self.lookups.len() >= LOOKUPS_MAX {
+            return self.give_up(now, aim, out);
+        }
+        if self.is_owner(keys, point) {
+            return self.own_it(aim, out);
+        }
+        let (before, owners) = self.known(keys, point);
+        let mut lookup = self.lookup(point, aim);
+        for (at, node) in before.into_iter().take(CANDIDATES_MAX) {
+            lookup.hear(node, distance(self.point, point) - at, 1);
+        }
+        for (_, node) in owners {
+            lookup.hear_owner(node, distance(point, keys.point(node)), 1);
+        }
+        self.lookups.push(lookup);
+        self.advance(now, self.lookups.len() - 1, out);
+    }
+
+    /// Looks for the node's own place, from outside of the ring.
+    pub(super) fn begin_join(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        seed: C,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let mut lookup = self.lookup(self.point, Aim::Join);
+        lookup.hear(seed, distance(keys.point(seed), self.point), 1);
+        self.lookups.push(lookup);
+        self.advance(now, self.lookups.len() - 1, out);
+    }
+
+    fn lookup(&mut self, point: u64, aim: Aim) -> Lookup<C> {
+        self.next_lookup = self.next_lookup.wrapping_add(1);
+        Lookup {
+            number: self.next_lookup,
+            point,
+            aim,
+            candidates: Vec::new(),
+            owners: SmallVec::new(),
+            failed: SmallVec::new(),
+            in_flight: 0,
+            owner_asked: false,
+            asks: 0,
+            timeouts: 0,
+        }
+    }
+
+    fn place(&self, number: u32) -> Option<usize> {
+        self.lookups.iter().position(|lookup| lookup.number == number)
+    }
+
+    fn advance(&mut self, now: Micros, at: usize, out: &mut Vec<EffectOf<Self>>) {
+        loop {
+            let lookup = &mut self.lookups[at];
+            let number = lookup.number;
+            if lookup.owner_asked || lookup.asks >= ASKS_MAX {
+                break;
+            }
+            let (to, purpose, body) = if let Some(&Owner { node, depth, .. }) = lookup.owners.first() {
+                if node == self.own {
+                    return self.owns_after_all(at, depth, out);
+                }
+                lookup.owner_asked = true;
+                (node, Purpose::Own { lookup: number, depth }, Message::Own { point: lookup.point })
+            } else if lookup.in_flight < self.settings.parallel {
+                let point = lookup.point;
+                let Some(next) = lookup.next() else { break };
+                next.progress = Progress::Asked;
+                let (node, depth, told) = (next.node, next.depth, next.told);
+                lookup.in_flight += 1;
+                (node, Purpose::Find { lookup: number, depth }, Message::Find { point, told })
+            } else {
+                break;
+            };
+            lookup.asks += 1;
+            if !self.ask(to, purpose, body, out) {
+                break;
+            }
+        }
+        let lookup = &self.lookups[at];
+        if !lookup.owner_asked && lookup.in_flight == 0 {
+            let aim = self.lookups.swap_remove(at).aim;
+            self.give_up(now, aim, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an answer is made of")]
+    pub(super) fn heard_near(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        number: u32,
+        from: C,
+        depth: u8,
+        near: &Near<C>,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let Some(at) = self.place(number) else { return };
+        let lookup = &mut self.lookups[at];
+        lookup.in_flight = lookup.in_flight.saturating_sub(1);
+        let before = near.nodes.len().saturating_sub(usize::from(near.owners));
+        let mut left = u64::MAX;
+        if let Some(known) = lookup.candidates.iter_mut().find(|known| known.node == from) {
+            left = known.left;
+            known.progress = Progress::Answered;
+            known.told.before = known.told.before.saturating_add(before as u8);
+            known.told.owners = known.told.owners.saturating_add(near.owners);
+            // Whoever tells nothing has nothing more to tell.
+            known.more = near.more && !near.nodes.is_empty();
+        }
+        let (point, depth) = (lookup.point, depth.saturating_add(1));
+        for (n, &node) in near.nodes.iter().enumerate() {
+            if n >= before {
+                lookup.hear_owner(node, distance(point, keys.point(node)), depth);
+                continue;
+            }
+            let closer = distance(keys.point(node), point);
+            // Only onward: an answer that leads back could lead around for ever.
+            if closer > 0 && closer < left && node != self.own {
+                lookup.hear(node, closer, depth);
+            }
+        }
+        self.advance(now, at, out);
+    }
+
+    pub(super) fn found(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        number: u32,
+        owner: C,
+        depth: u8,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let Some(at) = self.place(number) else { return };
+        let lookup = &mut self.lookups[at];
+        let purpose = Purpose::Value { lookup: number };
+        let body = match &lookup.aim {
+            Aim::Get { key, .. } => Message::Get(*key),
+            Aim::Put { item, .. } => Message::Put(item.clone()),
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join => {
+                let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
+                return match aim {
+                    Aim::Find { tag } => {
+                        out.push(Effect::Report(Outcome::Found { tag, owner, hops: depth, timeouts }));
+                    }
+                    Aim::Finger { index } => self.set_finger(index, owner),
+                    Aim::Join => self.found_place(now, keys, owner, out),
+                    Aim::Get { .. } | Aim::Put { .. } => {}
+                };
+            }
+        };
+        // The owner stays known until it has answered, so that its successor is asked if it does not.
+        lookup.owner_asked = true;
+        lookup.asks = lookup.asks.saturating_add(1);
+        if !self.ask(owner, purpose, body, out) {
+            let aim = self.lookups.swap_remove(at).aim;
+            self.give_up(now, aim, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an answer is made of")]
+    pub(super) fn not_owner(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        number: u32,
+        from: C,
+        depth: u8,
+        predecessor: Option<C>,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let Some(at) = self.place(number) else { return };
+        let lookup = &mut self.lookups[at];
+        lookup.owner_asked = false;
+        let Some(predecessor) = predecessor else { return self.found(now, keys, number, from, depth, out) };
+        // Its predecessor is gone and nobody has told it yet: it is the first that lives.
+        if lookup.failed.contains(&predecessor) {
+            return self.found(now, keys, number, from, depth, out);
+        }
+        let beyond = distance(lookup.point, keys.point(predecessor));
+        let nearer = beyond < distance(lookup.point, keys.point(from));
+        if nearer && predecessor != from {
+            lookup.hear_owner(predecessor, beyond, depth.saturating_add(1));
+        } else {
+            lookup.fail(from);
+        }
+        self.advance(now, at, out);
+    }
+
+    pub(super) fn hop_failed(
+        &mut self,
+        now: Micros,
+        number: u32,
+        to: C,
+        hop: Hop,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let Some(at) = self.place(number) else { return };
+        let lookup = &mut self.lookups[at];
+        match hop {
+            Hop::Find => lookup.in_flight = lookup.in_flight.saturating_sub(1),
+            Hop::Owner => lookup.owner_asked = false,
+        }
+        lookup.fail(to);
+        self.advance(now, at, out);
+    }
+
+    pub(super) fn stored(&mut self, number: u32, kept: u32, out: &mut Vec<EffectOf<Self>>) {
+        let Some(at) = self.place(number) else { return };
+        if let Aim::Put { tag, .. } = self.lookups.swap_remove(at).aim {
+            out.push(Effect::Report(if kept > 0 { Outcome::Stored { tag } } else { Outcome::Full { tag } }));
+        }
+    }
+
+    pub(super) fn fetched(&mut self, number: u32, item: Option<Item>, out: &mut Vec<EffectOf<Self>>) {
+        let Some(at) = self.place(number) else { return };
+        if let Aim::Get { tag, key } = self.lookups.swap_remove(at).aim {
+            let item = item.filter(|item| item.key == key);
+            out.push(Effect::Report(Outcome::Value { tag, item }));
+        }
+    }
+
+    /// Everyone between the point and us is gone: our predecessor too, and nobody has told us yet.
+    fn owns_after_all(&mut self, at: usize, depth: u8, out: &mut Vec<EffectOf<Self>>) {
+        let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
+        match aim {
+            Aim::Find { tag } => {
+                let hops = depth.saturating_sub(1);
+                out.push(Effect::Report(Outcome::Found { tag, owner: self.own, hops, timeouts }));
+            }
+            aim => self.own_it(aim, out),
+        }
+    }
+
+    fn own_it(&mut self, aim: Aim, out: &mut Vec<EffectOf<Self>>) {
+        let outcome = match aim {
+            Aim::Find { tag } => Outcome::Found { tag, owner: self.own, hops: 0, timeouts: 0 },
+            Aim::Get { tag, key } => {
+                Outcome::Value { tag, item: self.store.as_ref().and_then(|store| store.get(key)) }
+            }
+            Aim::Put { tag, item } => match self.put_here(item, out) {
+                Message::Stored(0) => Outcome::Full { tag },
+                _ => Outcome::Stored { tag },
+            },
+            Aim::Finger { .. } | Aim::Join => return,
+        };
+        out.push(Effect::Report(outcome));
+    }
+
+    fn give_up(&mut self, now: Micros, aim: Aim, out: &mut Vec<EffectOf<Self>>) {
+        match aim {
+            Aim::Find { tag } | Aim::Get { tag, .. } | Aim::Put { tag, .. } => {
+                out.push(Effect::Report(Outcome::NotFound { tag }));
+            }
+            Aim::Finger { .. } => {}
+            Aim::Join => self.join_failed(now, out),
+        }
+    }
+}
+
+/// Which kind of a lookup's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// On the way.
+    Find,
+    /// At its end.
+    Owner,
+}

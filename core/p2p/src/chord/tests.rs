@@ -1,0 +1,270 @@
+//! The ring in a small network that delivers everything at once, and nothing to the dead.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use kernel::Rng;
+
+/// A node's handle is its key's place in this directory.
+struct Directory(Vec<Key>);
+
+impl Keys<u32> for Directory {
+    fn key(&self, contact: u32) -> Key {
+        self.0[contact as usize]
+    }
+}
+
+struct Network {
+    now: Micros,
+    keys: Directory,
+    nodes: BTreeMap<u32, Chord<u32>>,
+    way: VecDeque<(u32, EffectOf<Chord<u32>>)>,
+    outcomes: Vec<(u32, Outcome<u32>)>,
+    settings: Settings,
+}
+
+const SECOND: u64 = 1_000_000;
+
+impl Network {
+    /// A ring that grew by joins.
+    fn ring(nodes: u32, settings: Settings) -> Network {
+        let keys = Directory((0..256u32).map(|n| Key::of(&n.to_be_bytes())).collect());
+        let mut network = Network {
+            now: Micros(0),
+            keys,
+            nodes: BTreeMap::new(),
+            way: VecDeque::new(),
+            outcomes: Vec::new(),
+            settings,
+        };
+        for node in 0..nodes {
+            network.add(node, if node == 0 { Command::Create } else { Command::Join { seed: 0 } });
+            network.pass(20);
+        }
+        network.pass(600);
+        network
+    }
+
+    fn add(&mut self, node: u32, command: Command<u32>) {
+        let machine = Chord::new(node, self.keys.key(node), self.settings, Rng::new(u64::from(node)));
+        self.nodes.insert(node, machine);
+        self.input(node, Input::Commanded(command));
+    }
+
+    fn input(&mut self, node: u32, input: Input<u32, Message<u32>, Command<u32>>) {
+        let Some(machine) = self.nodes.get_mut(&node) else { return };
+        let mut out = Vec::new();
+        machine.step(self.now, &self.keys, input, &mut out);
+        self.way.extend(out.into_iter().map(|effect| (node, effect)));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some((from, effect)) = self.way.pop_front() {
+            let (node, input) = match effect {
+                Effect::Report(outcome) => {
+                    self.outcomes.push((from, outcome));
+                    continue;
+                }
+                Effect::Tell { to, body } => (to, Input::Told { from, body }),
+                Effect::Ask { to, id, .. } if !self.nodes.contains_key(&to) => {
+                    (from, Input::Failed { to, id })
+                }
+                Effect::Ask { to, id, body } => (to, Input::Asked { from, id, body }),
+                Effect::Answer { to, id, body } => (to, Input::Answered { from, id, body }),
+            };
+            self.input(node, input);
+        }
+    }
+
+    /// Lets so many seconds pass.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now = self.now + SECOND;
+            let due: Vec<u32> = self.nodes.keys().copied().collect();
+            for node in due {
+                let Some(machine) = self.nodes.get_mut(&node) else { continue };
+                if machine.deadline().is_some_and(|at| at <= self.now) {
+                    let mut out = Vec::new();
+                    machine.wake(self.now, &self.keys, &mut out);
+                    self.way.extend(out.into_iter().map(|effect| (node, effect)));
+                    self.settle();
+                }
+            }
+        }
+    }
+
+    fn order(&self) -> Vec<u32> {
+        let mut ring: Vec<u32> = self.nodes.keys().copied().collect();
+        ring.sort_by_key(|&node| self.keys.point(node));
+        ring
+    }
+
+    fn owner(&self, key: Key) -> u32 {
+        let ring = self.order();
+        let first = ring.iter().find(|&&node| self.keys.point(node) >= key.point());
+        *first.unwrap_or(&ring[0])
+    }
+
+    fn is_ideal(&self) -> bool {
+        let ring = self.order();
+        let kept = usize::from(self.settings.successors).min(ring.len() - 1);
+        ring.iter().enumerate().all(|(n, node)| {
+            let at = |ahead: usize| ring[(n + ahead) % ring.len()];
+            let machine = &self.nodes[node];
+            machine.successors.iter().copied().eq((1..=kept).map(at))
+                && (ring.len() == 1 || machine.predecessor == Some(at(ring.len() - 1)))
+        })
+    }
+
+    fn ask(&mut self, node: u32, command: Command<u32>) -> Outcome<u32> {
+        self.input(node, Input::Commanded(command));
+        self.outcomes.pop().unwrap().1
+    }
+
+    fn put(&mut self, node: u32, n: u64, version: u64) -> Outcome<u32> {
+        let key = Key::of(&n.to_le_bytes());
+        let value = Arc::from(version.to_le_bytes());
+        self.ask(node, Command::Put { tag: Tag(n), item: Item { key, version, value } })
+    }
+
+    fn version(&mut self, node: u32, n: u64) -> Option<u64> {
+        match self.ask(node, Command::Get { tag: Tag(n), key: Key::of(&n.to_le_bytes()) }) {
+            Outcome::Value { item, .. } => item.map(|item| item.version),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings { successors: 4, ..Settings::default() }
+}
+
+#[test]
+fn rings_of_every_small_size_become_ideal_and_find_every_owner() {
+    for nodes in 1..20 {
+        let mut network = Network::ring(nodes, settings());
+        assert!(network.is_ideal(), "{nodes} nodes");
+        for n in 0..50u64 {
+            let key = Key::of(&(n + 1000).to_le_bytes());
+            let found = network.ask(n as u32 % nodes, Command::Find { tag: Tag(n), key });
+            let Outcome::Found { owner, timeouts: 0, .. } = found else { panic!("{nodes} nodes: {found:?}") };
+            assert_eq!(owner, network.owner(key), "{nodes} nodes, key {n}");
+        }
+    }
+}
+
+#[test]
+fn values_stay_while_nodes_join_leave_and_die() {
+    let mut network = Network::ring(8, settings());
+    for n in 0..100 {
+        assert_eq!(network.put(n as u32 % 8, n, 1), Outcome::Stored { tag: Tag(n) });
+    }
+    for round in 0..12u32 {
+        match round % 3 {
+            0 => network.add(20 + round, Command::Join { seed: 0 }),
+            1 => {
+                let node = network.order()[3];
+                network.input(node, Input::Commanded(Command::Leave));
+                network.nodes.remove(&node);
+            }
+            _ => {
+                let node = network.order()[1];
+                network.nodes.remove(&node);
+            }
+        }
+        if !network.nodes.contains_key(&0) {
+            network.add(0, Command::Join { seed: network.order()[0] });
+        }
+        network.pass(90);
+        assert!(network.is_ideal(), "round {round}");
+        let asker = network.order()[round as usize % network.nodes.len()];
+        for n in 0..100 {
+            assert_eq!(network.version(asker, n), Some(1), "round {round}, value {n}");
+        }
+        for (node, machine) in &network.nodes {
+            let owned =
+                (0..100u64).map(|n| Key::of(&n.to_le_bytes())).filter(|&key| network.owner(key) == *node);
+            let store = machine.store();
+            assert!(owned.into_iter().all(|key| store.is_some_and(|store| store.get(key).is_some())));
+        }
+    }
+}
+
+#[test]
+fn an_older_version_does_not_replace_a_newer_one() {
+    let mut network = Network::ring(5, settings());
+    for (version, kept) in [(3, 3), (1, 3), (4, 4)] {
+        network.put(1, 9, version);
+        assert_eq!(network.version(2, 9), Some(kept));
+    }
+}
+
+#[test]
+fn a_value_that_is_too_large_is_refused_at_both_ends() {
+    let mut network = Network::ring(3, settings());
+    let value: Arc<[u8]> = vec![0; VALUE_BYTES_MAX + 1].into();
+    let item = Item { key: Key::default(), version: 1, value };
+    let refused = network.ask(0, Command::Put { tag: Tag(1), item: item.clone() });
+    assert_eq!(refused, Outcome::TooLarge { tag: Tag(1) });
+    assert!(!Store::default().keep(item));
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_changes_nothing() {
+    let mut network = Network::ring(6, settings());
+    let ring = network.order();
+    let forged = Message::Ring { predecessor: Some(99), successors: vec![99, 98] };
+    for id in 0..1000 {
+        let input = Input::Answered { from: 99, id: RequestId(id), body: forged.clone() };
+        network.input(ring[0], input);
+    }
+    assert!(network.is_ideal());
+}
+
+#[test]
+fn a_second_node_at_the_same_point_is_refused() {
+    let mut network = Network::ring(4, settings());
+    network.keys.0[50] = network.keys.0[2];
+    network.add(50, Command::Join { seed: 0 });
+    network.pass(5);
+    assert!(network.outcomes.contains(&(50, Outcome::PointTaken)));
+}
+
+#[test]
+fn a_cache_and_parallel_lookups_find_the_same_owners_in_fewer_hops() {
+    let hops = |settings: Settings| {
+        let mut network = Network::ring(64, settings);
+        let mut sum = 0;
+        for n in 0..400u64 {
+            let key = Key::of(&n.to_le_bytes());
+            let found = network.ask(n as u32 % 4, Command::Find { tag: Tag(n), key });
+            let Outcome::Found { owner, hops, .. } = found else { panic!("{found:?}") };
+            assert_eq!(owner, network.owner(key));
+            sum += u64::from(hops);
+        }
+        sum
+    };
+    let plain = hops(Settings { successors: 2, ..Settings::default() });
+    let cached = hops(Settings { successors: 2, cache: 64, parallel: 3, ..Settings::default() });
+    assert!(cached * 10 < plain * 9, "{cached} hops with a cache, {plain} without");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whoever goes in whatever order: who is left becomes one ideal ring, while no list dies as a whole.
+    #[test]
+    fn a_ring_mends_itself(dead in proptest::collection::btree_set(0u32..24, 0..12)) {
+        let mut network = Network::ring(24, Settings { successors: 12, ..Settings::default() });
+        for node in &dead {
+            network.nodes.remove(node);
+        }
+        network.pass(400);
+        prop_assert!(network.is_ideal(), "{dead:?}");
+    }
+}
