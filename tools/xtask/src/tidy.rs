@@ -4,6 +4,7 @@
 //! has a planted violation in the tests of the module that holds it.
 
 mod arrows;
+mod claims;
 mod manifests;
 mod policy;
 mod prose;
@@ -32,6 +33,7 @@ enum Rule {
     Unfinished,
     Unwrap,
     Unsafe,
+    Control,
 }
 
 impl fmt::Display for Rule {
@@ -51,6 +53,7 @@ impl fmt::Display for Rule {
             Rule::Unfinished => "unfinished",
             Rule::Unwrap => "unwrap",
             Rule::Unsafe => "unsafe",
+            Rule::Control => "control",
         })
     }
 }
@@ -113,6 +116,7 @@ fn check(root: &Path) -> Result<Report> {
         collect(root, &root.join(folder), &mut sources)?;
     }
     prose::mark_test_files(&mut sources);
+    findings.extend(claims::check(&sources));
     let mut lifted = Vec::new();
     for source in &sources {
         findings.extend(prose::check(source));
