@@ -19,6 +19,7 @@ Examples:
   archipel --port-offset 10                 a second node on this machine
   archipel node status                      what a running node does
   archipel doctor                           is this machine fit for it?
+  archipel lab list                         what it claims, and how each claim is checked
 
 Exit codes: 0 it holds, 1 it fails, 2 usage, 3 not judged."
 )]
@@ -40,6 +41,9 @@ pub enum Command {
     /// Read and write keys of a running node, one by one or all of them.
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Claims about distributed systems, checked on this program's own code in virtual time.
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -194,4 +198,47 @@ Examples:
 Examples:
   archipel config reference > archipel.toml")]
     Reference,
+}
+
+/// What is done with claims.
+#[derive(Subcommand, Clone, Debug)]
+pub enum LabCommand {
+    /// Print every claim: what it says, and who said so.
+    #[command(after_help = "\
+Examples:
+  archipel lab list
+  archipel lab list --json | jq -r '.claims[].name'")]
+    List,
+    /// Measure a claim and its negative control, and judge both.
+    #[command(after_help = "\
+Examples:
+  archipel lab run flood
+  archipel lab run flood --nodes 100000 --degree 8 --seed 7 --json
+  archipel lab run flood --svg flood.svg
+  archipel lab run flood --help             the parameters of this claim
+
+The same seed and parameters give the same figures and trace hash on every machine.
+Exit codes: 0 it holds, 1 it fails, 2 usage, 3 not judged, because the control was not caught.")]
+    Run {
+        /// The claim's name, then its parameters.
+        #[arg(required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(value_name = "NAME [--PARAMETER VALUE]")]
+        words: Vec<String>,
+    },
+    /// Run every claim and write one page of HTML that needs nothing else.
+    #[command(after_help = "\
+Examples:
+  archipel lab report --out lab.html
+  archipel lab report --small --json")]
+    Report {
+        /// The file; stdout without one.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Decides everything that is drawn.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// In the size of a test: seconds instead of minutes.
+        #[arg(long)]
+        small: bool,
+    },
 }

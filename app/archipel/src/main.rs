@@ -4,6 +4,7 @@ mod command;
 mod config;
 mod doctor;
 mod exit;
+mod lab;
 mod node;
 mod options;
 mod storage;
@@ -28,6 +29,7 @@ fn main() -> std::process::ExitCode {
     let result = match root.command.unwrap_or(Command::Node(command::NodeCommand::Start)) {
         Command::Node(what) => node::run(&root.options, &what),
         Command::Storage(what) => storage::run(&root.options, what),
+        Command::Lab(what) => lab::run(&root.options, what),
         Command::Doctor => doctor::run(&root.options),
         Command::Config(what) => config::run(&root.options, what),
     };

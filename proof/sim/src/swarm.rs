@@ -228,6 +228,12 @@ impl<P: Protocol<Contact = u32>> Swarm<P> {
         }
     }
 
+    /// From now on nobody dies of churn and nothing is lost; who is away comes back when its absence ends.
+    pub const fn calm(&mut self) {
+        self.churn = None;
+        self.terms.loss = 0.0;
+    }
+
     /// `node` gets `command` at `at`, if it lives then.
     pub fn command(&mut self, at: Micros, node: u32, command: P::Command) {
         self.push(at, node, What::Commanded(command));
@@ -443,11 +449,13 @@ impl<P: Protocol<Contact = u32>> Swarm<P> {
     }
 
     fn death(&mut self, node: u32, comes_back: bool) {
-        self.fell(node);
-        if let (true, Some(churn)) = (comes_back, self.churn) {
+        if comes_back {
+            // Churn has ended before this session did.
+            let Some(churn) = self.churn else { return };
             let after = churn.absence.draw(&mut self.rng);
             self.push(self.now + after, node, What::Birth);
         }
+        self.fell(node);
     }
 
     fn birth(&mut self, node: u32, watcher: &mut impl Watcher<P>) {

@@ -4,7 +4,7 @@ use crate::process::{archipel, code, run, stderr, stdout};
 
 #[test]
 fn every_verb_has_examples() {
-    let verbs: [&[&str]; 11] = [
+    let verbs: [&[&str]; 14] = [
         &[],
         &["node", "start"],
         &["node", "status"],
@@ -16,6 +16,9 @@ fn every_verb_has_examples() {
         &["storage", "import"],
         &["config", "check"],
         &["doctor"],
+        &["lab", "list"],
+        &["lab", "run"],
+        &["lab", "report"],
     ];
     for verb in verbs {
         let output = run(&[verb, &["--help"]].concat());

@@ -3,6 +3,7 @@
 
 mod answers;
 mod keys;
+mod lab;
 mod larger;
 mod partitions;
 mod process;
