@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod disk;
 pub mod engine;
 pub mod fetch;
+pub mod kad;
 pub mod log;
 pub mod plan;
 pub mod post;

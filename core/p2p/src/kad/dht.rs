@@ -53,7 +53,7 @@ pub enum Command<C> {
 /// What a query has cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Hops to the nearest node found: 1 for a contact of our own table.
+    /// Hops to the nearest node found, by the shortest chain of those that told of it: 1 for a contact of our own table.
     pub hops: u8,
     /// Questions asked.
     pub asked: u16,

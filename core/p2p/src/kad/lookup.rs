@@ -211,8 +211,14 @@ impl<C: Contact> Path<C> {
     }
 
     fn add(&mut self, candidate: Candidate<C>, most: usize) {
-        let Err(at) = self.place(candidate.distance, candidate.contact) else {
-            return;
+        let at = match self.place(candidate.distance, candidate.contact) {
+            Ok(at) => {
+                // Another one told of it before: the shorter way to it counts.
+                let known = &mut self.list[at];
+                known.hops = known.hops.min(candidate.hops);
+                return;
+            }
+            Err(at) => at,
         };
         if self.list.len() >= most {
             // The farthest goes, unless its answer is awaited: then there is one more for a while.
