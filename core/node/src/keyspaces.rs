@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use gateway::resp::{RespReply, Sequence, Transfer, Transferred};
 use kernel::ConnId;
+use kernel::planted::{Bug, is};
 use storage::apply::{Exec, Origin};
+use storage::command::generic::TICK;
 use storage::entry::put_command;
 use storage::{Command, Reply};
 
@@ -171,7 +173,13 @@ impl Worker {
         }
         let mut held = Held::default();
         self.read_own(from, dump, &[transfer.key], &mut held);
-        let Some(value) = held.0 else { return Err(Transferred::Refused) };
+        let Some(value) = held.0 else {
+            let unlogged = self.partitions[from].store.observed_unlogged_expiry();
+            if unlogged && !is(Bug::UnloggedExpiryRead) {
+                return Ok(self.refuse_expired(from));
+            }
+            return Err(Transferred::Refused);
+        };
         let expiry = self.partitions[from].store.expiry(transfer.key).flatten();
         let mut digits = itoa::Buffer::new();
         let ttl = digits.format(expiry.map_or(0, |at| at.0)).as_bytes();
@@ -182,6 +190,15 @@ impl Worker {
             self.submit_part(Some(joint), from, del, &[transfer.key]);
         }
         Ok(joint)
+    }
+
+    /// The key that was asked for is expired by the clock alone. That there was nothing to transfer is answered
+    /// when the time is logged, or else a crash could bring the key back; a log that refuses it is told.
+    fn refuse_expired(&mut self, at: usize) -> u64 {
+        let joint = self.begin_joint(Waits::Nobody, Answer::Count(0));
+        let tick = self.registry.by_id(TICK).expect("the store knows its own commands");
+        self.submit_part(Some(joint), at, tick, &[]);
+        joint
     }
 
     /// Whether this turn's entry of partition `first` will stand before that of `second`, which may not have

@@ -129,6 +129,32 @@ pub fn a_moved_key_is_logged_there_before_it_is_removed_here() {
 }
 
 #[test]
+pub fn that_nothing_is_moved_is_told_when_the_expiry_is_logged() {
+    let mut node = Node::new();
+    let client = node.client();
+    for command in ["MOVE a 4", "COPY a b DB 4", "COPY a b DB 4 REPLACE"] {
+        node.ask(client, "SET a 1 PX 10");
+        let before = node.log.kept.len();
+        // Nobody was woken for the key yet.
+        node.now = node.now.plus_millis(20);
+        node.log.full = true;
+        assert!(node.ask(client, command).starts_with("-MISCONF the disk is full"), "{command}");
+        assert_eq!(node.log.kept.len(), before);
+        node.log.full = false;
+        node.feed(client, &format!("{command}\r\n"));
+        node.turns();
+        assert_eq!(node.read(client), "", "{command}: it is not durable yet");
+        node.settle();
+        assert_eq!(node.read(client), ":0\r\n", "{command}");
+        assert!(node.log.kept[before..].iter().any(|entry| entry.time >= node.now), "{command}");
+        // Now it is known.
+        let logged = node.log.kept.len();
+        assert_eq!(node.ask(client, command), ":0\r\n", "{command}");
+        assert_eq!(node.log.kept.len(), logged, "{command} of a key that is gone logs nothing");
+    }
+}
+
+#[test]
 fn a_move_that_waits_for_writes_under_way_lets_the_worker_sleep() {
     let mut node = Node::new();
     let (writer, mover) = (node.client(), node.client());

@@ -59,6 +59,10 @@ const PROMISES: &[(fn(), &str)] = &[
         "a_move_follows_the_writes_under_way_and_breaks_watches",
     ),
     (
+        keyspaces::that_nothing_is_moved_is_told_when_the_expiry_is_logged,
+        "that_nothing_is_moved_is_told_when_the_expiry_is_logged",
+    ),
+    (
         keyspaces::a_moved_key_is_logged_there_before_it_is_removed_here,
         "a_moved_key_is_logged_there_before_it_is_removed_here",
     ),
@@ -153,10 +157,11 @@ const SPREAD: Shape =
     Shape { workers: 3, owner: |id| id % 3, partitions: |_| 1, client: |number| (number + 1) % 3 };
 
 /// Those that need two keyspaces of one worker.
-const TOGETHER: [&str; 3] = [
+const TOGETHER: [&str; 4] = [
     "keys_go_from_one_keyspace_to_another",
     "a_move_follows_the_writes_under_way_and_breaks_watches",
     "a_moved_key_is_logged_there_before_it_is_removed_here",
+    "that_nothing_is_moved_is_told_when_the_expiry_is_logged",
 ];
 
 /// Two clients that go on at the same moment: which is first is not said when they are on two workers.
