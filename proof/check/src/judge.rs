@@ -62,6 +62,13 @@ pub enum Call {
         /// The keys.
         keys: Vec<Vec<u8>>,
     },
+    /// A command that is written to all groups, and answered when all have it.
+    Everywhere {
+        /// How it stands in the entry of each.
+        encoded: Vec<u8>,
+    },
+    /// `MOVE`, or `COPY` to another keyspace.
+    Transfer(Transfer),
     /// `EXEC` of a transaction with writes, which has a unique encoding.
     Exec {
         /// The group.
@@ -69,6 +76,21 @@ pub enum Call {
         /// Its encoding.
         encoded: Vec<u8>,
     },
+}
+
+/// A key that goes to another group.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    /// Where it is.
+    pub from: GroupId,
+    /// Where it goes.
+    pub to: GroupId,
+    /// Its name, and its name there.
+    pub keys: [Vec<u8>; 2],
+    /// A key of that name there is replaced.
+    pub replace: bool,
+    /// It is removed where it was.
+    pub remove: bool,
 }
 
 /// How a group came back.
@@ -90,8 +112,11 @@ struct Pending {
     call: Call,
     text: String,
     sent: Micros,
-    /// The groups that it concerns; for parts, those of each.
-    seen: Vec<Seen>,
+    /// Each group's position when it was sent.
+    from: BTreeMap<GroupId, u64>,
+    /// What is to be read, and what that may answer: one for a read, one for each part of a divided one, three
+    /// for a transfer.
+    looks: Vec<Look>,
     /// When the log last refused something while it was on its way: the tick that it waits for may be among
     /// that, and then it sees the expiries of this clock unlogged.
     unlogged: Option<Micros>,
@@ -106,15 +131,17 @@ impl Pending {
     }
 }
 
-/// A group as a command on its way sees it.
-struct Seen {
+/// A read, and everything that it might have answered since it was sent.
+struct Look {
     group: GroupId,
-    /// The read, if it is one.
-    read: Option<Vec<u8>>,
-    /// The group's position when it was sent.
-    from: u64,
-    /// What a read may answer.
+    encoded: Vec<u8>,
     allowed: Vec<Vec<u8>>,
+}
+
+impl Look {
+    fn may_be(&self, reply: &[u8]) -> bool {
+        self.allowed.iter().any(|allowed| allowed == reply)
+    }
 }
 
 #[derive(Default)]
@@ -198,34 +225,26 @@ impl Judge {
 
     /// A client sent `call` at the node's time `now`; `text` is for people.
     pub fn sent(&mut self, now: Micros, id: ClientId, call: Call, text: String) {
-        let concerns: Vec<(GroupId, Option<Vec<u8>>)> = match &call {
-            Call::Read { group, encoded } => vec![(*group, Some(encoded.clone()))],
-            Call::Write { group, .. } | Call::Exec { group, .. } | Call::Watch { group, .. } => {
-                vec![(*group, None)]
+        let from = self.groups.iter().map(|(&id, group)| (id, group.position)).collect();
+        let look = |group, encoded| Look { group, encoded, allowed: Vec::new() };
+        let mut looks = match &call {
+            Call::Read { group, encoded } => vec![look(*group, encoded.clone())],
+            Call::Parts { parts, writes: false, .. } => {
+                parts.iter().map(|part| look(part.group, part.encoded.clone())).collect()
             }
-            Call::Parts { parts, writes, .. } => {
-                let read = |part: &Part| (!writes).then(|| part.encoded.clone());
-                parts.iter().map(|part| (part.group, read(part))).collect()
+            Call::Transfer(transfer) => {
+                let registry = self.groups[&transfer.from].model.registry();
+                transfer.looks(registry).map(|(group, encoded)| look(group, encoded)).into()
             }
-            Call::Local(_) => Vec::new(),
+            Call::Write { .. } | Call::Exec { .. } | Call::Watch { .. } | Call::Everywhere { .. } => vec![],
+            Call::Parts { .. } | Call::Local(_) => vec![],
         };
-        let mut look = |(id, read): (GroupId, Option<Vec<u8>>)| {
-            let (group, mut allowed) = (self.group(id), Vec::new());
-            if let Some(encoded) = &read {
-                allow(&mut group.model, now, encoded, &mut allowed);
-            }
-            Seen { group: id, read, from: group.position, allowed }
-        };
-        let seen = concerns.into_iter().map(&mut look).collect();
+        for Look { group, encoded, allowed } in &mut looks {
+            allow(&mut self.group(*group).model, now, encoded, allowed);
+        }
         let client = self.clients.get_mut(&id).expect("a client connects before it sends");
-        client.pending.push_back(Pending {
-            call,
-            text,
-            sent: now,
-            seen,
-            unlogged: None,
-            unreadable: Vec::new(),
-        });
+        let unreadable = Vec::new();
+        client.pending.push_back(Pending { call, text, sent: now, from, looks, unlogged: None, unreadable });
     }
 
     /// The log took an entry of `group`.
@@ -250,7 +269,7 @@ impl Judge {
             *group_state.refused.entry(encoded).or_default() += 1;
         }
         for pending in self.clients.values_mut().flat_map(|client| &mut client.pending) {
-            if pending.seen.iter().any(|seen| seen.group == group && seen.read.is_some()) {
+            if pending.looks.iter().any(|look| look.group == group) {
                 pending.unlogged = Some(now);
             }
         }
@@ -484,7 +503,7 @@ fn forget_before(clients: &mut BTreeMap<ClientId, Client>, id: GroupId, applied:
         });
         let behind = own.map_or(usize::MAX, |at| at + 1);
         for pending in client.pending.iter_mut().skip(behind) {
-            pending.seen.iter_mut().filter(|seen| seen.group == id).for_each(|seen| seen.allowed.clear());
+            pending.looks.iter_mut().filter(|look| look.group == id).for_each(|look| look.allowed.clear());
         }
     }
 }
@@ -492,8 +511,7 @@ fn forget_before(clients: &mut BTreeMap<ClientId, Client>, id: GroupId, applied:
 /// Lets every read of the group that is on its way see the model as it stands now.
 fn reread(group: &mut Group, clients: &mut BTreeMap<ClientId, Client>, id: GroupId) {
     for pending in clients.values_mut().flat_map(|client| &mut client.pending) {
-        for Seen { read, allowed, .. } in pending.seen.iter_mut().filter(|seen| seen.group == id) {
-            let Some(encoded) = read else { continue };
+        for Look { encoded, allowed, .. } in pending.looks.iter_mut().filter(|look| look.group == id) {
             allow(&mut group.model, pending.sent, encoded, allowed);
             if let Some(clock) = pending.unlogged {
                 let (reply, _) = group.model.read(clock, encoded);

@@ -11,7 +11,7 @@ pub mod model;
 pub mod reply;
 
 pub use join::{Join, Part};
-pub use judge::{Call, Judge};
+pub use judge::{Call, Judge, Transfer};
 pub use ledger::{Crash, Found, Ledger, Written};
 pub use model::Model;
 

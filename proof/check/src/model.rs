@@ -3,7 +3,8 @@
 use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use kernel::{Index, Micros, Rng};
-use storage::apply::{Machinery, NoScripts, Origin, apply_command};
+use script::LuaEngine;
+use storage::apply::{Machinery, Origin, apply_command};
 use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::{Effects, Exec, Store};
@@ -25,6 +26,7 @@ pub struct Model {
     store: Store,
     registry: storage::Registry,
     effects: Effects,
+    scripting: LuaEngine,
     seed: u64,
 }
 
@@ -34,7 +36,13 @@ impl Model {
     pub fn new(seed: u64) -> Model {
         let mut store = Store::new(seed);
         store.set_interest(true);
-        Model { store, registry: storage::Registry::new(), effects: Effects::default(), seed }
+        Model {
+            store,
+            registry: storage::Registry::new(),
+            effects: Effects::default(),
+            scripting: LuaEngine::new(),
+            seed,
+        }
     }
 
     /// The same before the first entry again.
@@ -77,9 +85,11 @@ impl Model {
         self.store.resume_entry();
         let mut there = Vec::new();
         self.store.visit_all(&mut |key| there.push(key.to_vec()));
-        let mut scripts = NoScripts;
-        let mut machinery =
-            Machinery { registry: &self.registry, scripting: &mut scripts, effects: &mut self.effects };
+        let mut machinery = Machinery {
+            registry: &self.registry,
+            scripting: &mut self.scripting,
+            effects: &mut self.effects,
+        };
         let mut reply = Vec::new();
         let mut encoder = RespReply(Encoder::new(&mut reply, false));
         apply_command(&mut self.store, &mut machinery, (index, place), command, &args, &mut encoder);
@@ -107,7 +117,6 @@ impl Model {
         let mut args = Args::new();
         let id = next_command(&mut Reader::new(encoded), &mut args).expect("the judge encoded it");
         let command = self.registry.by_id(id).expect("the judge knows the command");
-        let mut scripts = NoScripts;
         let mut bytes = Vec::new();
         let mut reply = RespReply(Encoder::new(&mut bytes, false));
         let mut exec = Exec {
@@ -115,7 +124,7 @@ impl Model {
             reply: &mut reply,
             effects: &mut self.effects,
             registry: &self.registry,
-            scripting: Some(&mut scripts),
+            scripting: Some(&mut self.scripting),
             rng: Rng::new(0),
             origin: Origin::Direct,
         };

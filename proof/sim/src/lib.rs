@@ -20,6 +20,7 @@ pub mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use trace::Trace;
+pub use work::Scope;
 pub use world::Outcome;
 
 /// A seed that broke a promise.
@@ -27,6 +28,8 @@ pub use world::Outcome;
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// What its clients drew from.
+    pub scope: Scope,
     /// What broke.
     pub what: String,
     /// The trace's hash at that point.
@@ -39,7 +42,8 @@ impl Failure {
     /// The command that runs the seed again, events and all.
     #[must_use]
     pub fn command(&self) -> String {
-        format!("cargo run --release -p sim -- --seeds 1 --from {} --events", self.seed)
+        let scope = if self.scope == Scope::of(self.seed) { "" } else { " --narrow" };
+        format!("cargo run --release -p sim -- --seeds 1 --from {} --events{scope}", self.seed)
     }
 
     /// The failure as a person reads it, with all events or the last ones.
@@ -64,24 +68,32 @@ const EVENTS_TOLD: usize = 40;
 
 /// Every event of one seed's run, up to its failure if it fails.
 #[must_use]
-pub fn events(seed: u64) -> Vec<String> {
+pub fn events(seed: u64, scope: Scope) -> Vec<String> {
     let mut trace = Trace::new(true);
     // Only the events are asked for here.
-    let _ = catch_unwind(AssertUnwindSafe(|| world::run(seed, &mut trace).is_ok()));
+    let _ = catch_unwind(AssertUnwindSafe(|| world::run(seed, scope, &mut trace).is_ok()));
     trace.into_text()
 }
 
-/// Runs one seed; on a failure once more with its events kept.
+/// Runs one seed in its own scope; on a failure once more with its events kept.
 ///
 /// # Errors
 /// The promise that broke, or the assertion.
 pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
-    attempt(seed, false).or_else(|_| attempt(seed, true))
+    run_in(seed, Scope::of(seed))
 }
 
-fn attempt(seed: u64, keep: bool) -> Result<Outcome, Box<Failure>> {
+/// The same in a given scope.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in(seed: u64, scope: Scope) -> Result<Outcome, Box<Failure>> {
+    attempt(seed, scope, false).or_else(|_| attempt(seed, scope, true))
+}
+
+fn attempt(seed: u64, scope: Scope, keep: bool) -> Result<Outcome, Box<Failure>> {
     let mut trace = Trace::new(keep);
-    let result = catch_unwind(AssertUnwindSafe(|| world::run(seed, &mut trace)));
+    let result = catch_unwind(AssertUnwindSafe(|| world::run(seed, scope, &mut trace)));
     let what = match result {
         Ok(Ok(outcome)) => return Ok(outcome),
         Ok(Err(violation)) => violation.to_string(),
@@ -91,5 +103,5 @@ fn attempt(seed: u64, keep: bool) -> Result<Outcome, Box<Failure>> {
             format!("an assertion failed: {}", text.unwrap_or("without a text"))
         }
     };
-    Err(Box::new(Failure { seed, what, hash: trace.hash(), events: trace.into_text() }))
+    Err(Box::new(Failure { seed, scope, what, hash: trace.hash(), events: trace.into_text() }))
 }

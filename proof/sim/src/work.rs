@@ -1,5 +1,7 @@
 //! What simulated clients send: commands over a few keys, most of them recognisable by their arguments.
 
+mod wide;
+
 use std::collections::BTreeMap;
 
 use check::{Call, Join, Part};
@@ -10,6 +12,8 @@ use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::put_command;
 use storage::reach::place;
 use storage::{Command, Flags, Registry};
+
+pub use wide::Scope;
 
 /// Keys of each type in a keyspace.
 const KEYS: u64 = 5;

@@ -12,8 +12,8 @@ use consensus::{Durability, Solo};
 use journal::Salt;
 use kernel::{ConnId, GroupId, KeyspaceId, Micros, Rng, Term, WorkerId};
 use node::{Elsewhere, Partition, Settings, SliceSteps, Worker, owner, recover};
+use script::LuaEngine;
 use storage::Store;
-use storage::apply::NoScripts;
 
 use crate::checkpoint::Checkpointer;
 use crate::disk::Disk;
@@ -23,7 +23,7 @@ use crate::log::{Asked, Log};
 use crate::plan::{Ending, Plan};
 use crate::post::Post;
 use crate::trace::Trace;
-use crate::work::{Sent, Work};
+use crate::work::{Scope, Sent, Work};
 
 /// The node's clock at the simulation's start, in microseconds since the epoch.
 const EPOCH_MICROS: u64 = 1_700_000_000_000_000;
@@ -62,8 +62,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// The first promise that broke.
-pub fn run(seed: u64, trace: &mut Trace) -> Result<Outcome, Violation> {
-    let mut world = World::new(seed, trace);
+pub fn run(seed: u64, scope: Scope, trace: &mut Trace) -> Result<Outcome, Violation> {
+    let mut world = World::new(seed, scope, trace);
     let lives = world.plan.lives.clone();
     for ending in lives {
         world.live(world.plan.life_micros)?;
@@ -128,6 +128,7 @@ impl Node {
 
 struct World<'t> {
     plan: Plan,
+    scope: Scope,
     trace: &'t mut Trace,
     rng: Rng,
     faults: Rng,
@@ -177,7 +178,7 @@ fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Begin
             slice_steps: SliceSteps(plan.slice_steps),
             ..Settings::default()
         };
-        let worker = Worker::new(settings, partitions, Box::new(NoScripts), seed ^ u64::from(number));
+        let worker = Worker::new(settings, partitions, Box::new(LuaEngine::new()), seed ^ u64::from(number));
         Member { worker, checkpointer: Checkpointer::default() }
     };
     let members = (0..plan.workers).map(member).collect();
@@ -186,7 +187,7 @@ fn start(plan: &Plan, log: Log, engine: &Engine, (mut stores, skew, seed): Begin
 }
 
 impl<'t> World<'t> {
-    fn new(seed: u64, trace: &'t mut Trace) -> World<'t> {
+    fn new(seed: u64, scope: Scope, trace: &'t mut Trace) -> World<'t> {
         let root = Rng::new(seed);
         let plan = Plan::draw(&mut root.fork(1));
         trace.event(0, format_args!("plan {plan:?}"));
@@ -213,6 +214,7 @@ impl<'t> World<'t> {
             failed_at: None,
             slowest_sync: 0,
             outcome: Outcome::default(),
+            scope,
             plan,
             trace,
         }
@@ -493,7 +495,8 @@ impl<'t> World<'t> {
                 return;
             }
             if self.clients[at].later.is_empty() {
-                let mut drawn = self.work.draw(&mut self.rng, db);
+                let shared = (self.plan.keyspaces.len() as u16, self.plan.workers);
+                let mut drawn = self.work.draw_in(self.scope, &mut self.rng, db, shared);
                 drawn.reverse();
                 self.clients[at].later = drawn;
             }

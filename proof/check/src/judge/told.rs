@@ -1,13 +1,27 @@
-//! One reply: whether it is what the log, a refusal or time says.
+//! What one client is told, and whether it may be.
 
 use std::collections::BTreeMap;
 
+use kernel::codec::Reader;
 use kernel::{GroupId, Micros};
+use storage::Registry;
+use storage::command::generic::TICK;
+use storage::entry::{Args, next_command, put_command};
 
-use super::{Call, Group, Pending, REPLY, Seen};
+use super::{Call, Group, Look, Pending, REPLY, Transfer};
 use crate::join::{Join, Part};
 use crate::reply::shown;
 use crate::{Violation, violated};
+
+type Groups = BTreeMap<GroupId, Group>;
+
+impl Pending {
+    fn possible(&self) -> String {
+        let all: Vec<String> =
+            self.looks.iter().flat_map(|look| &look.allowed).map(|allowed| shown(allowed)).collect();
+        all.join(" or ")
+    }
+}
 
 /// A client that is being told something.
 pub(super) struct Told<'a> {
@@ -28,16 +42,16 @@ impl Told<'_> {
             Call::Local(expected) => {
                 violated(REPLY, format!("told {}, not {}", shown(reply), shown(expected)))
             }
+            Call::Read { .. } if pending.looks.iter().any(|look| look.may_be(reply)) => Ok(()),
+            Call::Read { .. } if pending.allows(reply) => Ok(()),
+            Call::Read { .. } => {
+                violated(REPLY, format!("told {}, possible were {}", shown(reply), pending.possible()))
+            }
             Call::Parts { parts, writes, join } => {
                 self.judge_parts(groups, pending, (parts, *writes), join, reply)
             }
-            Call::Read { .. } if pending.seen[0].allowed.iter().any(|allowed| allowed == reply) => Ok(()),
-            Call::Read { .. } if pending.allows(reply) => Ok(()),
-            Call::Read { .. } => {
-                let allowed = pending.seen[0].allowed.iter();
-                let allowed: Vec<String> = allowed.map(|allowed| shown(allowed)).collect();
-                violated(REPLY, format!("told {}, possible were {}", shown(reply), allowed.join(" or ")))
-            }
+            Call::Everywhere { encoded } => everywhere(groups, pending, encoded, reply),
+            Call::Transfer(transfer) => transfer.judge(groups, pending, reply),
             Call::Watch { group, keys } => {
                 let position = groups[group].position;
                 self.watched.extend(keys.iter().map(|key| (*group, key.clone(), position)));
@@ -46,7 +60,7 @@ impl Told<'_> {
             Call::Write { group, encoded, unique, timeout_ms } => {
                 let id = *group;
                 let group = groups.get_mut(&id).expect("the judge was told of every group");
-                match group.tell(encoded, reply, pending.seen[0].from) {
+                match group.tell(encoded, reply, pending.from[&id]) {
                     Some(position) if *unique => self.in_order(id, position),
                     Some(_) => Ok(()),
                     None if self.waited_in_vain(pending, *timeout_ms, reply) => Ok(()),
@@ -64,14 +78,16 @@ impl Told<'_> {
                         Some(_) => violated("a broken watch discards EXEC", "it was applied".into()),
                     };
                 }
-                let Some(position) = group.tell(encoded, reply, pending.seen[0].from) else {
+                let Some(position) = group.tell(encoded, reply, pending.from[&id]) else {
                     if pending.allows(reply) {
                         return not_applied(group, encoded, true);
                     }
                     return refusal(group, encoded, true, reply);
                 };
                 for (of, key, from) in watched {
-                    if of == id && group.changed(&key, from, position) {
+                    // Of another keyspace, what was acknowledged before EXEC was sent counts, and no more.
+                    let to = if of == id { position } else { pending.from[&of] + 1 };
+                    if groups[&of].changed(&key, from, to) {
                         let what = format!("{} changed between WATCH and EXEC", shown(&key));
                         return violated("a changed key breaks its watch", what);
                     }
@@ -99,20 +115,17 @@ impl Told<'_> {
         join: &Join,
         reply: &[u8],
     ) -> Result<(), Violation> {
-        // Of a write, a part that could be done may be done.
-        if reply.starts_with(b"-") && pending.allows(reply) {
+        // Of a write, a part that could be done may be done; of a read, the others have answered.
+        if (reply.starts_with(b"-") || !writes) && pending.allows(reply) {
             return Ok(());
         }
         if writes && reply.starts_with(b"-MISCONF") {
             return refused_part(groups, parts, reply);
         }
-        let told = |(part, seen): (&Part, &Seen)| -> Vec<Vec<u8>> {
-            match &seen.read {
-                Some(_) => seen.allowed.clone(),
-                None => groups[&part.group].given(&part.encoded, seen.from),
-            }
-        };
-        let possible: Vec<Vec<Vec<u8>>> = parts.iter().zip(&pending.seen).map(told).collect();
+        let told = |part: &Part| groups[&part.group].given(&part.encoded, pending.from[&part.group]);
+        let seen = |look: &Look| look.allowed.clone();
+        let possible: Vec<Vec<Vec<u8>>> =
+            if writes { parts.iter().map(told).collect() } else { pending.looks.iter().map(seen).collect() };
         let Some(chosen) = join.choose(&possible, reply) else {
             let all: Vec<String> = possible
                 .iter()
@@ -120,9 +133,10 @@ impl Told<'_> {
                 .collect();
             return violated(REPLY, format!("told {}, the parts give {}", shown(reply), all.join("; ")));
         };
-        for ((part, seen), answer) in parts.iter().zip(&pending.seen).zip(&chosen).filter(|_| writes) {
+        for (part, answer) in parts.iter().zip(&chosen).filter(|_| writes) {
             let group = groups.get_mut(&part.group).expect("the judge was told of every group");
-            let position = group.tell(&part.encoded, answer, seen.from).expect("it was just found");
+            let from = pending.from[&part.group];
+            let position = group.tell(&part.encoded, answer, from).expect("it was just found");
             if part.unique {
                 self.in_order(part.group, position)?;
             }
@@ -162,11 +176,7 @@ fn refusal(group: &mut Group, encoded: &[u8], unique: bool, reply: &[u8]) -> Res
 }
 
 /// A write on several partitions was refused: at least one of its parts was, others may be done.
-fn refused_part(
-    groups: &mut BTreeMap<GroupId, Group>,
-    parts: &[Part],
-    reply: &[u8],
-) -> Result<(), Violation> {
+fn refused_part(groups: &mut Groups, parts: &[Part], reply: &[u8]) -> Result<(), Violation> {
     let mut refused = 0;
     for part in parts {
         let group = groups.get_mut(&part.group).expect("the judge was told of every group");
@@ -176,4 +186,134 @@ fn refused_part(
         }
     }
     if refused > 0 { Ok(()) } else { violated(REPLY, format!("told {}, no part was refused", shown(reply))) }
+}
+
+/// All groups have it, or the log refused it to one of them.
+fn everywhere(groups: &mut Groups, pending: &Pending, encoded: &[u8], reply: &[u8]) -> Result<(), Violation> {
+    if reply.starts_with(b"-MISCONF") {
+        let refused = groups.values_mut().find_map(|group| {
+            group.refused.get_mut(encoded).filter(|left| **left > 0).map(|left| *left -= 1)
+        });
+        return match refused {
+            Some(()) => Ok(()),
+            None => violated(REPLY, format!("told {}, and no group's log refused it", shown(reply))),
+        };
+    }
+    for (id, group) in groups.iter_mut() {
+        if group.tell(encoded, reply, pending.from[id]).is_none() {
+            return violated(
+                REPLY,
+                format!("told {}, but of {id}: {}", shown(reply), group.explain(encoded)),
+            );
+        }
+    }
+    Ok(())
+}
+
+impl Transfer {
+    fn encode(registry: &Registry, words: &[&[u8]]) -> Vec<u8> {
+        let command = registry.find(words[0]).expect("who can move keys has the commands for it");
+        let mut encoded = Vec::new();
+        put_command(&mut encoded, command.id, &words[1..]);
+        encoded
+    }
+
+    /// What it depends on: the value and its expiry here, and whether the key exists there.
+    pub(super) fn looks(&self, registry: &Registry) -> [(GroupId, Vec<u8>); 3] {
+        let [key, new_key] = &self.keys;
+        [
+            (self.from, Self::encode(registry, &[b"dump", key])),
+            (self.from, Self::encode(registry, &[b"pexpiretime", key])),
+            (self.to, Self::encode(registry, &[b"exists", new_key])),
+        ]
+    }
+
+    fn judge(&self, groups: &mut Groups, pending: &Pending, reply: &[u8]) -> Result<(), Violation> {
+        let [value, expiry, there] = &pending.looks[..] else {
+            return violated(REPLY, "a transfer looks at three things".into());
+        };
+        let possible = match reply {
+            b":0\r\n" => value.may_be(b"$-1\r\n") || !self.replace && there.may_be(b":1\r\n"),
+            b":1\r\n" => self.replace || there.may_be(b":0\r\n"),
+            _ if pending.allows(reply) => return Ok(()),
+            _ if reply.starts_with(b"-MISCONF") => return self.refused(groups, pending, reply),
+            _ => false,
+        };
+        if !possible {
+            return violated(REPLY, format!("told {}, possible were {}", shown(reply), pending.possible()));
+        }
+        if reply == b":0\r\n" {
+            return Ok(());
+        }
+        let (to, from) = (self.to, self.from);
+        let group = groups.get_mut(&to).expect("the judge was told of every group");
+        let since = pending.from[&to];
+        // One from before may be the same.
+        let is_new = |one: &Vec<u8>| self.is_arrival(group, one) && !group.given(one, since).is_empty();
+        let arrived: Vec<Vec<u8>> = group.untold.keys().filter(|one| is_new(one)).cloned().collect();
+        let right = arrived.iter().find(|encoded| {
+            let mut args = Args::new();
+            let read = next_command(&mut Reader::new(encoded), &mut args);
+            let bulk = [format!("${}\r\n", args[2].len()).as_bytes(), args[2], b"\r\n"].concat();
+            let time: &[u8] = if args[1] == b"0" { b"-1" } else { args[1] };
+            read.is_ok() && value.may_be(&bulk) && expiry.may_be(&[b":", time, b"\r\n"].concat())
+        });
+        let Some(encoded) = right.cloned() else {
+            let seen: Vec<String> = arrived.iter().map(|encoded| shown(encoded)).collect();
+            let what = format!("what arrived is none of {}: {}", pending.possible(), seen.join(" or "));
+            return violated("a key arrives as it was", what);
+        };
+        if group.tell(&encoded, b"+OK\r\n", since).is_none() {
+            return violated(REPLY, format!("told {}, but {}", shown(reply), group.explain(&encoded)));
+        }
+        if self.remove {
+            let group = groups.get_mut(&from).expect("the judge was told of every group");
+            let removed = Self::encode(group.model.registry(), &[b"del", &self.keys[0]]);
+            // It may have expired in the instant of its removal.
+            let told =
+                [b":1\r\n", b":0\r\n"].iter().find_map(|one| group.tell(&removed, *one, pending.from[&from]));
+            if told.is_none() {
+                return violated("a moved key is removed", group.explain(&removed));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an applied command is the arrival of a key of this name.
+    fn is_arrival(&self, group: &Group, encoded: &[u8]) -> bool {
+        let mut args = Args::new();
+        let Ok(id) = next_command(&mut Reader::new(encoded), &mut args) else { return false };
+        let restore = group.model.registry().find(b"restore").map(|command| command.id);
+        Some(id) == restore && args.len() == 5 && args[0] == self.keys[1]
+    }
+
+    /// The log refused the arrival, the removal behind it, or the time at which the key is known to have
+    /// expired.
+    fn refused(&self, groups: &mut Groups, pending: &Pending, reply: &[u8]) -> Result<(), Violation> {
+        let group = groups.get_mut(&self.to).expect("the judge was told of every group");
+        let mut refused: Vec<(GroupId, Vec<u8>)> = group
+            .refused
+            .keys()
+            .filter(|one| self.is_arrival(group, one))
+            .map(|one| (self.to, one.clone()))
+            .collect();
+        let registry = group.model.registry();
+        if self.remove {
+            refused.push((self.from, Self::encode(registry, &[b"del", &self.keys[0]])));
+        }
+        for (id, encoded) in refused {
+            let group = groups.get_mut(&id).expect("the judge was told of every group");
+            if let Some(left) = group.refused.get_mut(&encoded).filter(|left| **left > 0) {
+                *left -= 1;
+                return Ok(());
+            }
+        }
+        let mut tick = Vec::new();
+        put_command(&mut tick, TICK, &[]);
+        let ticks = groups[&self.from].refused.get(&tick);
+        if pending.unlogged.is_some() && ticks.is_some_and(|left| *left > 0) {
+            return Ok(());
+        }
+        violated(REPLY, format!("told {}, and the log refused nothing of it", shown(reply)))
+    }
 }

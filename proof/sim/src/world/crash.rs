@@ -7,8 +7,8 @@ use check::{Crash, Found, Violation};
 use journal::Record;
 use kernel::{GroupId, Term};
 use node::{Partition, Recovery};
+use script::LuaEngine;
 use storage::Store;
-use storage::apply::NoScripts;
 
 use super::{World, start};
 use crate::disk::Disk;
@@ -62,7 +62,7 @@ impl World<'_> {
     }
 
     fn restart(&mut self, disk: Disk, crash: &Crash, skew: i64) -> Result<(), Restart> {
-        let mut scripts = NoScripts;
+        let mut scripts = LuaEngine::new();
         let divisions = self.plan.divisions();
         let mut stores = self.engine.load(self.plan.data_seed, &mut self.faults).map_err(Restart::Refused)?;
         for (&group, (store, _)) in &mut stores {
