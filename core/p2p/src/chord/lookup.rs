@@ -20,8 +20,9 @@ pub const CANDIDATES_MAX: usize = 64;
 pub const ASKS_MAX: u16 = 256;
 /// Most nodes at or after the point in one answer.
 const OWNERS_TOLD: usize = 4;
-/// Most possible owners that a lookup remembers; the farthest is forgotten.
-const OWNERS_MAX: usize = 8;
+/// Most possible owners that a lookup remembers; the farthest is forgotten. All of a successor list: a node that
+/// looks up a key right after its own point has nobody to ask for those it forgot.
+const OWNERS_MAX: usize = super::SUCCESSORS_MAX as usize;
 
 /// What a lookup is for.
 #[derive(Clone, Debug)]

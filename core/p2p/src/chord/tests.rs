@@ -236,6 +236,16 @@ fn a_second_node_at_the_same_point_is_refused() {
 }
 
 #[test]
+fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
+    let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
+    let ring = network.order();
+    ring[1..16].iter().for_each(|node| _ = network.nodes.remove(node));
+    let key = Key::from_words([network.keys.point(ring[0]) + 1, 0, 0, 0]);
+    let found = network.ask(ring[0], Command::Find { tag: Tag(1), key });
+    assert!(matches!(found, Outcome::Found { owner, .. } if owner == ring[16]), "{found:?}");
+}
+
+#[test]
 fn a_cache_and_parallel_lookups_find_the_same_owners_in_fewer_hops() {
     let hops = |settings: Settings| {
         let mut network = Network::ring(64, settings);

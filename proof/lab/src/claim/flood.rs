@@ -84,11 +84,14 @@ fn measure(run: &Run<'_>, seen: usize) -> Findings {
 
     run.progress("flooding", 0, 2);
     let terms = Terms { seed: run.seed, ..Terms::default() };
-    let whole = flood_once(&graph, terms, TTL_MAX, seen);
+    // Equal latencies: over unequal ones the first copy may have passed more edges than the TTL allows, in large
+    // graphs, and then its receiver tells nobody.
+    let flat = Terms { flat: Some(50_000), ..terms };
+    let whole = flood_once(&graph, flat, TTL_MAX, seen);
     let exact = 2.0 * graph.edges() as f64 - f64::from(nodes) + 1.0;
     run.progress("flooding", 1, 2);
     let ttl = run.count("ttl") as u8;
-    let near = flood_once(&graph, Terms { flat: Some(50_000), ..terms }, ttl, seen);
+    let near = flood_once(&graph, flat, ttl, seen);
     let foretold = within_ttl(&graph, ttl) as f64;
 
     let gossip = gossip_run(run, &graph, terms, &mut rng);
