@@ -169,6 +169,23 @@ impl Disk {
         }
     }
 
+    /// The power failed, and of what was not synced the first `kept` sectors are on the disk, whole. Says how
+    /// many there were.
+    pub fn cut_behind(&mut self, kept: usize) -> usize {
+        let mut count = 0;
+        for file in self.files.values_mut() {
+            for at in std::mem::take(&mut file.dirty) {
+                if count < kept {
+                    let new = File::sector(&file.cache, at).to_vec();
+                    File::put(&mut file.durable, at, &new);
+                }
+                count += 1;
+            }
+            file.cache.clone_from(&file.durable);
+        }
+        count
+    }
+
     /// Flips one bit at a seeded place that the log itself states to be synced. False if there is none.
     pub fn flip(&mut self, rng: &mut Rng) -> Option<(SegmentId, usize)> {
         let (marked, ends) = self.marked();
@@ -244,6 +261,18 @@ mod tests {
             if read(&disk, 600) == 2 { kept += 1 } else { lost += 1 }
         }
         assert!(kept > 5 && lost > 5, "{kept} kept, {lost} lost");
+    }
+
+    #[test]
+    fn a_cut_behind_so_many_sectors_keeps_just_those() {
+        for kept in 0..4 {
+            let mut disk = disk();
+            disk.write(A, 0, &[1; 3 * SECTOR_BYTES]);
+            assert_eq!(disk.cut_behind(kept), 3);
+            let found = [0, SECTOR_BYTES, 2 * SECTOR_BYTES].map(|at| usize::from(read(&disk, at)));
+            assert_eq!(found.iter().sum::<usize>(), kept.min(3), "{found:?}");
+            assert!(found.is_sorted_by(|a, b| a >= b), "{found:?}");
+        }
     }
 
     #[test]

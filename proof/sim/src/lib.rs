@@ -12,6 +12,7 @@ pub mod kad;
 pub mod log;
 pub mod plan;
 pub mod post;
+pub mod scenario;
 pub mod swarm;
 pub mod trace;
 pub mod work;

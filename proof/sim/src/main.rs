@@ -1,16 +1,19 @@
 //! Long runs of the simulator by command: `cargo run --release -p sim -- --seeds 20000`.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
-use sim::{Failure, Outcome, Scope};
+use clap::{Parser, Subcommand};
+use sim::{Failure, Outcome, Scope, scenario};
 
 /// Runs seeds and says which of them break a promise. Exit code 1 if any does.
 #[derive(Debug, Parser)]
-#[command(name = "sim")]
+#[command(name = "sim", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// How many seeds to run.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
@@ -31,8 +34,24 @@ struct Args {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the scenarios that are kept as text and shows which traces differ. Exit code 1 if any does.
+    Scenarios {
+        /// Write the traces instead.
+        #[arg(long)]
+        write: bool,
+        /// Where the files are.
+        #[arg(long, value_name = "FOLDER", default_value = scenario::FOLDER)]
+        folder: PathBuf,
+    },
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Verb::Scenarios { write, folder }) = &args.verb {
+        return scenarios(folder, *write);
+    }
     if let Some(name) = &args.planted
         && let Err(what) = plant(name)
     {
@@ -58,6 +77,32 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+fn scenarios(folder: &Path, write: bool) -> ExitCode {
+    let told = scenario::compare(folder).and_then(|(count, differences)| {
+        if write {
+            scenario::write(&differences)?;
+        }
+        Ok((count, differences))
+    });
+    let (count, differences) = match told {
+        Ok(told) => told,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    for difference in &differences {
+        println!("{}\n{}", difference.path.display(), difference.diff);
+    }
+    let verb = if write { "written" } else { "differ" };
+    println!("{count} scenarios, {} {verb}", differences.len());
+    if !write && !differences.is_empty() {
+        eprintln!("if that is how it should be: {}", scenario::COMMAND);
+        return ExitCode::from(1);
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(args: &Args) -> (Outcome, Vec<Failure>) {

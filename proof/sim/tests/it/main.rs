@@ -2,6 +2,7 @@
 
 mod kad;
 mod planted;
+mod scenarios;
 mod seeds;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
