@@ -7,6 +7,7 @@ macro_rules! bugs {
     (
         node { $($(#[$doc:meta])* $name:ident,)* }
         group { $($(#[$group_doc:meta])* $group_name:ident,)* }
+        control { $($(#[$control_doc:meta])* $control_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,7 @@ macro_rules! bugs {
             None,
             $($(#[$doc])* $name,)*
             $($(#[$group_doc])* $group_name,)*
+            $($(#[$control_doc])* $control_name,)*
         }
 
         impl Bug {
@@ -23,6 +25,8 @@ macro_rules! bugs {
             pub const ALL: &[Bug] = &[$(Bug::$name,)*];
             /// Those of replicated groups, which the simulator of groups must find.
             pub const GROUP: &[Bug] = &[$(Bug::$group_name,)*];
+            /// Those of the cluster's desired state, which the tests of `control` must find.
+            pub const CONTROL: &[Bug] = &[$(Bug::$control_name,)*];
         }
     };
 }
@@ -121,6 +125,14 @@ group {
     SnapshotAckEarly,
     /// The stale tail behind an installed snapshot is believed after a restart.
     StaleTailKept,
+}
+control {
+    /// A move takes the old copy away before the new one counts.
+    OldCopyGoesFirst,
+    /// The number of a learner that was given up is given to the next one.
+    ReplicaNumberReused,
+    /// A copy may go although those that remain are fewer than promised.
+    CopiesNotCounted,
 }
 }
 

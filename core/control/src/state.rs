@@ -1,0 +1,403 @@
+//! The desired state itself, without what changes it.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+use consensus::{Durability, Members, ReplicaId, Role};
+use kernel::{GroupId, KeyspaceId, Millis, NodeId};
+use placement::Partitions;
+use storage::store::Policy;
+
+use crate::{NAME_BYTES_MAX, OperationId};
+
+/// A cluster: drawn when it is made, and never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterId(pub [u8; 16]);
+
+/// A join token, named without its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenId(pub [u8; 8]);
+
+/// SHA-256 of a state's bytes: equal states, equal digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+/// The name of a zone, keyspace, user or actor.
+///
+/// Invariant: 1 to [`NAME_BYTES_MAX`] bytes, no control characters and no blanks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    /// `text` as a name; none if it is empty, too long, or has blanks or control characters.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Name> {
+        let sound = !text.is_empty()
+            && text.len() <= NAME_BYTES_MAX
+            && !text.chars().any(|letter| letter.is_control() || letter.is_whitespace());
+        sound.then(|| Name(text.to_string()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a member is in its life. It goes forward only, except that who leaves may stay after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was let in and is not up to date yet; it gets no partitions.
+    Joining,
+    /// It keeps partitions.
+    Active,
+    /// Its partitions move away.
+    Leaving,
+    /// It is none any more and never will be again.
+    Removed {
+        /// Since when.
+        at: Millis,
+    },
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Standing::Joining => "joining",
+            Standing::Active => "active",
+            Standing::Leaving => "leaving",
+            Standing::Removed { .. } => "removed",
+        })
+    }
+}
+
+/// A node of the cluster, or one that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its replica of the control group.
+    pub replica: ReplicaId,
+    /// What burns down with it.
+    pub zone: Name,
+    /// Where it listens for links; 1 to [`crate::ADDRESSES_MAX`], none once it is removed.
+    pub addresses: Vec<SocketAddr>,
+    /// Where it is in its life.
+    pub standing: Standing,
+    /// What it does in the control group; `Gone` once it is removed.
+    pub role: Role,
+}
+
+impl Member {
+    /// Whether it may be talked to.
+    #[must_use]
+    pub const fn is_present(&self) -> bool {
+        !matches!(self.standing, Standing::Removed { .. })
+    }
+}
+
+/// What lets one node in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinSecret {
+    /// SHA-256 of the secret; who checks a newcomer's proof has the secret itself.
+    pub hash: [u8; 32],
+    /// From this moment on it lets nobody in.
+    pub expires: Millis,
+    /// Whom it has let in.
+    pub used: Option<NodeId>,
+}
+
+/// How a keyspace's copies agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One leader for each partition: linearizable.
+    Primary,
+    /// Every copy takes writes and they are merged.
+    Multi,
+    /// Reads and writes at enough copies.
+    Quorum,
+}
+
+/// What a keyspace's owner sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What it is called; unique.
+    pub name: Name,
+    /// How copies agree. Never changes.
+    pub mode: Mode,
+    /// Copies that are promised, as far as there are members; 1 to [`placement::solve::COPIES_MAX`].
+    pub copies: u8,
+    /// When a write counts.
+    pub durability: Durability,
+    /// How many partitions. Never changes.
+    pub partitions: Partitions,
+    /// Bytes that it may use on each node; 0 for no limit.
+    pub memory: u64,
+    /// What happens at that limit.
+    pub eviction: Policy,
+}
+
+/// One copy of a partition. Its number is never given again, to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Who keeps it.
+    pub node: NodeId,
+    /// Its number in the partition's group.
+    pub id: ReplicaId,
+}
+
+/// What is being changed about a partition's copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// `new` gets the data and does not count yet. Then `old` goes.
+    Learning {
+        /// The copy that is made.
+        new: Replica,
+        /// Whose copy it replaces; nobody's if there were too few.
+        old: Option<NodeId>,
+    },
+    /// All others count, so `old` may go.
+    Removing {
+        /// Whose copy goes.
+        old: NodeId,
+    },
+}
+
+/// Who keeps a partition, and who should.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partition {
+    /// The copies that count, the preferred leader first; none before it is placed.
+    pub replicas: Vec<Replica>,
+    /// Who should keep it, the preferred leader first.
+    pub wanted: Vec<NodeId>,
+    /// What is being changed.
+    pub moving: Option<Move>,
+    /// One more with each change of the above, except of `wanted` alone.
+    pub epoch: u64,
+    /// The first number and the count of the copies that the group began with.
+    pub(crate) founders: (u64, u8),
+}
+
+impl Partition {
+    /// The copy of `node` that counts.
+    #[must_use]
+    pub fn replica(&self, node: NodeId) -> Option<Replica> {
+        self.replicas.iter().copied().find(|replica| replica.node == node)
+    }
+
+    /// All copies with their roles: members that the group should have now.
+    pub fn members(&self) -> impl Iterator<Item = (Replica, Role)> + '_ {
+        let learner = match self.moving {
+            Some(Move::Learning { new, .. }) => Some((new, Role::Learner)),
+            Some(Move::Removing { .. }) | None => None,
+        };
+        self.replicas.iter().map(|&replica| (replica, Role::Voter)).chain(learner)
+    }
+
+    /// The members that its group began with, the same on all of them; none before it is placed.
+    #[must_use]
+    pub fn founders(&self) -> Option<Members> {
+        let (first, count) = self.founders;
+        let ids = (first..first.saturating_add(u64::from(count))).filter_map(ReplicaId::new);
+        Members::new(ids, []).ok()
+    }
+
+    /// Puts the wanted leader first, if it has a copy that counts.
+    pub(crate) fn prefer(&mut self) {
+        let leader = self.wanted.first();
+        if let Some(at) = self.replicas.iter().position(|replica| Some(&replica.node) == leader) {
+            self.replicas[..=at].rotate_right(1);
+        }
+    }
+}
+
+/// A keyspace and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyspace {
+    /// What its owner sets.
+    pub settings: Settings,
+    /// Its partitions, as many as the settings say.
+    pub partitions: Vec<Partition>,
+}
+
+/// What a user may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Read data.
+    pub read: bool,
+    /// Change data.
+    pub write: bool,
+    /// Change the cluster.
+    pub admin: bool,
+    /// Where reading and changing data is allowed; everywhere if none.
+    pub keyspaces: Option<BTreeSet<KeyspaceId>>,
+}
+
+/// Somebody who logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// SHA-256 of the password.
+    pub password: [u8; 32],
+    /// What they may do.
+    pub rights: Rights,
+}
+
+/// What an accepted request did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The state's version after it.
+    pub version: u64,
+    /// The replica that it made: a new member's in the control group, or a partition's new copy.
+    pub replica: Option<ReplicaId>,
+}
+
+/// A line of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Which request.
+    pub id: OperationId,
+    /// Who asked.
+    pub by: Name,
+    /// When, by the clock of who proposed it, never before the line above.
+    pub at: Millis,
+    /// What was asked.
+    pub what: String,
+    /// What came of it; why it was refused.
+    pub result: Result<Outcome, String>,
+}
+
+/// What the cluster should be.
+///
+/// Invariant: every member, replica and move names a known node, replica numbers are below the next one, and every
+/// table is within its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) version: u64,
+    pub(crate) now: Millis,
+    pub(crate) next_replica: u64,
+    pub(crate) members: BTreeMap<NodeId, Member>,
+    pub(crate) secrets: BTreeMap<TokenId, JoinSecret>,
+    pub(crate) keyspaces: BTreeMap<KeyspaceId, Keyspace>,
+    pub(crate) users: BTreeMap<Name, User>,
+    pub(crate) audit: VecDeque<Audit>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl State {
+    /// No cluster yet.
+    #[must_use]
+    pub const fn new() -> State {
+        State {
+            cluster: None,
+            version: 0,
+            now: Millis(0),
+            next_replica: 1,
+            members: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            keyspaces: BTreeMap::new(),
+            users: BTreeMap::new(),
+            audit: VecDeque::new(),
+        }
+    }
+
+    /// Which cluster, once it was made.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// Requests that were accepted and changed something.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The group's time: that of the latest request.
+    #[must_use]
+    pub const fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// All members, removed ones too.
+    #[must_use]
+    pub const fn members(&self) -> &BTreeMap<NodeId, Member> {
+        &self.members
+    }
+
+    /// The join secrets.
+    #[must_use]
+    pub const fn secrets(&self) -> &BTreeMap<TokenId, JoinSecret> {
+        &self.secrets
+    }
+
+    /// The keyspaces and their partitions.
+    #[must_use]
+    pub const fn keyspaces(&self) -> &BTreeMap<KeyspaceId, Keyspace> {
+        &self.keyspaces
+    }
+
+    /// The users.
+    #[must_use]
+    pub const fn users(&self) -> &BTreeMap<Name, User> {
+        &self.users
+    }
+
+    /// The last [`crate::AUDIT_MAX`] requests, the oldest first.
+    #[must_use]
+    pub const fn audit(&self) -> &VecDeque<Audit> {
+        &self.audit
+    }
+
+    /// The partition that this group keeps.
+    #[must_use]
+    pub fn partition(&self, group: GroupId) -> Option<&Partition> {
+        self.keyspaces.get(&group.keyspace())?.partitions.get(usize::from(group.partition()))
+    }
+
+    /// All partitions with their groups.
+    pub fn partitions(&self) -> impl Iterator<Item = (GroupId, &Partition)> + '_ {
+        self.keyspaces.iter().flat_map(|(&keyspace, space)| {
+            (0..).zip(&space.partitions).map(move |(at, partition)| (GroupId::new(keyspace, at), partition))
+        })
+    }
+
+    /// Members that keep partitions.
+    pub fn active(&self) -> impl Iterator<Item = (NodeId, &Member)> + '_ {
+        self.members
+            .iter()
+            .filter(|(_, member)| member.standing == Standing::Active)
+            .map(|(&node, it)| (node, it))
+    }
+
+    /// Who votes in the control group.
+    #[must_use]
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        self.members.iter().filter(|(_, member)| member.role == Role::Voter).map(|(&node, _)| node).collect()
+    }
+
+    /// Copies of each partition of a keyspace that promises `copies`: as many as there are active members if those
+    /// are fewer, and at least one.
+    #[must_use]
+    pub fn promised(&self, copies: u8) -> usize {
+        usize::from(copies).min(self.active().count()).max(1)
+    }
+
+    /// Partitions of which `node` has a copy in any role.
+    pub fn kept_by(&self, node: NodeId) -> impl Iterator<Item = (GroupId, &Partition)> + '_ {
+        self.partitions().filter(move |(_, it)| it.members().any(|(replica, _)| replica.node == node))
+    }
+}

@@ -1,0 +1,6 @@
+//! The desired state, judged from outside: refusals by table, laws over random lives of a cluster, planted bugs.
+
+mod bytes;
+mod life;
+mod refusals;
+mod world;
