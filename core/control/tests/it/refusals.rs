@@ -250,3 +250,72 @@ fn a_retry_gets_the_same_answer_and_changes_nothing() {
     let line = world.state.audit().back().unwrap();
     assert!(line.result.as_ref().is_err_and(|text| text.contains("last voter")), "{line:?}");
 }
+
+#[test]
+fn full_tables_of_members_keyspaces_copies_and_numbers_refuse() {
+    let full = |table, limit: u64| Err(Refused::Full { table, limit });
+    let mut state = World::of(1).state;
+    let mut asked = 0_u64;
+    let mut ask = |state: &mut State, operation| {
+        asked += 1;
+        let mut id = [255; 16];
+        id[..8].copy_from_slice(&asked.to_le_bytes());
+        // Each token has expired when the next one is issued.
+        state.apply(&Request { id: OperationId(id), by: name("x"), at: Millis(asked * 10), operation })
+    };
+    for number in 0..=MEMBERS_MAX as u64 {
+        let (mut bytes, token, hash) = ([1; 32], TokenId(number.to_le_bytes()), [0; 32]);
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        let expires = Millis((2 * number + 2) * 10 + 1);
+        ask(&mut state, Operation::IssueToken { token, hash, expires }).expect("the others have expired");
+        let (zone, addresses) = (name("z"), vec!["127.0.0.1:1".parse().unwrap()]);
+        let admitted =
+            ask(&mut state, Operation::Admit { token, hash, node: NodeId(bytes), zone, addresses });
+        // The first member makes one more.
+        let last = number + 1 >= MEMBERS_MAX as u64;
+        assert_eq!(admitted.is_err(), last, "{number}");
+        assert!(!last || admitted == full(Table::Members, MEMBERS_MAX as u64));
+    }
+    for keyspace in 0..=KEYSPACES_MAX as u16 {
+        let settings = settings(&format!("k{keyspace}"), 1, 1);
+        let made = ask(&mut state, Operation::CreateKeyspace { keyspace: KeyspaceId(keyspace), settings });
+        let last = usize::from(keyspace) == KEYSPACES_MAX;
+        assert!(made.is_ok() != last && (!last || made == full(Table::Keyspaces, KEYSPACES_MAX as u64)));
+    }
+    let mut world = World::of(17);
+    world.ask(Operation::CreateKeyspace { keyspace: K, settings: settings("wide", 16, 1) }).unwrap();
+    world.settle();
+    let partition = world.state.partition(G).unwrap();
+    let new = (0..17).map(node).find(|&node| partition.replica(node).is_none()).unwrap();
+    let (epoch, step) = (partition.epoch, Step::Add { new, old: None });
+    let add = Operation::Step { group: G, epoch, step };
+    assert_eq!(refused(&mut world, add), Refused::TooManyCopies(G));
+
+    // Behind the format, the cluster, the version and the time, one byte each but the cluster, is the next number.
+    let mut bytes = World::of(1).state.encode();
+    assert_eq!(bytes[20], 2, "the first member has number 1");
+    let mut last = Vec::new();
+    kernel::codec::put_varint(&mut last, consensus::members::NUMBER_MAX);
+    bytes.splice(20..21, last);
+    let mut state = State::decode(&bytes).expect("a sound state");
+    let end = Millis(u64::MAX);
+    ask(&mut state, Operation::IssueToken { token: TokenId([1; 8]), hash: [1; 32], expires: end }).unwrap();
+    assert_eq!(ask(&mut state, admit(1, 9, "z")), full(Table::Replicas, consensus::members::NUMBER_MAX));
+}
+
+#[test]
+fn the_largest_placement_fits_a_request() {
+    let mut nodes = (0..MEMBERS_MAX as u64).map(|number| {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        NodeId(bytes)
+    });
+    let all: Vec<NodeId> = nodes.by_ref().collect();
+    let wanted: Vec<Vec<NodeId>> =
+        (0..16_384).map(|at| (0..16).map(|copy| all[(at + copy * 61) % all.len()]).collect()).collect();
+    let operation = Operation::Place { keyspace: K, version: u64::MAX, wanted };
+    let request = Request { id: OperationId([0; 16]), by: name("x"), at: Millis(0), operation };
+    let bytes = request.encode();
+    assert!(bytes.len() <= REQUEST_BYTES_MAX, "{}", bytes.len());
+    assert_eq!(Request::decode(&bytes), Ok(request));
+}
