@@ -7,7 +7,7 @@ use placement::solve::COPIES_MAX;
 use thiserror::Error;
 
 use crate::state::{Name, Standing};
-use crate::{ADDRESSES_MAX, RIGHTS_KEYSPACES_MAX, VOTERS_MAX};
+use crate::{ADDRESSES_MAX, MOVES_MAX, RIGHTS_KEYSPACES_MAX, VOTERS_MAX};
 
 /// A table with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +229,9 @@ pub enum Refused {
     /// One at a time.
     #[error("{} is being moved: wait until that is done", At(*.0))]
     MoveUnderWay(GroupId),
+    /// The network and the disks are for clients too.
+    #[error("{MOVES_MAX} partitions are being moved: wait until one of them is done")]
+    MovesAtOnce,
     /// There is none, or it is not so far.
     #[error("no move of {} is at a step that {needs}: plan again", At(*.group))]
     NoSuchMove {

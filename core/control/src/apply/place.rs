@@ -11,6 +11,7 @@ use kernel::{GroupId, KeyspaceId, NodeId};
 use placement::solve::COPIES_MAX;
 
 use super::Changed;
+use crate::MOVES_MAX;
 use crate::operation::Step;
 use crate::refused::Refused;
 use crate::state::{Move, Partition, Replica, State};
@@ -54,6 +55,9 @@ impl State {
         let at = self.at_epoch(group, epoch)?.clone();
         match (step, at.moving) {
             (Step::Add { .. } | Step::Drop { .. }, Some(_)) => Err(Refused::MoveUnderWay(group)),
+            (Step::Add { .. } | Step::Drop { .. }, None) if self.moves() >= MOVES_MAX => {
+                Err(Refused::MovesAtOnce)
+            }
             (Step::Add { new, old }, None) => self.add(group, &at, new, old),
             (Step::Drop { old }, None) => {
                 self.may_go(group, &at, old)?;
@@ -83,6 +87,11 @@ impl State {
             (Step::Finish, _) => Err(Refused::NoSuchMove { group, needs: "has a copy that goes" }),
             (Step::Abort, None) => Err(Refused::NoSuchMove { group, needs: "can be given up" }),
         }
+    }
+
+    /// How many are under way.
+    fn moves(&self) -> usize {
+        self.partitions().filter(|(_, partition)| partition.moving.is_some()).count()
     }
 
     fn add(&mut self, group: GroupId, at: &Partition, new: NodeId, old: Option<NodeId>) -> Changed {

@@ -197,6 +197,24 @@ fn what_is_wrong_with_placements_and_moves_is_refused() {
 }
 
 #[test]
+fn one_move_too_many_at_once_is_refused() {
+    let mut world = World::of(4);
+    let partitions = MOVES_MAX as u16 + 1;
+    world.ask(Operation::CreateKeyspace { keyspace: K, settings: settings("wide", 2, partitions) }).unwrap();
+    world.settle();
+    let mut last = Ok(());
+    for at in 0..partitions {
+        assert_eq!(last, Ok(()), "{at}");
+        let group = GroupId::new(K, at);
+        let partition = world.state.partition(group).unwrap();
+        let new = (0..4).map(node).find(|&node| partition.replica(node).is_none()).unwrap();
+        let (epoch, step) = (partition.epoch, Step::Add { new, old: None });
+        last = world.ask(Operation::Step { group, epoch, step }).map(drop);
+    }
+    assert_eq!(last, Err(Refused::MovesAtOnce));
+}
+
+#[test]
 fn full_tables_refuse_and_expired_tokens_make_room() {
     let mut world = World::of(1);
     let full = |table, limit: usize| Refused::Full { table, limit: limit as u64 };

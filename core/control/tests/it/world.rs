@@ -123,6 +123,7 @@ impl World {
             let placed = !partition.replicas.is_empty();
             assert!(!placed || partition.replicas.len() >= least, "fewer copies than promised");
         }
+        assert!(Progress::total(state).moving <= MOVES_MAX, "more moves at once than {MOVES_MAX}");
         for &node in state.members().keys().take(3) {
             follow(before, state, node);
         }
@@ -152,7 +153,6 @@ impl World {
             if planned.is_empty() {
                 return;
             }
-            assert!(Progress::total(&self.state).moving <= MOVES_MAX, "more moves at once than {MOVES_MAX}");
             for operation in planned {
                 self.ask(operation.clone()).unwrap_or_else(|refused| panic!("{operation}: {refused}"));
             }
