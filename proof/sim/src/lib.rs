@@ -43,7 +43,10 @@ impl Failure {
     /// The command that runs the seed again, events and all.
     #[must_use]
     pub fn command(&self) -> String {
-        let scope = if self.scope == Scope::of(self.seed) { "" } else { " --narrow" };
+        let scope = match self.scope {
+            own if own == Scope::of(self.seed) => String::new(),
+            other => format!(" --scope {}", other.name()),
+        };
         format!("cargo run --release -p sim -- --seeds 1 --from {} --events{scope}", self.seed)
     }
 

@@ -23,9 +23,10 @@ struct Args {
     /// Show every event of each failing seed; with one seed, of that seed in any case.
     #[arg(long)]
     events: bool,
-    /// Only commands of one keyspace, as seeds of even numbers have; odd ones draw from more.
-    #[arg(long)]
-    narrow: bool,
+    /// What clients draw from: `narrow`, `wide` or `whole`. By default even seeds are narrow, and odd ones in turn
+    /// wide and whole.
+    #[arg(long, value_name = "NAME", value_parser = scope)]
+    scope: Option<Scope>,
     /// Break this rule (needs `--features planted`); `list` lists them.
     #[arg(long, value_name = "NAME")]
     planted: Option<String>,
@@ -105,11 +106,18 @@ fn scenarios(folder: &Path, write: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn scope(name: &str) -> Result<Scope, String> {
+    Scope::named(name).ok_or_else(|| {
+        let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
+        format!("there are {}", all.join(", "))
+    })
+}
+
 fn run(args: &Args) -> (Outcome, Vec<Failure>) {
     let (mut total, mut failures) = (Outcome::default(), Vec::new());
     let mut told = Instant::now();
     for seed in args.from..args.from.saturating_add(args.seeds) {
-        let scope = if args.narrow { Scope::Narrow } else { Scope::of(seed) };
+        let scope = args.scope.unwrap_or(Scope::of(seed));
         if args.events && args.seeds == 1 {
             sim::events(seed, scope).iter().for_each(|event| println!("{event}"));
         }

@@ -1,28 +1,55 @@
 //! What the wider half of the seeds draws besides: commands on several keyspaces, scripts, and keys that are
 //! named in unusual places.
 
-use check::{Call, Transfer};
+use check::{Call, Join, Part, Transfer};
 use kernel::{GroupId, KeyspaceId, Rng};
 use node::owner;
 use placement::Slot;
+use storage::object::table::CURSOR_BITS;
 use storage::store::scripts::ScriptId;
 
 use super::{KEYS, Sent, Shape, Words, Work, text, wire, words};
 
-/// What clients draw from.
+/// What clients draw from. What is added goes to a scope of its own, so that a seed of the others stays what
+/// it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Commands of one keyspace. A seed of this scope stays what it was when the other one grows.
+    /// Commands of one keyspace.
     Narrow,
     /// Besides, commands of several keyspaces and scripts.
     Wide,
+    /// Besides, commands on all keys of keyspaces of several partitions.
+    Whole,
 }
 
 impl Scope {
+    /// All of them.
+    pub const ALL: [Scope; 3] = [Scope::Narrow, Scope::Wide, Scope::Whole];
+
     /// The scope that a seed has unless told otherwise.
     #[must_use]
     pub const fn of(seed: u64) -> Scope {
-        if seed.is_multiple_of(2) { Scope::Narrow } else { Scope::Wide }
+        match seed % 4 {
+            0 | 2 => Scope::Narrow,
+            1 => Scope::Wide,
+            _ => Scope::Whole,
+        }
+    }
+
+    /// Its name on the command line and in regressions.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scope::Narrow => "narrow",
+            Scope::Wide => "wide",
+            Scope::Whole => "whole",
+        }
+    }
+
+    /// The scope of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Scope> {
+        Scope::ALL.into_iter().find(|scope| scope.name() == name)
     }
 }
 
@@ -67,7 +94,7 @@ const READS: &[Script] = &[
 ];
 
 impl Work {
-    /// As [`Work::draw`] in a narrow scope, and with more in a wide one. There are so many keyspaces, which so
+    /// As [`Work::draw`] in a narrow scope, and with more in wider ones. There are so many keyspaces, which so
     /// many workers share.
     pub fn draw_in(
         &mut self,
@@ -78,7 +105,12 @@ impl Work {
     ) -> Vec<Vec<Sent>> {
         match scope {
             Scope::Narrow => self.draw(rng, db),
-            Scope::Wide => self.draw_wide(rng, db, keyspaces, workers),
+            Scope::Whole if rng.chance(0.06) => vec![vec![self.scan(rng, db)]],
+            Scope::Whole if rng.chance(0.06) => {
+                let pattern = ["*", "s*", "?[1-3]", "s[2-7]*"][rng.below(4) as usize];
+                vec![vec![self.sent(db, &words(&["KEYS", pattern]), Shape::Read)]]
+            }
+            Scope::Wide | Scope::Whole => self.draw_wide(rng, db, keyspaces, workers),
         }
     }
 
@@ -99,6 +131,22 @@ impl Work {
             }
             _ => self.draw(rng, db),
         }
+    }
+
+    /// One step of SCAN from anywhere: what a step finds depends on nothing but its cursor and the keys.
+    fn scan(&self, rng: &mut Rng, db: u16) -> Sent {
+        let count = self.partitions(db).count();
+        let place = rng.below(count.into()) as u16;
+        let inner = if rng.chance(0.4) { 0 } else { rng.below(1 << CURSOR_BITS) };
+        let number = (1 + rng.below(8)).to_string();
+        let step = |cursor: u64| words(&["SCAN", &cursor.to_string(), "MATCH", "s*", "COUNT", &number]);
+        let begin = |place: u16| u64::from(place) << CURSOR_BITS;
+        let (asked, encoded) = (step(begin(place) | inner), self.encode(&step(inner)));
+        let parts = vec![Part { group: Self::group(db, Some(place)), encoded, unique: false }];
+        let next = if place + 1 < count { begin(place + 1) } else { 0 };
+        let join = Join::Scan { base: begin(place), next };
+        let call = Call::Parts { parts, writes: false, join };
+        Sent { bytes: wire(&asked), text: text(&asked), call }
     }
 
     fn key_of(rng: &mut Rng, kind: &str) -> String {

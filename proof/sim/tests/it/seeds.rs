@@ -45,7 +45,7 @@ fn every_promise_holds_whatever_the_seed() {
     assert!(total.refusals > SEEDS / 20, "too few damaged logs to show anything: {total:?}");
 }
 
-/// Each file holds the seed in its first line, `seed N` or `seed N wide` by its scope, then what it found, with
+/// Each file holds the seed in its first line, `seed N` or `seed N SCOPE` if that is not the narrow one, then what it found, with
 /// the events of that time.
 #[test]
 fn seeds_that_found_something_stay_clean() {
@@ -55,11 +55,11 @@ fn seeds_that_found_something_stay_clean() {
     for file in std::fs::read_dir(directory).expect("the folder is there") {
         let text = std::fs::read_to_string(file.expect("it can be listed").path()).expect("it can be read");
         let first = text.lines().next().and_then(|line| line.strip_prefix("seed ")).unwrap_or_default();
-        let (seed, scope) = match first.strip_suffix(" wide") {
-            Some(seed) => (seed, sim::Scope::Wide),
+        let (seed, scope) = match first.split_once(' ') {
+            Some((seed, name)) => (seed, sim::Scope::named(name).expect("the scope has a name")),
             None => (first, sim::Scope::Narrow),
         };
-        let seed = seed.parse().expect("the first line is `seed N` or `seed N wide`");
+        let seed = seed.parse().expect("the first line is `seed N` or `seed N SCOPE`");
         sim::run_in(seed, scope).unwrap_or_else(|failure| panic!("{}", failure.told(true)));
         count += 1;
     }
