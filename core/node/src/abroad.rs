@@ -117,6 +117,11 @@ impl Others {
         self.send_reply(conn, sequence, guest.part, bytes);
     }
 
+    /// Whether parts that this worker has answered itself wait for its next turn.
+    pub const fn has_answers(&self) -> bool {
+        !self.home.is_empty()
+    }
+
     /// The same, encoded.
     pub fn send_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
         if conn.worker() == self.own {

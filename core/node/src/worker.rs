@@ -533,7 +533,7 @@ impl Worker {
     /// True if some client can go on without anything happening first.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.resume.is_empty() || !self.opened.is_empty()
+        !self.resume.is_empty() || !self.opened.is_empty() || self.others.has_answers()
     }
 
     /// Store commands run since the start.

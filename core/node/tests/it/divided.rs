@@ -344,3 +344,14 @@ fn a_script_is_loaded_into_every_partition() {
         assert_eq!(node.ask(client, &format!("SCRIPT EXISTS {id}")), "*1\r\n:0\r\n");
     }
 }
+
+#[test]
+fn a_worker_whose_parts_have_answered_does_not_sleep() {
+    let mut node = node(SHAPES[0]);
+    let client = node.client();
+    node.feed(client, "DBSIZE\r\n");
+    assert!(node.worker.is_ready(), "the parts have answered, and nobody has joined them");
+    node.turn();
+    assert!(!node.worker.is_ready());
+    assert_eq!(node.read(client), ":0\r\n");
+}
