@@ -133,6 +133,9 @@ fn get_keyspaces(reader: &mut Reader<'_>) -> Read<BTreeMap<KeyspaceId, Keyspace>
     let (mut keyspaces, mut total) = (BTreeMap::new(), 0);
     for _ in 0..bounded(reader, KEYSPACES_MAX)? {
         let (keyspace, settings) = (KeyspaceId::get(reader)?, Settings::get(reader)?);
+        if keyspaces.last_key_value().is_some_and(|(last, _)| *last >= keyspace) {
+            return Err(DecodeError::Invalid);
+        }
         total += usize::from(settings.partitions.count());
         if total > PARTITIONS_MAX {
             return Err(DecodeError::Overflow);
@@ -142,9 +145,7 @@ fn get_keyspaces(reader: &mut Reader<'_>) -> Read<BTreeMap<KeyspaceId, Keyspace>
         for _ in 0..settings.partitions.count() {
             partitions.push(Partition::get(reader)?);
         }
-        if keyspaces.insert(keyspace, Keyspace { settings, partitions }).is_some() {
-            return Err(DecodeError::Invalid);
-        }
+        keyspaces.insert(keyspace, Keyspace { settings, partitions });
     }
     Ok(keyspaces)
 }

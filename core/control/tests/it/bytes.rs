@@ -53,7 +53,6 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = with;
         if let Ok(state) = State::decode(&bytes) {
-            prop_assert_eq!(state.encode(), bytes);
             use_all(state);
         }
     }
