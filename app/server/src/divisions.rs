@@ -3,14 +3,14 @@
 //!
 //! Without the file all have one. It is durable before the first entry that was written with its numbers.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use kernel::KeyspaceId;
 use node::{Divisions, PARTITIONS_MAX};
 use placement::Partitions;
 
+use crate::durable::replace;
 use crate::node::NodeError;
 
 const NAME: &str = "partitions";
@@ -34,13 +34,8 @@ pub(crate) fn recorded(dir: &Path) -> Result<Divisions, NodeError> {
 
 /// Records `divisions` for the data in `dir`; they are on disk when this returns.
 pub(crate) fn record(dir: &Path, divisions: &Divisions) -> Result<(), NodeError> {
-    let path = dir.join(NAME);
-    let failed = |source| NodeError::File { path: path.clone(), source };
-    let part = path.with_extension("new");
-    let mut file = File::create(&part).map_err(failed)?;
-    file.write_all(text(divisions).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&part, &path).map_err(failed)?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    replace(dir, NAME, text(divisions).as_bytes())
+        .map_err(|source| NodeError::File { path: dir.join(NAME), source })
 }
 
 fn text(divisions: &Divisions) -> String {

@@ -4,15 +4,18 @@
 //! data without any error, so the line carries a CRC-32 of what comes before ` crc`.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
+use crate::durable::replace;
 use crate::node::{NodeError, made};
+
+const NAME: &str = "identity";
 
 /// The seed of the data in `dir`, drawn when the directory is first used. It is durable before the first
 /// entry is.
 pub(crate) fn identity(dir: &Path) -> Result<u64, NodeError> {
-    let path = made(dir.to_path_buf())?.join("identity");
+    let path = made(dir.to_path_buf())?.join(NAME);
     let failed = |source| NodeError::File { path: path.clone(), source };
     match std::fs::read(&path) {
         Ok(bytes) => read(&bytes).ok_or_else(|| {
@@ -26,11 +29,7 @@ pub(crate) fn identity(dir: &Path) -> Result<u64, NodeError> {
             let mut bytes = [0; 8];
             File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(failed)?;
             let seed = u64::from_le_bytes(bytes);
-            let part = path.with_extension("new");
-            let mut file = File::create(&part).map_err(failed)?;
-            file.write_all(line(seed).as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-            std::fs::rename(&part, &path).map_err(failed)?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+            replace(dir, NAME, line(seed).as_bytes()).map_err(failed)?;
             Ok(seed)
         }
         Err(error) => Err(failed(error)),

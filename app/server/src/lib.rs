@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 mod divisions;
 pub mod doctor;
+mod durable;
 pub mod fetch;
 mod housekeep;
 mod identity;
