@@ -5,11 +5,15 @@
 
 mod affinity;
 mod clock;
+mod crowd;
+mod peers;
 mod reactor;
 mod socket;
 mod stopwatch;
 
 pub use affinity::Core;
 pub use clock::Clock;
-pub use reactor::{Control, Crowd, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
+pub use crowd::Crowd;
+pub use peers::{Begin, Peers};
+pub use reactor::{Control, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
 pub use stopwatch::Stopwatch;

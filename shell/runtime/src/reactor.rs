@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use telemetry::WorkerMeters;
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::crowd::Crowd;
+use crate::peers::{Begin, Peers};
 use crate::socket::{Got, Socket};
 
 /// Why the loop cannot start or go on.
@@ -61,40 +63,6 @@ pub struct Newcomer {
     peer: SocketAddr,
 }
 
-/// The clients of all workers of a node.
-#[derive(Debug)]
-pub struct Crowd {
-    clients_max: usize,
-    open: AtomicUsize,
-    ever: AtomicU64,
-}
-
-impl Crowd {
-    /// Nobody yet; at most `clients_max` at once.
-    #[must_use]
-    pub const fn new(clients_max: usize) -> Crowd {
-        Crowd { clients_max, open: AtomicUsize::new(0), ever: AtomicU64::new(0) }
-    }
-
-    /// Makes room for one more, unless there are too many: how many were there, and had ever been.
-    fn enter(&self) -> Option<(usize, u64)> {
-        let before = self.open.fetch_add(1, Ordering::AcqRel);
-        if before >= self.clients_max {
-            self.leave();
-            return None;
-        }
-        Some((before, self.ever.fetch_add(1, Ordering::AcqRel)))
-    }
-
-    fn leave(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.open.load(Ordering::Acquire) == 0
-    }
-}
-
 /// The other threads' end of a loop.
 #[derive(Clone)]
 pub struct Remote {
@@ -135,6 +103,8 @@ pub trait Tasks {
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENERS: usize = 16;
+/// The first token of the links: behind those of as many clients as there can be descriptors.
+const PEERS: usize = 1 << 32;
 const EVENTS_MAX: usize = 1024;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Reads of one client in one turn; a client that sends more waits for the others.
@@ -158,6 +128,8 @@ pub struct Reactor<L, T> {
     /// The loops of all workers, and which of them gets the next client.
     peers: Vec<Remote>,
     next: usize,
+    /// The links to other nodes, if there are any.
+    links: Option<Box<dyn Peers>>,
     worker: Worker,
     log: L,
     tasks: T,
@@ -221,6 +193,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             crowd,
             peers: Vec::new(),
             next: 0,
+            links: None,
             worker,
             log,
             tasks,
@@ -239,6 +212,17 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             commands: 0,
         };
         Ok((reactor, remote))
+    }
+
+    /// The loop with the links that `begin` makes.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn linked(mut self, begin: Begin<'_>) -> Result<Self, ReactorError> {
+        let failed = |source| ReactorError::Poll { action: "watch the links", source };
+        let registry = self.poll.registry().try_clone().map_err(failed)?;
+        self.links = Some(begin(registry, PEERS).map_err(failed)?);
+        Ok(self)
     }
 
     /// Runs until it is stopped, and gives the worker back.
@@ -260,7 +244,14 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 match event.token() {
                     WAKER => {}
                     Token(at) if at < LISTENERS => self.accept(at, now),
-                    Token(at) => self.ready(at - LISTENERS, event.is_readable(), event.is_writable(), now),
+                    Token(at) if at < PEERS => {
+                        self.ready(at - LISTENERS, event.is_readable(), event.is_writable(), now);
+                    }
+                    Token(_) => {
+                        if let Some(links) = &mut self.links {
+                            links.ready(now, event, &mut self.worker);
+                        }
+                    }
                 }
             }
             for id in std::mem::take(&mut self.again) {
@@ -274,6 +265,10 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             self.count();
             self.tasks.hand_out(&mut self.worker);
             self.post();
+            if let Some(links) = &mut self.links {
+                // Before the clients: other nodes answer while those are served.
+                busy |= links.end_turn(now, &mut self.worker);
+            }
             self.send();
             self.measure(now, !events.is_empty());
             busy |= self.tasks.run(&mut self.worker, now);
@@ -317,7 +312,9 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             return Duration::ZERO;
         }
         let idle = IDLE_MILLIS * 1000;
-        let micros = match self.worker.deadline() {
+        let linked = self.links.as_ref().and_then(|links| links.deadline());
+        let due = self.worker.deadline().into_iter().chain(linked).min();
+        let micros = match due {
             None => idle,
             Some(deadline) => deadline.since(self.clock.now()).clamp(1, idle),
         };
