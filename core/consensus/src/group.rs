@@ -37,7 +37,7 @@ use crate::members::{Incarnation, Mark, Members, ReplicaId};
 use crate::replay::{Restored, Tail};
 use crate::{Durability, Group, Proposed};
 
-pub use membership::ChangeError;
+pub use membership::{ChangeError, Progress};
 pub use persist::Write;
 pub use read::ReadId;
 pub use receive::{Refusal, Refusals};

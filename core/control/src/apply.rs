@@ -25,9 +25,8 @@ impl State {
     /// # Errors
     /// [`Refused`]: nothing changed but the audit trail and the group's time.
     pub fn apply(&mut self, request: &Request) -> Result<Outcome, Refused> {
-        let same = |line: &&Audit| line.id == request.id && line.result.is_ok();
-        if let Some(Audit { result: Ok(outcome), .. }) = self.audit.iter().find(same) {
-            return Ok(*outcome);
+        if let Some(line) = self.audit.iter().find(|line| line.id == request.id) {
+            return line.result.clone().map_err(Refused::Before);
         }
         self.now = self.now.max(request.at);
         let result = self.change(&request.operation).map(|replica| {

@@ -9,7 +9,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use consensus::{Durability, ReplicaId, Role};
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
-use kernel::{GroupId, KeyspaceId, Millis, NodeId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
 use placement::Partitions;
 use placement::solve::COPIES_MAX;
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,8 @@ use storage::store::Policy;
 
 use crate::operation::{OperationId, Request};
 use crate::state::{
-    Audit, ClusterId, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica,
-    Rights, Settings, Standing, State, TokenId, User,
+    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica, Rights,
+    Settings, Standing, State, User,
 };
 use crate::{
     ADDRESSES_MAX, AUDIT_MAX, AUDIT_TEXT_BYTES_MAX, KEYSPACES_MAX, MEMBERS_MAX, NAME_BYTES_MAX,
@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod operation;
+mod roster;
 
 /// The version of the format that is written; no other is read.
 pub const FORMAT: u8 = 1;

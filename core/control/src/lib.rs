@@ -13,16 +13,20 @@ pub mod diff;
 mod operation;
 pub mod plan;
 mod refused;
+mod roster;
 mod state;
 
 pub use diff::{Diff, Duty, diff};
 pub use operation::{Operation, OperationId, Request, Step};
 pub use plan::View;
 pub use refused::{Refused, Table};
+pub use roster::{Newcomer, Roster, Welcome};
 pub use state::{
-    Audit, ClusterId, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica,
-    Rights, Settings, Standing, State, TokenId, User,
+    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica, Rights,
+    Settings, Standing, State, User,
 };
+
+pub use kernel::{ClusterId, TokenId};
 
 use kernel::GroupId;
 

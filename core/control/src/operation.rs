@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
-use kernel::{GroupId, KeyspaceId, Millis, NodeId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
 
-use crate::state::{ClusterId, Name, Settings, TokenId, User};
+use crate::state::{Name, Settings, User};
 
 /// One request, for ever: drawn by who asks, and kept in retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +16,8 @@ pub struct OperationId(pub [u8; 16]);
 /// An operation, and who asks for it. This is an entry of the control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Which request. One that was accepted and is asked again gets the same answer and changes nothing, as long as
-    /// it is among the last [`crate::AUDIT_MAX`].
+    /// Which request. One that is asked again gets the same answer and changes nothing, as long as it is among the
+    /// last [`crate::AUDIT_MAX`].
     pub id: OperationId,
     /// Who asks.
     pub by: Name,
@@ -188,9 +188,9 @@ impl fmt::Display for Operation {
         match self {
             Operation::CreateCluster { node, .. } => write!(f, "create the cluster with {node:?}"),
             Operation::IssueToken { token, expires, .. } => {
-                write!(f, "issue a token {:02x?} until {expires}", token.0)
+                write!(f, "issue the token {token} until {expires}")
             }
-            Operation::RevokeToken { token } => write!(f, "revoke the token {:02x?}", token.0),
+            Operation::RevokeToken { token } => write!(f, "revoke the token {token}"),
             Operation::Admit { node, zone, .. } => write!(f, "admit {node:?} in zone {zone}"),
             Operation::Activate { node } => write!(f, "activate {node:?}"),
             Operation::Leave { node } => write!(f, "let {node:?} leave"),

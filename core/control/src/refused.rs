@@ -1,5 +1,6 @@
 //! Why a request is refused: the thing, the reason, and the next step.
 
+use alloc::string::String;
 use core::fmt;
 
 use kernel::{GroupId, KeyspaceId, NodeId};
@@ -55,6 +56,9 @@ impl fmt::Display for At {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[rustfmt::skip] // one line for each text
 pub enum Refused {
+    /// The same request was refused before, for this reason.
+    #[error("{0}")]
+    Before(String),
     /// Nothing can be asked before [`crate::Operation::CreateCluster`].
     #[error("there is no cluster yet: create one, or join one with a token")]
     NoCluster,

@@ -7,19 +7,11 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use consensus::{Durability, Members, ReplicaId, Role};
-use kernel::{GroupId, KeyspaceId, Millis, NodeId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
 use placement::Partitions;
 use storage::store::Policy;
 
 use crate::{NAME_BYTES_MAX, OperationId};
-
-/// A cluster: drawn when it is made, and never changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClusterId(pub [u8; 16]);
-
-/// A join token, named without its secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TokenId(pub [u8; 8]);
 
 /// SHA-256 of a state's bytes: equal states, equal digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

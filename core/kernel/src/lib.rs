@@ -16,7 +16,7 @@ pub mod planted;
 pub mod time;
 
 pub use chance::Rng;
-pub use id::{ConnId, GroupId, Index, KeyspaceId, Lsn, NodeId, Term, WorkerId};
+pub use id::{ClusterId, ConnId, GroupId, Index, KeyspaceId, Lsn, NodeId, Term, TokenId, WorkerId};
 pub use machine::Machine;
 pub use peer_id::PeerId;
 pub use time::{Micros, Millis};

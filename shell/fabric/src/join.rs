@@ -5,7 +5,8 @@
 
 mod token;
 
-pub use token::{ClusterId, Secret, Token, TokenError, TokenId};
+pub use kernel::{ClusterId, TokenId};
+pub use token::{Secret, Token, TokenError};
 
 use std::collections::BTreeMap;
 
@@ -140,6 +141,12 @@ impl Registry {
         Ok(())
     }
 
+    /// SHA-256 of the secret of `token`, by which the cluster knows it; `None` if there is no such token here.
+    #[must_use]
+    pub fn hash(&self, token: TokenId) -> Option<[u8; 32]> {
+        self.tokens.get(&token).map(|entry| entry.secret.hash())
+    }
+
     /// Takes a token back. True if there was one.
     pub fn revoke(&mut self, token: TokenId) -> bool {
         self.tokens.remove(&token).is_some()
@@ -223,6 +230,8 @@ mod tests {
             (ask(&good, other),                 other,  BINDING,     999,   Err(Refusal::Used)),
         ];
         let mut registry = registry(&[&good]);
+        assert_eq!(registry.hash(good.id()), Some(good.secret.hash()));
+        assert_eq!(registry.hash(token(6, 1000).id()), None);
         for (row, (request, node, binding, now, expected)) in table.into_iter().enumerate() {
             assert_eq!(registry.redeem(Millis(now), node, &request, &binding), expected, "row {row}");
         }

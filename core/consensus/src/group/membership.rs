@@ -3,7 +3,7 @@
 use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Term};
 use raft::eraftpb::ConfChangeV2;
-use raft::{Changer, StateRole};
+use raft::{Changer, ProgressState, StateRole};
 use thiserror::Error;
 
 use super::{Committed, Event, Replica};
@@ -25,6 +25,15 @@ pub enum ChangeError {
     /// It would change too much or nothing, name a replica twice, or leave nobody who votes.
     #[error("not a change of this group")]
     Unsound,
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Its log is synced up to here, and the leader's.
+    pub matched: Index,
+    /// It gets entries as they come: it needs no snapshot, and is not being looked for.
+    pub follows: bool,
 }
 
 impl Replica {
@@ -104,6 +113,14 @@ impl Replica {
         self.raw.transfer_leader(to.get());
         self.collect();
         Ok(())
+    }
+
+    /// How far a member has come, as this leader knows: `None` if it does not lead, or `peer` is no member.
+    #[must_use]
+    pub fn progress(&self, peer: ReplicaId) -> Option<Progress> {
+        let progress = self.raw.raft.prs().get(peer.get()).filter(|_| self.leads())?;
+        let follows = peer == self.config.id || progress.state == ProgressState::Replicate;
+        Some(Progress { matched: Index(progress.matched), follows })
     }
 
     /// The next entry to apply. The host applies it and says so with [`Replica::applied`] before it asks for the next.

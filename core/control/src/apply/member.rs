@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use consensus::{ReplicaId, Role};
-use kernel::{Millis, NodeId};
+use kernel::{ClusterId, Millis, NodeId, TokenId};
 
 use super::Changed;
 use crate::refused::{Refused, Table};
-use crate::state::{ClusterId, JoinSecret, Member, Name, Partition, Standing, State, TokenId};
+use crate::state::{JoinSecret, Member, Name, Partition, Standing, State};
 use crate::{ADDRESSES_MAX, MEMBERS_MAX, SECRETS_MAX, TOMBSTONES_MAX, VOTERS_MAX};
 
 impl State {

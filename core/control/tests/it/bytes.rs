@@ -58,6 +58,21 @@ proptest! {
     }
 
     #[test]
+    fn rosters_newcomers_and_welcomes_read_back_and_arbitrary_ones_are_refused(seed in 0..8_u64, mut bytes: Vec<u8>) {
+        let roster = lived(seed).roster().expect("there is a cluster");
+        prop_assert_eq!(Roster::decode(&roster.encode()), Ok(roster.clone()));
+        let (&node, member) = roster.members.first_key_value().expect("it has members");
+        let newcomer = Newcomer { zone: member.zone.clone(), addresses: member.addresses.clone() };
+        prop_assert_eq!(Newcomer::decode(&newcomer.encode()), Ok(newcomer));
+        let welcome = Welcome::new(roster, node).expect("it is a member");
+        prop_assert_eq!(Welcome::decode(&welcome.encode()), Ok(welcome));
+        if let Some(first) = bytes.first_mut() {
+            *first = codec::FORMAT;
+        }
+        let _ = (Roster::decode(&bytes), Newcomer::decode(&bytes), Welcome::decode(&bytes));
+    }
+
+    #[test]
     fn cut_bytes_and_other_versions_are_refused(seed in 0..8_u64, at: usize) {
         let mut bytes = lived(seed).encode();
         prop_assert!(State::decode(&bytes[..at % bytes.len()]).is_err());

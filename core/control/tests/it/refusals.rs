@@ -270,6 +270,20 @@ fn a_retry_gets_the_same_answer_and_changes_nothing() {
 }
 
 #[test]
+fn a_refused_request_stays_refused_although_it_would_be_accepted_now() {
+    let mut world = World::of(1);
+    let refused = world.ask(Operation::Leave { node: node(0) }).unwrap_err();
+    let request = world.log.last().cloned().unwrap();
+    world.join(1).unwrap();
+    world.ask(Operation::Activate { node: node(1) }).unwrap();
+    assert_eq!(world.ask_as(request), Err(Refused::Before(refused.to_string())));
+    assert!(
+        world.ask(Operation::Leave { node: node(0) }).is_ok(),
+        "the control: another request is another matter"
+    );
+}
+
+#[test]
 fn full_tables_of_members_keyspaces_copies_and_numbers_refuse() {
     let full = |table, limit: u64| Err(Refused::Full { table, limit });
     let mut state = World::of(1).state;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use kernel::base58::{self, Base58Error};
 use kernel::codec::{DecodeError, Reader, put_varint};
-use kernel::{Millis, NodeId};
+use kernel::{ClusterId, Millis, NodeId, TokenId};
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -24,21 +24,6 @@ const BYTES_MAX: usize = 16 + 32 + 16 + 10 + 1 + ADDRESSES_MAX * 19 + CRC_BYTES;
 /// Characters that are looked at, blanks included.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 
-/// A cluster: drawn when it is made, and never changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClusterId(pub [u8; 16]);
-
-impl fmt::Display for ClusterId {
-    /// All 32 digits, hexadecimal.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Which token: derived from its secret, and says nothing about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenId(pub [u8; 8]);
-
 /// What lets a node in. It is in no log: its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub [u8; 16]);
@@ -49,6 +34,13 @@ impl Secret {
     pub fn draw() -> Option<Secret> {
         let mut bytes = [0; 16];
         SystemRandom::new().fill(&mut bytes).ok().map(|()| Secret(bytes))
+    }
+
+    /// SHA-256 of it: what the whole cluster may know.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let hash = digest::digest(&digest::SHA256, &self.0);
+        hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
