@@ -65,7 +65,7 @@ fn frame(input: &mut Bytes<'_>) {
 
 fn any_frame<'a>(input: &mut Bytes<'a>) -> Frame<'a> {
     let group = GroupId(input.u64() as u32);
-    match input.byte() % 5 {
+    match input.byte() % 8 {
         0 => Frame::Mark(Lsn(input.u64())),
         1 => Frame::Floor { group, index: Index(input.u64()) },
         2 => Frame::Seal,
@@ -74,6 +74,12 @@ fn any_frame<'a>(input: &mut Bytes<'a>) -> Frame<'a> {
             term: Term(input.u64()),
             vote: NonZeroU64::new(input.u64()),
         })),
+        4 => {
+            let (index, term) = (Index(input.u64()), Term(input.u64()));
+            Frame::Record(Record::Reset { group, index, term })
+        }
+        5 => Frame::Record(Record::Abandon { group }),
+        6 => Frame::Record(Record::Committed { group, index: Index(input.u64()) }),
         _ => Frame::Record(Record::Entry(Entry {
             group,
             term: Term(input.u64()),

@@ -141,27 +141,48 @@ pub struct Carry(BTreeMap<GroupId, Kept>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kept {
     last: Index,
+    /// The last index before a reset that may still be abandoned.
+    voided: Option<Index>,
     hard: Option<(Term, Option<NonZeroU64>)>,
 }
 
 impl Carry {
-    /// Remembers what `frame` says about its group.
-    pub fn note(&mut self, frame: &Frame<'_>) {
+    /// Remembers what `frame` says about its group. True if it is an entry where the group already had one, which it
+    /// replaces together with those behind it.
+    pub fn note(&mut self, frame: &Frame<'_>) -> bool {
         match *frame {
-            Frame::Record(Record::Entry(entry)) => self.0.entry(entry.group).or_default().last = entry.index,
+            Frame::Record(Record::Entry(entry)) => {
+                let kept = self.0.entry(entry.group).or_default();
+                return mem::replace(&mut kept.last, entry.index) >= entry.index;
+            }
             Frame::Floor { group, index } => self.0.entry(group).or_default().last = index,
             Frame::Record(Record::HardState(state)) => {
                 self.0.entry(state.group).or_default().hard = Some((state.term, state.vote));
             }
-            Frame::Mark(_) | Frame::Seal => {}
+            Frame::Record(Record::Reset { group, index, .. }) => {
+                let kept = self.0.entry(group).or_default();
+                kept.voided = Some(mem::replace(&mut kept.last, index));
+            }
+            Frame::Record(Record::Abandon { group }) => {
+                let kept = self.0.entry(group).or_default();
+                kept.last = kept.voided.take().unwrap_or(kept.last);
+            }
+            Frame::Record(Record::Committed { .. }) | Frame::Mark(_) | Frame::Seal => {}
         }
+        false
+    }
+
+    /// Forgets a group.
+    fn forget(&mut self, group: GroupId) {
+        self.0.remove(&group);
     }
 
     fn frames(&self) -> impl Iterator<Item = Frame<'static>> + '_ {
         self.0.iter().flat_map(|(&group, kept)| {
             let floor = Frame::Floor { group, index: kept.last };
             let hard = |(term, vote)| Frame::Record(Record::HardState(HardState { group, term, vote }));
-            [(kept.last > Index(0)).then_some(floor), kept.hard.map(hard)].into_iter().flatten()
+            let hard = kept.hard.filter(|_| !is(Bug::HardStateForgotten)).map(hard);
+            [(kept.last > Index(0)).then_some(floor), hard].into_iter().flatten()
         })
     }
 
@@ -258,7 +279,7 @@ impl Commit {
     /// Takes a batch: encodes it into `buffer` (cleared first) and says where its bytes go.
     ///
     /// The host writes them before it calls anything else, or reports [`Commit::fail`]. A batch with a
-    /// [`HardState`] is synced at once. O(bytes); allocates only when the buffer must grow.
+    /// [`HardState`] or a [`Record::Reset`] is synced at once. O(bytes); allocates only when the buffer must grow.
     ///
     /// # Errors
     /// [`Refused`]; nothing has changed then.
@@ -411,6 +432,13 @@ impl Commit {
         self.state.truncate.checkpoint(group, index);
     }
 
+    /// This node has no part in `group` any more: its records hold no segment back, and new segments do not repeat its
+    /// term and vote. They may still come back at the next opening.
+    pub fn forget(&mut self, group: GroupId) {
+        self.state.carry.forget(group);
+        self.state.truncate.forget(group);
+    }
+
     /// The next segment that nobody needs; its file may be removed or reused under a later id.
     pub fn retire(&mut self) -> Option<SegmentId> {
         self.state.truncate.retire(self.synced)
@@ -476,10 +504,8 @@ impl Commit {
         for record in records {
             let frame = Frame::Record(*record);
             frame.encode(self.seed, offset(buffer), buffer);
-            self.state.carry.note(&frame);
-            if let Record::Entry(entry) = record {
-                self.state.truncate.note(entry.group, entry.index);
-            }
+            let replaces = self.state.carry.note(&frame);
+            self.state.truncate.note(record, replaces, Lsn(active.start.0 + offset(buffer)));
         }
         active.offset = offset(buffer);
         self.state.active = Some(active);
@@ -517,7 +543,8 @@ fn measure(records: &[Record<'_>]) -> Result<(usize, bool), Refused> {
             Record::Entry(entry) if entry.body.len() > BODY_BYTES_MAX => {
                 return Err(Refused::TooLarge { bytes: entry.body.len(), limit: BODY_BYTES_MAX });
             }
-            Record::Entry(_) => {}
+            Record::Entry(_) | Record::Abandon { .. } | Record::Committed { .. } => {}
+            Record::Reset { .. } => urgent |= !is(Bug::ResetUnsynced),
             Record::HardState(_) => urgent = true,
         }
         bytes = bytes.saturating_add(Frame::Record(*record).bytes());

@@ -10,6 +10,9 @@
 //! mark       (kind 3): synced lsn u64
 //! floor      (kind 4): index u64
 //! seal       (kind 5): nothing
+//! reset      (kind 6): index u64 | term u64
+//! abandon    (kind 7): nothing
+//! committed  (kind 8): index u64
 //! ```
 //!
 //! `length` is the frame without its padding. The CRC-32 runs over the log's salt, the segment's id, the
@@ -48,6 +51,9 @@ const KIND_HARD_STATE: u8 = 2;
 const KIND_MARK: u8 = 3;
 const KIND_FLOOR: u8 = 4;
 const KIND_SEAL: u8 = 5;
+const KIND_RESET: u8 = 6;
+const KIND_ABANDON: u8 = 7;
+const KIND_COMMITTED: u8 = 8;
 
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN_BYTES));
 const _: () = assert!(HEAD_BYTES.is_multiple_of(ALIGN_BYTES));
@@ -113,15 +119,40 @@ pub enum Record<'a> {
     Entry(Entry<'a>),
     /// A group's term and vote. Always synced at once, whatever durability is asked for.
     HardState(HardState),
+    /// A group's entries begin anew behind a snapshot: those before this are void once the snapshot is installed, and
+    /// those behind it if it never is. Always synced at once.
+    Reset {
+        /// The group.
+        group: GroupId,
+        /// The snapshot's index.
+        index: Index,
+        /// The term of the entry there.
+        term: Term,
+    },
+    /// The group's last reset was not installed: what stood before it holds again, what stood behind it is void.
+    Abandon {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group's entries up to here, which stand before this, are committed.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// The last of them.
+        index: Index,
+    },
 }
 
 impl Record<'_> {
     /// The group it belongs to.
     #[must_use]
     pub const fn group(&self) -> GroupId {
-        match self {
-            Record::Entry(entry) => entry.group,
-            Record::HardState(state) => state.group,
+        match *self {
+            Record::Entry(Entry { group, .. })
+            | Record::HardState(HardState { group, .. })
+            | Record::Reset { group, .. }
+            | Record::Abandon { group }
+            | Record::Committed { group, .. } => group,
         }
     }
 }
@@ -221,23 +252,31 @@ impl<'a> Frame<'a> {
         HEAD_BYTES
             + match self {
                 Frame::Record(Record::Entry(entry)) => 24 + entry.body.len(),
-                Frame::Record(Record::HardState(_)) => 16,
-                Frame::Mark(_) | Frame::Floor { .. } => 8,
-                Frame::Seal => 0,
+                Frame::Record(Record::HardState(_) | Record::Reset { .. }) => 16,
+                Frame::Mark(_) | Frame::Floor { .. } | Frame::Record(Record::Committed { .. }) => 8,
+                Frame::Seal | Frame::Record(Record::Abandon { .. }) => 0,
             }
+    }
+
+    /// Kind, semantics and group.
+    const fn head(&self) -> (u8, u16, GroupId) {
+        match self {
+            Frame::Record(Record::Entry(entry)) => (KIND_ENTRY, entry.semantics, entry.group),
+            Frame::Record(Record::HardState(state)) => (KIND_HARD_STATE, 0, state.group),
+            Frame::Record(Record::Reset { group, .. }) => (KIND_RESET, 0, *group),
+            Frame::Record(Record::Abandon { group }) => (KIND_ABANDON, 0, *group),
+            Frame::Record(Record::Committed { group, .. }) => (KIND_COMMITTED, 0, *group),
+            Frame::Mark(_) => (KIND_MARK, 0, GroupId(0)),
+            Frame::Floor { group, .. } => (KIND_FLOOR, 0, *group),
+            Frame::Seal => (KIND_SEAL, 0, GroupId(0)),
+        }
     }
 
     /// Appends the frame, as it must stand at `offset` of the segment with `seed`.
     pub fn encode(&self, seed: Seed, offset: u64, out: &mut Vec<u8>) {
         assert!(offset.is_multiple_of(ALIGN_BYTES as u64), "a frame begins at a multiple of 8");
         let from = out.len();
-        let (kind, semantics, group) = match self {
-            Frame::Record(Record::Entry(entry)) => (KIND_ENTRY, entry.semantics, entry.group),
-            Frame::Record(Record::HardState(state)) => (KIND_HARD_STATE, 0, state.group),
-            Frame::Mark(_) => (KIND_MARK, 0, GroupId(0)),
-            Frame::Floor { group, .. } => (KIND_FLOOR, 0, *group),
-            Frame::Seal => (KIND_SEAL, 0, GroupId(0)),
-        };
+        let (kind, semantics, group) = self.head();
         let mut head = [0; HEAD_BYTES];
         head[4..8].copy_from_slice(&(self.length() as u32).to_le_bytes());
         head[8] = kind;
@@ -256,9 +295,15 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(&state.term.0.to_le_bytes());
                 out.extend_from_slice(&state.vote.map_or(0, NonZeroU64::get).to_le_bytes());
             }
+            Frame::Record(Record::Reset { index, term, .. }) => {
+                out.extend_from_slice(&index.0.to_le_bytes());
+                out.extend_from_slice(&term.0.to_le_bytes());
+            }
             Frame::Mark(synced) => out.extend_from_slice(&synced.0.to_le_bytes()),
-            Frame::Floor { index, .. } => out.extend_from_slice(&index.0.to_le_bytes()),
-            Frame::Seal => {}
+            Frame::Floor { index, .. } | Frame::Record(Record::Committed { index, .. }) => {
+                out.extend_from_slice(&index.0.to_le_bytes());
+            }
+            Frame::Seal | Frame::Record(Record::Abandon { .. }) => {}
         }
         out.resize(from + self.bytes(), 0);
         let sum = seed.checksum(offset, &out[from + 4..]);
@@ -306,6 +351,12 @@ impl<'a> Frame<'a> {
             KIND_MARK => Frame::Mark(Lsn(payload.u64()?)),
             KIND_FLOOR => Frame::Floor { group, index: Index(payload.u64()?) },
             KIND_SEAL => Frame::Seal,
+            KIND_RESET => {
+                let (index, term) = (Index(payload.u64()?), Term(payload.u64()?));
+                Frame::Record(Record::Reset { group, index, term })
+            }
+            KIND_ABANDON => Frame::Record(Record::Abandon { group }),
+            KIND_COMMITTED => Frame::Record(Record::Committed { group, index: Index(payload.u64()?) }),
             _ => return Err(Invalid::Unknown),
         };
         // Whatever a valid checksum covers was written by us, so this is a version we do not know.
@@ -421,7 +472,7 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = (u8, u32, u64, u64, u64, u16, Vec<u8>)> {
-        (1u8..=5, any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u16>(), any::<Vec<u8>>())
+        (1u8..=8, any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u16>(), any::<Vec<u8>>())
     }
 
     fn frame(parts: &(u8, u32, u64, u64, u64, u16, Vec<u8>)) -> Frame<'_> {
@@ -443,6 +494,9 @@ mod tests {
             })),
             KIND_MARK => Frame::Mark(Lsn(*a)),
             KIND_FLOOR => Frame::Floor { group, index: Index(*a) },
+            KIND_RESET => Frame::Record(Record::Reset { group, index: Index(*a), term: Term(*b) }),
+            KIND_ABANDON => Frame::Record(Record::Abandon { group }),
+            KIND_COMMITTED => Frame::Record(Record::Committed { group, index: Index(*a) }),
             _ => Frame::Seal,
         }
     }
@@ -510,6 +564,19 @@ mod tests {
             let mut bytes = Vec::new();
             header.encode(&mut bytes);
             assert_eq!(Header::decode(SegmentId(2), &bytes), expected);
+        }
+    }
+
+    #[test]
+    fn a_kind_that_no_version_wrote_is_refused_though_its_checksum_is_right() {
+        let seed = Seed::new(Salt(9), SegmentId(3));
+        for kind in [0, KIND_COMMITTED + 1, u8::MAX] {
+            let mut bytes = Vec::new();
+            Frame::Record(Record::Abandon { group: GroupId(1) }).encode(seed, 64, &mut bytes);
+            bytes[8] = kind;
+            let sum = seed.checksum(64, &bytes[4..]);
+            bytes[..4].copy_from_slice(&sum.to_le_bytes());
+            assert_eq!(Frame::decode(seed, 64, &bytes), Err(Invalid::Unknown), "kind {kind}");
         }
     }
 

@@ -72,8 +72,8 @@ pub struct Recovered {
     /// Segments behind the end, newest last. Must be removed, newest first, before the first append;
     /// but if there is no active segment the first of them is `state.next` and must be zeroed instead.
     pub discard: Vec<SegmentId>,
-    /// For each group whose older entries are no longer in the log, the last index that is gone: its
-    /// state must hold at least that.
+    /// For each group whose older entries are no longer in the log, the last index that is gone and was not replaced
+    /// by what is left: its state must hold at least that.
     pub floors: BTreeMap<GroupId, Index>,
 }
 
@@ -258,13 +258,13 @@ impl Recover {
     }
 
     fn take(&mut self, first: bool, lsn: Lsn, frame: &Frame<'_>) {
-        self.carry.note(frame);
+        let replaces = self.carry.note(frame);
         match *frame {
             Frame::Record(record) => {
                 self.content = Lsn(lsn.0 + frame.bytes() as u64);
-                if let Record::Entry(entry) = record {
-                    self.truncate.note(entry.group, entry.index);
-                }
+                // The host syncs all it recovered before it goes on, so nothing waits for this record's sync.
+                self.truncate.note(&record, replaces, Lsn(0));
+                self.lower(&record, replaces);
             }
             Frame::Mark(synced) => self.marked = self.marked.max(synced),
             Frame::Floor { group, index } => {
@@ -273,6 +273,20 @@ impl Recover {
                 }
             }
             Frame::Seal => {}
+        }
+    }
+
+    /// What stands before a floor may have been replaced by less.
+    fn lower(&mut self, record: &Record<'_>, replaces: bool) {
+        let (group, last) = match *record {
+            Record::Entry(entry) if replaces => (entry.group, Index(entry.index.0.saturating_sub(1))),
+            Record::Reset { group, index, .. } => (group, index),
+            Record::Entry(_) | Record::HardState(_) | Record::Abandon { .. } | Record::Committed { .. } => {
+                return;
+            }
+        };
+        if let Some(floor) = self.floors.get_mut(&group) {
+            *floor = last.min(*floor);
         }
     }
 

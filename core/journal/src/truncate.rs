@@ -2,20 +2,29 @@
 //!
 //! Segments go oldest first, so the log stays one piece. The active segment never goes. Terms and votes
 //! do not hold a segment back: each new segment begins with a copy of them (see [`crate::commit`]).
+//!
+//! What is left must say of a replicated group what the whole log said, although its records may void earlier ones:
+//! - An entry replaces what the group had from its index on, so older segments do not hold that any more, once the
+//!   entry is synced. Otherwise a group that fell silent after such an exchange would keep the log for ever.
+//! - A reset counts as an entry at its index. Until the group's state is there, what stands before it may come back, and
+//!   nothing before it is taken for replaced. Once it is there, all of that is void.
+//! - An abandoned reset leaves what stands between it and its end void, in the middle of what counts. To cut the log
+//!   there would leave a part of it without its beginning, so all of it, and what stands before it, is held by its
+//!   indexes until the group's state has outgrown them, or the next reset is installed.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
 use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, Lsn};
 
-use crate::record::SegmentId;
+use crate::record::{Record, SegmentId};
 
 /// Which segments are kept, and for whom.
 #[derive(Clone, Debug, Default)]
 pub struct Truncate {
     /// Oldest first, ids without a gap.
     segments: VecDeque<Kept>,
-    checkpointed: BTreeMap<GroupId, Index>,
+    groups: BTreeMap<GroupId, Standing>,
 }
 
 /// One segment of the log.
@@ -23,10 +32,29 @@ pub struct Truncate {
 struct Kept {
     id: SegmentId,
     capacity: u64,
-    /// Once this is synced, the copies at the segment's start are.
+    /// Once this is synced, the copies at the segment's start are, and what voids records of older segments.
     ready: Lsn,
-    /// The highest index of each group that has entries here.
-    last: BTreeMap<GroupId, Index>,
+    /// What each group has here.
+    held: BTreeMap<GroupId, Held>,
+}
+
+/// The indexes that a group's state must reach before a segment may go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    /// Of records before the segment's last reset, or before the end of an abandoned one.
+    before: Index,
+    /// Of the records behind.
+    last: Index,
+}
+
+/// What is known of a group whose state is durable somewhere, or whose log was reset.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    checkpointed: Index,
+    /// Its last reset, while that is neither installed nor abandoned.
+    reset: Option<Index>,
+    /// Records of older segments, and those that this segment holds as `before`, are not replaced by entries.
+    since: SegmentId,
 }
 
 impl Truncate {
@@ -35,26 +63,49 @@ impl Truncate {
         if let Some(last) = self.segments.back() {
             assert!(last.id.next() == id, "segments are opened without a gap");
         }
-        self.segments.push_back(Kept { id, capacity, ready, last: BTreeMap::new() });
+        self.segments.push_back(Kept { id, capacity, ready, held: BTreeMap::new() });
     }
 
-    /// An entry of `group` went into the last segment.
-    pub fn note(&mut self, group: GroupId, index: Index) {
-        let kept = self.segments.back_mut().expect("an entry is in an opened segment");
-        let last = kept.last.entry(group).or_default();
-        *last = index.max(*last);
+    /// A record that ends at `end` went into the last segment. `replaces` says that it is an entry where its group
+    /// already had one.
+    ///
+    /// O(log groups), or O(segments) if it voids earlier records.
+    pub fn note(&mut self, record: &Record<'_>, replaces: bool, end: Lsn) {
+        match *record {
+            Record::Entry(entry) => {
+                if replaces {
+                    self.replace(entry.group, entry.index, end);
+                }
+                self.hold(entry.group, entry.index);
+            }
+            Record::Committed { group, index } => self.hold(group, index),
+            Record::Reset { group, index, .. } => self.reset(group, index, end),
+            Record::Abandon { group } => self.abandon(group),
+            Record::HardState(_) => {}
+        }
     }
 
     /// The state of `group` up to `index` is durable elsewhere. Never goes back.
     pub fn checkpoint(&mut self, group: GroupId, index: Index) {
-        let durable = self.checkpointed.entry(group).or_default();
-        *durable = index.max(*durable);
+        let standing = self.groups.entry(group).or_default();
+        standing.checkpointed = index.max(standing.checkpointed);
+        if standing.reset.is_some_and(|reset| reset <= index) {
+            self.install(group);
+        }
+    }
+
+    /// Nobody needs what `group` has in the log.
+    pub fn forget(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+        for kept in &mut self.segments {
+            kept.held.remove(&group);
+        }
     }
 
     /// Forgets the oldest segment and names it, if nobody needs it any more.
     ///
-    /// O(groups in that segment). Ask again until `None`. `synced` is the log's synced position: the
-    /// copies that replace the segment must be durable first.
+    /// O(groups in that segment). Ask again until `None`. `synced` is the log's synced position: what
+    /// replaces the segment must be durable first.
     pub fn retire(&mut self, synced: Lsn) -> Option<SegmentId> {
         let successor = self.segments.get(1)?;
         if synced < successor.ready || self.lagging().is_some() && !is(Bug::TruncateBeforeCheckpoint) {
@@ -71,10 +122,11 @@ impl Truncate {
         if self.segments.len() < 2 {
             return None;
         }
-        let behind = |(group, last): &(&GroupId, &Index)| {
-            self.checkpointed.get(group).is_none_or(|durable| durable < last)
+        let behind = |(group, held): &(&GroupId, &Held)| {
+            let durable = self.groups.get(group).map(|standing| standing.checkpointed);
+            durable.is_none_or(|durable| durable < held.before.max(held.last))
         };
-        self.segments.front()?.last.iter().find(behind).map(|(group, _)| *group)
+        self.segments.front()?.held.iter().find(behind).map(|(group, _)| *group)
     }
 
     /// The room that the kept segments take, in bytes.
@@ -88,6 +140,75 @@ impl Truncate {
     pub fn oldest(&self) -> Option<SegmentId> {
         self.segments.front().map(|kept| kept.id)
     }
+
+    fn active(&mut self) -> &mut Kept {
+        self.segments.back_mut().expect("a record is in an opened segment")
+    }
+
+    fn hold(&mut self, group: GroupId, index: Index) {
+        let held = self.active().held.entry(group).or_default();
+        held.last = index.max(held.last);
+    }
+
+    /// What the group had from `index` on is void, as far back as nothing else voids it already.
+    fn replace(&mut self, group: GroupId, index: Index, end: Lsn) {
+        let since = self.groups.get(&group).map_or(SegmentId(0), |standing| standing.since);
+        let below = Index(index.0.saturating_sub(1));
+        for kept in self.segments.iter_mut().rev().take_while(|kept| kept.id >= since) {
+            if let Some(held) = kept.held.get_mut(&group) {
+                held.last = below.min(held.last);
+            }
+        }
+        self.wait(end);
+    }
+
+    fn reset(&mut self, group: GroupId, index: Index, end: Lsn) {
+        let active = self.active();
+        let (id, held) = (active.id, active.held.entry(group).or_default());
+        *held = Held { before: held.before.max(held.last), last: index };
+        let standing = self.groups.entry(group).or_default();
+        (standing.reset, standing.since) = (Some(index), id);
+        // The state was there first: the log had to be told where it begins.
+        if index <= standing.checkpointed {
+            self.install(group);
+            self.wait(end);
+        }
+    }
+
+    fn abandon(&mut self, group: GroupId) {
+        let id = self.active().id;
+        let standing = self.groups.entry(group).or_default();
+        let since = standing.since;
+        (standing.reset, standing.since) = (None, id);
+        for kept in self.segments.iter_mut().rev().take_while(|kept| kept.id >= since) {
+            if let Some(held) = kept.held.get_mut(&group) {
+                *held = Held { before: held.before.max(held.last), last: Index(0) };
+            }
+        }
+    }
+
+    /// The group's last reset counts, so nothing before it does.
+    fn install(&mut self, group: GroupId) {
+        let Some(standing) = self.groups.get_mut(&group) else { return };
+        standing.reset = None;
+        let since = standing.since;
+        for kept in &mut self.segments {
+            if kept.id < since {
+                kept.held.remove(&group);
+            } else if kept.id == since
+                && let Some(held) = kept.held.get_mut(&group)
+            {
+                held.before = Index(0);
+            }
+        }
+    }
+
+    /// No older segment may go before `end` is synced.
+    fn wait(&mut self, end: Lsn) {
+        for kept in self.segments.iter_mut().skip(1) {
+            kept.ready = end.max(kept.ready);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +216,10 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
+    use kernel::{Micros, Term};
+
     use super::*;
+    use crate::record::Entry;
 
     const A: GroupId = GroupId(1);
     const B: GroupId = GroupId(2);
@@ -104,10 +228,10 @@ mod tests {
     fn log() -> Truncate {
         let mut log = Truncate::default();
         log.open(SegmentId(1), 100, Lsn(10));
-        (1..=4).for_each(|index| log.note(A, Index(index)));
-        log.note(B, Index(1));
+        (1..=4).for_each(|index| log.hold(A, Index(index)));
+        log.hold(B, Index(1));
         log.open(SegmentId(2), 100, Lsn(110));
-        log.note(A, Index(5));
+        log.hold(A, Index(5));
         log.open(SegmentId(3), 100, Lsn(210));
         log
     }
@@ -136,16 +260,83 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_overwritten_suffix_still_holds_its_segment() {
+    enum Step {
+        /// An entry of A.
+        E(u64),
+        /// One where A already had one.
+        Again(u64),
+        Reset(u64),
+        Abandon,
+        Committed(u64),
+        /// The next segment.
+        Open,
+        /// A's state is durable up to here.
+        At(u64),
+    }
+    use Step::*;
+
+    /// The segments that may go after these steps, each of which ends at its number times ten, up to `synced`.
+    fn retired(steps: &[Step], synced: u64) -> Vec<u64> {
         let mut log = Truncate::default();
-        log.open(SegmentId(1), 100, Lsn(10));
-        log.note(A, Index(9));
-        log.note(A, Index(7)); // a new leader replaced 7..9
-        log.open(SegmentId(2), 100, Lsn(110));
-        log.checkpoint(A, Index(8));
-        assert_eq!(log.retire(Lsn(300)), None);
-        log.checkpoint(A, Index(9));
-        assert_eq!(log.retire(Lsn(300)), Some(SegmentId(1)));
+        log.open(SegmentId(1), 100, Lsn(0));
+        let mut id = SegmentId(1);
+        for (at, step) in steps.iter().enumerate() {
+            let end = Lsn(10 * (at as u64 + 1));
+            let entry = |index| {
+                let (group, index, term) = (A, Index(index), Term(1));
+                Record::Entry(Entry { group, term, index, semantics: 1, time: Micros(0), body: b"" })
+            };
+            match *step {
+                E(index) => log.note(&entry(index), false, end),
+                Again(index) => log.note(&entry(index), true, end),
+                Reset(index) => {
+                    log.note(&Record::Reset { group: A, index: Index(index), term: Term(1) }, false, end);
+                }
+                Abandon => log.note(&Record::Abandon { group: A }, false, end),
+                Committed(index) => {
+                    log.note(&Record::Committed { group: A, index: Index(index) }, false, end)
+                }
+                Open => {
+                    id = id.next();
+                    log.open(id, 100, end);
+                }
+                At(index) => log.checkpoint(A, Index(index)),
+            }
+        }
+        core::iter::from_fn(|| log.retire(Lsn(synced))).map(|segment| segment.0).collect()
+    }
+
+    #[test]
+    fn what_is_void_holds_no_segment_and_what_may_come_back_does() {
+        #[rustfmt::skip] // columns
+        let table: [(&[Step], u64, &[u64]); 15] = [
+            // steps                                                                          synced retired
+            (&[E(5), E(9), Open, E(10), At(8)],                                                  900, &[]),
+            (&[E(5), E(9), Open, Again(7), E(8), At(8)],                                         900, &[1]), // replaced
+            (&[E(5), E(9), Open, Again(7), E(8), At(8)],                                          39, &[]),  // not for sure
+            (&[E(5), E(9), Again(7), Open, At(7)],                                               900, &[1]), // in one segment
+            (&[E(5), E(9), Open, Again(7), E(8), At(6)],                                         900, &[1]),
+            (&[E(5), E(9), Open, Reset(20), Open, At(9)],                                        900, &[1]), // not installed
+            (&[E(5), E(30), Open, Reset(20), Open, E(21), At(9)],                                900, &[]),
+            (&[E(5), E(30), Open, Reset(20), Open, E(21), At(20)],                               900, &[1, 2]), // installed
+            (&[E(5), E(30), Reset(20), Open, E(21), At(20)],                                     900, &[1]),
+            (&[At(9), E(5), E(30), Open, Reset(9), Open],                                        900, &[1, 2]), // outrun
+            (&[E(30), Open, Reset(20), E(22), Open, Abandon, Again(10), E(11), Open, At(29)],    900, &[]), // 12–30 may be back
+            (&[E(9), Open, Reset(20), E(22), Open, E(23), Abandon, E(10), E(11), Open, At(22)],  900, &[1, 2]), // 23 has no beginning
+            (&[E(9), Open, Reset(20), E(22), Open, E(23), Abandon, E(10), E(11), Open, At(23)],  900, &[1, 2, 3]),
+            (&[E(9), Open, Reset(20), E(22), Open, Abandon, E(10), Reset(15), Open, At(15)],     900, &[1, 2, 3]), // installed later
+            (&[E(12), Open, Committed(12), Open, E(13), At(11)],                                 900, &[]),
+        ];
+        for (at, (steps, synced, expected)) in table.iter().enumerate() {
+            assert_eq!(retired(steps, *synced), *expected, "row {at}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_group_holds_nothing() {
+        let mut log = log();
+        log.forget(A);
+        log.checkpoint(B, Index(1));
+        assert_eq!([log.retire(Lsn(300)), log.retire(Lsn(300))], [Some(SegmentId(1)), Some(SegmentId(2))]);
     }
 }

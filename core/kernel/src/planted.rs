@@ -8,6 +8,7 @@ macro_rules! bugs {
         node { $($(#[$doc:meta])* $name:ident,)* }
         group { $($(#[$group_doc:meta])* $group_name:ident,)* }
         control { $($(#[$control_doc:meta])* $control_name:ident,)* }
+        log { $($(#[$log_doc:meta])* $log_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,7 @@ macro_rules! bugs {
             $($(#[$doc])* $name,)*
             $($(#[$group_doc])* $group_name,)*
             $($(#[$control_doc])* $control_name,)*
+            $($(#[$log_doc])* $log_name,)*
         }
 
         impl Bug {
@@ -27,6 +29,8 @@ macro_rules! bugs {
             pub const GROUP: &[Bug] = &[$(Bug::$group_name,)*];
             /// Those of the cluster's desired state, which the tests of `control` must find.
             pub const CONTROL: &[Bug] = &[$(Bug::$control_name,)*];
+            /// Those of replicated groups in the node's log, which the tests of its truncation must find.
+            pub const LOG: &[Bug] = &[$(Bug::$log_name,)*];
         }
     };
 }
@@ -133,6 +137,12 @@ control {
     ReplicaNumberReused,
     /// A copy may go although those that remain are fewer than promised.
     CopiesNotCounted,
+}
+log {
+    /// A new segment does not repeat the groups' last terms and votes.
+    HardStateForgotten,
+    /// A reset waits for its sync as long as an entry may.
+    ResetUnsynced,
 }
 }
 

@@ -249,7 +249,7 @@ impl Log {
     /// [`Log::synced`] reaches the position returned.
     ///
     /// One `pwrite`. Waits only if a segment is needed that is not prepared yet. A batch with a
-    /// [`HardState`] is synced at once.
+    /// [`HardState`] or a [`Record::Reset`] is synced at once.
     ///
     /// # Errors
     /// [`LogError::Full`], [`LogError::Unprepared`] and [`LogError::TooLarge`] change nothing;
@@ -293,6 +293,14 @@ impl Log {
     pub fn checkpointed(&self, group: GroupId, index: Index) {
         let mut inner = self.shared.lock();
         inner.commit.checkpoint(group, index);
+        self.shared.retire(&mut inner);
+    }
+
+    /// This node has no part in `group` any more: its records hold no segment back. Until their segments are gone, the
+    /// next opening reads them again, and must be told again.
+    pub fn forget(&self, group: GroupId) {
+        let mut inner = self.shared.lock();
+        inner.commit.forget(group);
         self.shared.retire(&mut inner);
     }
 

@@ -18,6 +18,9 @@ const SECTOR_BYTES: usize = 512;
 pub enum Owned {
     Entry { group: u32, index: u64, body: Vec<u8> },
     HardState { group: u32, term: u64, vote: u64 },
+    Reset { group: u32, index: u64, term: u64 },
+    Abandon { group: u32 },
+    Committed { group: u32, index: u64 },
 }
 
 impl std::fmt::Debug for Owned {
@@ -25,6 +28,9 @@ impl std::fmt::Debug for Owned {
         match self {
             Owned::Entry { group, index, body } => write!(f, "{group}:{index} ({} bytes)", body.len()),
             Owned::HardState { group, term, vote } => write!(f, "{group}:term {term} vote {vote}"),
+            Owned::Reset { group, index, term } => write!(f, "{group}:reset {index} of term {term}"),
+            Owned::Abandon { group } => write!(f, "{group}:abandon"),
+            Owned::Committed { group, index } => write!(f, "{group}:committed {index}"),
         }
     }
 }
@@ -45,6 +51,13 @@ impl Owned {
                 term: Term(*term),
                 vote: NonZeroU64::new(*vote),
             }),
+            Owned::Reset { group, index, term } => {
+                Record::Reset { group: GroupId(*group), index: Index(*index), term: Term(*term) }
+            }
+            Owned::Abandon { group } => Record::Abandon { group: GroupId(*group) },
+            Owned::Committed { group, index } => {
+                Record::Committed { group: GroupId(*group), index: Index(*index) }
+            }
         }
     }
 }
@@ -58,6 +71,11 @@ impl From<Record<'_>> for Owned {
             Record::HardState(HardState { group, term, vote }) => {
                 Owned::HardState { group: group.0, term: term.0, vote: vote.map_or(0, NonZeroU64::get) }
             }
+            Record::Reset { group, index, term } => {
+                Owned::Reset { group: group.0, index: index.0, term: term.0 }
+            }
+            Record::Abandon { group } => Owned::Abandon { group: group.0 },
+            Record::Committed { group, index } => Owned::Committed { group: group.0, index: index.0 },
         }
     }
 }
@@ -274,6 +292,17 @@ pub fn batch(rng: &mut Rng, next: &mut [u64; 4]) -> Vec<Owned> {
             let group = rng.below(4) as u32;
             if rng.chance(0.15) {
                 return Owned::HardState { group, term: rng.next_u64(), vote: rng.below(4) };
+            }
+            if rng.chance(0.15) {
+                let index = next[group as usize] + rng.below(3);
+                return match rng.below(3) {
+                    0 => {
+                        next[group as usize] = index;
+                        Owned::Reset { group, index, term: rng.next_u64() }
+                    }
+                    1 => Owned::Abandon { group },
+                    _ => Owned::Committed { group, index: next[group as usize] },
+                };
             }
             next[group as usize] += 1;
             let bytes = if rng.chance(0.01) { 40_000 } else { rng.below(900) as usize };

@@ -94,6 +94,8 @@ fn a_failure_is_final() {
 fn a_sync_is_due_at_once_or_within_the_second_and_one_runs_at_a_time() {
     let late = Micros(5 + EVERYSEC_MICROS);
     let vote = Owned::HardState { group: 1, term: 1, vote: 1 };
+    let reset = Owned::Reset { group: 1, index: 1, term: 1 };
+    let abandon = Owned::Abandon { group: 1 };
     #[rustfmt::skip] // columns
     let table = [
         // appended at 5 and 9                                                        due
@@ -101,6 +103,8 @@ fn a_sync_is_due_at_once_or_within_the_second_and_one_runs_at_a_time() {
         (vec![(entry(1, 1), Durability::EverySec), (entry(2, 1), Durability::Always)],   Micros(9)),
         (vec![(entry(1, 1), Durability::Always), (entry(2, 1), Durability::EverySec)],   Micros(5)),
         (vec![(entry(1, 1), Durability::EverySec), (vote, Durability::EverySec)],        Micros(9)),
+        (vec![(entry(1, 1), Durability::EverySec), (reset, Durability::EverySec)],       Micros(9)),
+        (vec![(entry(1, 1), Durability::EverySec), (abandon, Durability::EverySec)],     late),
     ];
     for (appends, due) in table {
         let mut commit = Host::new().commit;
@@ -162,7 +166,7 @@ fn truncated_segments_leave_votes_and_floors_behind() {
     assert!(records.contains(&vote), "the vote outlives its segment");
     let first = records.iter().find_map(|record| match record {
         Owned::Entry { index, .. } => Some(*index),
-        Owned::HardState { .. } => None,
+        _ => None,
     });
     let floor = found.floors.values().next().map(|index| index.0);
     assert_eq!(first, floor.map(|floor| floor + 1), "entries go on where the floor ends");
