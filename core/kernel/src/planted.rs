@@ -9,6 +9,7 @@ macro_rules! bugs {
         group { $($(#[$group_doc:meta])* $group_name:ident,)* }
         control { $($(#[$control_doc:meta])* $control_name:ident,)* }
         log { $($(#[$log_doc:meta])* $log_name:ident,)* }
+        session { $($(#[$session_doc:meta])* $session_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +21,7 @@ macro_rules! bugs {
             $($(#[$group_doc])* $group_name,)*
             $($(#[$control_doc])* $control_name,)*
             $($(#[$log_doc])* $log_name,)*
+            $($(#[$session_doc])* $session_name,)*
         }
 
         impl Bug {
@@ -31,6 +33,8 @@ macro_rules! bugs {
             pub const CONTROL: &[Bug] = &[$(Bug::$control_name,)*];
             /// Those of replicated groups in the node's log, which the tests of its truncation must find.
             pub const LOG: &[Bug] = &[$(Bug::$log_name,)*];
+            /// Those of forwarded writes, which the tests of `storage` must find.
+            pub const SESSION: &[Bug] = &[$(Bug::$session_name,)*];
         }
     };
 }
@@ -143,6 +147,12 @@ log {
     HardStateForgotten,
     /// A reset waits for its sync as long as an entry may.
     ResetUnsynced,
+}
+session {
+    /// A checkpoint says nothing of the forwarded writes that were done.
+    SnapshotWithoutSessions,
+    /// A forwarded write is done whether it was seen before or not.
+    WindowNotConsulted,
 }
 }
 

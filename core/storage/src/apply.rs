@@ -10,10 +10,12 @@ use kernel::{Index, Micros, Millis, Rng};
 use crate::Fault;
 use crate::command::generic::{EXEC, EXEC_READ};
 use crate::command::list_blocking::RETRY;
+use crate::command::tagged::TAGGED;
 use crate::command::{Command, Registry};
 use crate::entry::{Args, next_command};
 use crate::reply::Reply;
 use crate::store::scripts::ScriptId;
+use crate::store::sessions::Tag;
 use crate::store::{LongId, Store};
 
 /// Who runs a command; decides whether it may wait.
@@ -236,23 +238,40 @@ const REPLAY_FREED_MAX: usize = 4096;
 
 /// The command `id`, if this version knows it and the commands inside its arguments.
 ///
-/// They are checked here, so that handlers may rely on them. A transaction or a retry holds neither
-/// of both, or a body could nest deeper than the stack.
+/// They are checked here, so that handlers may rely on them. Nesting ends after three levels (a tag, a
+/// transaction, its commands), or a body could nest deeper than the stack.
 fn readable(registry: &Registry, id: u16, args: &[&[u8]]) -> Result<&'static Command, DecodeError> {
-    let command = registry.by_id(id).ok_or(DecodeError::Invalid)?;
-    if ![EXEC, EXEC_READ, RETRY].contains(&id) {
-        return Ok(command);
-    }
-    let mut inner = Args::new();
-    for body in args {
-        let mut reader = Reader::new(body);
-        let id = next_command(&mut reader, &mut inner)?;
-        let known = registry.by_id(id).is_some() && ![EXEC, EXEC_READ, RETRY].contains(&id);
-        if !known || !reader.is_empty() {
-            return Err(DecodeError::Invalid);
+    match (id, args) {
+        (EXEC | EXEC_READ | RETRY, bodies) => bodies.iter().try_for_each(|body| plain(registry, body))?,
+        (TAGGED, [tag, body]) => {
+            Tag::decode(tag)?;
+            tagged(registry, body)?;
         }
+        (TAGGED, _) => return Err(DecodeError::Invalid),
+        _ => {}
     }
-    Ok(command)
+    registry.by_id(id).ok_or(DecodeError::Invalid)
+}
+
+/// One command that holds no other.
+fn plain(registry: &Registry, body: &[u8]) -> Result<(), DecodeError> {
+    let (mut reader, mut args) = (Reader::new(body), Args::new());
+    let id = next_command(&mut reader, &mut args)?;
+    let known = registry.by_id(id).is_some() && ![EXEC, EXEC_READ, RETRY, TAGGED].contains(&id);
+    if known && reader.is_empty() { Ok(()) } else { Err(DecodeError::Invalid) }
+}
+
+/// What a tag stands before: one command, or a transaction.
+///
+/// # Errors
+/// It is something else, or of no version that is known.
+pub fn tagged(registry: &Registry, body: &[u8]) -> Result<(), DecodeError> {
+    let (mut reader, mut args) = (Reader::new(body), Args::new());
+    if next_command(&mut reader, &mut args)? != EXEC {
+        return plain(registry, body);
+    }
+    args.iter().try_for_each(|step| plain(registry, step))?;
+    if reader.is_empty() { Ok(()) } else { Err(DecodeError::Invalid) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod set;
 pub mod sort;
 pub mod string;
 pub mod summary;
+pub mod tagged;
 pub mod zset;
 pub mod zset_blocking;
 pub mod zset_range;
@@ -256,6 +257,7 @@ const FAMILIES: &[&[Command]] = &[
     set::COMMANDS,
     hash::COMMANDS,
     script::COMMANDS,
+    tagged::COMMANDS,
 ];
 
 /// Finds commands by name and by id. Built once per worker.

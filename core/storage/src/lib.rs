@@ -12,6 +12,7 @@ pub mod entry;
 pub mod fault;
 pub mod object;
 pub mod reach;
+mod recorded;
 pub mod reply;
 pub mod store;
 

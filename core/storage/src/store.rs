@@ -13,6 +13,7 @@ mod keys;
 pub(crate) mod long;
 mod naming;
 pub mod scripts;
+pub mod sessions;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -95,6 +96,7 @@ pub struct Store {
     damaged: Option<String>,
     scripts: scripts::Scripts,
     naming: Naming,
+    sessions: sessions::Sessions,
     counts: Counts,
     graveyard: graveyard::Graveyard,
     pub(crate) scope: Option<crate::reach::Scope>,
@@ -134,6 +136,7 @@ impl Store {
             damaged: None,
             scripts: scripts::Scripts::default(),
             naming: Naming::default(),
+            sessions: sessions::Sessions::default(),
             counts: Counts::default(),
             graveyard: graveyard::Graveyard::default(),
             scope: None,

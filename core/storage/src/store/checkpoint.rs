@@ -69,7 +69,7 @@ pub struct Frame {
     pub generation: u32,
     /// How many objects there are.
     pub objects: u64,
-    /// The partition's own state: time, scripts, names; see [`Store::restore`].
+    /// The partition's own state: time, scripts, names, sessions; see [`Store::restore`].
     pub state: Vec<u8>,
 }
 
@@ -307,6 +307,9 @@ impl Store {
         put_varint(&mut state, self.time.0);
         self.scripts.encode(&mut state);
         self.naming.encode(&mut state);
+        if self.sessions.origins() > 0 && !is(Bug::SnapshotWithoutSessions) {
+            self.sessions.encode(&mut state);
+        }
         state
     }
 
@@ -326,6 +329,10 @@ impl Store {
         store.scripts = super::scripts::Scripts::decode(&mut reader)?;
         if !reader.is_empty() {
             store.naming = super::Naming::decode(&mut reader)?;
+        }
+        // Checkpoints of earlier versions end before this.
+        if !reader.is_empty() {
+            store.sessions = super::sessions::Sessions::decode(&mut reader)?;
         }
         store.now = store.time.millis();
         store.applied = frame.index;

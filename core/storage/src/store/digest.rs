@@ -10,7 +10,8 @@ use crate::object::Value;
 use crate::object::table::Slot;
 
 impl Store {
-    /// A hash over all entries (key, value, expiry), whatever their order or place in memory.
+    /// A hash over all entries (key, value, expiry), whatever their order or place in memory, and over what
+    /// forwarded writes were answered.
     ///
     /// Two stores with one seed that applied the same entries have the same digest, and another almost
     /// surely if they differ. O(bytes); evicted bodies are read back and stay evicted.
@@ -34,6 +35,11 @@ impl Store {
             // A sum does not depend on the order; each term is well mixed.
             sum = sum.wrapping_add(hasher.hash(&bytes));
         });
+        if self.sessions.origins() > 0 {
+            bytes.clear();
+            self.sessions.encode(&mut bytes);
+            sum = sum.wrapping_add(hasher.hash(&bytes));
+        }
         result.map(|()| sum)
     }
 

@@ -308,7 +308,7 @@ fn escaped(bytes: &mut impl Iterator<Item = u8>) -> u8 {
 }
 
 /// Reads one RESP2 value and writes it as one line.
-fn render(input: &mut impl BufRead) -> String {
+pub fn render(input: &mut impl BufRead) -> String {
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line).expect("a reply");
     let text = String::from_utf8_lossy(line.strip_suffix(b"\r\n").expect("a line")).into_owned();
@@ -344,7 +344,7 @@ pub struct Long {
 
 /// Encodes replies as RESP2 does.
 #[derive(Default)]
-struct Resp2(Vec<u8>);
+pub struct Resp2(pub Vec<u8>);
 
 impl Resp2 {
     fn line(&mut self, sign: char, text: &str) {

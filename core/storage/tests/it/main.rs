@@ -9,6 +9,7 @@ mod keys;
 mod lists;
 mod long;
 mod random;
+mod sessions;
 mod sets;
 mod shapes;
 mod sort;
