@@ -205,7 +205,7 @@ impl Replica {
         state.commit = Self::known_committed(&mark, &entries).max(committed).0;
         let log = Log::new(state.clone(), &mark, base, entries);
         let alone = mark.members.voters().len() == 1 && mark.members.votes(config.id);
-        let ambiguous = tail == Tail::Ambiguous && !alone;
+        let ambiguous = tail == Tail::Ambiguous && !alone && !is(Bug::TornTailBelieved);
         let mut replica = Self::build(config, now, log, mark.members, mark.index.0);
         replica.desk.hard = (state.term, state.vote);
         if let Some(repair) = repair {

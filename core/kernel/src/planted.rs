@@ -133,6 +133,14 @@ group {
     SnapshotAckEarly,
     /// The stale tail behind an installed snapshot is believed after a restart.
     StaleTailKept,
+    /// A leader commits an entry of an earlier term because a majority has it (Raft, figure 8).
+    OldTermCounted,
+    /// A leader commits what its own disk has.
+    LeaderCountsAlone,
+    /// A leader that sleeps takes its lease for valid until it is woken.
+    QuiescentLease,
+    /// The replica believes the end of a log whose disk may have lost some of it.
+    TornTailBelieved,
 }
 control {
     /// A move takes the old copy away before the new one counts.

@@ -141,6 +141,7 @@ impl Replica {
     pub(super) fn collect(&mut self) {
         loop {
             self.settle();
+            self.count_wrongly();
             while self.raw.has_ready() {
                 let ready = self.raw.ready();
                 self.take(ready);
@@ -151,6 +152,20 @@ impl Replica {
         }
         self.tell_standing();
         self.tell_wants();
+    }
+
+    /// Two rules that only a planted bug breaks: what makes an entry committed is the engine's business.
+    fn count_wrongly(&mut self) {
+        let (old_term, alone) = (is(Bug::OldTermCounted), is(Bug::LeaderCountsAlone));
+        if !(old_term || alone) || !self.leads() {
+            return;
+        }
+        let raft = &mut self.raw.raft;
+        let majority = raft.mut_prs().maximal_committed_index().0;
+        let counted = if alone { raft.raft_log.persisted } else { majority };
+        if counted > raft.raft_log.committed {
+            raft.raft_log.commit_to(counted);
+        }
     }
 
     fn take(&mut self, mut ready: Ready) {

@@ -88,7 +88,8 @@ impl Replica {
         self.now = now;
         let raft = &self.raw.raft;
         let leads = self.config.leases && self.leads() && raft.commit_to_current_term();
-        let holds = now < self.reads.lease_until && !self.is_asleep();
+        let asleep = self.is_asleep();
+        let holds = now < self.reads.lease_until && !asleep || asleep && is(Bug::QuiescentLease);
         let unspoiled = self.reads.spoiled != raft.term && raft.lead_transferee.is_none();
         (leads && holds && unspoiled).then_some(Index(raft.raft_log.committed))
     }

@@ -2,7 +2,8 @@
 //!
 //! * Election safety: one leader a term.
 //! * State machine safety: at each index all apply the same entry, in the same term, with the same members after it.
-//! * Leader completeness: a new leader's log has everything that was ever applied.
+//! * Leader completeness: a leader's log has everything that was committed in an earlier term. (A candidate whose votes were
+//!   long on their way may still come to lead a term that is over.)
 //! * Log matching: what two logs say of one index and term, they say of all before.
 //! * Linearizability: values are written once, so the order of the log is the order of writes; a read must return a write at
 //!   or behind every write that was acknowledged, and every write that was read, before it was asked.
@@ -18,6 +19,8 @@ use crate::node::State;
 #[derive(Debug)]
 struct Agreed {
     term: Term,
+    /// The term in which the first to apply it was: it was committed in that one or before.
+    known: Term,
     digest: u64,
     members: Members,
     by: ReplicaId,
@@ -42,7 +45,8 @@ impl Judge {
         if first != id {
             return Err(format!("{first:?} and {id:?} both lead in term {term}"));
         }
-        for (&index, agreed) in self.agreed.iter().rev().take(64) {
+        let earlier = self.agreed.iter().rev().filter(|(_, agreed)| agreed.known < term);
+        for (&index, agreed) in earlier.take(64) {
             match replica.term_at(Index(index)) {
                 Some(own) if own == agreed.term => {}
                 None if index <= replica.last_applied().0 => {}
@@ -63,6 +67,7 @@ impl Judge {
         let by = replica.id();
         let agreed = self.agreed.entry(index).or_insert_with(|| Agreed {
             term,
+            known: replica.term(),
             digest: state.digest,
             members: replica.members().clone(),
             by,

@@ -2,6 +2,7 @@
 
 mod codec;
 mod disk;
+mod figure8;
 mod guards;
 mod judge;
 mod node;

@@ -33,6 +33,8 @@ fn agreement_holds_whatever_the_world_does() {
         assert!(total.acknowledged > seeds * 20, "the world lets nothing be done: {total:?}");
         let rare = [total.lease_reads, total.lossy, total.changes, total.snapshots, total.handovers];
         assert!(rare.iter().all(|&count| count > seeds / 10), "something never happens: {total:?}");
+        assert!(total.small > seeds && total.everysec > seeds, "something never happens: {total:?}");
+        assert!(total.toppled > seeds / 10, "no leader falls young: {total:?}");
         assert!(total.fetches > 0 && total.recoveries > 0, "something never happens: {total:?}");
     }
 }
@@ -50,6 +52,9 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.handovers += one.handovers;
     total.fetches += one.fetches;
     total.recoveries += one.recoveries;
+    total.small += one.small;
+    total.everysec += one.everysec;
+    total.toppled += one.toppled;
 }
 
 #[test]

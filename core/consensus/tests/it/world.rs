@@ -6,7 +6,7 @@ mod fault;
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::codec::Descriptor;
-use consensus::{Config, Incarnation, Mark, Replica, ReplicaId};
+use consensus::{Config, Durability, Incarnation, Mark, Replica, ReplicaId};
 use kernel::{GroupId, Index, Rng};
 
 use crate::disk::{Disk, first_members};
@@ -32,6 +32,7 @@ enum Happening {
     Installed { node: usize, epoch: u64, index: Index },
     Entries { node: usize, epoch: u64, first: Index, last: Index },
     Rouse { node: usize, epoch: u64 },
+    Topple { node: usize, epoch: u64 },
     Restart { node: usize },
     Retire { node: usize },
     Client,
@@ -55,6 +56,10 @@ pub struct Outcome {
     pub sleeps: u64,
     pub fetches: u64,
     pub recoveries: u64,
+    /// Acknowledged writes of groups of one and two, and of `everysec` ones.
+    pub small: u64,
+    pub everysec: u64,
+    pub toppled: u64,
 }
 
 /// One run.
@@ -73,6 +78,11 @@ pub struct World {
     /// 0: one entry a message.
     append_bytes: u64,
     leases: bool,
+    durability: Durability,
+    /// A group of one or two may be so again; else it keeps three voters.
+    small: bool,
+    /// Leaders fall soon after they are elected, mostly.
+    unstable: bool,
     quiet_ticks: Option<u32>,
     generation: u64,
     values: u64,
@@ -101,13 +111,18 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
 impl World {
     fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let count = [3, 3, 3, 5, 5, 7][rng.below(6) as usize];
+        let count = [1, 2, 3, 3, 3, 3, 5, 5, 5, 7][rng.below(10) as usize];
+        // In a group of one or two every crash may lose what `everysec` promised for a second only.
+        let everysec = count > 2 && rng.chance(0.25);
         let mut world = World {
             loss: [0.0, 0.01, 0.1][rng.below(3) as usize],
             duplication: [0.0, 0.05, 0.2][rng.below(3) as usize],
             delay: [1_500, 1_500, 60_000][rng.below(3) as usize],
             append_bytes: [0, 0, 4096][rng.below(3) as usize],
             leases: rng.chance(0.5),
+            durability: if everysec { Durability::EverySec } else { Durability::Always },
+            small: count < 3,
+            unstable: count > 2 && rng.chance(0.25),
             quiet_ticks: rng.chance(0.5).then_some(6),
             rng,
             now: 0,
@@ -125,6 +140,10 @@ impl World {
             outcome: Outcome::default(),
             seed,
         };
+        if world.unstable {
+            // Entries are long on their way, one by one: then leaders fall with some of them here and some there.
+            (world.delay, world.append_bytes) = (60_000, 0);
+        }
         let mark = Mark::first(first_members(count));
         let state = State { applied: mark.index.0, ..State::default() };
         for number in 1..=count {
@@ -184,6 +203,8 @@ impl World {
                     self.outcome.acknowledged = self.judge.acknowledged;
                     self.outcome.reads = self.judge.reads;
                     self.outcome.lease_reads = self.judge.lease_reads;
+                    self.outcome.small = u64::from(self.small) * self.judge.acknowledged;
+                    self.outcome.everysec = u64::from(self.is_everysec()) * self.judge.acknowledged;
                     return Ok(self.outcome);
                 }
             }
@@ -192,6 +213,10 @@ impl World {
             }
         }
         Err("nothing happens any more".into())
+    }
+
+    fn is_everysec(&self) -> bool {
+        self.durability == Durability::EverySec
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
@@ -206,7 +231,8 @@ impl World {
             | Happening::Fetched { node, epoch, .. }
             | Happening::Installed { node, epoch, .. }
             | Happening::Entries { node, epoch, .. }
-            | Happening::Rouse { node, epoch } => (*node, *epoch),
+            | Happening::Rouse { node, epoch }
+            | Happening::Topple { node, epoch } => (*node, *epoch),
             Happening::Client => return self.client(),
             Happening::Restart { .. } | Happening::Retire { .. } | Happening::Fault | Happening::Mend => {
                 self.happen_to_world(&happening);
@@ -239,7 +265,7 @@ impl World {
         let mut config = Config::new(GROUP, *id, disk.incarnation, self.seed);
         (config.election_ticks, config.heartbeat_ticks) = (8, 2);
         (config.quiet_ticks, config.held_bytes, config.leases) = (self.quiet_ticks, 2048, self.leases);
-        config.append_bytes = self.append_bytes;
+        (config.append_bytes, config.durability) = (self.append_bytes, self.durability);
         config
     }
 
@@ -360,6 +386,13 @@ impl World {
         self.nodes.iter().map(one).collect::<Vec<_>>().join("; ")
     }
 
+    /// A leader that others cannot reach, and that does not know it because it sleeps.
+    fn is_left_asleep(&self, node: usize) -> bool {
+        let one = &self.nodes[node];
+        let asleep = one.live.as_ref().is_some_and(|live| live.replica.leads() && live.replica.is_asleep());
+        asleep && self.blocked.iter().any(|&(from, _)| from == one.id)
+    }
+
     /// A client asks someone, mostly who leads.
     fn client(&mut self) -> Result<(), String> {
         let pause = if self.healing { 50_000 } else { 500 + self.rng.below(12_000) };
@@ -376,16 +409,22 @@ impl World {
                 self.idle_until = self.busy_until + self.rng.below(900_000);
             }
         }
-        let leaders: Vec<usize> = (0..self.nodes.len())
-            .filter(|&node| self.nodes[node].live.as_ref().is_some_and(|live| live.replica.leads()))
-            .collect();
+        let leads = |node: usize| self.nodes[node].live.as_ref().is_some_and(|live| live.replica.leads());
+        let leaders: Vec<usize> = (0..self.nodes.len()).filter(|&node| leads(node)).collect();
+        if let &[only] = &leaders[..]
+            && self.is_left_asleep(only)
+        {
+            // Who cannot reach it asks when another leads.
+            return Ok(());
+        }
         let node = if !leaders.is_empty() && self.rng.chance(0.9) {
             leaders[self.rng.below(leaders.len() as u64) as usize]
         } else {
             self.rng.below(self.nodes.len() as u64) as usize
         };
         let register = self.rng.below(REGISTERS) as u8;
-        let request = if self.healing || self.rng.chance(0.5) {
+        let writes = self.healing || self.rng.chance(0.5) && !self.is_left_asleep(node);
+        let request = if writes {
             self.values += 1;
             Request::Write { register, value: self.values }
         } else {

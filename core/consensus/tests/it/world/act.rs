@@ -2,7 +2,7 @@
 
 use consensus::codec::{self, Descriptor, Message, Said};
 use consensus::group::{Committed, Event, Standing};
-use consensus::{Body, Group, Logged, Members, Proposed};
+use consensus::{Body, Durability, Group, Logged, Members, Proposed};
 use kernel::{Index, Lsn, Micros};
 
 use super::{Happening, World};
@@ -43,6 +43,13 @@ impl World {
                 live.replica.fetched(entries);
             }
             Happening::Rouse { .. } => live.replica.rouse(clock),
+            Happening::Topple { .. } => {
+                if live.replica.leads() && !self.healing {
+                    self.outcome.toppled += 1;
+                    self.crash(node);
+                }
+                return Ok(());
+            }
             Happening::Restart { .. }
             | Happening::Retire { .. }
             | Happening::Client
@@ -145,7 +152,7 @@ impl World {
         let voted = |message: &Message| matches!(&message.body, Said::Voted(ballot) if ballot.granted);
         let votes = messages.iter().any(voted);
         messages.into_iter().for_each(|message| self.transmit(&message));
-        if votes && !self.healing && self.rng.chance(0.1) {
+        if votes && !self.healing && self.rng.chance(if self.unstable { 0.4 } else { 0.1 }) {
             // The moment in which a vote that is not durable would be forgotten.
             self.crash(node);
             return Ok(());
@@ -182,7 +189,9 @@ impl World {
         let one = &mut self.nodes[node];
         let Some(live) = &mut one.live else { return };
         let Some(mark) = live.replica.cut() else { return };
-        if mark.index.0 != live.state.applied {
+        if mark.index.0 != live.state.applied
+            || self.durability == Durability::EverySec && one.disk.is_dirty()
+        {
             return;
         }
         let index = mark.index;
@@ -198,7 +207,16 @@ impl World {
         let epoch = self.nodes[node].epoch;
         let Some(live) = &mut self.nodes[node].live else { return Ok(()) };
         match event {
-            Event::Stands(Standing::Leader) => self.judge.elected(&live.replica)?,
+            Event::Stands(Standing::Leader) => {
+                // Told in the turn; a message that came since may have ended it.
+                if live.replica.leads() {
+                    self.judge.elected(&live.replica)?;
+                }
+                if self.unstable && !self.healing && self.rng.chance(0.7) {
+                    let soon = self.rng.below(4 * self.delay);
+                    self.after(soon, Happening::Topple { node, epoch });
+                }
+            }
             Event::Stands(_) => {}
             Event::Read { id, index } => {
                 let waiting = live.reads.remove(&id).unwrap_or_default();

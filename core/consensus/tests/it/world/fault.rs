@@ -13,6 +13,9 @@ impl World {
         let pause = 50_000 + self.rng.below(350_000);
         self.after(pause, Happening::Fault);
         let node = self.rng.below(self.nodes.len() as u64) as usize;
+        if self.leases && self.rng.chance(0.5) && self.leader().is_some_and(|leader| self.is_asleep(leader)) {
+            return self.cut_leader_off();
+        }
         match self.rng.below(16) {
             0..=2 => self.crash(node),
             3 => self.crash_leader(),
@@ -37,17 +40,29 @@ impl World {
         (0..self.nodes.len()).filter(leads).max_by_key(term)
     }
 
+    fn is_asleep(&self, node: usize) -> bool {
+        self.nodes[node].live.as_ref().is_some_and(|live| live.replica.is_asleep())
+    }
+
     pub(super) fn crash(&mut self, node: usize) {
-        if self.nodes[node].live.is_none() {
+        let joined = self.nodes[node].disk.engine.is_some();
+        let forgets = joined && self.is_everysec();
+        if self.nodes[node].live.is_none() || forgets && self.another_is_ambiguous(node) {
             return;
         }
         self.outcome.crashes += 1;
         self.stop(node);
         let mut rng = self.rng.fork(self.now);
         self.nodes[node].disk.crash(&mut rng);
+        self.nodes[node].disk.ambiguous |= forgets;
         let back = if self.rng.chance(0.3) { 500 } else { 20_000 + self.rng.below(1_200_000) };
         self.after(back, Happening::Restart { node });
         self.suspect();
+    }
+
+    /// Of an `everysec` group only one forgets at a time: what a majority forgets is lost.
+    fn another_is_ambiguous(&self, node: usize) -> bool {
+        self.nodes.iter().enumerate().any(|(other, one)| other != node && one.disk.ambiguous)
     }
 
     fn crash_leader(&mut self) {
@@ -66,7 +81,7 @@ impl World {
 
     /// A disk loses what it had acknowledged, at most one at a time: what a majority loses is lost.
     fn lose(&mut self, node: usize) {
-        let joined = self.nodes[node].disk.engine.is_some();
+        let joined = self.nodes[node].disk.engine.is_some() && !self.small;
         if !joined || self.nodes[node].live.is_none() || self.nodes.iter().any(|node| node.disk.ambiguous) {
             return;
         }
@@ -126,7 +141,7 @@ impl World {
         self.turn_soon(node);
     }
 
-    /// Members come, go and change their roles, also several at once, never below three voters.
+    /// Members come, go and change their roles, also several at once; not below three voters, unless it began so.
     fn reshape(&mut self) {
         let Some(node) = self.leader() else { return };
         if self.nodes.iter().any(|node| node.disk.ambiguous) {
@@ -138,10 +153,11 @@ impl World {
         let learners: Vec<ReplicaId> = members.learners().iter().copied().collect();
         let mut roles = Vec::new();
         let room = NODES_MAX - self.nodes.len();
+        let least = if self.small { 1 } else { 3 };
         match self.rng.below(5) {
             // One or two voters are exchanged for new machines.
             0 | 1 if room >= 2 => {
-                let count = 1 + self.rng.below(2) as usize;
+                let count = (1 + self.rng.below(2) as usize).min(voters.len());
                 let from = self.rng.next_u64() as usize;
                 for at in 0..count {
                     roles.push((voters[(from + at) % voters.len()], Role::Gone));
@@ -150,10 +166,10 @@ impl World {
             }
             2 if room >= 1 => roles.push((self.new_machine(), Role::Learner)),
             3 if !learners.is_empty() => roles.extend(learners.iter().map(|&id| (id, Role::Voter))),
-            _ if voters.len() > 3 => {
+            _ if voters.len() > least => {
                 let role = if self.rng.chance(0.5) { Role::Gone } else { Role::Learner };
                 let from = self.rng.next_u64() as usize;
-                for at in 0..(voters.len() - 3).min(2) {
+                for at in 0..(voters.len() - least).min(2) {
                     roles.push((voters[(from + at) % voters.len()], role));
                 }
             }
