@@ -10,6 +10,7 @@ macro_rules! bugs {
         control { $($(#[$control_doc:meta])* $control_name:ident,)* }
         log { $($(#[$log_doc:meta])* $log_name:ident,)* }
         session { $($(#[$session_doc:meta])* $session_name:ident,)* }
+        replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,7 @@ macro_rules! bugs {
             $($(#[$control_doc])* $control_name,)*
             $($(#[$log_doc])* $log_name,)*
             $($(#[$session_doc])* $session_name,)*
+            $($(#[$replica_doc])* $replica_name,)*
         }
 
         impl Bug {
@@ -35,6 +37,8 @@ macro_rules! bugs {
             pub const LOG: &[Bug] = &[$(Bug::$log_name,)*];
             /// Those of forwarded writes, which the tests of `storage` must find.
             pub const SESSION: &[Bug] = &[$(Bug::$session_name,)*];
+            /// Those of a node in a cluster, which the tests of replicated partitions must find.
+            pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
         }
     };
 }
@@ -161,6 +165,18 @@ session {
     SnapshotWithoutSessions,
     /// A forwarded write is done whether it was seen before or not.
     WindowNotConsulted,
+}
+replica {
+    /// A leader runs reads on what it has applied, and asks nobody whether it still leads.
+    ReadUnconfirmed,
+    /// A command is answered although another leader's entry took its index.
+    OtherTermAnswered,
+    /// A new leader serves before it has applied what earlier leaders may have acknowledged.
+    ServesTooEarly,
+    /// A watch on a leader that serves no more still counts as whole.
+    WatchOutlivesLeader,
+    /// What was not decided when leadership was lost is forgotten.
+    UndecidedForgotten,
 }
 }
 

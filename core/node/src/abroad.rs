@@ -21,6 +21,7 @@ use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Flags, Kind, Reply};
 use wire::resp::Encoder;
 
+use crate::cluster::PEERS_FIRST;
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::{Asker, Guest, Journey, Parcel, Part, Protocol, Question, Request, Telling};
@@ -77,6 +78,11 @@ impl Others {
 
     pub fn push(&mut self, to: WorkerId, parcel: Parcel) {
         self.outbox.push((to, parcel));
+    }
+
+    /// What goes to other nodes.
+    pub fn take_abroad(&mut self) -> Vec<(WorkerId, Parcel)> {
+        self.outbox.extract_if(.., |(to, _)| to.0 >= PEERS_FIRST).collect()
     }
 
     pub fn tell_all(&mut self, parcel: &Parcel) {
@@ -204,7 +210,10 @@ impl Worker {
     /// Runs a request, unless it must wait for bodies: false then, and nothing was done.
     pub(crate) fn run_request(&mut self, request: &Request) -> bool {
         let &Request { asker, db, partition, command, ref encoded, .. } = request;
-        let at = self.routes.own(db, partition);
+        let Some(at) = self.routes.own(db, partition) else {
+            self.misdirected(asker);
+            return true;
+        };
         let mut args = Args::new();
         next_command(&mut Reader::new(encoded), &mut args).expect("a worker encodes what it sends");
         match self.fetch_for(asker.conn, at, command, &args) {
@@ -249,6 +258,7 @@ impl Worker {
             }
             Kind::Read => {
                 let idle = alone || self.partitions[at].is_quiet() || is(Bug::GuestReadOvertakes);
+                let idle = idle && self.reads_at_once(at);
                 if !(idle && self.read_for(asker, at, command, args)) {
                     let item = Queued { conn, sequence, what: What::GuestRead(guest) };
                     self.queue_read(item, at, command, args);
@@ -353,7 +363,11 @@ impl Worker {
 /// Watches and waits of guests.
 impl Worker {
     fn watch_for(&mut self, conn: ConnId, db: KeyspaceId, key: Box<[u8]>) {
-        let at = self.routes.own_of_key(db, &key);
+        let Some(at) = self.routes.own_of_key(db, &key) else {
+            // Who leads now does not know of the watch: it counts as broken.
+            self.others.watches.entry(conn).or_default().broken = true;
+            return;
+        };
         self.add_watcher(at, &key, conn);
         self.others.watches.entry(conn).or_default().keys.push((db, key));
     }
@@ -370,7 +384,8 @@ impl Worker {
 
     /// Takes it away again.
     pub(crate) fn remove_watcher(&mut self, db: KeyspaceId, key: &[u8], conn: ConnId) {
-        let at = self.routes.own_of_key(db, key);
+        // One that does not lead any more has broken its watches and forgotten them.
+        let Some(at) = self.routes.own_of_key(db, key) else { return };
         let partition = &mut self.partitions[at];
         if let Some(watchers) = partition.watchers.get_mut(key) {
             watchers.retain(|other| other.conn != conn);
@@ -389,7 +404,8 @@ impl Worker {
     }
 
     fn guest_watch_broken(&self, conn: ConnId) -> bool {
-        let Some(watches) = self.others.watches.get(&conn) else { return false };
+        // Whoever led when the watch began knew of it.
+        let Some(watches) = self.others.watches.get(&conn) else { return true };
         watches.broken || watches.keys.iter().any(|(db, key)| self.may_have_changed(*db, key))
     }
 
@@ -475,7 +491,7 @@ impl Worker {
         except: Option<KeyspaceId>,
     ) {
         for at in 0..self.partitions.len() {
-            if Some(self.partitions[at].keyspace()) != except {
+            if self.partitions[at].leads && Some(self.partitions[at].keyspace()) != except {
                 self.submit_part(joint, at, command, args);
             }
         }

@@ -16,6 +16,7 @@ use storage::object::table::Key;
 use storage::{Command, Reply, Silence};
 use wire::resp::Encoder;
 
+use crate::cluster::UNBLOCKED;
 use crate::parcel::{Guest, Protocol};
 use crate::partition::{Batch, Queued, Waiter, Watcher, What};
 use crate::worker::Worker;
@@ -43,7 +44,7 @@ impl Worker {
         any
     }
 
-    fn apply_batch(&mut self, at: usize, mut batch: Batch) {
+    pub(crate) fn apply_batch(&mut self, at: usize, mut batch: Batch) {
         let queued = core::mem::take(&mut batch.queued);
         let mut writes = Reader::new(&batch.body);
         let mut reads = Reader::new(&batch.reads);
@@ -92,6 +93,30 @@ impl Worker {
         self.reading = false;
         self.partitions[at].store.end_entry();
         self.partitions[at].written += batch.body.len() as u64;
+        drop(args);
+        batch.queued = queued;
+        batch.clear();
+        self.partitions[at].spare.push(batch);
+    }
+
+    /// Answers the reads of a round that was confirmed.
+    pub(crate) fn apply_reads(&mut self, at: usize, mut batch: Batch) {
+        let queued = core::mem::take(&mut batch.queued);
+        let mut reads = Reader::new(&batch.reads);
+        let mut args = Args::new();
+        // When the round began nothing had expired unlogged. If an entry that came before it since has brought a key
+        // whose time is over by now, the logged time is younger than the round's beginning.
+        let store = &self.partitions[at].store;
+        let due = store.next_expiry().is_some_and(|expiry| expiry <= batch.time.millis());
+        let time = if due { store.time() } else { batch.time };
+        self.observer.begin();
+        for &item in &queued {
+            let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
+            self.run_read(at, item, (id, &args), time);
+            self.publish_effects(None);
+            self.observe(self.command(id), &[]);
+        }
+        self.reading = false;
         drop(args);
         batch.queued = queued;
         batch.clear();
@@ -218,6 +243,9 @@ impl Worker {
             self.tried(at, waiter);
             return;
         }
+        if !self.partitions[at].leads {
+            return self.answer(item, |reply| reply.error(UNBLOCKED));
+        }
         self.waiters += 1;
         let number = self.waiters;
         let guest = if let What::GuestWrite(guest) = item.what {
@@ -255,14 +283,17 @@ impl Worker {
     pub(crate) fn tried(&mut self, at: usize, id: u64) {
         let Some(waiter) = self.partitions[at].waiters.get_mut(&id) else { return };
         waiter.trying = false;
-        if waiter.expired {
+        let expired = waiter.expired;
+        if !self.partitions[at].leads {
+            self.release(at, id, |reply, _| reply.error(UNBLOCKED));
+        } else if expired {
             self.time_out(at, id);
         }
     }
 
     /// Breaks watches on changed keys and tries the clients that wait for them, first come first served.
     #[inline]
-    fn notice_changes(&mut self, at: usize) {
+    pub(crate) fn notice_changes(&mut self, at: usize) {
         let partition = &mut self.partitions[at];
         if !partition.store.has_touched() {
             return;

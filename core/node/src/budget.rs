@@ -93,6 +93,9 @@ impl Worker {
 
     /// Deletes `key` of partition `at`, which weighs `bytes`, by a logged command: a cache's eviction.
     pub fn evict(&mut self, at: usize, key: &[u8], bytes: usize) {
+        if !self.partitions[at].leads {
+            return;
+        }
         self.submit_own(at, DEL, &[key]);
         let partition = &mut self.partitions[at];
         partition.leaving += bytes as u64;

@@ -7,6 +7,7 @@ use gateway::resp::{Io, Session};
 use kernel::{ConnId, KeyspaceId, WorkerId};
 
 use crate::errand::Abroad;
+use crate::worker::Worker;
 
 /// One client: its session, its output, and the bytes that could not be run yet.
 #[derive(Debug)]
@@ -128,5 +129,47 @@ impl Connections {
 
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.slots.iter().filter_map(|slot| slot.connection.as_deref())
+    }
+}
+
+/// What clients are sent.
+impl Worker {
+    /// The clients that have output, once each; see [`Worker::output`].
+    pub fn take_flush(&mut self, out: &mut Vec<ConnId>) {
+        out.append(&mut self.flush);
+    }
+
+    /// The output of a client, and whether to close it once that is sent. The host takes out what it
+    /// sent and calls [`Worker::drained`] when all of it is.
+    pub fn output(&mut self, id: ConnId) -> Option<(&mut Vec<u8>, bool)> {
+        let connection = self.connections.get_mut(id)?;
+        connection.io.listed = false;
+        let closing = connection.cut || connection.closing && connection.io.pending() == 0;
+        Some((&mut connection.io.out, closing))
+    }
+
+    /// Whether a client gets nothing any more and is to be closed at once, whatever the host still holds.
+    #[must_use]
+    pub fn is_cut(&mut self, id: ConnId) -> bool {
+        self.connections.get_mut(id).is_some_and(|connection| connection.cut)
+    }
+
+    /// Some output of a client was sent, and not all: it reads, if slowly.
+    pub fn sent(&mut self, id: ConnId) {
+        if let Some(since) = self.front.stalls.get_mut(&id) {
+            *since = self.now;
+        }
+    }
+
+    /// All output of a client was sent: it may go on if it was held for that.
+    pub fn drained(&mut self, id: ConnId) {
+        if !self.front.stalls.is_empty() {
+            self.front.stalls.remove(&id);
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.may_resume() {
+            connection.resumed = true;
+            self.resume.push(id);
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Host for View<'_> {
         let spread = |db| self.worker.routes.spread(db).is_some();
         if spread(first) || spread(second) {
             Swappable::Divided
-        } else if self.worker.others.is_alone() {
+        } else if self.worker.others.is_alone() && self.worker.cluster.is_none() {
             Swappable::Yes
         } else {
             Swappable::Apart
@@ -150,6 +150,7 @@ impl Host for View<'_> {
             return self.worker.send_transfer(connection, transfer);
         }
         let from = self.worker.routes.own_of_key(transfer.from, transfer.key);
+        let from = from.expect("both places are this worker's");
         match self.worker.fetch_keys(self.id, from, Kind::Write, &[transfer.key]) {
             Readiness::Ready => {}
             Readiness::Waits => return Transferred::Later,

@@ -158,6 +158,11 @@ impl Worker {
         };
         let from = self.routes.own_of_key(transfer.from, transfer.key);
         let to = self.routes.own_of_key(transfer.to, transfer.new_key);
+        let (Some(from), Some(to)) = (from, to) else { return Err(Transferred::Apart) };
+        // Entries of two groups are committed each for itself: the key could be gone from one and not be in the other.
+        if transfer.remove && from != to && self.cluster.is_some() {
+            return Err(Transferred::Apart);
+        }
         if self.in_flight(from, transfer.key) || self.in_flight(to, transfer.new_key) {
             return Err(Transferred::Later);
         }

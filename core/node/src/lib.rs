@@ -6,9 +6,11 @@
 extern crate alloc;
 
 mod abroad;
+pub mod agreement;
 mod apply;
 mod budget;
 mod clients;
+pub mod cluster;
 mod connection;
 pub mod division;
 mod errand;
@@ -20,6 +22,7 @@ pub mod parcel;
 pub mod partition;
 mod pubsub;
 pub mod recover;
+mod replica;
 pub mod route;
 mod scatter;
 mod slices;
@@ -27,13 +30,14 @@ mod submit;
 mod swap;
 pub mod worker;
 
+pub use agreement::Agreement;
 pub use clients::OUTPUT_STALL_MILLIS_MAX;
 pub use division::{DivisionError, Divisions};
 pub use fetching::{Fetch, Fetched};
 pub use observer::Observer;
 pub use parcel::Parcel;
 pub use partition::Partition;
-pub use recover::{RecoverError, Recovery};
+pub use recover::{RecoverError, Recovery, Replays};
 pub use route::{Elsewhere, PARTITIONS_MAX, owner};
 pub use slices::SliceSteps;
 pub use worker::{AppendError, LogSink, Settings, Worker};

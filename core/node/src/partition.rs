@@ -4,11 +4,15 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use consensus::{Group, Solo};
+use consensus::group::ReadId;
+use consensus::{Group, Replica, Solo};
 use gateway::resp::Sequence;
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Term};
 use storage::Store;
 
+use crate::agreement::Agreement;
+use crate::cluster::Holding;
+use crate::cluster::seat::Seat;
 use crate::parcel::Guest;
 
 /// A queued command and who waits for its answer.
@@ -56,7 +60,13 @@ pub(crate) struct Batch {
     pub reads: Vec<u8>,
     pub queued: Vec<Queued>,
     pub index: Index,
+    /// The term in which it was proposed, or asked for.
+    pub term: Term,
     pub time: Micros,
+    /// Of a replicated group, and without a body: the round that confirms its reads,
+    pub read: Option<ReadId>,
+    /// and what must be applied before them, once that is confirmed.
+    pub confirmed: Option<Index>,
     /// Its reads see expiries up to here, if that is later than `time`: they were queued behind it when the
     /// log refused their own batch.
     pub reads_at: Micros,
@@ -68,6 +78,7 @@ impl Batch {
         self.reads.clear();
         self.queued.clear();
         self.reads_at = Micros(0);
+        (self.read, self.confirmed) = (None, None);
     }
 }
 
@@ -105,7 +116,15 @@ pub struct Partition {
     /// Bytes of memory that its entries may take, as configured.
     pub(crate) memory: Option<usize>,
     pub(crate) store: Store,
-    pub(crate) group: Solo,
+    pub(crate) group: Agreement,
+    /// Whether it is one of several replicas, or none at all any more.
+    pub(crate) replicated: bool,
+    /// Whether it serves clients: it leads, and has applied everything that earlier leaders may have acknowledged.
+    pub(crate) leads: bool,
+    /// Of a replicated group.
+    pub(crate) seat: Option<Box<Seat>>,
+    /// The group takes nothing at the moment: what is open waits, and clients with it.
+    pub(crate) parked: bool,
     pub(crate) open: Batch,
     pub(crate) flying: VecDeque<Batch>,
     pub(crate) spare: Vec<Batch>,
@@ -136,7 +155,11 @@ impl Partition {
             keyspace: group_id.keyspace(),
             memory: None,
             store,
-            group,
+            group: Agreement::Solo(group),
+            replicated: false,
+            leads: true,
+            seat: None,
+            parked: false,
             open: Batch::default(),
             flying: VecDeque::new(),
             spare: Vec::new(),
@@ -152,6 +175,51 @@ impl Partition {
             limited: false,
             leaving: 0,
         }
+    }
+
+    /// An empty place for a replica of `group_id`.
+    pub(crate) fn seated(group_id: GroupId, store: Store, seat: Seat) -> Partition {
+        let nobody = Solo::new(Term(0), Index(0), consensus::Durability::EverySec);
+        Partition {
+            group: Agreement::Gone,
+            replicated: true,
+            leads: false,
+            seat: Some(Box::new(seat)),
+            ..Partition::new(group_id, store, nobody)
+        }
+    }
+
+    /// Whether it serves clients. A group of one always does; a replica when it leads and has applied everything that
+    /// earlier leaders may have acknowledged.
+    #[must_use]
+    pub const fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Whether its replica is gone, or has not begun.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        matches!(self.group, Agreement::Gone)
+    }
+
+    /// The replica, if its group has several.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.group.replica()
+    }
+
+    /// What a checkpoint of the state as it is now must say of a replicated group. `None` for a group of one; and
+    /// while a snapshot is being installed, when there must be no checkpoint: see [`Partition::may_be_cut`].
+    #[must_use]
+    pub fn cut(&self) -> Option<Holding> {
+        let replica = self.group.replica()?;
+        Some(Holding { replica: replica.id(), mark: Some(replica.cut()?) })
+    }
+
+    /// Whether a checkpoint may be made now.
+    #[must_use]
+    pub fn may_be_cut(&self) -> bool {
+        !self.replicated || self.cut().is_some()
     }
 
     /// The same for `keyspace`, which has its data in this group since a `SWAPDB`.
@@ -193,7 +261,7 @@ impl Partition {
 
     /// The term it leads in.
     #[must_use]
-    pub const fn term(&self) -> Term {
+    pub fn term(&self) -> Term {
         self.group.term()
     }
 
@@ -222,7 +290,7 @@ impl Partition {
 
     /// True if nothing is on its way to the log or waits for it.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.open.body.is_empty() && self.flying.is_empty()
+        self.open.queued.is_empty() && self.flying.is_empty()
     }
 
     pub(crate) fn forget_waiter(&mut self, id: u64) -> Option<Waiter> {

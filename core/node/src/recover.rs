@@ -1,7 +1,13 @@
 //! Bringing partitions back: the engine's last checkpoint, then the log behind it.
+//!
+//! A group of one has all of its log applied at once ([`Recovery`]). Of a replicated group the log only says what may
+//! have been agreed on; its entries are applied when a leader says that they are committed ([`Replays`]).
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
+use consensus::replay::{Replay, ReplayError, Tail};
+use consensus::{Logged, ReplicaId};
 use journal::{Entry, Record};
 use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, Term};
@@ -10,6 +16,7 @@ use storage::store::Naming;
 use storage::{Registry, Scripting, Store};
 use thiserror::Error;
 
+use crate::cluster::{Holding, Past};
 use crate::division::Divisions;
 
 /// Why the data on disk is not served.
@@ -141,5 +148,76 @@ impl<'a> Recovery<'a> {
             }
         }
         Ok((self.stores, self.replayed))
+    }
+}
+
+/// A replicated group whose log contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("group {group}: {error}")]
+pub struct ReplicaError {
+    /// The group.
+    pub group: GroupId,
+    /// What is wrong.
+    #[source]
+    pub error: ReplayError,
+}
+
+/// Replicas on their way back. Groups of which the engine holds nothing are not taken up: what the log has of them is
+/// left from replicas that are gone.
+pub struct Replays(BTreeMap<GroupId, Replaying>);
+
+struct Replaying {
+    replica: ReplicaId,
+    hard: (Term, Option<ReplicaId>),
+    /// None as long as the replica has got nothing: then all its entries are void.
+    replay: Option<Replay>,
+}
+
+impl Replays {
+    /// Starts from what the engine holds of each group, the control group among them.
+    #[must_use]
+    pub fn new(holdings: impl IntoIterator<Item = (GroupId, Holding)>) -> Replays {
+        let begin = |(group, Holding { replica, mark }): (GroupId, Holding)| {
+            (group, Replaying { replica, hard: (Term(0), None), replay: mark.map(Replay::new) })
+        };
+        Replays(holdings.into_iter().map(begin).collect())
+    }
+
+    /// Takes the next record of the log.
+    pub fn record(&mut self, record: Record<'_>) {
+        let Some(Replaying { hard, replay, .. }) = self.0.get_mut(&record.group()) else { return };
+        if let Record::HardState(state) = record
+            && state.term >= hard.0
+        {
+            *hard = (state.term, state.vote.and_then(|vote| ReplicaId::new(vote.get())));
+        }
+        let Some(replay) = replay else { return };
+        match record {
+            Record::Entry(Entry { term, index, semantics, time, body, .. }) => {
+                replay.entry(Logged::new(term, index, semantics, time, body));
+            }
+            Record::HardState(_) => replay.hard_state(hard.0, hard.1),
+            Record::Reset { index, term, .. } => replay.reset(index, term),
+            Record::Abandon { .. } => replay.abandon(),
+            Record::Committed { index, .. } => replay.committed(index),
+        }
+    }
+
+    /// Ends the replay: which replica each is, and how far it had come. `tail` says whether the log may have lost its end.
+    ///
+    /// # Errors
+    /// The log of a group contradicts itself, or the engine.
+    pub fn finish(self, tail: Tail) -> Result<BTreeMap<GroupId, (ReplicaId, Past)>, ReplicaError> {
+        let end = |(group, Replaying { replica, hard, replay }): (GroupId, Replaying)| {
+            let past = match replay {
+                Some(replay) => {
+                    let restored = replay.finish(tail).map_err(|error| ReplicaError { group, error })?;
+                    Past::Restored(Box::new(restored))
+                }
+                None => Past::Joining { hard },
+            };
+            Ok((group, (replica, past)))
+        };
+        self.0.into_iter().map(end).collect()
     }
 }

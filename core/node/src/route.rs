@@ -9,6 +9,7 @@ use kernel::planted::{Bug, is};
 use kernel::{KeyspaceId, WorkerId};
 use placement::{Partitions, Slot};
 
+use crate::cluster::NOBODY;
 use crate::partition::Partition;
 
 /// Most partitions of one keyspace: each has a group and tables of its own, and a cursor of SCAN has 10 bits
@@ -59,6 +60,15 @@ pub(crate) struct Spread {
     pub places: Vec<Place>,
 }
 
+impl Route {
+    fn new(places: Vec<Place>, recovered: bool) -> Route {
+        match *places {
+            [place] => Route::Whole(place),
+            _ => Route::Spread(Spread::new(places, recovered)),
+        }
+    }
+}
+
 impl Spread {
     fn new(places: Vec<Place>, recovered: bool) -> Spread {
         let count = u16::try_from(places.len()).expect("a keyspace has at most 1024 partitions");
@@ -99,10 +109,7 @@ impl Routes {
             if routes.0.len() <= at {
                 routes.0.resize_with(at + 1, || None);
             }
-            routes.0[at] = Some(match *places {
-                [place] => Route::Whole(place),
-                _ => Route::Spread(Spread::new(places, recovered)),
-            });
+            routes.0[at] = Some(Route::new(places, recovered));
         }
         routes
     }
@@ -132,11 +139,6 @@ impl Routes {
         }
     }
 
-    /// The number of the partition that has `key`.
-    pub fn partition(&self, db: KeyspaceId, key: &[u8]) -> u16 {
-        self.spread(db).map_or(0, |spread| spread.of(key))
-    }
-
     /// Where the partition is that has `key`.
     #[inline]
     pub fn of_key(&self, db: KeyspaceId, key: &[u8]) -> Place {
@@ -146,17 +148,49 @@ impl Routes {
         }
     }
 
-    /// Where that partition of the worker's own is.
-    pub fn own(&self, db: KeyspaceId, partition: u16) -> usize {
-        match self.place(db, partition) {
-            Place::Own(at) => at,
-            Place::Other(_) => unreachable!("what concerns a partition goes to its owner"),
+    /// Where that partition is among the worker's own. A replicated one is its own while it leads.
+    pub fn own(&self, db: KeyspaceId, partition: u16) -> Option<usize> {
+        match self.get(db)? {
+            &Route::Whole(Place::Own(at)) if partition == 0 => Some(at),
+            Route::Whole(_) => None,
+            Route::Spread(spread) => match spread.places.get(usize::from(partition))? {
+                &Place::Own(at) => Some(at),
+                Place::Other(_) => None,
+            },
         }
     }
 
     /// Where that key's partition is among the worker's own.
-    pub fn own_of_key(&self, db: KeyspaceId, key: &[u8]) -> usize {
-        self.own(db, self.partition(db, key))
+    pub fn own_of_key(&self, db: KeyspaceId, key: &[u8]) -> Option<usize> {
+        match self.of_key(db, key) {
+            Place::Own(at) => Some(at),
+            Place::Other(_) => None,
+        }
+    }
+
+    /// The keyspace exists, with so many partitions; nobody is known to lead those that are new.
+    pub fn lay(&mut self, db: KeyspaceId, partitions: Partitions) {
+        let at = usize::from(db.0);
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        if self.0[at].is_none() {
+            let places = alloc::vec![Place::Other(NOBODY); usize::from(partitions.count())];
+            self.0[at] = Some(Route::new(places, false));
+        }
+    }
+
+    /// Somebody else leads a partition, if there is such a one.
+    pub fn set(&mut self, db: KeyspaceId, partition: u16, place: Place) {
+        match self.0.get_mut(usize::from(db.0)) {
+            Some(Some(Route::Whole(known))) if partition == 0 => *known = place,
+            Some(Some(Route::Spread(spread))) => {
+                if let Some(known) = spread.places.get_mut(usize::from(partition)) {
+                    *known = place;
+                }
+            }
+            Some(Some(Route::Whole(_)) | None) | None => {}
+        }
     }
 
     /// Exchanges two keyspaces of one partition each.

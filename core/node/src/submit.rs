@@ -73,14 +73,15 @@ impl Worker {
         args: &[&[u8]],
     ) -> Submitted {
         let partition = &self.partitions[at];
-        if (partition.stalled || partition.full || partition.limited || partition.store.damaged().is_some())
+        let held = partition.stalled || partition.parked || partition.full || partition.limited;
+        if (held || partition.store.damaged().is_some())
             && let Some(refused) = self.hold_back(id, io, at, command)
         {
             return refused;
         }
         self.count_call(command.id);
         // A read need only follow its own connection's writes to this partition.
-        let idle = io.pending() == 0 || self.partitions[at].is_quiet();
+        let idle = (io.pending() == 0 || self.partitions[at].is_quiet()) && self.reads_at_once(at);
         let sequence = io.begin();
         match command.kind {
             Kind::Write => {
@@ -107,7 +108,8 @@ impl Worker {
     #[cold]
     fn hold_back(&mut self, id: ConnId, io: &mut Io, at: usize, command: &Command) -> Option<Submitted> {
         let partition = &mut self.partitions[at];
-        if partition.stalled && command.kind == Kind::Write && partition.store.damaged().is_none() {
+        let stalled = partition.stalled && command.kind == Kind::Write;
+        if (stalled || partition.parked) && partition.store.damaged().is_none() {
             partition.stalled_writers.push(id);
             return Some(Submitted::Paused);
         }
@@ -123,6 +125,30 @@ impl Worker {
         if self.partitions[at].open.body.is_empty() {
             self.opened.push(at);
         }
+    }
+
+    /// Makes sure that what is in partition `at`'s batch is not forgotten, if it has only reads.
+    pub(crate) fn open_any(&mut self, at: usize) {
+        let partition = &self.partitions[at];
+        if partition.open.queued.is_empty() && !partition.parked {
+            self.opened.push(at);
+        }
+    }
+
+    /// Whether a read of partition `at` may run on what is applied here, without asking the group.
+    #[inline]
+    pub(crate) fn reads_at_once(&mut self, at: usize) -> bool {
+        !self.partitions[at].replicated || self.holds_lease(at)
+    }
+
+    #[cold]
+    fn holds_lease(&mut self, at: usize) -> bool {
+        let now = self.now;
+        let partition = &mut self.partitions[at];
+        let quiet = partition.leads && partition.is_quiet();
+        let applied = partition.store.applied();
+        let Some(replica) = partition.group.replica_mut().filter(|_| quiet) else { return false };
+        is(Bug::ReadUnconfirmed) || replica.read_by_lease(now).is_some_and(|index| index <= applied)
     }
 
     /// Logs the time, so that what expired is seen to have expired after a crash too.
@@ -201,6 +227,10 @@ impl Worker {
     }
 
     pub(crate) fn queue_read(&mut self, item: Queued, at: usize, command: &Command, args: &[&[u8]]) {
+        if self.partitions[at].replicated {
+            self.open_any(at);
+            return Self::push_read(&mut self.partitions[at].open, item, command, args);
+        }
         let partition = &mut self.partitions[at];
         // Behind the connection's own writes: in the last batch on its way, unless its time is before this
         // read's, which may see an expiry in between; else in this turn's batch.
@@ -256,6 +286,13 @@ impl Worker {
                 What::Write | What::GuestWrite(_) => self.answer(item, |reply| reply.error(text)),
                 What::Read | What::GuestRead(_) => {
                     let id = next_command(&mut reads, &mut args).expect("a batch holds the reads it queued");
+                    if self.partitions[at].replicated {
+                        self.open_any(at);
+                        let open = &mut self.partitions[at].open;
+                        put_command(&mut open.reads, id, &args);
+                        open.queued.push(item);
+                        continue;
+                    }
                     if let Some(last) = self.partitions[at].flying.back_mut() {
                         put_command(&mut last.reads, id, &args);
                         last.queued.push(item);
@@ -287,7 +324,7 @@ impl Worker {
     /// Whether a watched key may not be what it was: a write to it is under way, or it has expired. As in
     /// Redis, a key that expires under its watch breaks it, reaped or not.
     pub(crate) fn may_have_changed(&self, db: KeyspaceId, key: &[u8]) -> bool {
-        let at = self.routes.own_of_key(db, key);
+        let Some(at) = self.routes.own_of_key(db, key) else { return true };
         self.in_flight(at, key) && !is(Bug::WatchIgnoresInFlight)
             || self.partitions[at].store.is_due(key, self.now)
     }

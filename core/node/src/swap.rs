@@ -63,7 +63,8 @@ impl Worker {
     /// Goes on with an exchange when both groups are quiet.
     pub(crate) fn advance_swap(&mut self) {
         let Some(Swap { joint, first, second, stage }) = self.front.swap else { return };
-        let (a, b) = (self.routes.own(first, 0), self.routes.own(second, 0));
+        let own = |db| self.routes.own(db, 0).expect("keyspaces are exchanged on a node with one worker");
+        let (a, b) = (own(first), own(second));
         if !self.partitions[a].is_quiet() || !self.partitions[b].is_quiet() {
             return;
         }

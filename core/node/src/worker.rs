@@ -16,6 +16,7 @@ use storage::{Registry, Scripting};
 
 use crate::abroad::Others;
 use crate::clients::Front;
+use crate::cluster::Cluster;
 use crate::connection::{Connection, Connections};
 use crate::errand::Abroad;
 use crate::fetching::Fetches;
@@ -71,7 +72,7 @@ pub struct Settings {
 pub const SEMANTICS: u16 = 1;
 
 /// Rounds of "log, apply, let waiting clients go on" in one turn; the rest waits for the next turn.
-const ROUNDS_MAX: usize = 8;
+pub(crate) const ROUNDS_MAX: usize = 8;
 
 /// See the module's text.
 pub struct Worker {
@@ -105,6 +106,8 @@ pub struct Worker {
     pub(crate) slice_steps: SliceSteps,
     /// Reads under way, in turn.
     pub(crate) tasks: VecDeque<Task>,
+    /// Of a node in a cluster.
+    pub(crate) cluster: Option<Box<Cluster>>,
 }
 
 impl Worker {
@@ -145,6 +148,7 @@ impl Worker {
             calls: Vec::new(),
             appended: Lsn(0),
             elsewhere: (0, 0),
+            cluster: None,
         }
     }
 
@@ -336,7 +340,13 @@ impl Worker {
     /// Returns true if there is more to do at once (the host should not sleep).
     pub fn end_turn(&mut self, now: Micros, log: &mut dyn LogSink) -> bool {
         self.now = now;
-        let more = self.take_rounds(log);
+        let more = if self.cluster.is_some() {
+            let more = self.take_replica_rounds(log);
+            self.post();
+            more
+        } else {
+            self.take_rounds(log)
+        };
         self.work_off() || more
     }
 
@@ -359,6 +369,10 @@ impl Worker {
         true
     }
 
+    pub(crate) const fn note_appended(&mut self, end: Lsn) {
+        self.appended = end;
+    }
+
     /// Where the last entry that this worker logged ends.
     #[must_use]
     pub const fn appended(&self) -> Lsn {
@@ -378,6 +392,9 @@ impl Worker {
 
     /// The log is synced up to `lsn`; call [`Worker::end_turn`] afterwards.
     pub fn synced(&mut self, lsn: Lsn) {
+        if self.cluster.is_some() {
+            return self.synced_replicas(lsn);
+        }
         for partition in &mut self.partitions {
             if !partition.flying.is_empty() {
                 partition.group.synced(lsn);
@@ -461,79 +478,44 @@ impl Worker {
     #[must_use]
     pub fn deadline(&self) -> Option<Micros> {
         let expiry = |partition: &Partition| {
+            // A leader that cannot log, or a follower, reaps nothing when the time comes.
+            if partition.replicated && !(partition.leads && partition.is_quiet()) {
+                return None;
+            }
             partition.store.next_expiry().map(|at| at.micros().max(partition.tick_after))
         };
         let waiter =
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
         let untried = |partition: &Partition| partition.untried.then_some(partition.tick_after);
         let partitions = self.partitions.iter().flat_map(|one| [expiry(one), waiter(one), untried(one)]);
-        partitions.flatten().chain(self.front.deadline()).min()
+        partitions.flatten().chain(self.front.deadline()).chain(self.replicas_deadline()).min()
     }
 
     /// Lets time pass: waiting clients time out, expired keys are reaped by a logged tick.
     pub fn wake(&mut self, now: Micros) {
         self.now = now;
         self.wake_clients();
+        self.wake_replicas();
         for at in 0..self.partitions.len() {
             self.expire_waiters(at);
             if self.partitions[at].untried && now >= self.partitions[at].tick_after {
                 self.try_all(at);
             }
             let partition = &self.partitions[at];
+            if !partition.leads {
+                continue;
+            }
             let due = partition.store.next_expiry().is_some_and(|expiry| expiry <= now.millis());
-            if due
-                && now >= partition.tick_after
-                && partition.open.body.is_empty()
-                && partition.flying.is_empty()
-            {
+            if due && now >= partition.tick_after && partition.is_quiet() {
                 self.tick(at);
             }
-        }
-    }
-
-    /// The clients that have output, once each; see [`Worker::output`].
-    pub fn take_flush(&mut self, out: &mut Vec<ConnId>) {
-        out.append(&mut self.flush);
-    }
-
-    /// The output of a client, and whether to close it once that is sent. The host takes out what it
-    /// sent and calls [`Worker::drained`] when all of it is.
-    pub fn output(&mut self, id: ConnId) -> Option<(&mut Vec<u8>, bool)> {
-        let connection = self.connections.get_mut(id)?;
-        connection.io.listed = false;
-        let closing = connection.cut || connection.closing && connection.io.pending() == 0;
-        Some((&mut connection.io.out, closing))
-    }
-
-    /// Whether a client gets nothing any more and is to be closed at once, whatever the host still holds.
-    #[must_use]
-    pub fn is_cut(&mut self, id: ConnId) -> bool {
-        self.connections.get_mut(id).is_some_and(|connection| connection.cut)
-    }
-
-    /// Some output of a client was sent, and not all: it reads, if slowly.
-    pub fn sent(&mut self, id: ConnId) {
-        if let Some(since) = self.front.stalls.get_mut(&id) {
-            *since = self.now;
-        }
-    }
-
-    /// All output of a client was sent: it may go on if it was held for that.
-    pub fn drained(&mut self, id: ConnId) {
-        if !self.front.stalls.is_empty() {
-            self.front.stalls.remove(&id);
-        }
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.may_resume() {
-            connection.resumed = true;
-            self.resume.push(id);
         }
     }
 
     /// True if some client can go on without anything happening first.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.resume.is_empty() || !self.opened.is_empty() || self.others.has_answers()
+        !self.resume.is_empty() || !self.opened.is_empty() || self.others.has_answers() || self.has_busy()
     }
 
     /// Store commands run since the start.
@@ -577,7 +559,7 @@ impl Worker {
         self.reading = false;
     }
 
-    fn resume_waiting(&mut self) -> bool {
+    pub(crate) fn resume_waiting(&mut self) -> bool {
         if self.resume.is_empty() {
             return false;
         }

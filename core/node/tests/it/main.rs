@@ -2,6 +2,7 @@
 
 mod administration;
 mod blocking;
+mod cluster;
 mod divided;
 mod entry;
 mod fetching;

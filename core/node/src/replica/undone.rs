@@ -1,0 +1,123 @@
+//! Commands that were on their way when leadership was lost: done again where it surely is safe, else given up.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use gateway::resp::RespReply;
+use kernel::codec::Reader;
+use storage::Reply;
+use storage::command::generic::{EXEC, EXEC_READ};
+use storage::command::list_blocking::RETRY;
+use storage::entry::{Args, next_command, put_command};
+use storage::{Command, Flags};
+
+use crate::cluster::{DOWN, UNKNOWN};
+use crate::errand::protocol;
+use crate::parcel::{Asker, Guest, Parcel, Request};
+use crate::partition::{Batch, Queued, What};
+use crate::worker::Worker;
+
+impl Worker {
+    /// Nothing of this batch has run, and nothing will: its commands are proposed again, or go to who leads now.
+    pub(super) fn undo(&mut self, at: usize, batch: Batch) {
+        let mut writes = Reader::new(&batch.body);
+        let mut reads = Reader::new(&batch.reads);
+        let mut args = Args::new();
+        for item in batch.queued {
+            let reader = if item.what.is_read() { &mut reads } else { &mut writes };
+            let before = reader.rest();
+            let id = next_command(reader, &mut args).expect("a batch holds the commands it queued");
+            let encoded = &before[..before.len() - reader.rest().len()];
+            match item.what {
+                What::Own => {}
+                What::Evict(bytes) => self.evicted(at, bytes, 0),
+                What::Swap => self.swap_done(Some(DOWN)),
+                What::Part(joint) => self.part_done(joint, Some(DOWN)),
+                What::Retry(waiter) => self.tried(at, waiter),
+                What::Write | What::Read => {
+                    let command = self.registry.by_id(id).expect("a batch holds commands of this version");
+                    self.redo(at, item, command, encoded);
+                }
+                What::GuestWrite(guest) | What::GuestRead(guest) => {
+                    let Queued { conn, sequence, .. } = item;
+                    self.misdirected(Asker { conn, sequence, guest });
+                }
+            }
+        }
+    }
+
+    /// A command of a client of this node that has not run.
+    fn redo(&mut self, at: usize, item: Queued, command: &'static Command, encoded: &[u8]) {
+        // A transaction was let through because what it watches had not changed here: elsewhere nobody knows.
+        if matches!(command.id, EXEC | EXEC_READ | RETRY) {
+            return self.answer(item, |reply| reply.error(DOWN));
+        }
+        if self.partitions[at].leads {
+            self.open_any(at);
+            let open = &mut self.partitions[at].open;
+            let bytes = if item.what.is_read() { &mut open.reads } else { &mut open.body };
+            bytes.extend_from_slice(encoded);
+            open.queued.push(item);
+            return;
+        }
+        let leader = self.leader_of(at);
+        let group = self.partitions[at].group_id;
+        let Some(connection) = self.connections.get_mut(item.conn) else { return };
+        let guest = Guest { protocol: protocol(&connection.io), part: None };
+        if command.flags.has(Flags::BLOCKING) {
+            connection.io.blocked = true;
+            connection.abroad.waits_at = Some(leader);
+        }
+        let request = Request {
+            asker: Asker { conn: item.conn, sequence: item.sequence, guest },
+            db: group.keyspace(),
+            partition: group.partition(),
+            command,
+            encoded: encoded.to_vec(),
+            alone: false,
+            watching: false,
+        };
+        self.others.push(leader, Parcel::Request(Box::new(request)));
+    }
+
+    /// Nobody knows whether this batch has run, or will.
+    pub(super) fn give_up(&mut self, at: usize, batch: Batch) {
+        let mut reads = Vec::new();
+        let mut reader = Reader::new(&batch.reads);
+        let mut args = Args::new();
+        let mut again = Batch::default();
+        for item in batch.queued {
+            match item.what {
+                What::Own => {}
+                What::Evict(bytes) => self.evicted(at, bytes, 0),
+                What::Swap => self.swap_done(Some(UNKNOWN)),
+                What::Part(joint) => self.part_done(joint, Some(UNKNOWN)),
+                What::Retry(waiter) => self.release(at, waiter, |reply, _| reply.error(UNKNOWN)),
+                What::Write | What::GuestWrite(_) => self.answer(item, |reply| reply.error(UNKNOWN)),
+                What::Read | What::GuestRead(_) => {
+                    let id = next_command(&mut reader, &mut args).expect("a batch holds the reads it queued");
+                    put_command(&mut reads, id, &args);
+                    again.queued.push(item);
+                }
+            }
+        }
+        again.reads = reads;
+        self.undo(at, again);
+    }
+
+    /// A command came to a node that does not lead its partition.
+    pub(crate) fn misdirected(&mut self, asker: Asker) {
+        let write = |reply: &mut RespReply<'_>| reply.error(DOWN);
+        self.others.reply(asker.conn, asker.sequence, asker.guest, write);
+    }
+
+    /// Parcels to other nodes.
+    pub(crate) fn post(&mut self) {
+        for (_, parcel) in self.others.take_abroad() {
+            if let Parcel::Request(request) = parcel {
+                self.misdirected(request.asker);
+            }
+        }
+        self.take_home();
+    }
+}

@@ -1,0 +1,27 @@
+//! Replicated partitions on several nodes.
+
+mod disk;
+mod leadership;
+mod placing;
+mod world;
+mod writing;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kernel::planted::{Bug, choose};
+
+/// While this lives, the chosen rule is broken for all tests of this process, which therefore wait for each other.
+pub struct Rules(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
+
+pub fn with_rules(bug: Bug) -> Rules {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    choose(bug);
+    Rules(guard)
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        choose(Bug::None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Writes and reads on a leader that stays one.
+
+use kernel::planted::Bug;
+
+use super::with_rules;
+use super::world::{World, group};
+
+#[test]
+fn what_the_leader_acknowledged_all_apply() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    #[rustfmt::skip] // columns
+    let table = [
+        ("SET a 1",             "+OK\r\n"),
+        ("GET a",               "$1\r\n1\r\n"),
+        ("INCR a",              ":2\r\n"),
+        ("RPUSH l x y z",       ":3\r\n"),
+        ("SPOP s",              "$-1\r\n"),
+        ("SADD s 1 2 3 4 5 6",  ":6\r\n"),
+        ("DBSIZE",              ":3\r\n"),
+        ("EXISTS a l s none",   ":3\r\n"),
+    ];
+    for (command, expected) in table {
+        assert_eq!(world.ask(client, command), expected, "{command}");
+    }
+    // Chance is the same on all replicas.
+    world.ask(client, "SPOP s 3");
+    world.level(group(0));
+}
+
+#[test]
+fn a_connection_sees_its_commands_in_order() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.feed(client, "GET k\r\nSET k 1\r\nGET k\r\nGET k\r\nINCR k\r\nGET k");
+    world.feed(client, "GET k\r\nDEL k\r\nGET k");
+    let mut answers = String::new();
+    world.until("all is answered", |world| {
+        answers += &world.read(client);
+        answers.ends_with(":1\r\n$-1\r\n")
+    });
+    let expected = "$-1\r\n+OK\r\n$1\r\n1\r\n$1\r\n1\r\n:2\r\n$1\r\n2\r\n$1\r\n2\r\n:1\r\n$-1\r\n";
+    assert_eq!(answers, expected);
+}
+
+#[test]
+fn a_write_is_answered_when_a_majority_has_synced_it() {
+    let _rules = with_rules(Bug::None);
+    #[rustfmt::skip] // columns
+    let table = [
+        // leader holds its sync, followers that do, answered
+        (false, 0, true),
+        (false, 1, true),
+        (false, 2, false),
+        (true,  0, false), // it answers from its own state, which must be durable too
+        (true,  2, false),
+    ];
+    for (own, others, expected) in table {
+        let mut world = World::new(3, 1);
+        let leader = world.leader(group(0));
+        let client = world.client(leader);
+        assert_eq!(world.ask(client, "SET k 0"), "+OK\r\n");
+        world.machines[leader].sync_held = own;
+        let followers: Vec<usize> = (0..3).filter(|&node| node != leader).take(others).collect();
+        followers.iter().for_each(|&node| world.machines[node].sync_held = true);
+        world.feed(client, "SET k 1");
+        world.pass(100);
+        let row = format!("leader {own}, followers {others}");
+        assert_eq!(!world.read(client).is_empty(), expected, "{row}");
+        (0..3).for_each(|node| world.machines[node].sync_held = false);
+        (0..3).for_each(|node| world.turn(node));
+        if !expected {
+            world.until("it is answered after all", |world| world.read(client) == "+OK\r\n");
+        }
+    }
+}
+
+#[test]
+fn a_read_alone_writes_nothing_and_asks_a_majority() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    let entries = world.machines[leader].disk.log.len();
+    assert_eq!(world.ask(client, "GET k"), "$1\r\n1\r\n");
+    assert_eq!(world.machines[leader].disk.log.len(), entries, "no entry");
+    world.isolate(leader);
+    world.feed(client, "GET k");
+    world.pass(50);
+    assert_eq!(world.read(client), "", "nobody said that it still leads");
+    world.heal();
+    world.until("it is answered", |world| world.read(client) == "$1\r\n1\r\n");
+}
+
+#[test]
+fn a_key_expires_on_all_at_the_logged_time() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1 PX 1000");
+    world.ask(client, "SET stays 1 EX 100");
+    world.pass(900);
+    assert_eq!(world.ask(client, "GET k"), "$1\r\n1\r\n");
+    assert_eq!(world.ask(client, "TTL stays"), ":99\r\n");
+    world.pass(200);
+    assert_eq!(world.ask(client, "GET k"), "$-1\r\n");
+    world.pass(49_000);
+    assert_eq!(world.ask(client, "TTL stays"), ":50\r\n", "an idle group's time goes on");
+    world.level(group(0));
+}
+
+#[test]
+fn a_lease_answers_at_once() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    world.leases = true;
+    (0..3).for_each(|node| world.crash(node, false));
+    (0..3).for_each(|node| world.start(node));
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    world.pass(300);
+    world.feed(client, "GET k");
+    assert_eq!(world.read(client), "$1\r\n1\r\n", "without a step of time");
+    world.isolate(leader);
+    world.pass(2_000);
+    world.feed(client, "GET k");
+    assert!(!world.read(client).starts_with('$'), "the lease is over");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_lets_reads_through() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    world.machines[leader].disk.full = true;
+    assert!(world.ask(client, "SET k 2").starts_with("-MISCONF"));
+    assert_eq!(world.ask(client, "GET k"), "$1\r\n1\r\n");
+    world.machines[leader].disk.full = false;
+    assert_eq!(world.ask(client, "INCR k"), ":2\r\n");
+    world.level(group(0));
+}
