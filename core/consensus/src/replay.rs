@@ -135,11 +135,9 @@ impl Replay {
         self.log.committed = self.log.committed.max(index);
     }
 
-    /// The last reset was not installed, and is not any more.
+    /// The last reset was not installed, and is not any more. If the log begins behind it, nothing up to here counts.
     pub fn abandon(&mut self) {
-        if let Some((_, voided)) = self.reset.take() {
-            self.log = voided;
-        }
+        self.log = self.reset.take().map(|(_, voided)| voided).unwrap_or_default();
     }
 
     /// What the replica takes up.
@@ -183,10 +181,15 @@ impl Replay {
 
 impl Entries {
     fn push(&mut self, mark: &Mark, entry: Logged) {
-        if self.error.is_some() {
-            return;
-        }
         let found = entry.index();
+        if self.error.is_some() {
+            // What was replaced may have lost its beginning to truncation; what replaces it goes on from what is known.
+            let known = self.base.map_or(mark.index, |base| Index(base.0.0 + self.entries.len() as u64));
+            if found > known.next() {
+                return;
+            }
+            self.error = None;
+        }
         let Some(base) = self.base else {
             // What is before the log's first entry is not known, unless the checkpoint is exactly there.
             if found == mark.index.next() {
@@ -200,11 +203,9 @@ impl Entries {
             return;
         };
         if found <= base.0 {
-            // The log's beginning was written again: below the checkpoint, so it is the same.
-            if found == base.0 {
-                self.entries.clear();
-                self.base = Some((found, entry.term()));
-            }
+            // The log's beginning was replaced, and with it all that stood behind it.
+            self.entries.clear();
+            self.base = Some((found, entry.term()));
             return;
         }
         let last = Index(base.0.0 + self.entries.len() as u64);
@@ -274,12 +275,39 @@ mod tests {
     }
 
     #[test]
+    fn an_abandoned_reset_that_the_log_gave_away_still_voids_what_is_left_of_it() {
+        let mut replay = Replay::new(mark(9, 3));
+        [entry(22, 4), entry(23, 4)].into_iter().for_each(|entry| replay.entry(entry));
+        replay.abandon();
+        replay.entry(entry(10, 5));
+        assert_eq!(restored(replay), (9, vec![(10, 5)]));
+    }
+
+    #[test]
     fn a_log_that_the_checkpoint_outran_begins_at_the_checkpoint() {
         let mut replay = Replay::new(mark(9, 3));
         replay.entry(entry(2, 1));
         let restored = replay.finish(Tail::Ambiguous).expect("sound");
         assert_eq!(restored.base, (Index(9), Term(3)));
         assert_eq!(restored.repair, Some(Write::Reset { index: Index(9), term: Term(3) }));
+    }
+
+    #[test]
+    fn what_was_replaced_may_have_lost_its_beginning() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // the checkpoint, the log                                            base, entries
+            (mark(7, 2), vec![entry(9, 1), entry(7, 2), entry(8, 2)],             (7, vec![(8, 2)])),
+            (mark(7, 1), vec![entry(9, 1), entry(10, 1), entry(8, 2)],            (7, vec![(8, 2)])),
+            (mark(8, 2), vec![entry(8, 1), entry(9, 1), entry(7, 2), entry(8, 2)], (7, vec![(8, 2)])),
+            (mark(9, 2), vec![entry(8, 1), entry(9, 1), entry(8, 2), entry(9, 2)], (8, vec![(9, 2)])),
+        ];
+        for (mark, entries, expected) in table {
+            let mut replay = Replay::new(mark);
+            let shown: Vec<_> = entries.iter().map(|entry| (entry.index().0, entry.term().0)).collect();
+            entries.into_iter().for_each(|entry| replay.entry(entry));
+            assert_eq!(restored(replay), expected, "{shown:?}");
+        }
     }
 
     #[test]

@@ -165,11 +165,23 @@ impl Carry {
             }
             Frame::Record(Record::Abandon { group }) => {
                 let kept = self.0.entry(group).or_default();
-                kept.last = kept.voided.take().unwrap_or(kept.last);
+                // If the log begins behind the reset, it says nothing of what was before.
+                kept.last = kept.voided.take().unwrap_or_default();
             }
             Frame::Record(Record::Committed { .. }) | Frame::Mark(_) | Frame::Seal => {}
         }
         false
+    }
+
+    /// True if `frame` is a copy, or is not to be told from one, of what is remembered anyway.
+    pub fn repeats(&self, frame: &Frame<'_>) -> bool {
+        match *frame {
+            Frame::Floor { group, index } => self.0.get(&group).is_some_and(|kept| kept.last == index),
+            Frame::Record(Record::HardState(HardState { group, term, vote })) => {
+                self.0.get(&group).is_some_and(|kept| kept.hard == Some((term, vote)))
+            }
+            Frame::Record(_) | Frame::Mark(_) | Frame::Seal => false,
+        }
     }
 
     /// Forgets a group.

@@ -53,7 +53,7 @@ pub enum Refusal {
 pub struct Torn {
     /// The segment.
     pub segment: SegmentId,
-    /// The byte of the segment behind the last good frame.
+    /// The byte of the segment behind the last good frame. If there are only copies before it, the segment goes as a whole.
     pub offset: u64,
     /// What stood there.
     pub reason: Invalid,
@@ -117,6 +117,8 @@ struct Stop {
     offset: u64,
     /// 0 if the segment has no valid header.
     capacity: u64,
+    /// What is not a frame stands there, in the segment; not before `offset`.
+    torn: u64,
     reason: Invalid,
 }
 
@@ -175,7 +177,7 @@ impl Recover {
                     Err(reason) => reason,
                 };
                 self.discard.push(id);
-                self.stop(Stop { segment: id, start: lsn, offset: 0, capacity: 0, reason }, bytes)
+                self.stop(Stop { segment: id, start: lsn, offset: 0, capacity: 0, torn: 0, reason }, bytes)
             }
             Stage::Stopped(stop) => {
                 self.discard.push(id);
@@ -200,7 +202,7 @@ impl Recover {
             Stage::Sealed(segment, _) => return Err(Refusal::Missing { segment }),
             Stage::Stopped(stop) => stop,
         };
-        let Stop { segment: id, start, offset, capacity, reason } = stop;
+        let Stop { segment: id, start, offset, capacity, torn, reason } = stop;
         let active = (offset > 0).then_some(Active { id, start, offset, capacity });
         let state = State {
             salt: self.salt.expect("a stopped scan has read a header"),
@@ -212,7 +214,7 @@ impl Recover {
             carry: self.carry,
             truncate: self.truncate,
         };
-        let torn = (reason != Invalid::Blank).then_some(Torn { segment: id, offset, reason });
+        let torn = (reason != Invalid::Blank).then_some(Torn { segment: id, offset: torn, reason });
         let (wipe, discard, floors) = (self.wipe, self.discard, self.floors);
         Ok(Some(Recovered { state, torn, wipe, discard, floors }))
     }
@@ -231,7 +233,7 @@ impl Recover {
         self.marked = self.marked.max(synced);
         // The host syncs all it recovered before it goes on, so the copies need no further wait.
         self.truncate.open(id, capacity, start);
-        let mut offset = HEADER_BYTES as u64;
+        let (mut offset, mut repeats) = (HEADER_BYTES as u64, true);
         loop {
             let lsn = Lsn(start.0 + offset);
             let frame = match Frame::decode(seed, offset, &bytes[offset as usize..]) {
@@ -244,6 +246,7 @@ impl Recover {
                     return Ok(());
                 }
                 Ok(frame) => {
+                    repeats = repeats && self.carry.repeats(&frame);
                     self.take(first, lsn, &frame);
                     offset += frame.bytes() as u64;
                     if let Frame::Record(record) = frame {
@@ -251,10 +254,24 @@ impl Recover {
                     }
                 }
                 Err(reason) => {
-                    return self.stop(Stop { segment: id, start, offset, capacity, reason }, bytes);
+                    let stop = Stop { segment: id, start, offset, capacity, torn: offset, reason };
+                    self.stop(stop, bytes)?;
+                    if repeats && !first {
+                        self.undo(stop);
+                    }
+                    return Ok(());
                 }
             }
         }
+    }
+
+    /// The last segment has nothing but copies, of which some may be missing: as if it had not been opened. To go on
+    /// behind them would let the segments before it go, and what was to be copied with them.
+    fn undo(&mut self, stop: Stop) {
+        self.stage = Stage::Stopped(Stop { offset: 0, capacity: 0, ..stop });
+        self.truncate.withdraw();
+        self.discard.push(stop.segment);
+        self.wipe = None;
     }
 
     fn take(&mut self, first: bool, lsn: Lsn, frame: &Frame<'_>) {
@@ -281,9 +298,9 @@ impl Recover {
         let (group, last) = match *record {
             Record::Entry(entry) if replaces => (entry.group, Index(entry.index.0.saturating_sub(1))),
             Record::Reset { group, index, .. } => (group, index),
-            Record::Entry(_) | Record::HardState(_) | Record::Abandon { .. } | Record::Committed { .. } => {
-                return;
-            }
+            // What a floor in the middle of a void part says is void too. Too low a floor checks less.
+            Record::Abandon { group } => (group, Index(0)),
+            Record::Entry(_) | Record::HardState(_) | Record::Committed { .. } => return,
         };
         if let Some(floor) = self.floors.get_mut(&group) {
             *floor = last.min(*floor);
@@ -318,18 +335,22 @@ impl Recover {
     }
 
     fn judge(&self, stop: &Stop, synced: Lsn) -> Result<(), Refusal> {
-        if synced > stop.lsn() && !is(Bug::IgnoreSyncedMark) { Err(stop.corruption(synced)) } else { Ok(()) }
+        if synced > stop.place() && !is(Bug::IgnoreSyncedMark) {
+            Err(stop.corruption(synced))
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Stop {
     fn corruption(&self, synced: Lsn) -> Refusal {
-        Refusal::Corruption {
-            segment: self.segment,
-            offset: self.offset,
-            lsn: self.lsn(),
-            reason: self.reason,
-            synced,
-        }
+        let (segment, offset, lsn, reason) = (self.segment, self.torn, self.place(), self.reason);
+        Refusal::Corruption { segment, offset, lsn, reason, synced }
+    }
+
+    /// Where what is not a frame stands.
+    fn place(&self) -> Lsn {
+        Lsn(self.start.0 + self.torn)
     }
 }

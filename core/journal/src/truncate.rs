@@ -8,9 +8,8 @@
 //!   entry is synced. Otherwise a group that fell silent after such an exchange would keep the log for ever.
 //! - A reset counts as an entry at its index. Until the group's state is there, what stands before it may come back, and
 //!   nothing before it is taken for replaced. Once it is there, all of that is void.
-//! - An abandoned reset leaves what stands between it and its end void, in the middle of what counts. To cut the log
-//!   there would leave a part of it without its beginning, so all of it, and what stands before it, is held by its
-//!   indexes until the group's state has outgrown them, or the next reset is installed.
+//! - Once a reset is abandoned, what stands between the two is void. Who reads a log that begins in between takes all up to
+//!   the abandonment for void.
 
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -41,7 +40,7 @@ struct Kept {
 /// The indexes that a group's state must reach before a segment may go.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
-    /// Of records before the segment's last reset, or before the end of an abandoned one.
+    /// Of records before a reset in this segment that may still be abandoned.
     before: Index,
     /// Of the records behind.
     last: Index,
@@ -51,9 +50,16 @@ struct Held {
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     checkpointed: Index,
-    /// Its last reset, while that is neither installed nor abandoned.
-    reset: Option<Index>,
-    /// Records of older segments, and those that this segment holds as `before`, are not replaced by entries.
+    /// The group's entries begin in this segment: those of older ones are not replaced by what comes.
+    since: SegmentId,
+    /// Its last reset, which is in segment `since`, while that is neither installed nor abandoned.
+    reset: Option<Reset>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reset {
+    index: Index,
+    /// Where the group's entries began before.
     since: SegmentId,
 }
 
@@ -64,6 +70,12 @@ impl Truncate {
             assert!(last.id.next() == id, "segments are opened without a gap");
         }
         self.segments.push_back(Kept { id, capacity, ready, held: BTreeMap::new() });
+    }
+
+    /// The last segment, which has no records, was not opened after all.
+    pub fn withdraw(&mut self) {
+        let last = self.segments.pop_back().expect("a segment that is not opened after all was opened");
+        assert!(last.held.is_empty(), "a segment with records stays");
     }
 
     /// A record that ends at `end` went into the last segment. `replaces` says that it is an entry where its group
@@ -80,7 +92,7 @@ impl Truncate {
             }
             Record::Committed { group, index } => self.hold(group, index),
             Record::Reset { group, index, .. } => self.reset(group, index, end),
-            Record::Abandon { group } => self.abandon(group),
+            Record::Abandon { group } => self.abandon(group, end),
             Record::HardState(_) => {}
         }
     }
@@ -89,7 +101,7 @@ impl Truncate {
     pub fn checkpoint(&mut self, group: GroupId, index: Index) {
         let standing = self.groups.entry(group).or_default();
         standing.checkpointed = index.max(standing.checkpointed);
-        if standing.reset.is_some_and(|reset| reset <= index) {
+        if standing.reset.is_some_and(|reset| reset.index <= index) {
             self.install(group);
         }
     }
@@ -163,11 +175,14 @@ impl Truncate {
     }
 
     fn reset(&mut self, group: GroupId, index: Index, end: Lsn) {
+        // There is a next one only after the last was installed, even if no checkpoint has said so yet.
+        self.install(group);
         let active = self.active();
         let (id, held) = (active.id, active.held.entry(group).or_default());
-        *held = Held { before: held.before.max(held.last), last: index };
+        *held = Held { before: held.last, last: index };
         let standing = self.groups.entry(group).or_default();
-        (standing.reset, standing.since) = (Some(index), id);
+        standing.reset = Some(Reset { index, since: standing.since });
+        standing.since = id;
         // The state was there first: the log had to be told where it begins.
         if index <= standing.checkpointed {
             self.install(group);
@@ -175,29 +190,29 @@ impl Truncate {
         }
     }
 
-    fn abandon(&mut self, group: GroupId) {
-        let id = self.active().id;
+    fn abandon(&mut self, group: GroupId, end: Lsn) {
         let standing = self.groups.entry(group).or_default();
-        let since = standing.since;
-        (standing.reset, standing.since) = (None, id);
-        for kept in self.segments.iter_mut().rev().take_while(|kept| kept.id >= since) {
-            if let Some(held) = kept.held.get_mut(&group) {
-                *held = Held { before: held.before.max(held.last), last: Index(0) };
+        let (void, reset) = (standing.since, standing.reset.take());
+        standing.since = reset.map_or(SegmentId(0), |reset| reset.since);
+        for kept in self.segments.iter_mut().rev().take_while(|kept| kept.id >= void) {
+            let before = kept.held.remove(&group).map(|held| held.before).filter(|before| *before > Index(0));
+            if let Some(last) = before {
+                kept.held.insert(group, Held { last, ..Held::default() });
             }
         }
+        self.wait(end);
     }
 
     /// The group's last reset counts, so nothing before it does.
     fn install(&mut self, group: GroupId) {
         let Some(standing) = self.groups.get_mut(&group) else { return };
-        standing.reset = None;
-        let since = standing.since;
-        for kept in &mut self.segments {
-            if kept.id < since {
+        if standing.reset.take().is_none() {
+            return;
+        }
+        for kept in self.segments.iter_mut().take_while(|kept| kept.id <= standing.since) {
+            if kept.id < standing.since {
                 kept.held.remove(&group);
-            } else if kept.id == since
-                && let Some(held) = kept.held.get_mut(&group)
-            {
+            } else if let Some(held) = kept.held.get_mut(&group) {
                 held.before = Index(0);
             }
         }
@@ -218,7 +233,7 @@ mod tests {
 
     use kernel::{Micros, Term};
 
-    use super::*;
+    use super::{GroupId, Index, Lsn, Record, SegmentId, Truncate};
     use crate::record::Entry;
 
     const A: GroupId = GroupId(1);
@@ -273,7 +288,7 @@ mod tests {
         /// A's state is durable up to here.
         At(u64),
     }
-    use Step::*;
+    use Step::{Abandon, Again, At, Committed, E, Open, Reset};
 
     /// The segments that may go after these steps, each of which ends at its number times ten, up to `synced`.
     fn retired(steps: &[Step], synced: u64) -> Vec<u64> {
@@ -309,7 +324,7 @@ mod tests {
     #[test]
     fn what_is_void_holds_no_segment_and_what_may_come_back_does() {
         #[rustfmt::skip] // columns
-        let table: [(&[Step], u64, &[u64]); 15] = [
+        let table: [(&[Step], u64, &[u64]); 18] = [
             // steps                                                                          synced retired
             (&[E(5), E(9), Open, E(10), At(8)],                                                  900, &[]),
             (&[E(5), E(9), Open, Again(7), E(8), At(8)],                                         900, &[1]), // replaced
@@ -321,10 +336,13 @@ mod tests {
             (&[E(5), E(30), Open, Reset(20), Open, E(21), At(20)],                               900, &[1, 2]), // installed
             (&[E(5), E(30), Reset(20), Open, E(21), At(20)],                                     900, &[1]),
             (&[At(9), E(5), E(30), Open, Reset(9), Open],                                        900, &[1, 2]), // outrun
-            (&[E(30), Open, Reset(20), E(22), Open, Abandon, Again(10), E(11), Open, At(29)],    900, &[]), // 12–30 may be back
-            (&[E(9), Open, Reset(20), E(22), Open, E(23), Abandon, E(10), E(11), Open, At(22)],  900, &[1, 2]), // 23 has no beginning
-            (&[E(9), Open, Reset(20), E(22), Open, E(23), Abandon, E(10), E(11), Open, At(23)],  900, &[1, 2, 3]),
-            (&[E(9), Open, Reset(20), E(22), Open, Abandon, E(10), Reset(15), Open, At(15)],     900, &[1, 2, 3]), // installed later
+            (&[E(30), Open, Reset(20), E(22), Open, Abandon, E(31), Open, At(29)],               900, &[]), // 30 is back
+            (&[E(30), Open, Reset(20), E(22), Open, Abandon, E(31), Open, At(30)],               900, &[1, 2]),
+            (&[E(30), Open, Reset(20), E(22), Open, Abandon, Again(10), Open, At(9)],            900, &[1, 2]), // replaced
+            (&[E(9), Reset(20), E(22), Open, E(23), Open, E(24), Abandon, E(10), Open, At(8)],   900, &[]),
+            (&[E(9), Reset(20), E(22), Open, E(23), Open, E(24), Abandon, E(10), Open, At(9)],   900, &[1, 2]),
+            (&[E(9), Reset(20), E(22), Open, E(23), Open, E(24), Abandon, E(10), Open, At(9)],    79, &[]), // not for sure
+            (&[E(9), Reset(20), E(22), Open, Abandon, E(10), Open, Reset(15), Open, At(15)],     900, &[1, 2, 3]), // installed later
             (&[E(12), Open, Committed(12), Open, E(13), At(11)],                                 900, &[]),
         ];
         for (at, (steps, synced, expected)) in table.iter().enumerate() {

@@ -131,3 +131,31 @@ fn what_was_cut_does_not_line_up_behind_what_replaces_it() {
         .copy_from_slice(&host.durable[&lost.id][tear]);
     assert_eq!(recover(&disk).expect("a tail").1, [entry(1, b'a'), entry(2, b'B')]);
 }
+
+#[test]
+fn a_vote_whose_copy_was_torn_outlives_its_segment() {
+    let vote = |group| Owned::HardState { group, term: 7, vote: 1 };
+    let entry = |index| Owned::Entry { group: 3, index, body: vec![1; 3000] };
+    // Where the new segment is torn: in its header, before, within and behind its four copies.
+    for kept in [10, 64, 80, 96, 110, 128, 160, 200] {
+        let mut host = Host::new();
+        host.append(&[vote(1), vote(2), vote(3)]);
+        let mut index = 0;
+        while host.cache.len() < 2 {
+            host.sync();
+            index += 1;
+            host.append(&[entry(index)]);
+        }
+        let mut disk = host.cache.clone();
+        disk.values_mut().last().expect("it was opened")[kept..].fill(0);
+        let (mut host, _) = Host::reopen(disk, VecDeque::new()).expect("it was never synced");
+        host.append(&[entry(index)]);
+        host.sync();
+        host.checkpoint(3, index);
+        let (found, records) = recover(&host.cache).expect("sound");
+        assert!(found.floors.contains_key(&kernel::GroupId(3)), "nothing was truncated");
+        for group in 1..=3 {
+            assert!(records.contains(&vote(group)), "torn at {kept}: the vote of group {group} is lost");
+        }
+    }
+}

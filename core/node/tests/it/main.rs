@@ -17,3 +17,4 @@ mod slices;
 mod stalls;
 mod swap;
 mod transactions;
+mod truncation;
