@@ -449,7 +449,12 @@ impl Worker {
             Ok(joint) => self.await_joint(joint, Waits::Guest(asker)),
             Err(Transferred::Later) => self.others.journeys.push((asker, journey)),
             Err(Transferred::Refused) => self.others.answer(asker, |reply| reply.int(0)),
-            Err(Transferred::Accepted | Transferred::Unsupported | Transferred::Apart) => {
+            Err(
+                Transferred::Accepted
+                | Transferred::Unsupported
+                | Transferred::Apart
+                | Transferred::Clustered,
+            ) => {
                 self.others
                     .answer(asker, |reply| reply.error("ERR this server cannot move keys between databases"));
             }

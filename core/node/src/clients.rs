@@ -203,6 +203,7 @@ impl Worker {
             patterns: front.pubsub.pattern_count(),
             object_bytes: self.partitions.iter().map(|partition| partition.store().memory_bytes()).sum(),
             keyspaces: joined(keyspaces.filter(|keyspace| keyspace.keys > 0).collect()),
+            cluster: false,
         }
     }
 

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use gateway::resp::{
-    Config, Host, Io, Order, Pause, Process, Progress, Release, Request, Submitted, Survey, Swappable, Then,
-    Topic, Transfer, Transferred, Unblocked, Users,
+    ClusterView, Config, Host, Io, Order, Pause, Process, Progress, Release, Request, Submitted, Survey,
+    Swappable, Then, Topic, Transfer, Transferred, Unblocked, Users,
 };
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::reach::{CROSS_SLOT, place_in_transaction};
@@ -77,6 +77,34 @@ impl Host for View<'_> {
             return self.worker.submit_own_client((self.id, self.connection), at, command, args);
         }
         self.submit_beyond(db, command, args)
+    }
+
+    fn submit_in(
+        &mut self,
+        db: KeyspaceId,
+        partition: u16,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) -> Submitted {
+        match self.worker.routes.place(db, partition) {
+            Place::Own(at) => self.worker.submit_own_client((self.id, self.connection), at, command, args),
+            Place::Other(_) => {
+                let connection = (self.id, &mut *self.connection, &mut *self.abroad);
+                self.worker.send_request(connection, self.watched, (db, partition), command, args)
+            }
+        }
+    }
+
+    fn cluster(&self, _: KeyspaceId) -> Option<ClusterView> {
+        None
+    }
+
+    fn steer(&mut self, _: KeyspaceId, _: &Command, _: &[&[u8]]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn steer_to(&mut self, _: KeyspaceId, _: u16, _: bool) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>) {

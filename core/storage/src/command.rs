@@ -10,7 +10,7 @@ pub mod expire;
 pub mod generic;
 pub mod hash;
 pub mod inspect;
-mod keys;
+pub mod keys;
 pub mod lcs;
 pub mod list;
 pub mod list_blocking;
@@ -240,6 +240,7 @@ fn stored(args: &[&[u8]]) -> Option<usize> {
 const FAMILIES: &[&[Command]] = &[
     generic::COMMANDS,
     session::COMMANDS,
+    keys::COMMANDS,
     string::COMMANDS,
     lcs::COMMANDS,
     bits::COMMANDS,

@@ -105,7 +105,8 @@ fn hello(call: &mut Call<'_>) -> Result<Done, Fault> {
     reply.int(if resp3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.int(call.session.origin.number as i64);
-    for (key, value) in [("mode", "standalone"), ("role", "master")] {
+    let mode = if call.host.io().cluster { "cluster" } else { "standalone" };
+    for (key, value) in [("mode", mode), ("role", "master")] {
         reply.bulk(key.as_bytes());
         reply.bulk(value.as_bytes());
     }

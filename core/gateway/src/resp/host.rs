@@ -5,6 +5,7 @@ use storage::{Command, Fault, Registry};
 use wire::resp::Ahead;
 
 use super::Io;
+use super::cluster::ClusterView;
 use super::config::Config;
 use super::info::Process;
 use super::users::Users;
@@ -96,6 +97,8 @@ pub enum Transferred {
     Unsupported,
     /// Different workers own the keys' partitions: they share no entry of the log that could hold both changes.
     Apart,
+    /// The node is in a cluster: the keys' partitions agree for themselves.
+    Clustered,
 }
 
 /// Whether two keyspaces can be exchanged.
@@ -107,6 +110,8 @@ pub enum Swappable {
     Apart,
     /// One of them has several partitions.
     Divided,
+    /// The node is in a cluster: keyspaces have their copies at different nodes.
+    Clustered,
 }
 
 /// What became of letting a client go that waits.
@@ -135,6 +140,26 @@ pub trait Host {
     fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]);
     /// Runs `command` in `db` and answers the connection, now or when it is as durable as promised.
     fn submit(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted;
+    /// The same in a partition that the caller knows.
+    fn submit_in(
+        &mut self,
+        db: KeyspaceId,
+        partition: u16,
+        command: &'static Command,
+        args: &[&[u8]],
+    ) -> Submitted;
+    /// The cluster, as clients of `db` are told of it; `None`: the node is in none.
+    fn cluster(&self, db: KeyspaceId) -> Option<ClusterView>;
+    /// On the port of cluster clients: whether `command` may run here.
+    ///
+    /// # Errors
+    /// `MOVED`, `CROSSSLOT` or `CLUSTERDOWN`: what to answer instead.
+    fn steer(&mut self, db: KeyspaceId, command: &Command, args: &[&[u8]]) -> Result<(), Fault>;
+    /// The same for what is known to belong to a partition; `writes` decides whether any copy would do.
+    ///
+    /// # Errors
+    /// `MOVED` or `CLUSTERDOWN`.
+    fn steer_to(&mut self, db: KeyspaceId, partition: u16, writes: bool) -> Result<(), Fault>;
     /// Runs `command` in every keyspace; answered once, when the last of them is done. With `except`, that
     /// keyspace is left out and nobody is answered.
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>);

@@ -120,6 +120,8 @@ pub struct Facts {
     pub object_bytes: usize,
     /// Keyspaces that have keys.
     pub keyspaces: Vec<Keyspace>,
+    /// It is told to a client that came by the port of cluster clients.
+    pub cluster: bool,
 }
 
 impl Facts {
@@ -147,6 +149,12 @@ pub(super) const ROWS: &[Row] =
 
 type Section = (&'static str, fn(&Facts, &Config, &mut String));
 
+macro_rules! fields {
+    ($out:expr, $($name:literal: $value:expr,)*) => {
+        $($out.push_str(&format!(concat!($name, ":{}\r\n"), $value));)*
+    };
+}
+
 /// In the order they are told.
 const SECTIONS: &[Section] = &[
     ("server", server),
@@ -158,14 +166,17 @@ const SECTIONS: &[Section] = &[
     ("cpu", cpu),
     ("modules", |_, _, _| {}),
     ("errorstats", |_, _, _| {}),
-    ("cluster", |_, _, out| out.push_str("cluster_enabled:0\r\n")),
+    ("cluster", |facts, _, out| {
+        fields! { out, "cluster_enabled": u8::from(facts.cluster), }
+    }),
     ("keyspace", keyspace),
 ];
 
 fn info(call: &mut Call<'_>) -> Result<Done, Fault> {
     let all = |name: &[u8]| is(name, "all") || is(name, "everything") || is(name, "default");
     let everything = call.args.is_empty() || call.args.iter().any(|name| all(name));
-    let facts = call.host.survey().facts;
+    let mut facts = call.host.survey().facts;
+    facts.cluster = call.host.io().cluster;
     let mut text = String::new();
     for (name, write) in SECTIONS {
         if !everything && !call.args.iter().any(|arg| is(arg, name)) {
@@ -183,12 +194,6 @@ fn info(call: &mut Call<'_>) -> Result<Done, Fault> {
     Ok(Done::Answered)
 }
 
-macro_rules! fields {
-    ($out:expr, $($name:literal: $value:expr,)*) => {
-        $($out.push_str(&format!(concat!($name, ":{}\r\n"), $value));)*
-    };
-}
-
 fn server(facts: &Facts, config: &Config, out: &mut String) {
     let process = &facts.process;
     let uptime = facts.now.since(facts.started) / 1_000_000;
@@ -196,7 +201,7 @@ fn server(facts: &Facts, config: &Config, out: &mut String) {
         "redis_version": REDIS_VERSION,
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
-        "redis_mode": "standalone",
+        "redis_mode": if facts.cluster { "cluster" } else { "standalone" },
         "archipel_version": process.version,
         "os": process.os,
         "arch_bits": usize::BITS,

@@ -29,6 +29,11 @@ pub struct Io {
     pub watch_broken: bool,
     /// RESP3 was agreed.
     pub resp3: bool,
+    /// It came by the port of cluster clients: what belongs elsewhere is answered `MOVED` and not handed on, and
+    /// what concerns a keyspace concerns what is led here.
+    pub cluster: bool,
+    /// Reads may be answered by a copy that does not lead (`READONLY`).
+    pub readonly: bool,
     /// Replies are thrown away (`CLIENT REPLY OFF` or `SKIP`).
     pub muted: bool,
     skipped: Option<Sequence>,

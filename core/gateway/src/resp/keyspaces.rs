@@ -36,8 +36,15 @@ fn keyspace(host: &dyn Host, index: i32) -> Result<KeyspaceId, Fault> {
     if host.has_keyspace(id) { Ok(id) } else { Err(OUT_OF_RANGE) }
 }
 
+const ONE_KEYSPACE: Fault = Fault::Text("ERR SELECT is not allowed in cluster mode");
+
 fn select(call: &mut Call<'_>) -> Result<Done, Fault> {
-    call.session.db = keyspace(call.host, index(call.args[0])?)?;
+    let index = index(call.args[0])?;
+    if call.host.io().cluster {
+        // Cluster clients know one keyspace, whatever its number is here.
+        return if index == 0 { call.ok() } else { Err(ONE_KEYSPACE) };
+    }
+    call.session.db = keyspace(call.host, index)?;
     call.ok()
 }
 
@@ -63,6 +70,9 @@ fn flushall(call: &mut Call<'_>) -> Result<Done, Fault> {
         _ => return Err(Fault::Syntax),
     }
     let flushdb = call.host.registry().find(b"flushdb").expect("the store can be flushed");
+    if call.host.io().cluster && call.place == Place::Direct {
+        return Ok(Done::Stored(call.host.submit(call.session.db, flushdb, &[])));
+    }
     if call.place == Place::Exec {
         // The transaction's own keyspace is flushed in its place within the entry.
         call.host.submit_everywhere(flushdb, &[], Some(call.session.db));
@@ -76,6 +86,9 @@ fn flushall(call: &mut Call<'_>) -> Result<Done, Fault> {
 const SAME: Fault = Fault::Text("ERR source and destination objects are the same");
 
 fn transfer_move(call: &mut Call<'_>) -> Result<Done, Fault> {
+    if call.host.io().cluster {
+        return Err(Fault::Text("ERR MOVE is not allowed in cluster mode"));
+    }
     let key = call.args[0];
     let (from, to) = (call.session.db, keyspace(call.host, index(call.args[1])?)?);
     if from == to {
@@ -91,6 +104,9 @@ fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
     let mut rest = &call.args[2..];
     while let [option, tail @ ..] = rest {
         rest = match tail {
+            [_, ..] if is(option, "db") && call.host.io().cluster => {
+                return Err(Fault::Text("ERR Copying to another database is not allowed in cluster mode"));
+            }
             [index, tail @ ..] if is(option, "db") => {
                 to = keyspace(call.host, super::call::index(index)?)?;
                 tail
@@ -107,8 +123,11 @@ fn copy(call: &mut Call<'_>) -> Result<Done, Fault> {
     }
     let args = [key, new_key, b"REPLACE"];
     let command = call.host.registry().find(b"copy").expect("the store can copy");
-    let submitted = call.host.submit(from, command, if replace { &args } else { &args[..2] });
-    Ok(Done::Stored(submitted))
+    let args = if replace { &args } else { &args[..2] };
+    if call.host.io().cluster {
+        call.host.steer(from, command, args)?;
+    }
+    Ok(Done::Stored(call.host.submit(from, command, args)))
 }
 
 fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault> {
@@ -117,9 +136,15 @@ fn transfer(call: &mut Call<'_>, transfer: &Transfer<'_>) -> Result<Done, Fault>
         Transferred::Refused => call.int(0),
         Transferred::Later => Ok(Done::Later),
         Transferred::Apart => Err(APART),
+        Transferred::Clustered => Err(CLUSTERED),
         Transferred::Unsupported => Err(Fault::Text("ERR this server cannot move keys between databases")),
     }
 }
+
+/// Two databases of a cluster.
+const CLUSTERED: Fault = Fault::Text(
+    "ERR keys cannot go from one database to another in a cluster: their partitions agree for themselves, and a crash could leave the key in both or in none. Read it, write it there, and delete it here",
+);
 
 /// Two databases that different workers own.
 const APART: Fault = Fault::Text(
@@ -127,6 +152,9 @@ const APART: Fault = Fault::Text(
 );
 
 fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
+    if call.host.io().cluster {
+        return Err(Fault::Text("ERR SWAPDB is not allowed in cluster mode"));
+    }
     let first = index(call.args[0]).map_err(|_| Fault::Text("ERR invalid first DB index"))?;
     let second = index(call.args[1]).map_err(|_| Fault::Text("ERR invalid second DB index"))?;
     let (first, second) = (keyspace(call.host, first)?, keyspace(call.host, second)?);
@@ -138,6 +166,7 @@ fn swapdb(call: &mut Call<'_>) -> Result<Done, Fault> {
         Swappable::Apart => {
             return Err(Fault::Text("ERR SWAPDB is offered with one worker only (storage.workers = 1)"));
         }
+        Swappable::Clustered => return Err(Fault::Text("ERR SWAPDB is not offered in a cluster")),
         Swappable::Divided => {
             return Err(Fault::Text("ERR SWAPDB is not offered for a database of several partitions"));
         }

@@ -7,6 +7,7 @@
 mod acl;
 mod call;
 mod client;
+pub mod cluster;
 pub mod config;
 mod debug;
 mod function;
@@ -29,6 +30,7 @@ pub mod users;
 mod whole;
 
 pub use client::Client;
+pub use cluster::{Address, ClusterNode, ClusterView, Copies};
 pub use config::Config;
 pub use hello::REDIS_VERSION;
 pub use histogram::{Counts, Histograms};

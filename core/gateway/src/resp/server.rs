@@ -42,10 +42,6 @@ pub(super) const ROWS: &[Row] = &[
         .with(Traits::NO_SCRIPT)
         .since("3.0.0")
         .about("Replicas that have this connection's writes."),
-    Row::new("readonly", 1, "cluster", no_cluster).with(Traits::FAST).since("3.0.0").about("For clusters."),
-    Row::new("readwrite", 1, "cluster", no_cluster).with(Traits::FAST).since("3.0.0").about("For clusters."),
-    Row::new("asking", 1, "cluster", no_cluster).with(Traits::FAST).since("3.0.0").about("For clusters."),
-    Row::new("cluster", -2, "cluster", no_cluster).since("3.0.0").about("For clusters."),
     Row::container("module", "server", MODULE).since("4.0.0").about("Tells about modules."),
     Row::container("memory", "server", MEMORY)
         .with(Traits::PARTLY)
@@ -205,10 +201,6 @@ pub(super) fn milliseconds(word: &[u8]) -> Result<u64, Fault> {
 /// Now and `millis` from now.
 pub(super) fn after(call: &mut Call<'_>, millis: u64) -> Micros {
     call.host.now().plus_millis(millis)
-}
-
-fn no_cluster(_: &mut Call<'_>) -> Result<Done, Fault> {
-    Err(Fault::Text("ERR This instance has cluster support disabled"))
 }
 
 fn module_list(call: &mut Call<'_>) -> Result<Done, Fault> {

@@ -103,6 +103,13 @@ impl Session {
         }
     }
 
+    /// The same in another keyspace to begin with.
+    #[must_use]
+    pub const fn within(mut self, db: KeyspaceId) -> Session {
+        self.db = db;
+        self
+    }
+
     /// Where it comes from.
     #[must_use]
     pub const fn origin(&self) -> Origin {
@@ -212,6 +219,12 @@ impl Session {
             if let Some(submitted) = self.gate(command.name, changes, Traits::NONE, host) {
                 return submitted;
             }
+        }
+        if host.io().cluster
+            && let Err(fault) = host.steer(self.db, command, args)
+        {
+            self.refuse(host, &fault);
+            return Submitted::Accepted;
         }
         if self.transaction.is_some() {
             self.queue(command, args, host);

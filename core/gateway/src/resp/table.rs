@@ -6,8 +6,8 @@ use storage::{Fault, Reply};
 
 use super::call::{Call, Done, Run, is};
 use super::{
-    acl, client, config, debug, function, hello, info, introspect, keyspaces, latency, pubsub, server,
-    slowlog, transaction, unoffered,
+    acl, client, cluster, config, debug, function, hello, info, introspect, keyspaces, latency, pubsub,
+    server, slowlog, transaction, unoffered,
 };
 
 /// What there is to know of a command besides its arity, as a set of bits.
@@ -120,7 +120,7 @@ impl Row {
 }
 
 /// Every family's rows. PING is first: it is the one that is sent often.
-const FAMILIES: [&[Row]; 14] = [
+const FAMILIES: [&[Row]; 15] = [
     server::ROWS,
     hello::ROWS,
     keyspaces::ROWS,
@@ -134,6 +134,7 @@ const FAMILIES: [&[Row]; 14] = [
     latency::ROWS,
     acl::ROWS,
     debug::ROWS,
+    cluster::ROWS,
     function::ROWS,
 ];
 

@@ -132,6 +132,10 @@ pub(super) fn watch(call: &mut Call<'_>) -> Result<Done, Fault> {
         return Ok(Done::Later);
     }
     let (db, earlier) = (call.session.db, call.session.watched);
+    if call.host.io().cluster {
+        let partition = call.host.partition_of_keys(db, call.args)?;
+        call.host.steer_to(db, partition.unwrap_or(0), true)?;
+    }
     if let Some(partition) = call.host.partition_of_keys(db, call.args)? {
         if earlier.is_some_and(|(other, place)| other == db && place != partition) {
             return Err(CROSS_SLOT);
@@ -176,6 +180,13 @@ pub(super) fn exec(call: &mut Call<'_>) -> Result<Done, Fault> {
     if transaction.spoilt {
         unwatch_all(session, host);
         return Err(Fault::Text("EXECABORT Transaction discarded because of previous errors."));
+    }
+    if host.io().cluster
+        && !transaction.steps.is_empty()
+        && let Err(fault) = host.steer_to(session.db, transaction.partition(), transaction.writes)
+    {
+        unwatch_all(session, host);
+        return Err(fault);
     }
     // What the session's own commands tell of the node is gathered before they run.
     if transaction.has_own && !host.begin_survey() {

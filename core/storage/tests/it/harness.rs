@@ -93,7 +93,6 @@ impl Db {
 
     /// Runs one command and renders its reply.
     pub fn run_words(&mut self, words: &[&[u8]]) -> String {
-        let mut resp = Resp2::default();
         let (name, args) = words.split_first().expect("a command has a name");
         let Some(command) = self.registry.find(name) else {
             if let Some(reply) = self.make_container(name, args) {
@@ -101,6 +100,17 @@ impl Db {
             }
             return format!("-ERR unknown command '{}'", String::from_utf8_lossy(name));
         };
+        self.run_command(command, args)
+    }
+
+    /// Runs the reading command with this number, which no client may send, and renders its reply.
+    pub fn run_id(&mut self, id: u16, args: &[&[u8]]) -> String {
+        let command = self.registry.by_id(id).expect("there is such a command");
+        self.run_command(command, args)
+    }
+
+    fn run_command(&mut self, command: &'static storage::Command, args: &[&[u8]]) -> String {
+        let mut resp = Resp2::default();
         let index = Index(self.index + 1);
         if command.kind == Kind::Write {
             let mut body = Vec::new();
@@ -122,7 +132,7 @@ impl Db {
         }
         let mut reader = resp.0.as_slice();
         let text = render(&mut reader);
-        assert!(reader.is_empty(), "{words:?} answered more than once: {text}, then {reader:?}");
+        assert!(reader.is_empty(), "{command:?} answered more than once: {text}, then {reader:?}");
         text
     }
 

@@ -1,6 +1,6 @@
 //! Keys of any type.
 
-use crate::harness::check;
+use crate::harness::{Db, check};
 
 #[test]
 fn keys_are_deleted_and_counted() {
@@ -336,4 +336,25 @@ fn restore_refuses_what_dump_did_not_make() {
         ("dump nokey", "nil"),
         ("restore a", "-ERR wrong number of arguments for 'restore' command"),
     ]);
+}
+
+#[test]
+fn the_keys_of_a_slot_are_told_and_counted() {
+    use storage::command::keys::{SLOT_COUNT, SLOT_KEYS};
+    let mut db = Db::new();
+    for key in ["foo", "{foo}a", "{foo}b", "bar", "{bar}x"] {
+        db.run(&format!("set {key} 1"));
+    }
+    db.run("del {foo}a");
+    let mut told = |id: u16, args: &[&str]| {
+        let words: Vec<&[u8]> = args.iter().map(|word| word.as_bytes()).collect();
+        db.run_id(id, &words)
+    };
+    assert_eq!(told(SLOT_COUNT, &["12182"]), ":2");
+    assert_eq!(told(SLOT_COUNT, &["0"]), ":0");
+    assert_eq!(told(SLOT_COUNT, &["16384"]), "-ERR value is out of range");
+    assert_eq!(told(SLOT_KEYS, &["12182", "0"]), "[]");
+    assert_eq!(told(SLOT_KEYS, &["12182", "1"]).matches("foo").count(), 1);
+    assert_eq!(told(SLOT_KEYS, &["12182", "10"]).matches("foo").count(), 2);
+    assert_eq!(told(SLOT_KEYS, &["12182", "-1"]), "-ERR value is out of range, must be positive");
 }
