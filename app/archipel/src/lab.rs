@@ -2,6 +2,7 @@
 //!
 //! The parameters of `lab run` are the claim's own, so its command line is made from the claim.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -74,12 +75,16 @@ fn run_one(as_json: bool, words: &[String]) -> Result<Exit, Failure> {
     let as_json = as_json || matches.get_flag("json");
     let seed = matches.get_one::<u64>("seed").copied().unwrap_or(DEFAULT_SEED);
     let told = told(claim, &matches);
-    let bar = Bar::new(claim.name);
-    let progress = |progress: Progress<'_>| bar.show(progress);
+    let (bar, phases) = (Bar::new(claim.name), RefCell::new(Phases::default()));
+    let progress = |progress: Progress<'_>| {
+        phases.borrow_mut().note(progress);
+        bar.show(progress);
+    };
     let run = Run::new(claim, seed, &told, &progress).map_err(Failure::usage)?;
     let began = Instant::now();
     let judgement = judge(claim, &run);
     bar.end();
+    phases.borrow_mut().end();
     if let Some(file) = matches.get_one::<PathBuf>("svg") {
         let plot = judgement.findings.plot.as_ref();
         let plot = plot.with_context(|| format!("{} draws nothing", claim.name)).map_err(Failure::usage)?;
@@ -91,6 +96,7 @@ fn run_one(as_json: bool, words: &[String]) -> Result<Exit, Failure> {
         print(&judgement);
     }
     // Not a figure: it differs from run to run, and a figure does not.
+    phases.borrow().tell();
     eprintln!("took {:.1} s{}", began.elapsed().as_secs_f64(), memory());
     Ok(exit(judgement.verdict()))
 }
@@ -214,6 +220,61 @@ fn memory() -> String {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     let peak = peak.and_then(|kib| kib.trim().parse::<u64>().ok());
     peak.map_or(String::new(), |kib| format!(", {} MiB at most", kib / 1024))
+}
+
+/// What a run spent its time on, as its progress tells.
+#[derive(Default)]
+struct Phases(Vec<Phase>);
+
+struct Phase {
+    what: String,
+    /// CPU seconds of this thread, first at its beginning, then at its end.
+    seconds: (f64, f64),
+    delivered: (u64, u64),
+}
+
+/// Phases shorter than this are not told, in seconds.
+const PHASE_SECONDS_MIN: f64 = 0.5;
+
+impl Phases {
+    fn note(&mut self, progress: Progress<'_>) {
+        let (now, delivered) = (cpu_seconds(), progress.delivered.unwrap_or(0));
+        if let Some(last) = self.0.last_mut() {
+            last.seconds.1 = now;
+            if last.what == progress.what && delivered >= last.delivered.1 {
+                last.delivered.1 = delivered;
+                return;
+            }
+        }
+        let what = progress.what.to_owned();
+        self.0.push(Phase { what, seconds: (now, now), delivered: (delivered, delivered) });
+    }
+
+    fn end(&mut self) {
+        if let Some(last) = self.0.last_mut() {
+            last.seconds.1 = cpu_seconds();
+        }
+    }
+
+    fn tell(&self) {
+        for Phase { what, seconds, delivered } in &self.0 {
+            let (took, messages) = (seconds.1 - seconds.0, delivered.1 - delivered.0);
+            if took < PHASE_SECONDS_MIN {
+                continue;
+            }
+            let rate = messages as f64 / took / 1e6;
+            let swarm =
+                if messages > 0 { format!(", {messages} messages, {rate:.2}M/s") } else { String::new() };
+            eprintln!("{what}: {took:.1} s of CPU{swarm}");
+        }
+    }
+}
+
+/// CPU time of this thread, in seconds; 0 where the kernel does not tell.
+fn cpu_seconds() -> f64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = told.split_whitespace().next().and_then(|text| text.parse::<f64>().ok());
+    nanoseconds.unwrap_or_default() / 1e9
 }
 
 /// Progress on stderr; hidden where nobody watches.

@@ -12,6 +12,7 @@ pub mod key;
 pub mod pending;
 pub mod protocol;
 pub mod swim;
+pub mod walk;
 
 pub use key::Key;
 pub use pending::{Pending, RequestId};

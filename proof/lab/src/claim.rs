@@ -1,16 +1,22 @@
 //! What a claim is, and the list of them.
 
 pub mod chord;
+pub mod churn;
+pub mod eclipse;
 pub mod flood;
+pub mod kademlia;
+pub mod walk;
 
 use std::fmt;
 
+use sim::swarm::Counts;
 use thiserror::Error;
 
 use crate::plot::Plot;
 
 /// Every claim, in the order of the report.
-pub const ALL: &[&Claim] = &[&flood::CLAIM, &chord::CLAIM];
+pub const ALL: &[&Claim] =
+    &[&flood::CLAIM, &walk::CLAIM, &chord::CLAIM, &kademlia::CLAIM, &churn::CLAIM, &eclipse::CLAIM];
 
 /// The claim called `name`.
 #[must_use]
@@ -173,6 +179,8 @@ pub struct Progress<'a> {
     pub done: u64,
     /// How much there is.
     pub of: u64,
+    /// Messages that the swarm has delivered up to now, where one runs: how fast it is, is the watcher's affair.
+    pub delivered: Option<u64>,
 }
 
 impl<'a> Run<'a> {
@@ -237,7 +245,12 @@ impl<'a> Run<'a> {
 
     /// Tells how far it is.
     pub fn progress(&self, what: &str, done: u64, of: u64) {
-        (self.progress)(Progress { what, done, of });
+        (self.progress)(Progress { what, done, of, delivered: None });
+    }
+
+    /// Tells how far a swarm is, and what it has delivered.
+    pub fn swarm(&self, what: &str, done: u64, of: u64, counts: Counts) {
+        (self.progress)(Progress { what, done, of, delivered: Some(counts.delivered) });
     }
 
     fn value(&self, name: &str) -> Value {

@@ -63,12 +63,13 @@ impl Graph {
     }
 
     /// A graph in which a few nodes have most of the edges: each new node joins `edges` drawn by degree
-    /// (Barabási & Albert 1999).
+    /// (Barabási & Albert 1999), but none that has `most` neighbours already.
     ///
     /// # Panics
-    /// If there are not more nodes than `edges`.
+    /// If there are not more nodes than `edges`, or `most` is not well above twice `edges`.
     #[must_use]
-    pub fn preferential(nodes: u32, edges: u32, rng: &mut Rng) -> Graph {
+    pub fn preferential(nodes: u32, edges: u32, most: usize, rng: &mut Rng) -> Graph {
+        assert!(most > 3 * edges as usize, "{edges} edges a node need nodes with more than {most}");
         assert!(nodes > edges + 1, "a graph of {nodes} nodes cannot begin with {edges} edges each");
         let mut graph = Graph { neighbours: vec![Vec::new(); nodes as usize] };
         let mut ends = Vec::new();
@@ -82,7 +83,7 @@ impl Graph {
             let mut joined = 0;
             while joined < edges {
                 let other = ends[rng.below(ends.len() as u64) as usize];
-                if graph.join(node, other) {
+                if graph.of(other).len() < most && graph.join(node, other) {
                     ends.push(other);
                     joined += 1;
                 }
@@ -170,8 +171,8 @@ mod tests {
             assert_eq!(connected.edges(), 600);
             let regular = Graph::regular(200, 6, &mut rng);
             assert!((0..200).all(|node| regular.of(node).len() == 6));
-            let uneven = Graph::preferential(200, 3, &mut rng);
-            assert!((0..200).any(|node| uneven.of(node).len() > 20));
+            let uneven = Graph::preferential(200, 3, 25, &mut rng);
+            assert_eq!((0..200).map(|node| uneven.of(node).len()).max(), Some(25));
             for graph in [&connected, &regular, &uneven] {
                 assert!(graph.distances(0).iter().all(Option::is_some), "seed {seed}");
                 for node in 0..200 {

@@ -55,6 +55,8 @@ pub enum Command<C> {
 pub struct Cost {
     /// Hops to the nearest node found, by the shortest chain of those that told of it: 1 for a contact of our own table.
     pub hops: u8,
+    /// Hops to it by the chain of those that told of it first.
+    pub first_hops: u8,
     /// Questions asked.
     pub asked: u16,
     /// Whether the region was gone through.
@@ -243,10 +245,8 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         match mem::replace(&mut query.phase, Phase::Search) {
             Phase::Search => {
                 let nearest = query.lookup.nearest(k);
-                query.cost.hops = nearest.first().map_or(0, |(_, _, hops)| *hops);
-                query.cost.asked = query.lookup.asked();
-                query.region =
-                    nearest.into_iter().map(|(distance, contact, _)| (distance, contact)).collect();
+                query.note_cost();
+                query.region = nearest;
                 if matches!(query.purpose, Purpose::Refresh) {
                     self.size.sample(now, query.region.iter().map(|(distance, _)| *distance));
                 }
@@ -258,13 +258,13 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             }
             Phase::Measure { lookup, .. } => {
                 query.cost.asked = query.cost.asked.saturating_add(lookup.asked());
-                self.size.sample(now, lookup.nearest(k).into_iter().map(|(distance, _, _)| distance));
+                self.size.sample(now, lookup.nearest(k).into_iter().map(|(distance, _)| distance));
                 self.sweep(now, keys, query)
             }
             Phase::Sweep { mut rest, lookup, .. } => {
                 query.cost.asked = query.cost.asked.saturating_add(lookup.asked());
                 let target = query.target.key.point();
-                for (_, contact, _) in lookup.nearest(REGION_CONTACTS_MAX) {
+                for (_, contact) in lookup.nearest(REGION_CONTACTS_MAX) {
                     query.region.push((keys.point(contact) ^ target, contact));
                 }
                 if let Some(probe) = rest.pop() {
@@ -284,8 +284,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     fn finish(&mut self, now: Micros, keys: &impl Keys<C>, mut query: Query<C>, out: &mut Out<C>) {
         self.forget_questions(query.id);
         if let (Phase::Search, true) = (&query.phase, query.cost.asked == 0) {
-            query.cost.asked = query.lookup.asked();
-            query.cost.hops = query.lookup.nearest(1).first().map_or(0, |(_, _, hops)| *hops);
+            query.note_cost();
         }
         match query.purpose {
             Purpose::Join => {

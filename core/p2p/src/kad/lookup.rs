@@ -33,7 +33,9 @@ enum State {
 struct Candidate<C> {
     distance: u64,
     contact: C,
+    /// Of the shortest chain of those that told of it, and of the chain of the first that did.
     hops: u8,
+    first_hops: u8,
     state: State,
 }
 
@@ -78,6 +80,7 @@ impl<C: Contact> Lookup<C> {
                 distance,
                 contact,
                 hops: 1,
+                first_hops: 1,
                 state: State::New,
             }));
             paths.push(Path { list, flight: 0 });
@@ -138,13 +141,14 @@ impl<C: Contact> Lookup<C> {
         let Some(path) = self.paths.get_mut(usize::from(path)) else {
             return;
         };
-        let Some(hops) = path.settle(keys.point(from) ^ target, from, State::Answered) else {
+        let Some((hops, first_hops)) = path.settle(keys.point(from) ^ target, from, State::Answered) else {
             return;
         };
+        let (hops, first_hops) = (hops.saturating_add(1), first_hops.saturating_add(1));
         for &contact in closer {
             if contact != me {
-                let (distance, hops) = (keys.point(contact) ^ target, hops.saturating_add(1));
-                path.add(Candidate { distance, contact, hops, state: State::New }, most);
+                let distance = keys.point(contact) ^ target;
+                path.add(Candidate { distance, contact, hops, first_hops, state: State::New }, most);
             }
         }
     }
@@ -163,18 +167,28 @@ impl<C: Contact> Lookup<C> {
         (0..self.paths.len()).all(|path| self.paths[path].flight == 0 && self.nearest_new(path).is_none())
     }
 
-    /// The `n` nearest that answered, nearest first, with distance and the number of hops to each: 1 for a contact
-    /// of our own table.
+    /// The `n` nearest that answered, nearest first, each with its distance.
     #[must_use]
-    pub fn nearest(&self, n: usize) -> Vec<(u64, C, u8)> {
-        let answered = |path: &Path<C>| {
-            let own = path.list.iter().filter(|candidate| candidate.state == State::Answered);
-            own.map(|c| (c.distance, c.contact, c.hops)).take(n).collect::<Vec<_>>()
-        };
-        let mut all: Vec<_> = self.paths.iter().flat_map(answered).collect();
-        all.sort_unstable();
-        all.truncate(n);
+    pub fn nearest(&self, n: usize) -> Vec<(u64, C)> {
+        let mut all = Vec::with_capacity(n * self.paths.len());
+        for path in &self.paths {
+            all.extend(path.answered().map(|candidate| (candidate.distance, candidate.contact)).take(n));
+        }
+        // One path's are in order already.
+        if self.paths.len() > 1 {
+            all.sort_unstable();
+            all.truncate(n);
+        }
         all
+    }
+
+    /// Hops to the nearest that answered, by the shortest chain of those that told of it and by the chain of the first
+    /// that did: 1 for a contact of our own table, 0 if none answered.
+    #[must_use]
+    pub fn hops(&self) -> (u8, u8) {
+        let nearest = self.paths.iter().filter_map(|path| path.answered().next());
+        let nearest = nearest.min_by_key(|candidate| (candidate.distance, candidate.contact));
+        nearest.map_or((0, 0), |candidate| (candidate.hops, candidate.first_hops))
     }
 
     /// How many questions it has asked.
@@ -201,13 +215,18 @@ impl<C: Contact> Path<C> {
         self.list.binary_search_by(|own| (own.distance, own.contact).cmp(&(distance, contact)))
     }
 
+    /// Those that answered, nearest first.
+    fn answered(&self) -> impl Iterator<Item = &Candidate<C>> {
+        self.list.iter().filter(|candidate| candidate.state == State::Answered)
+    }
+
     /// A question has come back: the hops to `from`, if it was asked here.
-    fn settle(&mut self, distance: u64, from: C, state: State) -> Option<u8> {
+    fn settle(&mut self, distance: u64, from: C, state: State) -> Option<(u8, u8)> {
         self.flight = self.flight.saturating_sub(1);
         let at = self.place(distance, from).ok()?;
         let candidate = &mut self.list[at];
         candidate.state = state;
-        Some(candidate.hops)
+        Some((candidate.hops, candidate.first_hops))
     }
 
     fn add(&mut self, candidate: Candidate<C>, most: usize) {

@@ -133,6 +133,12 @@ impl<C: Contact> Query<C> {
         }
     }
 
+    /// What the lookup for the target has cost so far.
+    pub(super) fn note_cost(&mut self) {
+        self.cost.asked = self.lookup.asked();
+        (self.cost.hops, self.cost.first_hops) = self.lookup.hops();
+    }
+
     /// The lookup that goes on, if one does.
     pub(super) fn current(&mut self) -> Option<&mut Lookup<C>> {
         match &mut self.phase {

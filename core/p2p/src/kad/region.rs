@@ -150,9 +150,9 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         let Some(best) = &votes.best else { return };
         let has = |contact: &C| votes.holders.contains(contact) || votes.behind.contains(contact);
         let near = lookup.nearest(self.config.k());
-        let next = near.iter().find(|(_, contact, _)| !has(contact));
+        let next = near.iter().find(|(_, contact)| !has(contact));
         let nodes = self.size.estimate(now, None).unwrap_or(1.0);
-        let cached = next.map(|(distance, contact, _)| {
+        let cached = next.map(|(distance, contact)| {
             let nearer = size::part(*distance) * nodes / self.config.k() as f64;
             let ttl = (TTL_MS_DEFAULT / 1000) as u32 >> (nearer as u32).min(31);
             (*contact, ttl.max(CACHE_SECONDS_MIN).min(best.ttl.max(CACHE_SECONDS_MIN)))

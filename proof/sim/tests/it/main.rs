@@ -1,6 +1,5 @@
 //! The simulator's own promises: clean runs, repeatable traces, and every planted bug caught.
 
-mod kad;
 mod planted;
 mod scenarios;
 mod seeds;
