@@ -171,8 +171,8 @@ replica {
     ReadUnconfirmed,
     /// A command is answered although another leader's entry took its index.
     OtherTermAnswered,
-    /// A new leader serves before it has applied what earlier leaders may have acknowledged.
-    ServesTooEarly,
+    /// A leader answers its entries when its log has them.
+    AnsweredBeforeCommit,
     /// A watch on a leader that serves no more still counts as whole.
     WatchOutlivesLeader,
     /// What was not decided when leadership was lost is forgotten.

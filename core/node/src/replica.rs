@@ -279,6 +279,9 @@ impl Worker {
     /// Applies a committed entry: with answers if it is one of this node's.
     fn take_committed(&mut self, at: usize, committed: Committed) {
         let Committed { term, index, body } = committed;
+        if is(Bug::AnsweredBeforeCommit) && index <= self.partitions[at].store.applied() {
+            return;
+        }
         let partition = &mut self.partitions[at];
         if let Some(seat) = &mut partition.seat {
             seat.applied_term = term;

@@ -28,7 +28,7 @@ impl Worker {
         }
         let partition = &mut self.partitions[at];
         let (Some(replica), Some(seat)) = (partition.group.replica(), &mut partition.seat) else { return };
-        let complete = seat.applied_term == term || is(Bug::ServesTooEarly);
+        let complete = seat.applied_term == term;
         if seat.serving.is_none() && replica.leads() && complete && partition.store.damaged().is_none() {
             (seat.serving, seat.undecided) = (Some(term), None);
             partition.leads = true;
@@ -151,6 +151,7 @@ impl Worker {
                 Some(_) => Fate::Open,
                 // Terms only grow along the log, so an older one cannot follow.
                 None if front.index <= applied || front.term < applied_term => Fate::Undone,
+                None if is(Bug::AnsweredBeforeCommit) && front.index == applied.next() => Fate::Answered,
                 None => Fate::Open,
             };
             if matches!(fate, Fate::Open) {
@@ -159,6 +160,7 @@ impl Worker {
             let Some(batch) = self.partitions[at].flying.pop_front() else { break };
             match fate {
                 Fate::Readable => self.apply_reads(at, batch),
+                Fate::Answered => self.apply_batch(at, batch),
                 Fate::Undone | Fate::Open => self.undo(at, batch),
             }
         }
@@ -225,6 +227,8 @@ enum Fate {
     Open,
     /// Its reads may run.
     Readable,
+    /// It is applied although it is not committed: see [`Bug::AnsweredBeforeCommit`].
+    Answered,
     /// It surely has not run, and will not.
     Undone,
 }

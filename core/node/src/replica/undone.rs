@@ -114,8 +114,22 @@ impl Worker {
     /// Parcels to other nodes.
     pub(crate) fn post(&mut self) {
         for (_, parcel) in self.others.take_abroad() {
-            if let Parcel::Request(request) = parcel {
-                self.misdirected(request.asker);
+            match parcel {
+                Parcel::Request(request) => self.misdirected(request.asker),
+                Parcel::Watch { asker, .. } | Parcel::Transfer { asker, .. } => self.misdirected(asker),
+                Parcel::Ask { conn, .. } => self.told(conn),
+                Parcel::Done { .. }
+                | Parcel::Deliver { .. }
+                | Parcel::Everywhere { .. }
+                | Parcel::Follow { .. }
+                | Parcel::Gone { .. }
+                | Parcel::Kill { .. }
+                | Parcel::Propose { .. }
+                | Parcel::Reply { .. }
+                | Parcel::Stalled { .. }
+                | Parcel::Told { .. }
+                | Parcel::Unblock { .. }
+                | Parcel::Unwatch { .. } => {}
             }
         }
         self.take_home();

@@ -3,6 +3,7 @@
 mod disk;
 mod leadership;
 mod placing;
+mod seeds;
 mod world;
 mod writing;
 

@@ -92,12 +92,7 @@ fn a_write_that_survived_its_leader_s_fall_is_answered_as_done() {
     for other in others(leader) {
         world.cut.insert((leader, other));
     }
-    world.until("another leads", |world| {
-        others(leader).into_iter().any(|node| {
-            let worker = world.machines[node].worker.as_ref().expect("it runs");
-            worker.partitions()[0].leads()
-        })
-    });
+    world.until("another leads", |world| others(leader).into_iter().any(|node| world.leads(node, group(0))));
     assert_eq!(world.read(client), "");
     world.heal();
     assert_eq!(answer(&mut world, client), "+OK\r\n");
@@ -172,4 +167,30 @@ fn leadership_is_handed_over_without_loss() {
     let other = world.client(to);
     assert_eq!(world.ask(other, "INCR k"), ":2\r\n");
     world.level(group(0));
+}
+
+#[test]
+fn a_leader_that_stood_still_shows_nothing_old() {
+    // With the rule and without: the negative control shows that there is something old to be shown.
+    for (bug, shown) in [(Bug::None, false), (Bug::ReadUnconfirmed, true)] {
+        let _rules = with_rules(bug);
+        let mut world = World::new(3, 1);
+        let old = world.leader(group(0));
+        let client = world.client(old);
+        world.ask(client, "SET k old");
+        world.pass(50);
+        world.machines[old].paused = world.now.plus_millis(3_000);
+        let mut new = old;
+        world.until("another leads", |world| {
+            let found = others(old).into_iter().find(|&node| world.leads(node, group(0)));
+            new = found.unwrap_or(old);
+            found.is_some()
+        });
+        let other = world.client(new);
+        assert_eq!(world.ask(other, "SET k new"), "+OK\r\n");
+        world.until("the old one goes on", |world| !world.is_paused(old));
+        world.feed(client, "GET k");
+        let answer = answer(&mut world, client);
+        assert_eq!(answer == "$3\r\nold\r\n", shown, "{bug:?}: {answer}");
+    }
 }

@@ -18,6 +18,8 @@ use crate::harness::START;
 pub const SEED: u64 = 77;
 /// Microseconds of one step.
 const STEP: u64 = 500;
+/// Microseconds for which a process that goes on has not heard anybody yet, as its clients are faster.
+const AFTER_PAUSE: u64 = 20_000;
 /// Steps after which a test gives up waiting.
 const PATIENCE: u64 = 60_000;
 
@@ -47,6 +49,8 @@ pub struct Machine {
     pub lives: u64,
     /// Syncs of the log are held back.
     pub sync_held: bool,
+    /// The process stands still until then; frames wait for it.
+    pub paused: Micros,
 }
 
 pub struct World {
@@ -56,6 +60,8 @@ pub struct World {
     /// The most steps that a frame takes.
     pub delay: u64,
     pub rng: Rng,
+    /// How often a frame is lost.
+    pub loss: f64,
     net: BTreeMap<(Micros, u64), (usize, Outgoing)>,
     sequence: u64,
     /// Frames sent, ever.
@@ -83,6 +89,7 @@ impl World {
             cut: BTreeSet::new(),
             delay: 1,
             rng: Rng::new(seed),
+            loss: 0.0,
             net: BTreeMap::new(),
             sequence: 0,
             sent: 0,
@@ -183,6 +190,9 @@ impl World {
 
     /// Ends a node's turns until it has nothing to do at once, and does what it asks.
     pub fn turn(&mut self, node: usize) {
+        if self.is_paused(node) {
+            return;
+        }
         for _ in 0..64 {
             let machine = &mut self.machines[node];
             let Some(worker) = &mut machine.worker else { return };
@@ -294,7 +304,14 @@ impl World {
             }
             let (from, frame) = entry.remove();
             let to = (0..self.machines.len()).find(|&node| node_id(node) == frame.to).expect("it exists");
-            if self.cut.contains(&(from, to)) {
+            let until = self.machines[to].paused;
+            if until > self.now {
+                // In the order in which they came, a while after it goes on.
+                self.sequence += 1;
+                self.net.insert((until + AFTER_PAUSE, self.sequence), (from, frame));
+                continue;
+            }
+            if self.cut.contains(&(from, to)) || self.rng.chance(self.loss) {
                 continue;
             }
             if let Some(worker) = &mut self.machines[to].worker {
@@ -303,6 +320,9 @@ impl World {
             }
         }
         for node in 0..self.machines.len() {
+            if self.is_paused(node) {
+                continue;
+            }
             let Some(worker) = &mut self.machines[node].worker else { continue };
             if worker.deadline().is_some_and(|deadline| deadline <= self.now) {
                 worker.wake(self.now);
@@ -312,6 +332,11 @@ impl World {
                 self.turn(node);
             }
         }
+    }
+
+    /// Whether a process stands still.
+    pub fn is_paused(&self, node: usize) -> bool {
+        self.machines[node].paused > self.now
     }
 
     pub fn pass(&mut self, millis: u64) {
@@ -347,10 +372,15 @@ impl World {
         (0..self.machines.len()).find(|&node| {
             let cut = self.cut.iter().any(|&(from, _)| from == node)
                 && self.cut.iter().filter(|&&(from, _)| from == node).count() >= self.machines.len();
-            let worker = self.machines[node].worker.as_ref();
-            let place = worker.and_then(|worker| worker.local(group.keyspace(), group.partition()));
-            !cut && worker.zip(place).is_some_and(|(worker, at)| worker.partitions()[at].leads())
+            !cut && self.leads(node, group)
         })
+    }
+
+    /// Whether a node believes that it serves a group.
+    pub fn leads(&self, node: usize, group: GroupId) -> bool {
+        let worker = self.machines[node].worker.as_ref();
+        let place = worker.and_then(|worker| worker.local(group.keyspace(), group.partition()));
+        worker.zip(place).is_some_and(|(worker, at)| worker.partitions()[at].leads())
     }
 
     pub fn client(&mut self, node: usize) -> Client {
