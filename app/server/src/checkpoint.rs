@@ -253,7 +253,7 @@ impl Checkpointer {
         let group = partition.group_id();
         match partition.store_mut().write_cut(SLICE_BYTES) {
             Some((Frame { index, generation, objects, state }, images)) => {
-                let mark = Mark { index, term, generation, objects, state };
+                let mark = Mark { index, term, generation, objects, standing: Vec::new(), state };
                 self.waiting.push_back(Job { partition: at, group, mark, images, after });
                 self.cutting = None;
                 self.hand_over();

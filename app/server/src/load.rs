@@ -189,7 +189,8 @@ mod tests {
         let (frame, images) = store.write_cut(usize::MAX).unwrap();
         let engine = Engine::open(dir, EngineOptions::default()).unwrap();
         let Frame { index, generation, objects, state } = frame;
-        let mark = Mark { index, term: kernel::Term(1), generation, objects, state };
+        let term = kernel::Term(1);
+        let mark = Mark { index, term, generation, objects, standing: Vec::new(), state };
         let changes = images.iter().map(|image| match image {
             Image::Put { key, head, body } => Change::Put { key, head, body },
             Image::Delete { key } => Change::Delete { key },

@@ -251,7 +251,7 @@ mod tests {
         let job = |index| {
             let group = GroupId::new(KeyspaceId(0), 0);
             let (index, term, state) = (Index(index), Term(1), Vec::new());
-            let mark = Mark { index, term, generation: 0, objects: 0, state };
+            let mark = Mark { index, term, generation: 0, objects: 0, standing: Vec::new(), state };
             Job { partition: 0, group, mark, images: Images::default(), after: Lsn(0) }
         };
         assert!(persister.keep(&job(1)).is_ok());

@@ -122,7 +122,14 @@ fn fill(
 ) -> Result<(), EngineError> {
     let keys: Vec<Vec<u8>> = numbers.map(key).collect();
     let changes = keys.iter().map(|key| Change::Put { key, head: &[1, 0, 0, 0], body });
-    let mark = Mark { index: Index(index), term: Term(1), generation: 0, objects, state: Vec::new() };
+    let mark = Mark {
+        index: Index(index),
+        term: Term(1),
+        generation: 0,
+        objects,
+        standing: Vec::new(),
+        state: Vec::new(),
+    };
     engine.commit(group, &mark, changes)
 }
 

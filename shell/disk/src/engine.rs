@@ -18,14 +18,19 @@
 //! It does not decide when to checkpoint, and it keeps no object in memory besides the block cache.
 
 mod commit;
+mod cut;
 mod entry;
 mod error;
 #[cfg(test)]
 mod flips;
+mod stage;
 mod store;
+mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,9 +40,11 @@ use fjall::Readable;
 use kernel::limit::KEY_BYTES_MAX;
 use kernel::{GroupId, Index, Term};
 
+pub use self::cut::{CutInfo, Lot};
 use self::entry::Body;
 pub use self::entry::CHUNK_BYTES;
 pub use self::error::{EngineError, Place};
+pub use self::stage::{LOT_BYTES_MAX, NAME_BYTES_MAX, Progress};
 use self::store::Store;
 pub use self::sweep::Swept;
 
@@ -47,6 +54,8 @@ pub const HEAD_BYTES_MAX: usize = 4 * 1024;
 pub const BODY_BYTES_MAX: u64 = u32::MAX as u64;
 /// Longest partition state in a mark, in bytes.
 pub const STATE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Longest standing of a replica in a mark, in bytes.
+pub const STANDING_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of keys, heads and bodies in one commit. The commit is held in memory about once.
 pub const COMMIT_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 
@@ -98,6 +107,9 @@ pub struct Mark {
     pub generation: u32,
     /// How many objects there are after this checkpoint.
     pub objects: u64,
+    /// What a replica of a replicated group is, and what it must know of the group at this index, opaque to the engine;
+    /// empty for a group of one node.
+    pub standing: Vec<u8>,
     /// The partition's own state, opaque to the engine: time, counters, scripts.
     pub state: Vec<u8>,
 }
@@ -222,10 +234,7 @@ impl Engine {
     pub fn groups(&self) -> Result<Vec<(GroupId, Mark)>, EngineError> {
         self.reading(|store| {
             let marks = store.marks()?;
-            Ok(marks
-                .into_iter()
-                .map(|(group, ledger, state)| (group, entry::mark(&ledger, &state)))
-                .collect())
+            Ok(marks.into_iter().map(|(group, _, mark)| (group, mark)).collect())
         })
     }
 
@@ -300,6 +309,103 @@ impl Engine {
     /// As [`Engine::commit`].
     pub fn sweep(&self, entries_max: usize) -> Result<Swept, EngineError> {
         self.writing(|store| store.sweep(entries_max))
+    }
+
+    /// Forgets a group: its checkpoint and what is staged for it, durably. Sweeps give the space back; if it comes back
+    /// before that, its first commit waits for them.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn drop_group(&self, group: GroupId) -> Result<(), EngineError> {
+        self.writing(|store| store.drop_group(group))
+    }
+
+    /// Holds the group's checkpoint as it is now, to be read by [`Engine::read_cut`] while commits and sweeps go on.
+    ///
+    /// Reads all of it once. The last two cuts of a group are held; what they hide takes space until they are released.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn make_cut(&self, group: GroupId) -> Result<CutInfo, EngineError> {
+        self.reading(|store| store.make_cut(group))
+    }
+
+    /// About `bytes_max` bytes, and at most one item more, of a cut from `cursor` on; an empty one is the beginning.
+    ///
+    /// After a restart a cut can be read on for as long as its checkpoint is the group's last.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchCut`] if it is gone, or there is no such place in it; else as [`Engine::load`].
+    pub fn read_cut(
+        &self,
+        group: GroupId,
+        generation: u64,
+        cursor: &[u8],
+        bytes_max: usize,
+    ) -> Result<Lot, EngineError> {
+        self.reading(|store| store.read_cut(group, generation, cursor, bytes_max))
+    }
+
+    /// Lets all cuts of a group go.
+    pub fn release_cuts(&self, group: GroupId) {
+        // Without a store there is none.
+        let _ = self.reading(|store| {
+            store.release_cuts(group);
+            Ok(())
+        });
+    }
+
+    /// Begins to stage a snapshot of `group` under a name, at most [`NAME_BYTES_MAX`] bytes, or goes on with it if that
+    /// is what is staged, also after a restart. Another one is given up.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn begin_stage(&self, group: GroupId, name: &[u8]) -> Result<Progress, EngineError> {
+        self.writing(|store| store.begin_stage(group, name))
+    }
+
+    /// Keeps one lot of [`Engine::read_cut`], at most [`LOT_BYTES_MAX`] bytes, where the staged snapshot ends; `next` is
+    /// the lot's. It is there after a crash or not, as a whole.
+    ///
+    /// # Errors
+    /// [`EngineError::Unstageable`] if it does not belong there, and then nothing has changed; else as
+    /// [`Engine::commit`].
+    pub fn stage(&self, group: GroupId, lot: &[u8], next: Option<&[u8]>) -> Result<Progress, EngineError> {
+        self.writing(|store| store.stage(group, lot, next, self.options.inline_bytes_max))
+    }
+
+    /// Compares all that is staged with the length and checksum of its cut, reads it back, and makes it durable.
+    ///
+    /// # Errors
+    /// [`EngineError::Unstageable`] if it is not that snapshot; else as [`Engine::load`] and [`Engine::commit`].
+    pub fn check_stage(&self, group: GroupId, bytes: u64, checksum: u64) -> Result<(), EngineError> {
+        self.writing(|store| store.check_stage(group, bytes, checksum))
+    }
+
+    /// Makes the staged and checked snapshot the group's checkpoint, with `standing` in its mark, in one durable step.
+    ///
+    /// # Errors
+    /// [`EngineError::Unstageable`] if it was not checked or has another index, [`EngineError::Backwards`] if the group's
+    /// checkpoint is newer; else as [`Engine::commit`].
+    pub fn install(&self, group: GroupId, index: Index, standing: &[u8]) -> Result<Mark, EngineError> {
+        self.writing(|store| store.install(group, index, standing))
+    }
+
+    /// Gives up what is staged for `group`. Sweeps give its space back.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn drop_stage(&self, group: GroupId) -> Result<(), EngineError> {
+        self.writing(|store| store.drop_stage(group))
+    }
+
+    /// The groups with a staged snapshot, and how far it is.
+    #[must_use]
+    pub fn staged(&self) -> Vec<(GroupId, Progress)> {
+        let staged = self.reading(|store| {
+            Ok(store.books().staged.iter().map(|(group, staging)| (*group, staging.progress())).collect())
+        });
+        staged.unwrap_or_default()
     }
 
     /// Gives back the memory of write buffers: the last ones, and one that was written out before them, else

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode, Slice};
 
 use super::entry::{Body, Chunks, Object};
-use super::store::{Store, limit, read_object};
+use super::store::{Books, Store, limit, read_object};
 use super::*;
 
 /// What an entry costs in the write buffer besides its bytes, about.
@@ -22,8 +22,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
 /// How much of each space is in its write buffer.
 pub struct Buffered {
     limit: u64,
-    objects: AtomicU64,
-    chunks: AtomicU64,
+    pub objects: AtomicU64,
+    pub chunks: AtomicU64,
     /// What was committed since the last rest: some of it is still in memory.
     unrested: AtomicU64,
 }
@@ -62,8 +62,10 @@ impl Store {
         inline_bytes_max: usize,
     ) -> Result<(), EngineError> {
         limit("a state", mark.state.len() as u64, STATE_BYTES_MAX as u64)?;
-        let mut ledgers = self.ledgers();
-        let old = ledgers.get(&group);
+        limit("a standing", mark.standing.len() as u64, STANDING_BYTES_MAX as u64)?;
+        let mut books = self.books();
+        self.make_way(&mut books, group, mark.generation)?;
+        let old = books.ledgers.get(&group);
         let fresh = old.is_none_or(|old| old.generation != mark.generation);
         let mut draft = Draft {
             store: self,
@@ -89,8 +91,20 @@ impl Store {
         if draft.ledger.objects != claimed {
             return Err(EngineError::Miscounted { group, claimed, actual: draft.ledger.objects });
         }
-        ledgers.insert(group, draft.finish(&mark.state)?);
+        let ledger = draft.finish(mark)?;
+        books.ledgers.insert(group, ledger);
         Ok(())
+    }
+
+    /// Sees to it that no entry of `generation` is there but the group's own.
+    fn make_way(&self, books: &mut Books, group: GroupId, generation: u32) -> Result<(), EngineError> {
+        // The partition was emptied more often than a snapshot takes: that one is too old by far.
+        if books.staged.get(&group).is_some_and(|staging| staging.generation <= generation) {
+            self.give_up(books, group)?;
+        }
+        let doomed =
+            books.doomed.range((group, 0)..=(group, generation)).any(|(_, it)| it.last >= generation);
+        if doomed { self.purge(books, group) } else { Ok(()) }
     }
 
     /// The CRC and chunks of the committed entry under `key`.
@@ -108,7 +122,7 @@ impl Store {
     /// Hands a full write buffer over and waits until at most one waits to become a table.
     ///
     /// The storage engine has no bound of its own here while its thread compacts, and neither has its journal.
-    fn settle(&self, space: &Keyspace, buffered: &AtomicU64, added: u64) -> Result<(), EngineError> {
+    pub fn settle(&self, space: &Keyspace, buffered: &AtomicU64, added: u64) -> Result<(), EngineError> {
         self.buffered.unrested.fetch_add(added, Ordering::Relaxed);
         if buffered.fetch_add(added, Ordering::Relaxed) + added < self.buffered.limit {
             return Ok(());
@@ -120,7 +134,7 @@ impl Store {
     /// Gives the memory of write buffers back, if there is much of it. See [`Engine::rest`].
     pub fn rest(&self) -> Result<(), EngineError> {
         // No commit and no sweep meanwhile.
-        let _ledgers = self.ledgers();
+        let _books = self.books();
         let buffered = &self.buffered;
         if buffered.unrested.load(Ordering::Relaxed) < REST_BYTES_MIN {
             return Ok(());
@@ -252,14 +266,14 @@ impl Draft<'_> {
     }
 
     /// Adds seal and mark, and makes all of it durable.
-    fn finish(mut self, state: &[u8]) -> Result<Ledger, EngineError> {
+    fn finish(mut self, mark: &Mark) -> Result<Ledger, EngineError> {
         let store = self.store;
-        let mut value = Vec::with_capacity(state.len() + 128);
+        let mut value = Vec::with_capacity(mark.state.len() + mark.standing.len() + 128);
         if self.chunk_changes > 0 {
             self.add_seal();
         }
         let key = entry::mark_key(self.group);
-        entry::seal(&mut value, &key, |out| entry::put_mark(out, &self.ledger, state));
+        entry::seal(&mut value, &key, |out| entry::put_mark(out, &self.ledger, &mark.standing, &mark.state));
         self.batch.insert(&store.objects, key, value);
         self.batch.commit().map_err(|e| store.refusal(e))?;
         store.settle(&store.objects, &store.buffered.objects, self.object_bytes)?;

@@ -5,9 +5,11 @@
 //! | mark | `m` group | see [`Mark`] and [`Ledger`] |
 //! | object | `o` group generation user-key | head, then the body or where its chunks are |
 //! | chunk | `c` group generation body-number chunk-number | at most [`CHUNK_BYTES`] of a body |
+//! | staging | `s` group | see [`super::stage::Staging`] |
+//! | doomed | `x` group generation | the last of the generations, from that one on, that are to be swept |
 //! | seal | `c` group generation number `FFFFFFFF` | nothing: it says that the chunks of a commit are there |
 //!
-//! Marks and objects are in one ordered space, chunks and seals in another. If damage leaves the two at
+//! Marks, objects, stagings and what is doomed are in one ordered space, chunks and seals in another. If damage leaves the two at
 //! different commits, seal and mark tell.
 //!
 //! Numbers in keys are big-endian, so that they sort. Every value begins with a CRC-32 over its key and
@@ -29,7 +31,10 @@ const _: () = assert!(PREFIX_BYTES + KEY_BYTES_MAX < ENGINE_KEY_BYTES_END);
 
 /// Bytes of the checksum before every content.
 const CRC_BYTES: usize = 4;
+/// A mark without a standing, which every version reads.
 const MARK_VERSION: u8 = 1;
+/// A mark with a standing before the state.
+const MARK_VERSION_REPLICA: u8 = 2;
 /// In the place of a chunk's number: above all chunks of the longest body.
 const SEAL: u32 = u32::MAX;
 const INLINE: u8 = 0;
@@ -46,6 +51,40 @@ pub fn mark_key(group: GroupId) -> [u8; 5] {
 pub fn mark_group(key: &[u8]) -> Option<GroupId> {
     let number: [u8; 4] = key.strip_prefix(b"m")?.try_into().ok()?;
     Some(GroupId(u32::from_be_bytes(number)))
+}
+
+/// The key of a group's staged snapshot.
+pub fn stage_key(group: GroupId) -> [u8; 5] {
+    let mut key = mark_key(group);
+    key[0] = b's';
+    key
+}
+
+/// The group of a staged snapshot's key, if it is one.
+pub fn stage_group(key: &[u8]) -> Option<GroupId> {
+    let number: [u8; 4] = key.strip_prefix(b"s")?.try_into().ok()?;
+    Some(GroupId(u32::from_be_bytes(number)))
+}
+
+/// The key of the note that the generations from `first` on are doomed.
+pub fn doomed_key(group: GroupId, first: u32) -> [u8; PREFIX_BYTES] {
+    prefix(b'x', group, first)
+}
+
+/// The group and first generation of a doomed key, if it is one.
+pub fn doomed(key: &[u8]) -> Option<(GroupId, u32)> {
+    let number: [u8; 8] = key.strip_prefix(b"x")?.try_into().ok()?;
+    let number = u64::from_be_bytes(number);
+    Some((GroupId((number >> 32) as u32), number as u32))
+}
+
+/// What is above every key that begins with [`prefix`] of the same.
+pub fn beyond(kind: u8, group: GroupId, generation: u32) -> Vec<u8> {
+    let number = u64::from(group.0) << 32 | u64::from(generation);
+    match number.checked_add(1) {
+        Some(next) => prefix(kind, GroupId((next >> 32) as u32), next as u32).to_vec(),
+        None => vec![kind + 1],
+    }
 }
 
 /// What every object (`b'o'`) or chunk (`b'c'`) of one generation begins with.
@@ -98,6 +137,11 @@ pub fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<(u32, &'a [u8])> {
     let (crc, content) = value.split_first_chunk::<CRC_BYTES>()?;
     let crc = u32::from_le_bytes(*crc);
     (crc == checksum(key, content)).then_some((crc, content))
+}
+
+/// The content of a value whose checksum was compared.
+pub fn content(value: &[u8]) -> &[u8] {
+    value.get(CRC_BYTES..).unwrap_or_default()
 }
 
 fn checksum(key: &[u8], content: &[u8]) -> u32 {
@@ -175,8 +219,13 @@ pub fn read_object(content: &[u8]) -> Result<Object<'_>, DecodeError> {
 }
 
 /// Appends a mark's content.
-pub fn put_mark(out: &mut Vec<u8>, ledger: &Ledger, state: &[u8]) {
-    out.push(MARK_VERSION);
+pub fn put_mark(out: &mut Vec<u8>, ledger: &Ledger, standing: &[u8], state: &[u8]) {
+    if standing.is_empty() {
+        out.push(MARK_VERSION);
+    } else {
+        out.push(MARK_VERSION_REPLICA);
+        put_bytes(out, standing);
+    }
     put_varint(out, ledger.index.0);
     put_varint(out, ledger.term.0);
     put_varint(out, u64::from(ledger.generation));
@@ -193,12 +242,14 @@ pub fn put_mark(out: &mut Vec<u8>, ledger: &Ledger, state: &[u8]) {
     out.extend_from_slice(state);
 }
 
-/// Reads a mark's content: the engine's part and the partition's.
-pub fn read_mark(content: &[u8]) -> Result<(Ledger, &[u8]), DecodeError> {
+/// Reads a mark's content: the engine's part, the replica's and the partition's.
+pub fn read_mark(content: &[u8]) -> Result<(Ledger, &[u8], &[u8]), DecodeError> {
     let mut reader = Reader::new(content);
-    if reader.u8()? != MARK_VERSION {
-        return Err(DecodeError::Invalid);
-    }
+    let standing = match reader.u8()? {
+        MARK_VERSION => &[],
+        MARK_VERSION_REPLICA => reader.bytes()?,
+        _ => return Err(DecodeError::Invalid),
+    };
     let generation = |n: u64| u32::try_from(n).map_err(|_| DecodeError::Overflow);
     let mut ledger = Ledger {
         index: Index(reader.varint()?),
@@ -216,16 +267,17 @@ pub fn read_mark(content: &[u8]) -> Result<(Ledger, &[u8]), DecodeError> {
         last = last.wrapping_add(reader.varint()?);
         ledger.seals.push(last);
     }
-    Ok((ledger, reader.rest()))
+    Ok((ledger, standing, reader.rest()))
 }
 
 /// The mark a caller sees.
-pub fn mark(ledger: &Ledger, state: &[u8]) -> Mark {
+pub fn mark(ledger: &Ledger, standing: &[u8], state: &[u8]) -> Mark {
     Mark {
         index: ledger.index,
         term: ledger.term,
         generation: ledger.generation,
         objects: ledger.objects,
+        standing: standing.to_vec(),
         state: state.to_vec(),
     }
 }

@@ -56,6 +56,22 @@ pub enum EngineError {
     /// The group has no mark.
     #[error("group {0} has no checkpoint")]
     NoSuchGroup(GroupId),
+    /// No such cut is held, or none with such a place: it is to be made anew.
+    #[error("group {group} has no snapshot {generation} to be read there")]
+    NoSuchCut {
+        /// The group.
+        group: GroupId,
+        /// The cut's generation.
+        generation: u64,
+    },
+    /// What came is not the next part of the snapshot that is being staged, or that is not whole.
+    #[error("the staged snapshot of group {group} is refused: {reason}")]
+    Unstageable {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The options cannot be used.
     #[error("{what} must be at least {least}")]
     BadOption {
@@ -146,6 +162,8 @@ impl EngineError {
             | EngineError::Backwards { .. }
             | EngineError::Miscounted { .. }
             | EngineError::NoSuchGroup(_)
+            | EngineError::NoSuchCut { .. }
+            | EngineError::Unstageable { .. }
             | EngineError::BadOption { .. } => false,
             EngineError::DiskFull(_)
             | EngineError::Io { .. }

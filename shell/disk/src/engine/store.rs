@@ -9,7 +9,10 @@ use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, Fi
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, Snapshot};
 
 use super::commit::Buffered;
+use super::cut::Cuts;
 use super::entry::{Chunks, Object};
+use super::stage::Staging;
+use super::sweep::Doomed;
 use super::*;
 
 /// The ordered space of objects and marks: together, so that damage cannot part them.
@@ -31,8 +34,18 @@ pub struct Store {
     pub objects: Keyspace,
     pub chunks: Keyspace,
     /// Held for as long as a commit takes, so commits are one after another.
-    pub ledgers: Mutex<BTreeMap<GroupId, Ledger>>,
+    books: Mutex<Books>,
     pub buffered: Buffered,
+    pub cuts: Cuts,
+}
+
+/// What is known of the groups without reading it.
+#[derive(Default)]
+pub struct Books {
+    pub ledgers: BTreeMap<GroupId, Ledger>,
+    pub staged: BTreeMap<GroupId, Staging>,
+    /// Generations that are to be swept, by the first of them.
+    pub doomed: BTreeMap<(GroupId, u32), Doomed>,
 }
 
 impl Store {
@@ -67,24 +80,29 @@ impl Store {
                 database,
                 objects,
                 chunks,
-                ledgers: Mutex::default(),
+                books: Mutex::default(),
                 buffered,
+                cuts: Cuts::default(),
             })
         })?;
-        let ledgers = contain(dir, || store.marks())?.into_iter().map(|(group, ledger, _)| (group, ledger));
-        *store.ledgers() = ledgers.collect();
+        let books = contain(dir, || {
+            let ledgers = store.marks()?.into_iter().map(|(group, ledger, _)| (group, ledger)).collect();
+            let staged = store.stagings()?.into_iter().collect();
+            Ok(Books { ledgers, staged, doomed: store.doomed()? })
+        })?;
+        *store.books() = books;
         Ok(store)
     }
 
     /// All marks, verified.
-    pub fn marks(&self) -> Result<Vec<(GroupId, Ledger, Vec<u8>)>, EngineError> {
+    pub fn marks(&self) -> Result<Vec<(GroupId, Ledger, Mark)>, EngineError> {
         let mut marks = Vec::new();
         for guard in self.database.snapshot().prefix(&self.objects, b"m") {
             let (key, value) = guard.into_inner().map_err(|e| self.refusal(e))?;
             let group = entry::mark_group(&key)
                 .ok_or_else(|| EngineError::corrupt(self.place(), "a mark's key has the wrong length"))?;
-            let (ledger, state) = read_mark(group, &key, &value)?;
-            marks.push((group, ledger, state.to_vec()));
+            let (ledger, mark) = read_mark(group, &key, &value)?;
+            marks.push((group, ledger, mark));
         }
         Ok(marks)
     }
@@ -127,7 +145,12 @@ impl Store {
     }
 
     /// Refuses objects and chunks of different commits, which [`Store::load`] does not see otherwise.
-    fn check_seal(&self, snapshot: &Snapshot, group: GroupId, ledger: &Ledger) -> Result<(), EngineError> {
+    pub fn check_seal(
+        &self,
+        snapshot: &Snapshot,
+        group: GroupId,
+        ledger: &Ledger,
+    ) -> Result<(), EngineError> {
         let generation = ledger.generation;
         let (first, sealed) = match ledger.seals.last() {
             Some(&number) => (entry::seal_key(group, generation, number), 1),
@@ -180,7 +203,7 @@ impl Store {
         }))
     }
 
-    fn body(
+    pub fn body(
         &self,
         snapshot: &Snapshot,
         group: GroupId,
@@ -191,18 +214,31 @@ impl Store {
         limit("a body", chunks.bytes, BODY_BYTES_MAX)?;
         let mut body = Vec::with_capacity(chunks.bytes as usize);
         for number in 0..chunks.count() {
-            let key = entry::chunk_key(group, generation, chunks.body, number);
-            let found = snapshot.get(&self.chunks, key).map_err(|e| EngineError::from_engine(place(), e))?;
-            let damaged =
-                |how: &str| EngineError::corrupt(place(), format!("chunk {number} of the body {how}"));
-            let value = found.ok_or_else(|| damaged("is missing"))?;
-            let (_, piece) = entry::unseal(&key, &value).ok_or_else(|| damaged("fails its checksum"))?;
-            body.extend_from_slice(piece);
+            let value = self.piece(snapshot, group, generation, chunks, number, place)?;
+            body.extend_from_slice(entry::content(&value));
         }
         if body.len() as u64 != chunks.bytes || crc32fast::hash(&body) != chunks.crc {
             return Err(EngineError::corrupt(place(), "the body fails its checksum"));
         }
         Ok(body)
+    }
+
+    /// The value of one chunk of a body, its checksum compared.
+    pub fn piece(
+        &self,
+        snapshot: &Snapshot,
+        group: GroupId,
+        generation: u32,
+        chunks: Chunks,
+        number: u32,
+        place: &dyn Fn() -> Place,
+    ) -> Result<Slice, EngineError> {
+        let key = entry::chunk_key(group, generation, chunks.body, number);
+        let found = snapshot.get(&self.chunks, key).map_err(|e| EngineError::from_engine(place(), e))?;
+        let damaged = |how: &str| EngineError::corrupt(place(), format!("chunk {number} of the body {how}"));
+        let value = found.ok_or_else(|| damaged("is missing"))?;
+        entry::unseal(&key, &value).ok_or_else(|| damaged("fails its checksum"))?;
+        Ok(value)
     }
 
     pub fn disk_bytes(&self) -> Result<u64, EngineError> {
@@ -213,9 +249,9 @@ impl Store {
         self.database.persist(PersistMode::SyncAll).map_err(|e| self.refusal(e))
     }
 
-    pub fn ledgers(&self) -> MutexGuard<'_, BTreeMap<GroupId, Ledger>> {
-        // A ledger is replaced whole and only after its commit, so it is sound even if a holder panicked.
-        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        // What is in them is replaced whole and only after its commit, so it is sound even if a holder panicked.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn refusal(&self, error: fjall::Error) -> EngineError {
@@ -239,10 +275,12 @@ pub fn contain<T>(dir: &Path, run: impl FnOnce() -> Result<T, EngineError>) -> R
     })
 }
 
-fn read_mark<'a>(group: GroupId, key: &[u8], value: &'a [u8]) -> Result<(Ledger, &'a [u8]), EngineError> {
+pub fn read_mark(group: GroupId, key: &[u8], value: &[u8]) -> Result<(Ledger, Mark), EngineError> {
     let damaged = |reason: String| EngineError::corrupt(Place::Mark(group), reason);
     let (_, content) = entry::unseal(key, value).ok_or_else(|| damaged("it fails its checksum".into()))?;
-    entry::read_mark(content).map_err(|e| damaged(e.to_string()))
+    let (ledger, standing, state) = entry::read_mark(content).map_err(|e| damaged(e.to_string()))?;
+    let mark = entry::mark(&ledger, standing, state);
+    Ok((ledger, mark))
 }
 
 pub fn read_object<'a>(

@@ -31,6 +31,7 @@ pub fn mark(index: u64, generation: u32, objects: u64) -> Mark {
         term: Term(7),
         generation,
         objects,
+        standing: Vec::new(),
         state: format!("state {index}").into_bytes(),
     }
 }
@@ -125,13 +126,13 @@ fn space(engine: &Engine, kind: u8) -> fjall::Keyspace {
 }
 
 /// How many raw entries of one kind there are, seals left out.
-fn entries(engine: &Engine, kind: u8) -> usize {
+pub fn entries(engine: &Engine, kind: u8) -> usize {
     let keys = space(engine, kind).prefix([kind]).map(|guard| guard.key().unwrap());
     keys.filter(|key| kind != b'c' || !key.ends_with(&[0xFF; 4])).count()
 }
 
 /// Writes an entry past the engine, as damage would.
-fn tamper(engine: &Engine, key: &[u8], value: Option<&[u8]>) {
+pub fn tamper(engine: &Engine, key: &[u8], value: Option<&[u8]>) {
     match value {
         Some(value) => space(engine, key[0]).insert(key, value).unwrap(),
         None => space(engine, key[0]).remove(key).unwrap(),
