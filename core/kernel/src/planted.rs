@@ -11,6 +11,7 @@ macro_rules! bugs {
         log { $($(#[$log_doc:meta])* $log_name:ident,)* }
         session { $($(#[$session_doc:meta])* $session_name:ident,)* }
         replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
+        mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +25,7 @@ macro_rules! bugs {
             $($(#[$log_doc])* $log_name,)*
             $($(#[$session_doc])* $session_name,)*
             $($(#[$replica_doc])* $replica_name,)*
+            $($(#[$mesh_doc])* $mesh_name,)*
         }
 
         impl Bug {
@@ -39,6 +41,8 @@ macro_rules! bugs {
             pub const SESSION: &[Bug] = &[$(Bug::$session_name,)*];
             /// Those of a node in a cluster, which the tests of replicated partitions must find.
             pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
+            /// Those of services, which the tests of `mesh` must find.
+            pub const MESH: &[Bug] = &[$(Bug::$mesh_name,)*];
         }
     };
 }
@@ -177,6 +181,18 @@ replica {
     WatchOutlivesLeader,
     /// What was not decided when leadership was lost is forgotten.
     UndecidedForgotten,
+}
+mesh {
+    /// An open breaker never lets a probe through.
+    BreakerNeverHalfOpens,
+    /// Retries do not ask their budget.
+    BudgetIgnored,
+    /// What may not be done twice is tried again after it may have been read.
+    PostRetried,
+    /// An endpoint that only fails is not left out.
+    BlackHoleKept,
+    /// An endpoint that was removed is still picked.
+    StaleEndpointKept,
 }
 }
 

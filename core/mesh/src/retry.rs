@@ -1,0 +1,251 @@
+//! Whether a request that failed is tried again: never so that retries make an outage worse.
+//!
+//! The budget is Finagle's: each request earns a fifth of a retry, so a service that fails altogether gets at most a fifth
+//! more requests. Only what may be done twice is done twice; a request of which no byte left may always go again, once,
+//! on a fresh connection: a pooled one that its other end had closed is nobody's failure.
+
+use kernel::planted::{Bug, is};
+use kernel::{Micros, Rng};
+
+use crate::Outcome;
+
+/// Thousandths of a retry: what a budget is counted in.
+const RETRY: u32 = 1000;
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOptions {
+    /// Tries in all, the first one included; 1 is no retry.
+    pub tries_max: u8,
+    /// One try may take so long, in milliseconds.
+    pub try_ms: u64,
+    /// All tries together may.
+    pub total_ms: u64,
+    /// The first retry waits up to this, the next up to twice as long, and so on, in milliseconds.
+    pub backoff_ms: u64,
+    /// A second try is sent beside the first one when that has taken so long; `None`: never.
+    pub hedge_ms: Option<u64>,
+}
+
+impl Default for RetryOptions {
+    /// 3 tries of 5 s within 15 s, after up to 25 ms and 50 ms; no hedging.
+    fn default() -> RetryOptions {
+        RetryOptions { tries_max: 3, try_ms: 5_000, total_ms: 15_000, backoff_ms: 25, hedge_ms: None }
+    }
+}
+
+/// What a service may spend on retries.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    earned: u32,
+    per_request: u32,
+    most: u32,
+}
+
+impl Budget {
+    /// Each request earns `percent` hundredths of a retry; at most `retries_max` are kept. It begins full, so that the
+    /// first failures of a quiet service are retried.
+    #[must_use]
+    pub const fn new(percent: u8, retries_max: u16) -> Budget {
+        let most = retries_max as u32 * RETRY;
+        Budget { earned: most, per_request: percent as u32 * RETRY / 100, most }
+    }
+
+    /// A request came, which is none of ours.
+    pub const fn request(&mut self) {
+        let earned = self.earned + self.per_request;
+        self.earned = if earned < self.most { earned } else { self.most };
+    }
+
+    /// Spends one retry, if there is one.
+    pub fn spend(&mut self) -> bool {
+        if is(Bug::BudgetIgnored) {
+            return true;
+        }
+        let there = self.earned >= RETRY;
+        self.earned -= if there { RETRY } else { 0 };
+        there
+    }
+}
+
+impl Default for Budget {
+    /// 20 %, at most 10.
+    fn default() -> Budget {
+        Budget::new(20, 10)
+    }
+}
+
+/// What is known of a request when one of its tries has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// Tries so far, this one included.
+    pub number: u8,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// To do it twice is as good as once: by its method, or because its route says so.
+    pub idempotent: bool,
+    /// All of its body is still there to be sent again.
+    pub replayable: bool,
+    /// How far it had come.
+    pub progress: Progress,
+    /// When the request came.
+    pub came: Micros,
+}
+
+/// How far a try had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// No connection could be had.
+    Unconnected,
+    /// A pooled connection was closed before a byte of the answer came; it may have been stale.
+    Stale,
+    /// The request may have been read.
+    Sent,
+    /// The client has a part of the answer already.
+    Answering,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try again at this moment, at another endpoint if there is one.
+    Again(Micros),
+    /// Try again at once on a connection that is made for it.
+    Fresh,
+    /// The client gets what there is.
+    Stop,
+}
+
+/// What to do after a try has ended. Spends from the budget what it decides.
+pub fn verdict(
+    now: Micros,
+    options: &RetryOptions,
+    budget: &mut Budget,
+    rng: &mut Rng,
+    last: &Try,
+) -> Verdict {
+    let left = options.total_ms.saturating_mul(1000).saturating_sub(now.since(last.came));
+    if !last.outcome.is_failure() || last.progress == Progress::Answering || !last.replayable || left == 0 {
+        return Verdict::Stop;
+    }
+    let unread = last.progress == Progress::Unconnected;
+    if last.progress == Progress::Stale && last.number == 1 && last.idempotent {
+        return Verdict::Fresh;
+    }
+    let allowed = unread || last.idempotent || is(Bug::PostRetried);
+    if !allowed || last.number >= options.tries_max || !budget.spend() {
+        return Verdict::Stop;
+    }
+    let most = options.backoff_ms.saturating_mul(1000) << u32::from(last.number - 1).min(16);
+    let wait = rng.below(most + 1);
+    if wait >= left { Verdict::Stop } else { Verdict::Again(now + wait) }
+}
+
+/// When a second try is to be sent beside a first one that began at `begun` and has not been answered; `None`: not.
+/// The host asks the budget when the moment has come.
+#[must_use]
+pub const fn hedge(
+    options: &RetryOptions,
+    begun: Micros,
+    idempotent: bool,
+    replayable: bool,
+) -> Option<Micros> {
+    match options.hedge_ms {
+        Some(wait) if idempotent && replayable && options.tries_max > 1 => Some(begun.plus_millis(wait)),
+        Some(_) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAME: Micros = Micros(1_000_000_000);
+    const FAILED: Try = Try {
+        number: 1,
+        outcome: Outcome::Failure,
+        idempotent: true,
+        replayable: true,
+        progress: Progress::Sent,
+        came: CAME,
+    };
+
+    fn told(now: Micros, last: &Try) -> &'static str {
+        let options = RetryOptions { backoff_ms: 0, ..RetryOptions::default() };
+        match verdict(now, &options, &mut Budget::default(), &mut Rng::new(1), last) {
+            Verdict::Again(_) => "again",
+            Verdict::Fresh => "fresh",
+            Verdict::Stop => "stop",
+        }
+    }
+
+    #[test]
+    fn only_what_may_be_done_twice_is_done_twice() {
+        use Progress::{Answering, Stale, Unconnected};
+        let post = Try { idempotent: false, ..FAILED };
+        #[rustfmt::skip] // columns
+        let table = [
+            // after                                            told
+            (FAILED,                                            "again"),
+            (Try { outcome: Outcome::Timeout, ..FAILED },       "again"),
+            (Try { outcome: Outcome::Success, ..FAILED },       "stop"),
+            (Try { outcome: Outcome::Abandoned, ..FAILED },     "stop"),
+            (Try { number: 2, ..FAILED },                       "again"),
+            (Try { number: 3, ..FAILED },                       "stop"),
+            (Try { replayable: false, ..FAILED },               "stop"),
+            (Try { progress: Answering, ..FAILED },             "stop"),
+            (post,                                              "stop"),
+            (Try { progress: Unconnected, ..post },             "again"), // no byte of it left
+            (Try { progress: Stale, ..post },                   "stop"),  // it may have been read
+            (Try { progress: Stale, ..FAILED },                 "fresh"),
+            (Try { progress: Stale, number: 2, ..FAILED },      "again"),
+        ];
+        for (row, (last, expected)) in table.into_iter().enumerate() {
+            assert_eq!(told(CAME, &last), expected, "row {row}");
+        }
+        assert_eq!(told(CAME.plus_millis(15_000), &FAILED), "stop", "its time is over");
+    }
+
+    #[test]
+    fn a_service_that_fails_altogether_gets_a_fifth_more_requests() {
+        let (mut budget, options, mut rng) = (Budget::default(), RetryOptions::default(), Rng::new(7));
+        let (mut sent, requests) = (0_u32, 10_000);
+        for _ in 0..requests {
+            budget.request();
+            let mut last = FAILED;
+            sent += 1;
+            while let Verdict::Again(_) = verdict(CAME, &options, &mut budget, &mut rng, &last) {
+                sent += 1;
+                last.number += 1;
+            }
+        }
+        assert!((12_000..=12_010).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn retries_wait_longer_each_time_and_never_past_the_end() {
+        let options =
+            RetryOptions { tries_max: 9, total_ms: 1000, backoff_ms: 100, ..RetryOptions::default() };
+        let mut rng = Rng::new(3);
+        for number in 1..8 {
+            for seed in 0..200 {
+                let last = Try { number, ..FAILED };
+                let now = CAME.plus_millis(seed * 5);
+                if let Verdict::Again(at) = verdict(now, &options, &mut Budget::default(), &mut rng, &last) {
+                    assert!(at.since(now) <= 100_000 << (number - 1));
+                    assert!(at < CAME.plus_millis(1000));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hedge_is_sent_only_for_what_may_be_done_twice() {
+        let options = RetryOptions { hedge_ms: Some(40), ..RetryOptions::default() };
+        assert_eq!(hedge(&options, CAME, true, true), Some(CAME.plus_millis(40)));
+        assert_eq!(hedge(&options, CAME, false, true), None);
+        assert_eq!(hedge(&options, CAME, true, false), None);
+        assert_eq!(hedge(&RetryOptions { tries_max: 1, ..options }, CAME, true, true), None);
+        assert_eq!(hedge(&RetryOptions::default(), CAME, true, true), None);
+    }
+}
