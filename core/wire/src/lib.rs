@@ -2,5 +2,6 @@
 #![no_std]
 extern crate alloc;
 
+pub mod dns;
 pub mod kad;
 pub mod resp;
