@@ -3,5 +3,6 @@
 extern crate alloc;
 
 pub mod dns;
+pub mod http1;
 pub mod kad;
 pub mod resp;

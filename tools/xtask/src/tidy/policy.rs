@@ -29,6 +29,7 @@ pub const SCRIPT_SEES: &[&str] = &["kernel", "storage"];
 pub const CORE_DEPENDENCIES: &[&str] = &[
     "crc32fast",
     "hashbrown",
+    "httparse",
     "indexmap",
     "itoa",
     "libm",
