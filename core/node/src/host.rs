@@ -32,6 +32,12 @@ impl View<'_> {
     /// Hands a command to another worker's keyspace, or to one of several partitions.
     #[inline(never)]
     fn submit_beyond(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
+        if self.worker.routes.spread(db).is_none()
+            && self.watched.is_empty()
+            && let Some(at) = self.worker.copy_for(self.connection, db, 0, command)
+        {
+            return self.worker.read_copy((self.id, self.connection), at, command, args);
+        }
         let connection = (self.id, &mut *self.connection, &mut *self.abroad);
         match self.worker.routes.spread(db) {
             None => self.worker.send_request(connection, self.watched, (db, 0), command, args),

@@ -7,8 +7,10 @@ use alloc::vec::Vec;
 use consensus::group::ReadId;
 use consensus::{Group, Replica, Solo};
 use gateway::resp::Sequence;
+use kernel::codec::Reader;
 use kernel::{ConnId, GroupId, Index, KeyspaceId, Micros, Term};
 use storage::Store;
+use storage::entry::{Args, next_command};
 
 use crate::agreement::Agreement;
 use crate::cluster::Holding;
@@ -80,6 +82,46 @@ impl Batch {
         self.reads_at = Micros(0);
         (self.read, self.confirmed) = (None, None);
     }
+
+    /// Cuts it behind the first commands whose writes take about `bytes`, at least one; gives back the rest, which is
+    /// empty if all fit. O(what stays).
+    pub fn split(&mut self, bytes: usize) -> Batch {
+        let mut writes = Reader::new(&self.body);
+        let mut reads = Reader::new(&self.reads);
+        let mut args = Args::new();
+        let mut count = 0;
+        for item in &self.queued {
+            let (before, left) = (writes.rest().len(), self.body.len());
+            let reader = if item.what.is_read() { &mut reads } else { &mut writes };
+            next_command(reader, &mut args).expect("a batch holds the commands it queued");
+            let taken = left - writes.rest().len();
+            if !item.what.is_read() && taken > bytes && before < left {
+                break;
+            }
+            count += 1;
+        }
+        drop(args);
+        if count == self.queued.len() {
+            return Batch::default();
+        }
+        // What stays is read once more: the command that did not fit was read too.
+        let (mut writes, mut reads) = (Reader::new(&self.body), Reader::new(&self.reads));
+        let mut args = Args::new();
+        for item in &self.queued[..count] {
+            let reader = if item.what.is_read() { &mut reads } else { &mut writes };
+            next_command(reader, &mut args).expect("it was just read");
+        }
+        let rest = Batch {
+            body: writes.rest().to_vec(),
+            reads: reads.rest().to_vec(),
+            queued: self.queued.split_off(count),
+            ..Batch::default()
+        };
+        drop(args);
+        self.body.truncate(self.body.len() - rest.body.len());
+        self.reads.truncate(self.reads.len() - rest.reads.len());
+        rest
+    }
 }
 
 /// A client that waits in a blocking command.
@@ -126,6 +168,8 @@ pub struct Partition {
     /// The group takes nothing at the moment: what is open waits, and clients with it.
     pub(crate) parked: bool,
     pub(crate) open: Batch,
+    /// While a turn's entry is appended: what did not fit it.
+    pub(crate) rest: Option<Box<Batch>>,
     pub(crate) flying: VecDeque<Batch>,
     pub(crate) spare: Vec<Batch>,
     pub(crate) watchers: BTreeMap<Box<[u8]>, Vec<Watcher>>,
@@ -161,6 +205,7 @@ impl Partition {
             seat: None,
             parked: false,
             open: Batch::default(),
+            rest: None,
             flying: VecDeque::new(),
             spare: Vec::new(),
             watchers: BTreeMap::new(),
@@ -305,5 +350,60 @@ impl Partition {
         }
         self.settle_interest();
         Some(waiter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::entry::put_command;
+
+    use super::*;
+
+    fn batch(kinds: &[(bool, usize)]) -> Batch {
+        let mut batch = Batch::default();
+        for (number, &(write, bytes)) in kinds.iter().enumerate() {
+            let what = if write { What::Write } else { What::Read };
+            let to = if write { &mut batch.body } else { &mut batch.reads };
+            put_command(to, number as u16, &[&alloc::vec![b'x'; bytes]]);
+            let sequence = Sequence(number as u64);
+            batch.queued.push(Queued { conn: ConnId(1), sequence, what });
+        }
+        batch
+    }
+
+    fn numbers(batch: &Batch) -> Vec<(u64, u16)> {
+        let (mut writes, mut reads) = (Reader::new(&batch.body), Reader::new(&batch.reads));
+        let mut args = Args::new();
+        let all = batch.queued.iter().map(|item| {
+            let reader = if item.what.is_read() { &mut reads } else { &mut writes };
+            (item.sequence.0, next_command(reader, &mut args).expect("it holds what it queued"))
+        });
+        let all = all.collect();
+        assert!(writes.is_empty() && reads.is_empty(), "nothing is left over");
+        all
+    }
+
+    #[test]
+    fn a_batch_is_cut_between_commands() {
+        const R: bool = false;
+        const W: bool = true;
+        #[rustfmt::skip] // columns
+        let table: [(&[(bool, usize)], usize); 6] = [
+            // commands and their bytes,                stay for 100 bytes
+            (&[(W, 10), (R, 10), (W, 10)],               3),
+            (&[(W, 60), (R, 500), (W, 60), (R, 1)],      2),
+            (&[(R, 500), (W, 200), (W, 1)],              2), // the first write always stays
+            (&[(W, 200), (R, 1), (W, 1)],                2),
+            (&[(W, 50), (W, 40), (W, 30), (W, 1)],       2),
+            (&[],                                        0),
+        ];
+        for (kinds, stays) in table {
+            let mut first = batch(kinds);
+            let rest = first.split(100);
+            let all: Vec<(u64, u16)> =
+                (0..kinds.len()).map(|number| (number as u64, number as u16)).collect();
+            assert_eq!(numbers(&first), all[..stays], "{kinds:?}");
+            assert_eq!(numbers(&rest), all[stays..], "{kinds:?}");
+        }
     }
 }

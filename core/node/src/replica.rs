@@ -4,11 +4,13 @@
 //! without a word. Reads of a turn without writes are confirmed by a majority, or by a later entry of this leader that is
 //! committed: it was proposed after they came, so what is before it in the log is what they may see.
 
+mod copies;
 mod mail;
 mod placing;
 mod serving;
 mod undone;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 
@@ -25,6 +27,11 @@ use crate::cluster::seat::Seat;
 use crate::cluster::{Holding, Job};
 use crate::partition::{Batch, Partition, Queued, What};
 use crate::worker::{AppendError, LogSink, ROUNDS_MAX, SEMANTICS, Worker};
+
+/// An entry with more bytes has one command only: followers get small appends, and one after the other.
+const ENTRY_BYTES: usize = 1 << 20;
+/// Most bytes of one command: with what is around it, it must fit a frame of the bulk link.
+pub(crate) const COMMAND_BYTES_MAX: usize = 15 << 20;
 
 /// After the log refused what a replica must write, it is asked again after so many milliseconds.
 const APPEND_RETRY_MS: u64 = 100;
@@ -133,7 +140,34 @@ impl Worker {
         *parked = place.is_none();
         let (term, index) = place?;
         (open.term, open.index) = (term, index);
-        Some(term)
+        if open.body.len() > ENTRY_BYTES { self.cut_open(at, term) } else { Some(term) }
+    }
+
+    /// More is open than one entry should have: it gets what fits, at least one command, and the rest follows. None if
+    /// that one command is too large for an entry.
+    #[cold]
+    fn cut_open(&mut self, at: usize, term: Term) -> Option<Term> {
+        let partition = &mut self.partitions[at];
+        let rest = partition.open.split(ENTRY_BYTES);
+        partition.rest = (!rest.queued.is_empty()).then(|| Box::new(rest));
+        if partition.open.body.len() <= COMMAND_BYTES_MAX {
+            return Some(term);
+        }
+        partition.group.withdraw(partition.open.index);
+        let batch = partition.take_open();
+        self.refuse(at, batch, AppendError::TooLarge);
+        self.open_rest(at);
+        None
+    }
+
+    /// What did not fit the last entry is open now, behind what has been opened since.
+    fn open_rest(&mut self, at: usize) {
+        let Some(mut rest) = self.partitions[at].rest.take() else { return };
+        self.open_any(at);
+        let open = &mut self.partitions[at].open;
+        open.body.append(&mut rest.body);
+        open.reads.append(&mut rest.reads);
+        open.queued.append(&mut rest.queued);
     }
 
     /// Appends the turn's records. False if the log refused them.
@@ -194,8 +228,11 @@ impl Worker {
         {
             cluster.unsynced.push(share.at);
         }
-        if share.entry.is_some() && self.partitions[share.at].untried {
-            self.try_all(share.at);
+        if share.entry.is_some() {
+            self.open_rest(share.at);
+            if self.partitions[share.at].untried {
+                self.try_all(share.at);
+            }
         }
     }
 
@@ -207,6 +244,7 @@ impl Worker {
         let batch = partition.take_open();
         partition.group.withdraw(batch.index);
         self.refuse(share.at, batch, error);
+        self.open_rest(share.at);
     }
 
     /// The log is synced up to `lsn`.

@@ -84,9 +84,12 @@ impl Worker {
         match self.divide(spread, command, args) {
             Ok(Division::One(partition)) => match spread.places[usize::from(partition)] {
                 Place::Own(at) => self.submit_own_client((id, io), at, command, args),
-                Place::Other(_) => {
-                    self.send_request((id, io, abroad), watched, (db, partition), command, args)
-                }
+                Place::Other(_) => match self.copy_for(io, db, partition, command) {
+                    Some(at) if watched.is_empty() => self.read_copy((id, io), at, command, args),
+                    Some(_) | None => {
+                        self.send_request((id, io, abroad), watched, (db, partition), command, args)
+                    }
+                },
             },
             Ok(Division::Parts(pieces, join)) => {
                 self.scatter((id, io, abroad), db, command.kind, pieces, join)

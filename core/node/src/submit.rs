@@ -162,7 +162,7 @@ impl Worker {
     /// Runs a read on the applied state. False if it saw an expiry that is not logged yet; then nothing
     /// was answered.
     #[inline]
-    fn read_now(
+    pub(crate) fn read_now(
         &mut self,
         io: &mut Io,
         item: Queued,

@@ -405,6 +405,9 @@ impl Worker {
     /// The log failed for good: whoever waits for a sync is told that nobody knows. The host flushes then.
     pub fn log_failed(&mut self, now: Micros) {
         self.now = now;
+        if self.cluster.is_some() {
+            self.retire();
+        }
         for at in 0..self.partitions.len() {
             for batch in core::mem::take(&mut self.partitions[at].flying) {
                 self.refuse(at, batch, AppendError::Failed);

@@ -13,6 +13,8 @@ use crate::worker::Worker;
 
 /// A frame with more is closed, and the next message begins another.
 const FRAME_BYTES: usize = 64 * 1024;
+/// A larger message goes by the bulk link, alone: frames of the control link are smaller.
+const MESSAGE_BYTES_MAX: usize = 3 << 20;
 
 impl Worker {
     /// Takes what a replica sends.
@@ -28,8 +30,16 @@ impl Worker {
             let Some(&to) = seat.nodes.get(&message.to) else { continue };
             bytes.clear();
             codec::encode(&message, &mut bytes);
+            if bytes.len() > MESSAGE_BYTES_MAX {
+                let mut frame = alloc::vec![kind::CONSENSUS];
+                put_bytes(&mut frame, &bytes);
+                cluster.frames.push(Outgoing { to, lane: Lane::Bulk, bytes: frame });
+                continue;
+            }
             let open = cluster.frames.iter_mut().rev().find(|frame| frame.to == to).filter(|frame| {
-                frame.bytes.first() == Some(&kind::CONSENSUS) && frame.bytes.len() < FRAME_BYTES
+                frame.lane == Lane::Control
+                    && frame.bytes.first() == Some(&kind::CONSENSUS)
+                    && frame.bytes.len() < FRAME_BYTES
             });
             let frame = match open {
                 Some(frame) => frame,

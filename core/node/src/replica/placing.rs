@@ -177,6 +177,16 @@ impl Worker {
         }
     }
 
+    /// The log takes nothing any more, for good: others are to lead and to count. What the disk has stays.
+    pub(crate) fn retire(&mut self) {
+        for at in 0..self.partitions.len() {
+            if self.partitions[at].replicated {
+                self.vacate(at);
+            }
+        }
+        self.post();
+    }
+
     /// An entry that this version cannot read was committed: the state is behind for ever, so the replica stops, and what
     /// the disk has of it stays for a version that can.
     pub(super) fn distrust(&mut self, at: usize, _: Index, _: &DecodeError) {

@@ -148,3 +148,57 @@ fn a_full_disk_refuses_writes_and_lets_reads_through() {
     assert_eq!(world.ask(client, "INCR k"), ":2\r\n");
     world.level(group(0));
 }
+
+fn set(key: &str, bytes: usize) -> String {
+    format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${bytes}\r\n{}", key.len(), "x".repeat(bytes))
+}
+
+#[test]
+fn large_turns_are_several_entries_and_what_no_link_carries_is_refused() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    let many: Vec<String> = (0..8).map(|n| set(&format!("k{n}"), 400_000)).collect();
+    let before = world.machines[leader].disk.log.len();
+    world.feed(client, &(many.join("\r\n") + "\r\nDBSIZE"));
+    let mut answers = String::new();
+    world.until("all is answered", |world| {
+        answers += &world.read(client);
+        answers.ends_with(":8\r\n")
+    });
+    assert_eq!(answers, "+OK\r\n".repeat(8) + ":8\r\n");
+    let entries = world.machines[leader].disk.log.len() - before;
+    assert!((3..=5).contains(&entries), "{entries} entries");
+    world.feed(
+        client,
+        &[set("big", 5 << 20), set("bigger", 17 << 20), "INCR n".into(), "GET n".into()].join("\r\n"),
+    );
+    let mut answers = String::new();
+    world.until("all is answered", |world| {
+        answers += &world.read(client);
+        answers.ends_with("$1\r\n1\r\n")
+    });
+    let refused = "-ERR the commands of one turn are larger than one log entry may be; send less at once\r\n";
+    assert_eq!(answers, format!("+OK\r\n{refused}:1\r\n$1\r\n1\r\n"));
+    world.level(group(0));
+}
+
+#[test]
+fn a_disk_that_fails_lets_others_lead() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    world.machines[leader].sync_held = true;
+    world.feed(client, "SET k 2");
+    let now = world.now;
+    world.worker(leader).log_failed(now);
+    world.machines[leader].disk.full = true;
+    assert!(world.read(client).starts_with("-UNKNOWN"));
+    world.until("another leads", |world| world.serving(group(0)).is_some_and(|node| node != leader));
+    let next = world.leader(group(0));
+    let other = world.client(next);
+    assert!(world.ask(other, "GET k").starts_with("$1\r\n"));
+}
