@@ -50,6 +50,17 @@ impl Replica {
         self.raw.mut_store().offer(translate::snapshot(descriptor))
     }
 
+    /// The index of the snapshot that a member is being sent, if one is: the entries behind it are what that member needs
+    /// next.
+    #[must_use]
+    pub fn sent_snapshot(&self) -> Option<Index> {
+        if !self.leads() {
+            return None;
+        }
+        let sent = self.raw.raft.prs().iter().filter(|(_, one)| one.state == ProgressState::Snapshot);
+        sent.map(|(_, one)| Index(one.pending_snapshot)).filter(|index| index.0 > 0).min()
+    }
+
     /// The host could not send a snapshot to `peer`; it is tried again after the next answer of the peer.
     pub fn snapshot_failed(&mut self, peer: ReplicaId) {
         self.sending.remove(&peer);

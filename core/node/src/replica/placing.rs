@@ -214,11 +214,13 @@ impl Worker {
         self.partitions[at].group.replica_mut()
     }
 
-    /// A checkpoint of partition `at` up to `index` is durable: the group's log may begin there.
-    pub fn checkpointed(&mut self, at: usize, index: Index) {
-        if let Some(replica) = self.partitions[at].group.replica_mut() {
-            replica.compact(index);
-        }
+    /// A checkpoint of partition `at` up to `index` is durable. Gives back up to where the node's log may give the
+    /// group's entries away: not those that follow a snapshot which is on its way to a member.
+    pub fn checkpointed(&mut self, at: usize, index: Index) -> Index {
+        let Some(replica) = self.partitions[at].group.replica_mut() else { return index };
+        let index = replica.sent_snapshot().map_or(index, |sent| sent.min(index));
+        replica.compact(index);
+        index
     }
 
     /// A node is suspected: groups that sleep under its leadership are woken.

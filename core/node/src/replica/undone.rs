@@ -11,7 +11,7 @@ use storage::command::list_blocking::RETRY;
 use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Flags};
 
-use crate::cluster::{DOWN, UNKNOWN};
+use crate::cluster::{DOWN, UNBLOCKED, UNKNOWN};
 use crate::errand::protocol;
 use crate::parcel::{Asker, Guest, Parcel, Request};
 use crate::partition::{Batch, Queued, What};
@@ -33,7 +33,8 @@ impl Worker {
                 What::Evict(bytes) => self.evicted(at, bytes, 0),
                 What::Swap => self.swap_done(Some(DOWN)),
                 What::Part(joint) => self.part_done(joint, Some(DOWN)),
-                What::Retry(waiter) => self.tried(at, waiter),
+                // Even if this node leads again: others may have taken meanwhile what it waits for.
+                What::Retry(waiter) => self.release(at, waiter, |reply, _| reply.error(UNBLOCKED)),
                 What::Write | What::Read => {
                     let command = self.registry.by_id(id).expect("a batch holds commands of this version");
                     self.redo(at, item, command, encoded);

@@ -91,6 +91,8 @@ pub struct Disk {
     pub log: Vec<Written>,
     pub synced: usize,
     pub full: bool,
+    /// Up to where the log has given entries away.
+    pub floors: BTreeMap<GroupId, Index>,
     pub engine: BTreeMap<GroupId, Held>,
     /// Snapshots: those made here, and those fetched and not installed.
     pub snapshots: BTreeMap<(GroupId, u64), Held>,
@@ -161,6 +163,9 @@ impl Disk {
             }
         }
         let mut entries = Vec::new();
+        if self.floors.get(&group).is_some_and(|floor| *floor >= first) {
+            return entries;
+        }
         for index in first.0..=last.0 {
             match found.remove(&index) {
                 Some(entry) => entries.push(entry),

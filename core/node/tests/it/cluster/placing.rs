@@ -98,6 +98,34 @@ fn a_follower_behind_the_log_gets_a_snapshot_and_a_little_behind_gets_entries() 
 }
 
 #[test]
+fn a_snapshot_that_takes_long_is_followed_by_entries_and_not_by_another() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    fill(&mut world, 0, 3);
+    let leader = world.leader(group(0));
+    let behind = (leader + 1) % 3;
+    world.crash(behind, false);
+    fill(&mut world, 3, 5);
+    world.checkpoint(leader, 0);
+    world.fetching_takes = 3_000;
+    world.start(behind);
+    world.pass(1_000);
+    // More is written and checkpointed while the snapshot is on its way.
+    for round in 0..4 {
+        fill(&mut world, 10 + round, 1);
+        world.checkpoint(leader, 0);
+        world.pass(300);
+    }
+    world.pass(2_000);
+    world.level(group(0));
+    let made = world.machines[leader].disk.snapshots.len();
+    assert_eq!(made, 1, "one snapshot was enough");
+    fill(&mut world, 20, 1);
+    world.checkpoint(leader, 0);
+    assert!(world.machines[leader].disk.floors[&group(0)].0 > 12, "and then the log gives them away");
+}
+
+#[test]
 fn a_place_is_taken_again_once_the_host_has_cleaned_it() {
     let _rules = with_rules(Bug::None);
     let mut world = World::new(3, 4);

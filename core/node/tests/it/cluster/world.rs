@@ -71,6 +71,9 @@ pub struct World {
     pub seats: BTreeMap<GroupId, Vec<(NodeId, ReplicaId)>>,
     pub founders: usize,
     ports: u16,
+    /// Milliseconds that the bytes of a snapshot take.
+    pub fetching_takes: u64,
+    fetched: Vec<(Micros, usize, Done)>,
     pub leases: bool,
 }
 
@@ -97,6 +100,8 @@ impl World {
             seats: (0..partitions).map(|number| (group(number), seats.clone())).collect(),
             founders,
             ports: 0,
+            fetching_takes: 0,
+            fetched: Vec::new(),
             leases: false,
         };
         (0..nodes).for_each(|node| world.start(node));
@@ -259,7 +264,13 @@ impl World {
                 });
                 let here = held.is_some();
                 self.machines[node].disk.snapshots.extend(held.map(|held| ((group, generation), held)));
-                Some(Done::Fetched { at, generation, here })
+                let done = Done::Fetched { at, generation, here };
+                if self.fetching_takes > 0 {
+                    self.fetched.push((self.now.plus_millis(self.fetching_takes), node, done));
+                    None
+                } else {
+                    Some(done)
+                }
             }
             Job::Install { at, group, descriptor, holding } => {
                 let disk = &mut self.machines[node].disk;
@@ -290,7 +301,8 @@ impl World {
         store.cut_is_durable();
         let index = frame.index;
         machine.disk.commit(group, holding, frame, &images);
-        worker.checkpointed(at, index);
+        let given_away = worker.checkpointed(at, index);
+        machine.disk.floors.insert(group, given_away);
         true
     }
 
@@ -298,6 +310,13 @@ impl World {
     pub fn step(&mut self) {
         self.now = self.now + STEP;
         let mut touched = BTreeSet::new();
+        let now = self.now;
+        for (_, node, done) in self.fetched.extract_if(.., |(due, ..)| *due <= now).collect::<Vec<_>>() {
+            if let Some(worker) = &mut self.machines[node].worker {
+                worker.job_done(now, done);
+                touched.insert(node);
+            }
+        }
         while let Some(entry) = self.net.first_entry() {
             if entry.key().0 > self.now {
                 break;
