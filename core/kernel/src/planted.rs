@@ -179,6 +179,8 @@ replica {
     AnsweredBeforeCommit,
     /// A watch on a leader that serves no more still counts as whole.
     WatchOutlivesLeader,
+    /// A waiting client whose try is on its way is told that it waits no more, when leadership is lost.
+    TriedWaiterReleased,
     /// What was not decided when leadership was lost is forgotten.
     UndecidedForgotten,
 }

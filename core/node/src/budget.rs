@@ -22,7 +22,12 @@ impl Worker {
     /// The same, given [`Worker::memory_shared`] for all partitions to be looked at.
     #[must_use]
     pub fn budget_of(&self, at: usize, taken: usize) -> Option<usize> {
-        let Some(limit) = self.front.limit else { return self.partitions[at].memory };
+        let partition = &self.partitions[at];
+        // Keys that a policy deletes go by entries, which only a leader writes.
+        if !partition.leads && partition.store.policy() != Policy::NoEviction {
+            return None;
+        }
+        let Some(limit) = self.front.limit else { return partition.memory };
         (limit > 0).then(|| limit.saturating_sub(taken.saturating_sub(self.memory_after(at))))
     }
 

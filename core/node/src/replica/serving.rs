@@ -61,7 +61,10 @@ impl Worker {
         self.partitions[at].leads = false;
         self.settle_route(at);
         let waiting = self.partitions[at].waiters.iter();
-        let idle = waiting.filter(|(_, waiter)| !waiter.trying).map(|(&id, _)| id).collect::<Vec<_>>();
+        let idle = waiting
+            .filter(|(_, waiter)| !waiter.trying || is(Bug::TriedWaiterReleased))
+            .map(|(&id, _)| id)
+            .collect::<Vec<_>>();
         for id in idle {
             self.release(at, id, |reply, _| reply.error(UNBLOCKED));
         }

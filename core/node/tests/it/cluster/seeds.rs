@@ -1,6 +1,7 @@
-//! Clients that count, while links break and nodes die: a counter shows what was lost, done twice, or shown too late.
+//! Clients that count and queue, while links break and nodes die: a counter shows what was lost, done twice, or shown too
+//! late, and a list what was taken from it and given to nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::planted::Bug;
 use kernel::{Micros, Rng};
@@ -11,7 +12,7 @@ use super::world::{Client, World, group};
 /// Seeds of a test run; `NODE_SEEDS=n` runs as many.
 const SEEDS: u64 = 24;
 /// Seeds within which a broken rule must show.
-const BUDGET: u64 = 60;
+const BUDGET: u64 = 150;
 /// Steps in which things go wrong, and as many again in which they must become well.
 const STEPS: u64 = 16_000;
 
@@ -24,6 +25,10 @@ enum Asked {
     Get { floor: u64 },
     /// Begins to watch it, and reads it.
     Watch,
+    /// Puts this into a list.
+    Push(u64),
+    /// Takes the oldest from it, or waits for a while.
+    Pop,
     /// Adds one in a transaction, if the counter is as it was under the watch.
     Exec { seen: u64 },
 }
@@ -40,6 +45,12 @@ struct Ledger {
     unknown: u64,
     refused: u64,
     gets: u64,
+    /// What is in the list or was, for sure, and who got it.
+    pushed: BTreeSet<u64>,
+    popped: BTreeSet<u64>,
+    last_pushed: u64,
+    /// Takings of which nobody knows whether they were.
+    unknown_pops: u64,
 }
 
 impl Ledger {
@@ -51,6 +62,7 @@ impl Ledger {
         let sure = answer.starts_with("-CLUSTERDOWN") || answer.starts_with("-MISCONF the disk is full");
         match asked {
             Asked::Watch => {}
+            Asked::Push(_) | Asked::Pop => self.take_of_list(asked, answer)?,
             Asked::Incr | Asked::Exec { .. } if answer == "*-1\r\n" || sure => {
                 self.begun -= 1;
                 self.refused += 1;
@@ -87,10 +99,43 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    fn take_of_list(&mut self, asked: Asked, answer: &str) -> Result<(), String> {
+        let error = answer.starts_with('-');
+        match asked {
+            Asked::Push(value) if !error => _ = self.pushed.insert(value),
+            Asked::Pop if answer.starts_with("-UNKNOWN") => self.unknown_pops += 1,
+            Asked::Pop if answer.starts_with("*2") => {
+                let value = number(answer).ok_or(format!("taken: {answer:?}"))?;
+                if !self.popped.insert(value) {
+                    return Err(format!("{value} was taken twice"));
+                }
+            }
+            Asked::Pop if answer != "*-1\r\n" && !error => return Err(format!("taken: {answer:?}")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What is left in the list, at the end.
+    fn left(&self, left: &BTreeSet<u64>) -> Result<(), String> {
+        if let Some(value) = left.intersection(&self.popped).next() {
+            return Err(format!("{value} was taken and is still there"));
+        }
+        let gone = self.pushed.iter().filter(|value| !self.popped.contains(value) && !left.contains(value));
+        let gone: Vec<_> = gone.collect();
+        if gone.len() as u64 > self.unknown_pops {
+            let unknown = self.unknown_pops;
+            return Err(format!("{gone:?} are gone, and only {unknown} takings are unknown"));
+        }
+        Ok(())
+    }
+}
+
 /// The answer to what was asked, once it is whole.
 fn whole(asked: Asked, text: &str) -> Option<&str> {
     let before = match asked {
-        Asked::Incr | Asked::Get { .. } => "",
+        Asked::Incr | Asked::Get { .. } | Asked::Push(_) | Asked::Pop => "",
         Asked::Watch if text.starts_with('-') => return Some(text),
         Asked::Watch => "+OK\r\n",
         Asked::Exec { .. } => "+OK\r\n+QUEUED\r\n",
@@ -142,6 +187,9 @@ impl Run {
             let begun = self.ledger.begun;
             return Err(format!("{done} additions were acknowledged, {begun} began, and it is {last}"));
         }
+        let list = self.world.ask(client, "LRANGE q 0 -1");
+        let values = list.split("\r\n").filter(|line| !line.starts_with(['$', '*']));
+        self.ledger.left(&values.filter_map(|line| line.parse().ok()).collect())?;
         self.world.level(group(0));
         Ok(self.ledger)
     }
@@ -183,7 +231,9 @@ impl Run {
         let gone: Vec<Client> = self.waiting.keys().copied().filter(|client| client.node == node).collect();
         for client in gone {
             // Nobody knows what became of it.
-            self.waiting.remove(&client);
+            if let Some((Asked::Pop, _)) = self.waiting.remove(&client) {
+                self.ledger.unknown_pops += 1;
+            }
         }
     }
 
@@ -236,17 +286,22 @@ impl Run {
         let client = self.world.client(node);
         let floor = self.ledger.highest;
         // Who could not ask while it stood still reads first.
-        let (asked, text) = match self.rng.below(4) {
-            _ if first.is_some() => (Asked::Get { floor }, "GET n"),
-            0 | 1 => (Asked::Incr, "INCR n"),
-            2 => (Asked::Watch, "WATCH n\r\nGET n"),
-            _ => (Asked::Get { floor }, "GET n"),
+        let push = self.ledger.last_pushed + 1;
+        let (asked, text) = match self.rng.below(7) {
+            _ if first.is_some() => (Asked::Get { floor }, "GET n".to_string()),
+            0 | 1 => (Asked::Incr, "INCR n".to_string()),
+            2 => (Asked::Watch, "WATCH n\r\nGET n".to_string()),
+            3 => (Asked::Push(push), format!("RPUSH q {push}")),
+            4 => (Asked::Pop, "BLPOP q 2".to_string()),
+            _ => (Asked::Get { floor }, "GET n".to_string()),
         };
-        if matches!(asked, Asked::Incr) {
-            self.ledger.begun += 1;
+        match asked {
+            Asked::Incr => self.ledger.begun += 1,
+            Asked::Push(value) => self.ledger.last_pushed = value,
+            Asked::Get { .. } | Asked::Watch | Asked::Pop | Asked::Exec { .. } => {}
         }
         self.waiting.insert(client, (asked, String::new()));
-        self.world.feed(client, text);
+        self.world.feed(client, &text);
     }
 }
 
