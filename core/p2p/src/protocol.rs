@@ -40,6 +40,12 @@ pub trait Keys<C> {
     fn neighbourhood(&self, _contact: C) -> Option<u64> {
         None
     }
+
+    /// Whether it answers questions. One that only asks, as libp2p's clients do, is answered and told to nobody.
+    #[inline]
+    fn serves(&self, _contact: C) -> bool {
+        true
+    }
 }
 
 /// What can happen to a machine. `M` is its message, `K` its command.

@@ -31,6 +31,7 @@ const PKCS8_PREFIX: [u8; 16] =
 #[derive(Clone)]
 pub struct Identity {
     id: NodeId,
+    seed: [u8; 32],
     key: Arc<dyn SigningKey>,
 }
 
@@ -105,13 +106,18 @@ impl Identity {
         let pkcs8 = [&PKCS8_PREFIX[..], seed].concat();
         let key = rustls::crypto::ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))
             .expect("the prefix and a seed are a PKCS #8 key");
-        Identity { id, key }
+        Identity { id, seed: *seed, key }
     }
 
     /// The public half, which is the node's name.
     #[must_use]
     pub const fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// For libraries that take a key and not a signer.
+    pub(crate) const fn seed(&self) -> &[u8; 32] {
+        &self.seed
     }
 
     pub(crate) fn signing_key(&self) -> Arc<dyn SigningKey> {

@@ -104,7 +104,8 @@ pub(super) struct Published {
     again: Micros,
 }
 
-pub(super) type Out<C> = Vec<Effect<C, Message<C>, Outcome<C>>>;
+/// What a node asks of its host.
+pub type Out<C> = Vec<Effect<C, Message<C>, Outcome<C>>>;
 
 /// One node of the hash table.
 ///
@@ -489,7 +490,11 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     }
 
     /// A peer showed life. If it waits for a place, the oldest of its bucket is asked whether it still lives.
-    pub(super) fn meet(&mut self, now: Micros, keys: &impl Keys<C>, peer: C, out: &mut Out<C>) {
+    /// One that does not serve is not met.
+    pub fn meet(&mut self, now: Micros, keys: &impl Keys<C>, peer: C, out: &mut Out<C>) {
+        if !keys.serves(peer) {
+            return;
+        }
         if let Seen::Waits { check: Some(oldest) } = self.admit(now, keys, peer)
             && let Some(id) = self.pending.issue(oldest, Why::Check)
         {

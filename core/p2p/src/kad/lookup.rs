@@ -191,6 +191,11 @@ impl<C: Contact> Lookup<C> {
         nearest.map_or((0, 0), |candidate| (candidate.hops, candidate.first_hops))
     }
 
+    /// Everyone it has heard of and not forgotten.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = C> {
+        self.paths.iter().flat_map(|path| path.list.iter().map(|candidate| candidate.contact))
+    }
+
     /// How many questions it has asked.
     #[must_use]
     pub const fn asked(&self) -> u16 {

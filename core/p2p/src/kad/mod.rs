@@ -8,6 +8,7 @@
 //! cryptography (a [`Validator`] is handed in).
 
 mod dht;
+mod held;
 mod lookup;
 mod message;
 mod query;
@@ -17,8 +18,9 @@ mod serve;
 mod size;
 mod store;
 mod table;
+mod valid;
 
-pub use dht::{Command, Cost, Dht, Outcome, PUBLISHED_MAX, QUERIES_MAX, REFRESH_MS, Token};
+pub use dht::{Command, Cost, Dht, Out, Outcome, PUBLISHED_MAX, QUERIES_MAX, REFRESH_MS, Token};
 pub use lookup::{ASKED_MAX, Lookup, PATHS_MAX};
 pub use message::{DRAWN_BITS_MAX, Message, Nodes, Target};
 pub use query::{HOLDERS_MAX, REGION_CONTACTS_MAX};
@@ -34,6 +36,7 @@ pub use table::{
     BUCKET_CONTACTS_MAX, BUCKET_NEIGHBOURS_MAX, BUCKETS, CHECK_MS_MIN, Near, SPARE_CONTACTS_MAX, Seen,
     TABLE_NEIGHBOURS_MAX, Table,
 };
+pub use valid::{Namespaces, PUBLIC_KEY_PREFIX};
 
 use lookup::Manner;
 use thiserror::Error;

@@ -89,6 +89,9 @@ pub enum Refusal {
     /// This sender has stored as much as one may.
     #[error("the sender has its share")]
     Share,
+    /// A peer refused it and did not say why, as links that have no word for it do.
+    #[error("the peer refused it without a reason")]
+    Unsaid,
 }
 
 /// Says which values a name may have, and which of two counts.

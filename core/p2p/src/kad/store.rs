@@ -223,6 +223,11 @@ impl<C: Contact> Store<C> {
         self.sweep = (!empty).then(|| now.plus_millis(SWEEP_MS));
     }
 
+    /// Everyone it has something from.
+    pub(super) fn senders(&self) -> impl Iterator<Item = C> {
+        self.usage.keys().copied()
+    }
+
     /// How many values there are, and their bytes.
     #[must_use]
     pub fn held(&self) -> (usize, usize) {

@@ -288,6 +288,11 @@ impl<C: Contact> Table<C> {
         self.buckets.iter().flat_map(|bucket| bucket.live().iter().copied())
     }
 
+    /// All contacts: live ones, those that failed and those that wait.
+    pub(super) fn all(&self) -> impl Iterator<Item = C> {
+        self.buckets.iter().flat_map(|bucket| bucket.slots.iter().copied())
+    }
+
     /// How many live contacts there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -6,4 +6,5 @@ mod harness;
 mod hostile;
 mod joining;
 mod linked;
+mod overlay;
 mod raw;

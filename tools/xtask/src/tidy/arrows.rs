@@ -161,7 +161,11 @@ fn rank(name: &str) -> Option<u8> {
 /// May a member at `from` use a dependency that is not ours?
 fn foreign(from: Place<'_>, dependency: &Dependency) -> Verdict {
     let name = dependency.name.as_str();
-    let owned = OWNERS.iter().find(|(known, _)| *known == name);
+    let named = |known: &str| match known.strip_suffix('*') {
+        Some(family) => name.starts_with(family),
+        None => known == name,
+    };
+    let owned = OWNERS.iter().find(|(known, _)| named(known));
     if let Some((_, owners)) = owned
         && !owners.iter().any(|owner| from.matches(owner))
     {
@@ -243,6 +247,7 @@ mod tests {
             ("core/wire", "proptest", Some("dev")),
             ("core/script", "mlua", None),
             ("shell/disk", "fjall", None),
+            ("shell/fabric", "libp2p-swarm", None),
             ("app/archipel", "anyhow", None),
             ("tools/xtask", "anyhow", None),
         ] {
@@ -272,10 +277,13 @@ mod tests {
             ("core/storage", "core/gateway", Some("dev"), Rule::Order),
             ("core/gateway", "core/node", None, Rule::Order),
             ("core/script", "core/wire", None, Rule::Order),
-            ("core/wire", "tokio", None, Rule::AllowList),
+            ("core/wire", "rand", None, Rule::AllowList),
+            ("core/wire", "tokio", None, Rule::Owner),
             ("core/storage", "mlua", None, Rule::Owner),
             ("core/wire", "memchr", Some("build"), Rule::AllowList),
             ("shell/runtime", "fjall", None, Rule::Owner),
+            ("app/server", "libp2p-swarm", None, Rule::Owner),
+            ("shell/runtime", "tokio", None, Rule::Owner),
             ("shell/disk", "anyhow", None, Rule::Owner),
         ] {
             assert_eq!(findings(from, to, kind), [(5, rule)], "{from} -> {to} {kind:?}");

@@ -1,6 +1,6 @@
 //! Rules on the text of Rust files: length, header, unfinished work, `unwrap`, `unsafe`, lifted limits.
 
-use super::policy::{FILE_LINES_MAX, FILE_LINES_WITH_TESTS_MAX, STD_IN_CORE, UNSAFE};
+use super::policy::{FILE_LINES_MAX, FILE_LINES_WITH_TESTS_MAX, ROOMS, STD_IN_CORE, UNSAFE};
 use super::source::Source;
 use super::{Finding, Rule};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,9 @@ pub fn check(source: &Source) -> Vec<Finding> {
         if line.test {
             continue;
         }
+        for room in strayed(&source.path, &line.code) {
+            report(row, Rule::Owner, format!("only {room} may name it; ask there for what you need"));
+        }
         for mark in ["TODO", "FIXME"] {
             if has_word(&line.code, mark) || has_word(&line.comment, mark) {
                 report(
@@ -93,6 +96,16 @@ pub fn check(source: &Source) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The rooms whose words `code` uses although its file is elsewhere.
+fn strayed(path: &Path, code: &str) -> impl Iterator<Item = &'static str> {
+    let elsewhere =
+        |tree: &str, room: &str| path.starts_with(tree) && !path.with_extension("").starts_with(room);
+    ROOMS
+        .iter()
+        .filter(move |(word, tree, room)| elsewhere(tree, room) && names(code, word))
+        .map(|(.., room)| *room)
 }
 
 fn length(source: &Source, report: &mut impl FnMut(usize, Rule, String)) {
@@ -157,6 +170,15 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
+/// True if `text` has `word`, or one that begins with it if it ends with `*`.
+fn names(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    match word.strip_suffix('*') {
+        Some(family) => text.match_indices(family).any(|(at, _)| !text[..at].ends_with(part)),
+        None => has_word(text, word),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +207,20 @@ mod tests {
         ] {
             let text = format!("//! A file.\n{body}\n");
             assert_eq!(rules("core/wire/src/a.rs", &text), [(2, rule)], "{body}");
+        }
+        for (path, line, found) in [
+            ("shell/fabric/src/link.rs", "use libp2p_swarm::Swarm;", true),
+            ("shell/fabric/src/link.rs", "use tokio::net::TcpStream;", true),
+            ("shell/fabric/src/overlay.rs", "use libp2p_swarm::Swarm;", false),
+            ("shell/fabric/src/overlay/tcp.rs", "use tokio::net::TcpStream;", false),
+            ("shell/fabric/src/overlay_too.rs", "use libp2p_swarm::Swarm;", true),
+            ("app/server/src/admin.rs", "use tokio::net::TcpStream;", false),
+            ("app/server/src/admin.rs", "use libp2p_swarm::Swarm;", true),
+            ("shell/fabric/tests/it/overlay.rs", "use tokio::test;", false),
+            ("shell/fabric/src/link.rs", "use mylibp2p::x; // libp2p", false),
+        ] {
+            let expected: &[(usize, Rule)] = if found { &[(2, Rule::Owner)] } else { &[] };
+            assert_eq!(rules(path, &format!("//! A file.\n{line}\n")), expected, "{path}: {line}");
         }
         assert_eq!(rules("core/wire/src/a.rs", "fn f() {}\n"), [(1, Rule::Header)]);
         assert_eq!(rules("core/wire/src/a.rs", ""), [(1, Rule::Header)]);

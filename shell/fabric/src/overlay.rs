@@ -1,0 +1,164 @@
+//! The overlay: peers that do not know each other find one another, and a hash table among them, over libp2p.
+//!
+//! One thread has an executor and everything of libp2p; this folder alone names either. What decides is `p2p::kad`, a
+//! machine; here its questions travel as `/ipfs/kad/1.0.0` (`wire::kad`) on streams over TCP, Noise and Yamux, and its
+//! handles are the peers of a bounded directory. Others hold [`P2pNode`] and [`Dht`].
+//!
+//! What it does not do: QUIC, mDNS, relays and hole punching; keys other than Ed25519; being a client that serves nobody.
+
+mod behaviour;
+mod directory;
+mod drive;
+mod exchange;
+mod facade;
+mod frames;
+mod host;
+mod memory;
+mod name;
+mod records;
+mod serve;
+mod streams;
+mod tcp;
+mod words;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use kernel::NodeId;
+use libp2p_core::Multiaddr;
+use libp2p_identity::Keypair;
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::facade::{
+    Connected, Dht, DhtError, HOPS_MAX, Hop, HopEnd, Located, P2pNode, ReachError, Status, Value,
+};
+pub use self::name::{ContentName, NameError, Peer, Place, ValueName};
+use self::records::Signer;
+use crate::Identity;
+
+/// Orders that wait for the overlay's thread; who sends more waits.
+const ORDERS_MAX: usize = 64;
+
+/// Where the overlay is and whom it begins with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where others are told to reach the node, each as `/ip4/…/tcp/…`; without any, where it listens, if that is one address.
+    pub announce: Vec<Place>,
+    /// Peers that are dialled at the start, and while nobody is known.
+    pub peers: Vec<Place>,
+    /// The file in which known peers are written down for the next start.
+    pub memory: Option<PathBuf>,
+}
+
+/// Why there is no overlay.
+#[derive(Debug, Error)]
+pub enum OverlayError {
+    /// The port is taken or not ours.
+    #[error(
+        "cannot listen on {address} for libp2p: {source}; stop what holds the port, or choose another with --port-offset 10 or the setting `p2p.port`"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Its thread cannot be started.
+    #[error("the overlay's thread cannot be started: {source}")]
+    Thread {
+        /// The reason.
+        source: io::Error,
+    },
+    /// The system gave no random bytes.
+    #[error("the system has no random bytes for the overlay")]
+    NoRandom,
+}
+
+/// A running overlay.
+pub struct Overlay {
+    /// Where it listens.
+    pub address: SocketAddr,
+    orders: mpsc::Sender<facade::Order>,
+    signer: Arc<Signer>,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Overlay {
+    /// Takes the port and takes part with `identity`, in a thread of its own.
+    ///
+    /// # Errors
+    /// [`OverlayError`]; nothing is left running.
+    pub fn start(identity: &Identity, listen: SocketAddr, options: Options) -> Result<Overlay, OverlayError> {
+        let failed = |source| OverlayError::Listen { address: listen, source };
+        let bound = TcpListener::bind(listen).map_err(failed)?;
+        bound.set_nonblocking(true).map_err(failed)?;
+        let address = bound.local_addr().map_err(failed)?;
+        let mut seed = [0; 8];
+        SystemRandom::new().fill(&mut seed).map_err(|_| OverlayError::NoRandom)?;
+        let failed = |source| OverlayError::Thread { source };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let key = Keypair::ed25519_from_bytes(*identity.seed()).expect("every 32 bytes are an Ed25519 seed");
+        let announced = announced(&options.announce, address);
+        if announced.is_empty() {
+            tracing::warn!(%address, "the overlay tells nobody where it is: set `p2p.announce`");
+        }
+        let remembered = options.memory.as_deref().map(memory::read).unwrap_or_default();
+        let peers = options.peers.into_iter().chain(remembered).collect();
+        let (orders, taken) = mpsc::channel(ORDERS_MAX);
+        let (stop, stopped) = oneshot::channel();
+        let work = async move {
+            let mut swarm = behaviour::swarm(&key, bound);
+            swarm.listen_on(tcp::multiaddr(address)).expect("the transport was given a listener");
+            let (local, memory) = (address.ip().is_loopback(), options.memory);
+            let seed = u64::from_ne_bytes(seed);
+            host::run(host::Start { swarm, announced, local, peers, memory, seed }, taken, stopped).await;
+        };
+        let thread = std::thread::Builder::new()
+            .name("overlay".into())
+            .spawn(move || runtime.block_on(work))
+            .map_err(failed)?;
+        let signer = Arc::new(Signer::new(identity.id(), identity.seed()));
+        Ok(Overlay { address, orders, signer, stop, thread })
+    }
+
+    /// This node as a peer.
+    #[must_use]
+    pub fn node(&self) -> P2pNode {
+        P2pNode { orders: self.orders.clone(), id: self.node_id() }
+    }
+
+    /// The hash table.
+    #[must_use]
+    pub fn dht(&self) -> Dht {
+        Dht { orders: self.orders.clone(), signer: Arc::clone(&self.signer), hops: None }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.signer.id
+    }
+
+    /// Writes the peers down, closes all connections and ends the thread.
+    pub fn stop(self) {
+        // A thread that has ended does not listen.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the overlay's thread ended badly");
+        }
+    }
+}
+
+/// Where others are told that the node is.
+fn announced(told: &[Place], address: SocketAddr) -> Vec<Multiaddr> {
+    if told.is_empty() && !address.ip().is_unspecified() {
+        return vec![tcp::multiaddr(address)];
+    }
+    told.iter().map(|place| place.address.clone()).collect()
+}

@@ -1,0 +1,332 @@
+//! What others use of the overlay: a peer of it, and its hash table. Both are handles of the overlay's thread, cheap to clone.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kernel::{Micros, NodeId};
+use p2p::Key;
+use p2p::kad::{Cost, Envelope, Record, Refusal};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::name::{ContentName, Peer, Place, ValueName};
+use super::records::Signer;
+
+/// Hops that wait for who watches a lookup; what does not fit is left out.
+pub const HOPS_MAX: usize = 256;
+
+/// What the overlay's thread is asked for.
+#[derive(Debug)]
+pub(super) enum Order {
+    Connect(Place, oneshot::Sender<Result<Peer, ReachError>>),
+    Disconnect(Peer, oneshot::Sender<Result<(), ReachError>>),
+    Ping(Peer, oneshot::Sender<Result<Duration, ReachError>>),
+    Status(oneshot::Sender<Status>),
+    Seek { quest: Quest, hops: Option<mpsc::Sender<Hop>>, reply: oneshot::Sender<Result<Sought, Refusal>> },
+}
+
+/// What a lookup is for; names in bytes.
+#[derive(Debug)]
+pub(super) enum Quest {
+    Node(Vec<u8>),
+    Get(Vec<u8>),
+    Put(Record),
+    Provide(Vec<u8>),
+    Providers(Vec<u8>),
+}
+
+/// What a lookup gave.
+#[derive(Debug, Default)]
+pub(super) struct Sought {
+    pub nodes: Vec<Located>,
+    pub record: Option<Record>,
+    pub stored: usize,
+    pub cost: Cost,
+}
+
+/// A peer, and where it can be reached as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Who.
+    pub peer: Peer,
+    /// Multiaddrs, the best first.
+    pub addresses: Vec<String>,
+}
+
+/// One question of a lookup, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Who was asked.
+    pub peer: Peer,
+    /// How far it is from what is looked for.
+    pub distance: Key,
+    /// How long after the lookup began it was asked.
+    pub after: Duration,
+    /// How long it took, with dialling.
+    pub took: Duration,
+    /// What came of it.
+    pub end: HopEnd,
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopEnd {
+    /// It told of so many peers.
+    Closer(usize),
+    /// It had what was looked for.
+    Found,
+    /// It keeps the value, or was told of the provider.
+    Stored,
+    /// It would not answer, or keep it.
+    Refused,
+    /// It is out of reach, or too slow.
+    Failed,
+}
+
+/// How the node is in the overlay.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who it is.
+    pub peer: Peer,
+    /// Where it says that it can be reached.
+    pub addresses: Vec<String>,
+    /// Peers it is connected to.
+    pub connected: Vec<Connected>,
+    /// Contacts in its routing table.
+    pub contacts: usize,
+    /// Peers that it knows of.
+    pub known: usize,
+    /// Values that it keeps for others, and their bytes.
+    pub values: (usize, usize),
+    /// How many nodes there seem to be; `None` with too few neighbours to tell.
+    pub network_size: Option<f64>,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Who and where.
+    pub located: Located,
+    /// Whether it serves Kademlia, once that is known.
+    pub serves: Option<bool>,
+    /// Its place in the key space.
+    pub key: Key,
+}
+
+/// Why a peer was not reached.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReachError {
+    /// Nothing could be dialled, with the reason of each attempt.
+    #[error("cannot connect: {reason}")]
+    Unreachable {
+        /// What the attempts met.
+        reason: String,
+    },
+    /// There is no connection.
+    #[error("there is no connection to {peer}")]
+    NotConnected {
+        /// To whom.
+        peer: Peer,
+    },
+    /// The peer did not answer in time.
+    #[error("{peer} does not answer")]
+    Silent {
+        /// Who.
+        peer: Peer,
+    },
+    /// As much of this goes on as may.
+    #[error("too many attempts go on; try again later")]
+    Busy,
+    /// The overlay has ended.
+    #[error("the overlay has ended")]
+    Ended,
+}
+
+/// Why the hash table did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DhtError {
+    /// The request was not begun.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nobody can sign for another.
+    #[error("{name} is another's record: only its publisher can put it")]
+    NotOurs {
+        /// What was to be put.
+        name: String,
+    },
+    /// No node keeps it, because none could be reached or all refused.
+    #[error("no other node keeps it: {asked} were asked; is this node connected to others?")]
+    Nowhere {
+        /// Questions asked.
+        asked: u16,
+    },
+    /// The overlay has ended.
+    #[error("the overlay has ended")]
+    Ended,
+}
+
+/// A peer of the overlay: this node.
+#[derive(Clone)]
+pub struct P2pNode {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) id: NodeId,
+}
+
+impl P2pNode {
+    /// Who it is.
+    #[must_use]
+    pub const fn node_id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Connects to a peer and waits until it has said who it is. One that serves Kademlia enters the routing table.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn connect(&self, place: Place) -> Result<Peer, ReachError> {
+        self.ask(|reply| Order::Connect(place, reply)).await?
+    }
+
+    /// Closes all connections to a peer. It stays in the routing table, and either end may connect again.
+    ///
+    /// # Errors
+    /// [`ReachError::NotConnected`].
+    pub async fn disconnect(&self, peer: Peer) -> Result<(), ReachError> {
+        self.ask(|reply| Order::Disconnect(peer, reply)).await?
+    }
+
+    /// The time of a round trip to a connected peer.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn ping(&self, peer: Peer) -> Result<Duration, ReachError> {
+        self.ask(|reply| Order::Ping(peer, reply)).await?
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// [`ReachError::Ended`].
+    pub async fn status(&self) -> Result<Status, ReachError> {
+        self.ask(Order::Status).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, ReachError> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| ReachError::Ended)?;
+        answer.await.map_err(|_| ReachError::Ended)
+    }
+}
+
+/// The overlay's hash table.
+#[derive(Clone)]
+pub struct Dht {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) signer: Arc<Signer>,
+    pub(super) hops: Option<mpsc::Sender<Hop>>,
+}
+
+/// A value that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// What was published.
+    pub payload: Vec<u8>,
+    /// Its version and when it ends, if it is a signed record.
+    pub version: Option<(u64, Micros)>,
+}
+
+impl Dht {
+    /// The same table; each question of its requests is told to `hops`, with those that other requests ask for the same name
+    /// meanwhile.
+    #[must_use]
+    pub fn watched(&self, hops: mpsc::Sender<Hop>) -> Dht {
+        Dht { hops: Some(hops), ..self.clone() }
+    }
+
+    /// Whose labels it can put.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.signer.id
+    }
+
+    /// Publishes a value for `lifetime`: a label of this node signed, a public key as it is. It is sent again twice a day as
+    /// long as this process lives. Gives how many nodes keep it.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn put(
+        &self,
+        name: &ValueName,
+        value: &[u8],
+        lifetime: Duration,
+    ) -> Result<(usize, Cost), DhtError> {
+        let record = match name.publisher() {
+            None => Record::new(name.bytes(), value),
+            Some(publisher) if publisher == self.signer.id => {
+                let now = now();
+                let millis = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+                self.signer.sign(name.bytes(), now, now.plus_millis(millis), value)
+            }
+            Some(_) => return Err(DhtError::NotOurs { name: name.to_string() }),
+        };
+        let Sought { stored, cost, .. } = self.seek(Quest::Put(record)).await?;
+        if stored == 0 { Err(DhtError::Nowhere { asked: cost.asked }) } else { Ok((stored, cost)) }
+    }
+
+    /// The newest valid value that is found under a name.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn get(&self, name: &ValueName) -> Result<(Option<Value>, Cost), DhtError> {
+        let Sought { record, cost, .. } = self.seek(Quest::Get(name.bytes().to_vec())).await?;
+        let signed = name.publisher().is_some();
+        let value = record.map(|record| match Envelope::decode(&record.value).filter(|_| signed) {
+            Some(envelope) => Value {
+                payload: envelope.payload.to_vec(),
+                version: Some((envelope.sequence, envelope.expires)),
+            },
+            None => Value { payload: record.value.to_vec(), version: None },
+        });
+        Ok((value, cost))
+    }
+
+    /// Lets this node be found as a provider, as long as this process lives and a day after. Gives how many nodes were told.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn provide(&self, name: &ContentName) -> Result<(usize, Cost), DhtError> {
+        let Sought { stored, cost, .. } = self.seek(Quest::Provide(name.bytes().to_vec())).await?;
+        if stored == 0 { Err(DhtError::Nowhere { asked: cost.asked }) } else { Ok((stored, cost)) }
+    }
+
+    /// Who provides it, at most 20.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn find_providers(&self, name: &ContentName) -> Result<(Vec<Located>, Cost), DhtError> {
+        let Sought { nodes, cost, .. } = self.seek(Quest::Providers(name.bytes().to_vec())).await?;
+        Ok((nodes, cost))
+    }
+
+    /// The nodes nearest to a peer's place, the nearest first: the peer itself, if it serves and was found.
+    ///
+    /// # Errors
+    /// [`DhtError`].
+    pub async fn find_node(&self, peer: Peer) -> Result<(Vec<Located>, Cost), DhtError> {
+        let Sought { nodes, cost, .. } = self.seek(Quest::Node(peer.0.to_bytes())).await?;
+        Ok((nodes, cost))
+    }
+
+    async fn seek(&self, quest: Quest) -> Result<Sought, DhtError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Seek { quest, hops: self.hops.clone(), reply };
+        self.orders.send(order).await.map_err(|_| DhtError::Ended)?;
+        Ok(answer.await.map_err(|_| DhtError::Ended)??)
+    }
+}
+
+/// The machine's time.
+pub(super) fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

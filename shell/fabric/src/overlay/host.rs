@@ -1,0 +1,451 @@
+//! The overlay's loop: what happens on the network, what its owner asks for, and time, each brought to the machine.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use kernel::{Micros, Rng};
+use libp2p_core::{ConnectedPoint, Multiaddr};
+use libp2p_identity::PeerId;
+use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p_swarm::{ConnectionId, Stream, Swarm, SwarmEvent};
+use p2p::RequestId;
+use p2p::kad::{self, Target, Token};
+use p2p::{Input, Protocol as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::behaviour::{Behaviour, BehaviourEvent};
+use super::directory::{Contact, Directory, OWN};
+use super::drive::{Asked, Seeker, Watcher};
+use super::exchange::{Errand, Exchange, Net, Returned};
+use super::facade::{Connected, Located, Order, Quest, ReachError, Status, now};
+use super::name::{Peer, Place};
+use super::records::{VALID, Valid};
+use super::serve::{self, Question, Reply};
+use super::streams::{Event, PING, Ticket};
+use super::{tcp, words};
+
+/// Questions of peers that wait for the loop; their streams wait with them.
+const QUESTIONS_MAX: usize = 256;
+/// What tasks on our own streams have brought back and the loop has not taken.
+const RETURNS_MAX: usize = 256;
+/// Orders to connect and to measure a round trip that go on at once, each.
+const REACHES_MAX: usize = 64;
+/// A node that knows nobody dials those that it was told of this often.
+const REJOIN_MS: u64 = 15_000;
+/// The peers are written down this often, and at the end.
+const REMEMBER_MS: u64 = 5 * 60 * 1000;
+/// Room in the directory is looked for no more often than this.
+const ROOM_MS_MIN: u64 = 1000;
+/// How long a ping's echo may take.
+const PING_SECONDS_MAX: u64 = 10;
+/// Bytes of a ping.
+const PING_BYTES: usize = 32;
+
+/// What the loop begins with.
+pub(super) struct Start {
+    pub swarm: Swarm<Behaviour>,
+    /// Where the node can be reached, as it tells others.
+    pub announced: Vec<Multiaddr>,
+    /// We listen on a loopback address.
+    pub local: bool,
+    pub peers: Vec<Place>,
+    pub memory: Option<PathBuf>,
+    pub seed: u64,
+}
+
+/// Everything that the loop has.
+pub(super) struct Host {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) directory: Directory,
+    pub(super) dht: kad::Dht<Contact, Valid>,
+    pub(super) exchange: Exchange,
+    pub(super) out: kad::Out<Contact>,
+    pub(super) asked: HashMap<Errand, Asked>,
+    pub(super) owed: HashMap<RequestId, (words::Question, oneshot::Sender<Reply>)>,
+    pub(super) seekers: HashMap<Token, Seeker>,
+    pub(super) watchers: Vec<Watcher>,
+    announced: Vec<Multiaddr>,
+    peers: Vec<Place>,
+    memory: Option<PathBuf>,
+    /// Who waits for a dial, then for the peer to say who it is.
+    dialled: HashMap<ConnectionId, oneshot::Sender<Result<Peer, ReachError>>>,
+    greeted: HashMap<PeerId, Vec<oneshot::Sender<Result<Peer, ReachError>>>>,
+    pings: HashMap<Ticket, (Peer, oneshot::Sender<Result<Duration, ReachError>>)>,
+    arrivals: mpsc::Sender<Question>,
+    rng: Rng,
+    next: u64,
+    began: (Micros, Instant),
+    rejoin: Micros,
+    remember: Micros,
+    room: Micros,
+}
+
+/// Runs until `stop` is told or dropped.
+pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut stop: oneshot::Receiver<()>) {
+    let (arrivals, mut questions) = mpsc::channel(QUESTIONS_MAX);
+    let (returns, mut returned) = mpsc::channel(RETURNS_MAX);
+    let mut host = Host::new(start, arrivals, returns);
+    let mut open = true;
+    loop {
+        let now = host.now();
+        let wait = Duration::from_micros(host.deadline().since(now));
+        tokio::select! {
+            event = host.swarm.select_next_some() => host.on_event(event),
+            Some(question) = questions.recv() => host.on_question(question),
+            Some(returned) = returned.recv() => host.on_returned(returned),
+            order = orders.recv(), if open => match order {
+                Some(order) => host.on_order(order),
+                None => open = false,
+            },
+            _ = &mut stop => break,
+            () = tokio::time::sleep(wait) => {}
+        }
+        host.settle();
+    }
+    host.write_peers();
+}
+
+impl Host {
+    fn new(start: Start, arrivals: mpsc::Sender<Question>, returns: mpsc::Sender<Returned>) -> Host {
+        let Start { mut swarm, announced, local, peers, memory, seed } = start;
+        let own = *swarm.local_peer_id();
+        announced.iter().for_each(|address| swarm.add_external_address(address.clone()));
+        let mut directory = Directory::new(own, local);
+        directory.told(OWN, announced.clone());
+        let config = kad::Config::new(20, 3, 1).expect("the numbers of the paper are in range");
+        let rng = Rng::new(seed);
+        let dht = kad::Dht::new(OWN, Target::named(&own.to_bytes()), config, VALID, rng.fork(1));
+        let began = (now(), Instant::now());
+        Host {
+            swarm,
+            directory,
+            dht,
+            exchange: Exchange::new(returns),
+            out: Vec::new(),
+            asked: HashMap::new(),
+            owed: HashMap::new(),
+            seekers: HashMap::new(),
+            watchers: Vec::new(),
+            announced,
+            peers,
+            memory,
+            dialled: HashMap::new(),
+            greeted: HashMap::new(),
+            pings: HashMap::new(),
+            arrivals,
+            rng: rng.fork(2),
+            next: 0,
+            began,
+            rejoin: began.0,
+            remember: began.0.plus_millis(REMEMBER_MS),
+            room: began.0,
+        }
+    }
+
+    /// The machine's time when the loop began, and what has passed since: it never goes back.
+    pub(super) fn now(&self) -> Micros {
+        let passed = u64::try_from(self.began.1.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.began.0 + passed
+    }
+
+    /// A number that was not given before.
+    pub(super) const fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn deadline(&self) -> Micros {
+        let machines = [self.dht.deadline(), self.exchange.deadline()].into_iter().flatten();
+        machines.chain([self.rejoin, self.remember]).min().expect("two of them are always there")
+    }
+
+    /// Lets everything happen that is due or follows from what happened.
+    fn settle(&mut self) {
+        let now = self.now();
+        if self.rejoin <= now {
+            self.rejoin = now.plus_millis(REJOIN_MS);
+            if self.dht.table().is_empty() {
+                self.peers.clone().into_iter().for_each(|place| drop(self.swarm.dial(options(place))));
+            }
+        }
+        if self.remember <= now {
+            self.remember = now.plus_millis(REMEMBER_MS);
+            self.write_peers();
+        }
+        self.drive(now);
+    }
+
+    /// Makes room for peers that are not known yet, if there is little left.
+    pub(super) fn make_room(&mut self, now: Micros) {
+        if !self.directory.is_crowded() || self.room > now {
+            return;
+        }
+        self.room = now.plus_millis(ROOM_MS_MIN);
+        let mut held: HashSet<Contact> = self.exchange.peers().collect();
+        self.dht.held(&mut |contact| {
+            held.insert(contact);
+        });
+        self.directory.make_room(&held);
+    }
+
+    fn write_peers(&self) {
+        let Some(path) = &self.memory else { return };
+        let places = self.dht.table().iter().filter_map(|contact| {
+            let peer = self.directory.get(contact)?;
+            let address = peer.dialable().into_iter().next()?;
+            Some(Place { peer: Some(peer.id), address })
+        });
+        if let Err(error) = super::memory::write(path, places) {
+            tracing::warn!(%error, path = %path.display(), "the overlay's peers cannot be written down");
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        let now = self.now();
+        self.make_room(now);
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => {
+                self.on_parted(peer_id, num_established);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                if let Some(reply) = self.dialled.remove(&connection_id) {
+                    let _ = reply.send(Err(ReachError::Unreachable { reason: error.to_string() }));
+                }
+                let contact = peer_id.and_then(|id| self.directory.find(&id));
+                let gone = |contact: &Contact| {
+                    self.directory.get(*contact).is_some_and(|peer| peer.connections == 0)
+                };
+                if let Some(contact) = contact.filter(gone) {
+                    self.exchange.unreachable(contact);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Streams(event)) => self.on_stream(now, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "a peer of the overlay could not be accepted");
+            }
+            SwarmEvent::ListenerClosed { reason, .. } => {
+                tracing::error!(?reason, "the overlay's port is closed");
+            }
+            // Attempts of others, our own addresses, and pings, which matter to the peer alone.
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, id: PeerId, connection: ConnectionId, endpoint: ConnectedPoint) {
+        if let Some(reply) = self.dialled.remove(&connection) {
+            self.greeted.entry(id).or_default().push(reply);
+        }
+        let Some(contact) = self.directory.know(id) else { return };
+        let (dialled, remote) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (Some(address.clone()), address),
+            ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr),
+        };
+        let seen_at: Option<IpAddr> = tcp::socket_address(&remote).map(|address| address.ip());
+        self.directory.connected(contact, dialled, seen_at);
+        let Host { swarm, directory, exchange, .. } = self;
+        exchange.connected(&mut Net { swarm, directory }, contact);
+    }
+
+    fn on_parted(&mut self, id: PeerId, left: u32) {
+        let Some(contact) = self.directory.find(&id) else { return };
+        if let Some(peer) = self.directory.get_mut(contact) {
+            peer.connections = left;
+        }
+        if left > 0 {
+            return;
+        }
+        self.greet(id, Err(ReachError::Silent { peer: Peer(id) }));
+        let Host { swarm, directory, exchange, .. } = self;
+        exchange.parted(&mut Net { swarm, directory }, contact);
+    }
+
+    fn on_identify(&mut self, event: libp2p_identify::Event) {
+        match event {
+            libp2p_identify::Event::Received { peer_id, info, .. } => {
+                if let Some(contact) = self.directory.find(&peer_id) {
+                    self.directory.told(contact, info.listen_addrs);
+                }
+                self.greet(peer_id, Ok(Peer(peer_id)));
+            }
+            // It is connected all the same.
+            libp2p_identify::Event::Error { peer_id, .. } => self.greet(peer_id, Ok(Peer(peer_id))),
+            libp2p_identify::Event::Sent { .. } | libp2p_identify::Event::Pushed { .. } => {}
+        }
+    }
+
+    fn greet(&mut self, id: PeerId, result: Result<Peer, ReachError>) {
+        for reply in self.greeted.remove(&id).into_iter().flatten() {
+            // Who asked may have left.
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    fn on_stream(&mut self, now: Micros, event: Event) {
+        match event {
+            Event::Arrived { peer, stream } => {
+                drop(tokio::spawn(serve::serve(peer, stream, self.arrivals.clone())));
+            }
+            Event::Serves { peer, serves } => {
+                let Some(contact) = self.directory.find(&peer) else { return };
+                if let Some(known) = self.directory.get_mut(contact) {
+                    known.serves = Some(serves);
+                }
+                if serves && self.dht.table().is_empty() {
+                    let join = Input::Commanded(kad::Command::Join(contact));
+                    self.dht.step(now, &self.directory, join, &mut self.out);
+                } else if serves {
+                    self.dht.meet(now, &self.directory, contact, &mut self.out);
+                }
+            }
+            Event::Opened { ticket: Ticket::Line(contact), stream } => {
+                let Host { swarm, directory, exchange, .. } = self;
+                exchange.opened(now, &mut Net { swarm, directory }, contact, stream);
+            }
+            Event::Opened { ticket, stream } => {
+                let Some((peer, reply)) = self.pings.remove(&ticket) else { return };
+                let mut bytes = [0; PING_BYTES];
+                for chunk in bytes.as_chunks_mut::<8>().0 {
+                    *chunk = self.rng.next_u64().to_ne_bytes();
+                }
+                drop(tokio::spawn(async move {
+                    let _ = reply.send(echo(peer, stream, bytes).await);
+                }));
+            }
+        }
+    }
+
+    fn on_returned(&mut self, returned: Returned) {
+        let now = self.now();
+        self.make_room(now);
+        let Host { swarm, directory, exchange, .. } = self;
+        exchange.returned(now, &mut Net { swarm, directory }, returned);
+    }
+
+    fn on_order(&mut self, order: Order) {
+        let now = self.now();
+        match order {
+            Order::Connect(place, reply) => self.connect(place, reply),
+            Order::Disconnect(peer, reply) => {
+                let closed = self.swarm.disconnect_peer_id(peer.0);
+                let _ = reply.send(closed.map_err(|()| ReachError::NotConnected { peer }));
+            }
+            Order::Ping(peer, reply) => {
+                if !self.swarm.is_connected(&peer.0) {
+                    let _ = reply.send(Err(ReachError::NotConnected { peer }));
+                } else if self.pings.len() >= REACHES_MAX {
+                    let _ = reply.send(Err(ReachError::Busy));
+                } else {
+                    let ticket = Ticket::Ping(self.number());
+                    self.pings.retain(|_, (_, reply)| !reply.is_closed());
+                    self.pings.insert(ticket, (peer, reply));
+                    self.swarm.behaviour_mut().streams.open(peer.0, ticket, PING);
+                }
+            }
+            Order::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            Order::Seek { quest, hops, reply } => self.seek(now, quest, hops, reply),
+        }
+    }
+
+    fn connect(&mut self, place: Place, reply: oneshot::Sender<Result<Peer, ReachError>>) {
+        if let Some(peer) = place.peer.filter(|peer| self.swarm.is_connected(peer)) {
+            let _ = reply.send(Ok(Peer(peer)));
+            return;
+        }
+        if self.dialled.len() >= REACHES_MAX {
+            let _ = reply.send(Err(ReachError::Busy));
+            return;
+        }
+        let dial = options(place);
+        let connection = dial.connection_id();
+        match self.swarm.dial(dial) {
+            Ok(()) => drop(self.dialled.insert(connection, reply)),
+            Err(error) => {
+                let _ = reply.send(Err(ReachError::Unreachable { reason: error.to_string() }));
+            }
+        }
+    }
+
+    fn seek(
+        &mut self,
+        now: Micros,
+        quest: Quest,
+        hops: Option<mpsc::Sender<super::facade::Hop>>,
+        reply: oneshot::Sender<Result<super::facade::Sought, kad::Refusal>>,
+    ) {
+        let token = Token(self.number());
+        let (key, command) = match quest {
+            Quest::Node(name) => {
+                let target = Target::named(&name);
+                (target.key, kad::Command::FindNode(token, target))
+            }
+            Quest::Get(name) => (p2p::Key::of(&name), kad::Command::Get(token, name)),
+            Quest::Put(record) => (record.key(), kad::Command::Put(token, record)),
+            Quest::Provide(name) => (p2p::Key::of(&name), kad::Command::Provide(token, name)),
+            Quest::Providers(name) => (p2p::Key::of(&name), kad::Command::FindProviders(token, name)),
+        };
+        self.seekers.insert(token, Seeker { reply });
+        self.watchers.extend(hops.map(|hops| Watcher { token, key, began: now, hops }));
+        self.dht.step(now, &self.directory, Input::Commanded(command), &mut self.out);
+    }
+
+    fn status(&self, now: Micros) -> Status {
+        let connected = self.directory.iter().filter(|(_, peer)| peer.connections > 0);
+        let connected = connected.map(|(contact, peer)| Connected {
+            located: self.located(contact),
+            serves: peer.serves,
+            key: p2p::Keys::key(&self.directory, contact),
+        });
+        Status {
+            peer: Peer(*self.swarm.local_peer_id()),
+            addresses: self.announced.iter().map(ToString::to_string).collect(),
+            connected: connected.collect(),
+            contacts: self.dht.table().len(),
+            known: self.directory.len() - 1,
+            values: self.dht.store().held(),
+            network_size: self.dht.network_size(now, &self.directory),
+        }
+    }
+
+    /// Who and where a contact is.
+    pub(super) fn located(&self, contact: Contact) -> Located {
+        let peer = self.directory.get(contact).expect("a handle that a machine tells is in the directory");
+        Located { peer: Peer(peer.id), addresses: peer.addresses().iter().map(ToString::to_string).collect() }
+    }
+}
+
+/// How a place is dialled.
+fn options(place: Place) -> DialOpts {
+    match place.peer {
+        Some(peer) => {
+            DialOpts::peer_id(peer).addresses(vec![place.address]).condition(PeerCondition::Always).build()
+        }
+        None => DialOpts::unknown_peer_id().address(place.address).build(),
+    }
+}
+
+/// Measures one round trip.
+async fn echo(peer: Peer, stream: Option<Stream>, bytes: [u8; PING_BYTES]) -> Result<Duration, ReachError> {
+    let silent = ReachError::Silent { peer };
+    let mut stream = stream.ok_or_else(|| silent.clone())?;
+    stream.ignore_for_keep_alive();
+    let sent = Instant::now();
+    let mut echoed = [0; PING_BYTES];
+    let trip = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await?;
+        stream.read_exact(&mut echoed).await
+    };
+    match tokio::time::timeout(Duration::from_secs(PING_SECONDS_MAX), trip).await {
+        Ok(Ok(())) if echoed == bytes => Ok(sent.elapsed()),
+        Ok(Ok(()) | Err(_)) | Err(_) => Err(silent),
+    }
+}
