@@ -3,6 +3,7 @@
 //! A judge believes nobody: the log's entries are applied again by a [`Model`] of its own, every reply is
 //! compared with the model's, and what a crash leaves is compared with what was written before it.
 
+pub mod cell;
 pub mod join;
 pub mod judge;
 pub mod ledger;

@@ -5,6 +5,7 @@
 //! hash is the witness. What a seed found is kept in `regressions/`.
 
 pub mod checkpoint;
+pub mod cluster;
 pub mod disk;
 pub mod engine;
 pub mod fetch;

@@ -94,6 +94,14 @@ impl Log {
         Ok((Log::of(commit, disk), found))
     }
 
+    /// Reads what is on a disk, and changes nothing.
+    ///
+    /// # Errors
+    /// The log is refused.
+    pub fn read(disk: &Disk, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), Refusal> {
+        scan(disk, visit).map(|_| ())
+    }
+
     fn write(&mut self, written: &Written) {
         for write in written.seal.iter().chain([&written.batch]) {
             self.disk.write(write.segment, write.offset as usize, &self.buffer[write.bytes.clone()]);

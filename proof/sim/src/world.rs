@@ -15,7 +15,7 @@ use node::{Elsewhere, Partition, Settings, SliceSteps, Worker, owner, recover};
 use script::LuaEngine;
 use storage::Store;
 
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{Checkpointer, Durable, Rates};
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::fetch::Desk;
@@ -301,13 +301,15 @@ impl<'t> World<'t> {
             }
         }
         let Member { worker, checkpointer } = &mut self.node.members[at];
-        let news = checkpointer.step(worker, &mut self.node.log, &self.engine, &self.plan, &mut self.faults);
+        let rates = Rates { checkpoint: self.plan.checkpoint, evict: self.plan.evict };
+        let news = checkpointer.step(worker, &mut self.node.log, &self.engine, rates, &mut self.faults);
         // A stalled or damaged partition has something to tell, too.
         self.dispatch(at);
         self.fetch(at, own);
-        if let Some(news) = news {
+        if let Some(Durable { group, index, changes, .. }) = news {
             self.outcome.checkpoints += 1;
-            self.trace.event(self.now, format_args!("{news}"));
+            let what = format_args!("checkpoint of {group} at {index} is durable, {changes} changes");
+            self.trace.event(self.now, what);
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ enum Checkpoint {
     None,
     /// In this term, to be made durable once the log is synced up to there.
     Begun(Term, Lsn),
-    Written(Lsn, Job),
+    Written(Lsn, Box<Job>),
 }
 
 struct Client {
@@ -346,7 +346,8 @@ impl Stage {
                 Image::Delete { key } => format!("{} is gone", told::word(key)),
             })
             .collect();
-        process.checkpoint = Checkpoint::Written(after, Job { group: group(), term, frame, images });
+        process.checkpoint =
+            Checkpoint::Written(after, Box::new(Job { group: group(), term, frame, images, holding: None }));
         self.tell("cut", format!("holds {}", changes.join(", ")));
         Ok(())
     }

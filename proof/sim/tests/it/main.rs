@@ -1,5 +1,6 @@
 //! The simulator's own promises: clean runs, repeatable traces, and every planted bug caught.
 
+mod cluster;
 mod planted;
 mod scenarios;
 mod seeds;

@@ -12,7 +12,7 @@ use crate::with_rules;
 const SEEDS: u64 = 2400;
 
 /// A number that is another one for each commit; the fixed corpus alone without git.
-fn commit() -> Option<u64> {
+pub fn commit() -> Option<u64> {
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     u64::from_str_radix(text.get(..15)?, 16).ok()

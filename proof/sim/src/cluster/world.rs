@@ -1,0 +1,350 @@
+//! The world around the machines: time, links, clients, what goes wrong, and how it becomes well again.
+
+mod crowd;
+mod fault;
+mod turn;
+
+use kernel::Rng;
+
+use crate::cluster::Outcome;
+use crate::cluster::client::{Client, History, Kind, Manner, Wish};
+use crate::cluster::host::{Machine, groups};
+use crate::cluster::judge::{Judge, logs_match};
+use crate::cluster::net::{Net, Pace};
+use crate::cluster::plan::Plan;
+use crate::trace::Trace;
+
+/// How soon a host looks again when something is overdue, in microseconds.
+const OVERDUE_MICROS: u64 = 1_000;
+/// Within so many microseconds of the end of all faults everyone is answered again.
+const WELL_MICROS_MAX: u64 = 30_000_000;
+/// Between two looks at all logs, in microseconds.
+const LOOK_MICROS: u64 = 500_000;
+
+/// What the world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Things go wrong.
+    Faulty,
+    /// Nothing does any more, and everyone must be answered in the end.
+    Healing,
+}
+
+pub(super) struct World<'t> {
+    pub plan: Plan,
+    pub trace: &'t mut Trace,
+    pub rng: Rng,
+    pub faults: Rng,
+    pub now: u64,
+    pub machines: Vec<Machine>,
+    pub net: Net,
+    pub clients: Vec<Client>,
+    pub history: History,
+    pub judge: Judge,
+    pub phase: Phase,
+    pub next_fault: u64,
+    /// When what is cut is mended, and who starts when.
+    pub mend: Option<u64>,
+    pub starts: Vec<(u64, usize)>,
+    pub outcome: Outcome,
+    next_look: u64,
+    next_client: u64,
+    generation: u64,
+}
+
+/// Runs the seed's plan.
+pub(super) fn run(seed: u64, trace: &mut Trace) -> Result<Outcome, String> {
+    let mut world = World::new(seed, trace);
+    for number in 0..world.machines.len() {
+        world.start(number)?;
+    }
+    let faulty = world.plan.faulty_micros;
+    while world.now < faulty {
+        world.step(faulty)?;
+    }
+    world.heal()?;
+    let until = world.now + WELL_MICROS_MAX;
+    while !world.is_well() {
+        if world.now >= until {
+            return Err(format!("not well again after {WELL_MICROS_MAX} microseconds: {}", world.describe()));
+        }
+        world.step(until)?;
+    }
+    world.outcome.hard += world.history.judge()?;
+    let World { history, trace, outcome, now, .. } = world;
+    let (answered, unknown, refused) = (history.answered, history.unknown, history.refused);
+    Ok(Outcome {
+        hash: trace.hash(),
+        events: trace.events(),
+        micros: now,
+        answered,
+        unknown,
+        refused,
+        ..outcome
+    })
+}
+
+impl<'t> World<'t> {
+    fn new(seed: u64, trace: &'t mut Trace) -> World<'t> {
+        let root = Rng::new(seed);
+        let plan = Plan::draw(&mut root.fork(1));
+        trace.event(0, format_args!("plan {plan:?}"));
+        let mut clocks = root.fork(2);
+        let machines: Vec<Machine> =
+            (0..plan.nodes).map(|number| Machine::new(number, &plan, &mut clocks)).collect();
+        let mut net = Net::new(Pace { delay: plan.delay_micros, stall: plan.stall_micros }, root.fork(5));
+        for one in 0..plan.nodes {
+            for other in 0..one {
+                net.link(0, one, other);
+            }
+        }
+        let mut world = World {
+            rng: root.fork(3),
+            faults: root.fork(4),
+            now: 0,
+            machines,
+            net,
+            clients: Vec::new(),
+            history: History::default(),
+            judge: Judge::default(),
+            phase: Phase::Faulty,
+            next_fault: 1_500_000,
+            mend: None,
+            starts: Vec::new(),
+            outcome: Outcome::default(),
+            next_look: LOOK_MICROS,
+            next_client: 0,
+            generation: 0,
+            plan,
+            trace,
+        };
+        for _ in 0..world.plan.clients {
+            let client = world.new_client();
+            world.clients.push(client);
+        }
+        world
+    }
+
+    pub fn new_client(&mut self) -> Client {
+        self.next_client += 1;
+        let impatient = self.rng.chance(self.plan.impatient);
+        let manner = Manner {
+            keys: self.plan.keys,
+            pipeline: self.plan.pipeline,
+            patience: (impatient && self.phase == Phase::Faulty).then(|| 200_000 + self.rng.below(2_000_000)),
+        };
+        Client::new(self.next_client, manner)
+    }
+
+    /// A process begins.
+    pub fn start(&mut self, number: usize) -> Result<(), String> {
+        if self.machines[number].life.is_some() {
+            return Ok(());
+        }
+        let started = self.machines[number].start(self.now, &self.plan, &mut self.rng);
+        started.map_err(|what| format!("node {number} does not start: {what}"))?;
+        self.net.started(number);
+        let Some(life) = &self.machines[number].life else { return Ok(()) };
+        for partition in life.worker.partitions() {
+            self.judge.begins(number, partition.group_id(), partition.store().applied());
+        }
+        self.trace
+            .event(self.now, format_args!("node {number} starts, life {}", self.machines[number].lives));
+        Ok(())
+    }
+
+    /// A process ends.
+    pub fn crash(&mut self, number: usize, power_cut: bool) {
+        if self.machines[number].life.is_none() {
+            return;
+        }
+        self.trace.event(self.now, format_args!("node {number} dies, power cut: {power_cut}"));
+        self.outcome.crashes += 1;
+        self.machines[number].end(power_cut, &mut self.faults);
+        self.net.stopped(self.now, number);
+        self.judge.gone(number);
+        for client in 0..self.clients.len() {
+            if self.clients[client].conn.is_some_and(|(node, _)| node == number) {
+                self.lose(client);
+            }
+        }
+    }
+
+    /// A client's connection is gone; it makes another later.
+    fn lose(&mut self, client: usize) {
+        let (now, wait) = (self.now, 1_000 + self.rng.below(100_000));
+        self.clients[client].lost(now, &mut self.history);
+        let mut fresh = self.new_client();
+        fresh.next = now + wait;
+        self.clients[client] = fresh;
+    }
+
+    fn runs(&self, number: usize) -> bool {
+        let machine = &self.machines[number];
+        machine.life.is_some() && machine.paused_until <= self.now
+    }
+
+    /// Goes to the next moment at which something happens, at most to `until`.
+    fn step(&mut self, until: u64) -> Result<(), String> {
+        let at = self.next_event().unwrap_or(until).min(until);
+        self.now = self.now.max(at);
+        if self.now >= until {
+            return Ok(());
+        }
+        self.now += self.rng.below(self.plan.turn_micros);
+        if self.phase == Phase::Faulty {
+            self.happen()?;
+        }
+        self.net.tend(self.now);
+        for client in 0..self.clients.len() {
+            self.client(client)?;
+        }
+        for number in 0..self.machines.len() {
+            if self.runs(number) && self.due_of(number).is_some_and(|due| due <= self.now) {
+                self.turn(number)?;
+            }
+        }
+        if self.now >= self.next_look {
+            self.next_look = self.now + LOOK_MICROS;
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    fn next_event(&self) -> Option<u64> {
+        let nodes = (0..self.machines.len()).filter_map(|number| {
+            let machine = &self.machines[number];
+            machine.life.as_ref()?;
+            if machine.paused_until > self.now {
+                return Some(machine.paused_until);
+            }
+            // What is overdue waits for something else, and hosts do not spin meanwhile.
+            self.due_of(number).map(|at| if at > self.now { at } else { self.now + 1 })
+        });
+        let clients = self.clients.iter().map(|client| match client.gives_up() {
+            Some(at) => at,
+            None if client.waits() => u64::MAX,
+            None => client.next,
+        });
+        let net = self.net.due(|_| false);
+        let faults = (self.phase == Phase::Faulty).then_some(self.next_fault);
+        let starts = self.starts.iter().map(|(at, _)| *at);
+        let others = [net, faults, self.mend].into_iter().flatten();
+        nodes.chain(clients).chain(starts).chain(others).map(|at| at.max(self.now + 1)).min()
+    }
+
+    /// When a node that runs has something to do.
+    fn due_of(&self, number: usize) -> Option<u64> {
+        let machine = &self.machines[number];
+        let life = machine.life.as_ref()?;
+        let wake = life.worker.deadline().map(|at| {
+            let at = machine.when(at);
+            if at > self.now { at } else { self.now.min(life.last_wake + OVERDUE_MICROS) }
+        });
+        let sync = life.sync.or_else(|| life.log.commit.sync_due().map(|due| due.0));
+        let works = life.works.iter().map(|(at, _)| *at).min();
+        let asked = self.clients.iter().any(|client| {
+            !client.outbox.is_empty() && !client.held && client.conn.is_some_and(|(node, _)| node == number)
+        });
+        let net = self.net.due(|to| to == number);
+        let doomed = machine.doomed.then_some(self.now);
+        let others =
+            [life.checkpointer.due(), life.desk.due(), life.again, asked.then_some(self.now), doomed];
+        [wake, sync, works, net].into_iter().chain(others).flatten().min()
+    }
+
+    fn look(&self) -> Result<(), String> {
+        for (group, nodes) in groups(&self.plan) {
+            let live = nodes.iter().filter_map(|&node| self.machines[node].life.as_ref());
+            let partitions = live.flat_map(|life| life.worker.partitions());
+            let own = partitions.filter(|partition| partition.group_id() == group);
+            let replicas: Vec<_> = own.filter_map(node::Partition::replica).collect();
+            logs_match(group, &replicas)?;
+        }
+        Ok(())
+    }
+
+    /// All faults end; a client at each node and keyspace asks for everything.
+    fn heal(&mut self) -> Result<(), String> {
+        self.trace.event(self.now, format_args!("all faults end"));
+        self.phase = Phase::Healing;
+        self.net.mend();
+        (self.mend, self.starts) = (None, Vec::new());
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            (machine.paused_until, machine.slow_until, machine.full_until) = (0, 0, 0);
+            machine.doomed = false;
+            if let Some(life) = &mut machine.life {
+                life.again = Some(self.now);
+            }
+            self.start(number)?;
+        }
+        for at in 0..self.clients.len() {
+            if let Some((node, conn)) = self.clients[at].conn
+                && let Some(life) = &mut self.machines[node].life
+            {
+                life.worker.disconnect(conn);
+            }
+            self.clients[at].lost(self.now, &mut self.history);
+        }
+        self.clients.clear();
+        let (nodes, keyspaces, keys) = (self.machines.len(), self.plan.keyspaces.len(), self.plan.keys);
+        for (at, db) in (0..keyspaces as u16).cycle().take(keyspaces * keys as usize).enumerate() {
+            for kind in Kind::ALL {
+                let mut client = self.new_client();
+                client.next = self.now + 1 + at as u64;
+                let (key, node) = ((at / keyspaces) as u64, (at + kind as usize) % nodes);
+                client.wish = Some(Wish { db, key, kind, node });
+                self.clients.push(client);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everyone was answered, and all replicas are level.
+    fn is_well(&self) -> bool {
+        self.clients.iter().all(|client| client.content) && self.is_level()
+    }
+
+    fn is_level(&self) -> bool {
+        groups(&self.plan).iter().all(|(group, nodes)| {
+            let of = |&node: &usize| {
+                let life = self.machines[node].life.as_ref()?;
+                life.worker.partitions().iter().find(|partition| partition.group_id() == *group)
+            };
+            let mut applied = nodes.iter().map(|node| of(node).map(|partition| partition.store().applied()));
+            let first = applied.next().flatten();
+            first.is_some() && applied.all(|other| other == first)
+        })
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for client in &self.clients {
+            let (conn, waits) = (client.conn, client.waits());
+            text.push_str(&format!(
+                "\n  client {} at {conn:?} waits {waits} served {} content {}",
+                client.number, client.served, client.content
+            ));
+        }
+        for machine in &self.machines {
+            let Some(life) = &machine.life else {
+                text.push_str(&format!("\n  node {} is down", machine.number));
+                continue;
+            };
+            for partition in life.worker.partitions() {
+                let (group, applied) = (partition.group_id(), partition.store().applied());
+                let standing = partition.replica().map(|replica| {
+                    let (standing, term, last) = (replica.standing(), replica.term(), replica.last());
+                    format!("{standing:?} term {term} last {last} {:?}", replica.refusals())
+                });
+                text.push_str(&format!(
+                    "\n  node {} group {group} applied {applied} serves {} {standing:?}",
+                    machine.number,
+                    partition.leads()
+                ));
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,67 @@
+//! Whole clusters: clean runs, repeatable traces, and what the world must notice.
+
+use kernel::Rng;
+use kernel::planted::Bug;
+use sim::cluster::{Outcome, attempt, run};
+
+use crate::seeds::commit;
+use crate::with_rules;
+
+/// Seeds of one run in CI; a quarter is a fixed corpus, the others derive from the commit. `CLUSTER_SEEDS=n` runs as many.
+const SEEDS: u64 = 800;
+/// Seeds within which a broken rule must show.
+const BUDGET: u64 = 400;
+
+/// The rules whose breach a cluster can show with the faults that this world has.
+const SHOWN: &[Bug] = &[Bug::VoteBeforeSync, Bug::AppendAckBeforeSync, Bug::LeaderCountsUnsynced];
+
+#[test]
+fn clusters_keep_every_promise_whatever_the_seed() {
+    let _rules = with_rules(Bug::None);
+    let seeds = std::env::var("CLUSTER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    let mut fresh = Rng::new(commit().unwrap_or(0));
+    let mut total = Outcome::default();
+    for number in 0..seeds {
+        let seed = if number < seeds / 4 { number } else { fresh.next_u64() >> 16 };
+        match run(seed) {
+            Ok(outcome) => total.add(&outcome),
+            Err(failure) => panic!("{}", failure.told(true)),
+        }
+    }
+    println!("{seeds} seeds: {total:?}");
+    assert!(total.answered > 20 * seeds, "too little is answered to show anything: {total:?}");
+    assert!(total.unknown > seeds / 2, "nothing is ever unknown: {total:?}");
+    assert!(total.crashes > seeds, "too few crashes to show anything: {total:?}");
+    assert!(total.checkpoints > seeds, "too few checkpoints to show anything: {total:?}");
+    assert!(total.snapshots > seeds / 10, "too few snapshots to show anything: {total:?}");
+    assert!(total.handovers > seeds / 20, "too few handovers to show anything: {total:?}");
+    assert!(total.hard < seeds / 20, "too many histories are not judged: {total:?}");
+}
+
+#[test]
+fn every_planted_bug_that_a_cluster_shows_is_caught() {
+    let mut missed = Vec::new();
+    // What breaks says so by failing; its text is not news.
+    std::panic::set_hook(Box::new(|_| {}));
+    for &bug in SHOWN {
+        let _rules = with_rules(bug);
+        match (0..BUDGET).find_map(|seed| attempt(seed, false).err()) {
+            Some(failure) => {
+                println!("{bug:?}: caught after {} seeds: {:.200}", failure.seed + 1, failure.what);
+            }
+            None => missed.push(bug),
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "not caught within {BUDGET} seeds: {missed:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_cluster() {
+    let _rules = with_rules(Bug::None);
+    for seed in 0..10 {
+        let one = run(seed).unwrap_or_else(|failure| panic!("{}", failure.told(true)));
+        let other = run(seed).unwrap_or_else(|failure| panic!("{}", failure.told(true)));
+        assert_eq!(one, other, "seed {seed}");
+    }
+}
