@@ -7,6 +7,7 @@ mod exit;
 mod lab;
 mod node;
 mod options;
+mod p2p;
 mod storage;
 
 use clap::Parser;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
     let result = match root.command.unwrap_or(Command::Node(command::NodeCommand::Start)) {
         Command::Node(what) => node::run(&root.options, &what),
         Command::Storage(what) => storage::run(&root.options, what),
+        Command::P2p(what) => p2p::run(&root.options, what),
         Command::Lab(what) => lab::run(&root.options, what),
         Command::Doctor => doctor::run(&root.options),
         Command::Config(what) => config::run(&root.options, what),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod metrics;
+mod p2p;
 mod snapshot;
 
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fabric::overlay::{Dht, P2pNode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -71,6 +73,8 @@ pub struct Subject {
     pub checkpoint: Arc<Asked>,
     /// What its keyspaces are called, in their order.
     pub labels: Vec<String>,
+    /// The overlay that it takes part in, if it does.
+    pub overlay: Option<(P2pNode, Dht)>,
 }
 
 impl Subject {
@@ -184,7 +188,7 @@ async fn accept(listener: TcpListener, answerer: Arc<Answerer>) {
 async fn serve(mut stream: TcpStream, answerer: Arc<Answerer>) {
     let service = service_fn(move |request| {
         let answerer = Arc::clone(&answerer);
-        async move { Ok::<_, std::convert::Infallible>(answerer.answer(&request).await) }
+        async move { Ok::<_, std::convert::Infallible>(p2p::answer(&answerer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

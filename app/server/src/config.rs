@@ -6,6 +6,7 @@
 
 mod check;
 mod load;
+mod places;
 mod reference;
 mod section;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
+pub use places::Places;
 pub use reference::reference;
 pub use value::{Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret};
 
@@ -39,6 +41,8 @@ section! {
         /// The port for health, metrics and `archipel node status`. It asks for no password, so it
         /// listens on a loopback address only.
         admin: Admin = Admin::default(),
+        /// The overlay: peers of libp2p that find each other, and a hash table among them (`archipel p2p`).
+        p2p: P2p = P2p::default(),
         /// The log and the engine on disk.
         storage: Storage = Storage::default(),
         /// A keyspace is a Redis database (`SELECT id`). Databases 0 to 15 exist from the start, with the
@@ -94,6 +98,23 @@ section! {
         bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
         /// The port, before `port_offset` is added. 0 is any free one.
         port: Number<0, 65_535> = Number::of(7400),
+    }
+}
+
+section! {
+    /// See [`Config::p2p`].
+    pub struct P2p {
+        /// Whether the node takes part.
+        enabled: bool = false,
+        /// The address to listen on. Both ends of a connection prove their keys; anybody may have one.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(7402),
+        /// Where other peers are told to reach this one, if that is not `bind` and `port`: behind a translated
+        /// address, or when `bind` is all addresses.
+        announce: Places = Places::default(),
+        /// Peers that are dialled at the start and as long as none is known, besides those that were known before.
+        peers: Places = Places::default(),
     }
 }
 
@@ -158,6 +179,12 @@ impl Config {
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         SocketAddr::new(self.admin.bind, self.shifted(self.admin.port.get()))
+    }
+
+    /// Where peers of the overlay connect.
+    #[must_use]
+    pub fn p2p_address(&self) -> SocketAddr {
+        SocketAddr::new(self.p2p.bind, self.shifted(self.p2p.port.get()))
     }
 
     /// A port with the offset; 0, any free one, stays 0.

@@ -13,6 +13,7 @@ pub mod load;
 pub mod lock;
 pub mod log;
 pub mod node;
+pub mod p2p;
 mod persist;
 mod relay;
 pub mod serve;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use consensus::Durability;
 use disk::engine::EngineOptions;
 use disk::log::LogOptions;
+use fabric::overlay::Overlay;
 use gateway::resp::users::DEFAULT_USER;
 use gateway::resp::{Secret, Users};
 use kernel::KeyspaceId;
@@ -20,6 +21,7 @@ use crate::config::{self, Config, Loaded};
 use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
+use crate::p2p::{self, P2pError};
 use crate::tls::{self, TlsError};
 
 /// Why a server does not start or did not stop well.
@@ -37,6 +39,9 @@ pub enum ServeError {
     /// The node itself.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The overlay.
+    #[error(transparent)]
+    P2p(#[from] P2pError),
 }
 
 /// A running server.
@@ -44,10 +49,13 @@ pub struct Server {
     node: Node,
     admin: Admin,
     housekeeper: Housekeeper,
+    overlay: Option<Overlay>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
     /// Where the admin port is.
     pub admin_address: SocketAddr,
+    /// Where peers of the overlay connect, if it takes part in one.
+    pub p2p: Option<SocketAddr>,
     /// Given back last, when nothing uses the directory any more.
     _lock: DirectoryLock,
 }
@@ -62,6 +70,7 @@ impl Server {
         let config = &loaded.config;
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
+        let overlay = p2p::start(config)?;
         let node = Node::start(options(config)?)?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
@@ -79,9 +88,11 @@ impl Server {
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
             labels,
+            overlay: overlay.as_ref().map(|overlay| (overlay.node(), overlay.dht())),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
-        Ok(Server { node, admin, housekeeper, redis, admin_address, _lock: lock })
+        let p2p = overlay.as_ref().map(|overlay| overlay.address);
+        Ok(Server { node, admin, housekeeper, overlay, redis, admin_address, p2p, _lock: lock })
     }
 
     /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
@@ -91,6 +102,7 @@ impl Server {
     pub fn stop(self) -> Result<(), ServeError> {
         self.admin.stopping();
         self.housekeeper.stop();
+        self.overlay.into_iter().for_each(Overlay::stop);
         self.node.stop()?;
         self.admin.stop();
         Ok(())

@@ -16,6 +16,22 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["npm", "--version"], "npm"),
 ];
 
+/// What the scenarios in JavaScript use: a package, and which of its versions.
+const NODE_MODULES: &[(&str, &str)] = &[
+    ("ioredis", "5"),
+    ("libp2p", "3"),
+    ("@libp2p/crypto", "5"),
+    ("@libp2p/identify", "4"),
+    ("@libp2p/kad-dht", "16"),
+    ("@libp2p/peer-id", "6"),
+    ("@libp2p/ping", "3"),
+    ("@libp2p/tcp", "11"),
+    ("@chainsafe/libp2p-noise", "17"),
+    ("@chainsafe/libp2p-yamux", "8"),
+    ("@multiformats/multiaddr", "13"),
+    ("multiformats", "14"),
+];
+
 /// The port that the Debian package's own service takes, and a node's default.
 const REDIS_PORT: u16 = 6379;
 
@@ -23,7 +39,7 @@ const REDIS_PORT: u16 = 6379;
 pub struct Clients {
     /// The interpreter that has `redis`, if there is one.
     pub python: Option<PathBuf>,
-    /// The folder that holds `ioredis`, if there is one.
+    /// The folder that holds the packages of [`NODE_MODULES`], if there is one.
     pub node_modules: Option<PathBuf>,
     /// There is a redis-cli.
     pub redis_cli: bool,
@@ -46,7 +62,7 @@ pub fn install(target: &Path) -> Clients {
         }
     };
     let python = note("redis-py", redis_py(&home));
-    let node_modules = note("ioredis", ioredis(&home));
+    let node_modules = note("packages of npm", node_modules(&home));
     Clients { python, node_modules, redis_cli: works(&["redis-cli", "--version"]), missing }
 }
 
@@ -140,16 +156,16 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-fn ioredis(home: &Path) -> Result<PathBuf> {
+fn node_modules(home: &Path) -> Result<PathBuf> {
     let modules = home.join("node_modules");
-    if modules.join("ioredis/package.json").exists() {
+    if NODE_MODULES.iter().all(|(name, _)| modules.join(name).join("package.json").exists()) {
         return Ok(modules);
     }
     std::fs::create_dir_all(home)?;
     run(Command::new("npm")
         .args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"])
         .arg(home)
-        .arg("ioredis@5"))?;
+        .args(NODE_MODULES.iter().map(|(name, version)| format!("{name}@{version}"))))?;
     Ok(modules)
 }
 

@@ -11,7 +11,8 @@ pub fn print(loaded: &Loaded, server: &Server) {
     let data = std::fs::canonicalize(data).unwrap_or_else(|_| data.clone());
     let (redis, admin) = (server.redis, server.admin_address);
     if loaded.config.log.format == Format::Json {
-        tracing::info!(%redis, %admin, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+        let p2p = server.p2p.map(|address| address.to_string());
+        tracing::info!(%redis, %admin, p2p, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
         return;
     }
     let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -26,10 +27,12 @@ pub fn print(loaded: &Loaded, server: &Server) {
         0 => String::new(),
         offset => format!(" --port-offset {offset}"),
     };
+    let p2p = server.p2p.map(|address| format!("  libp2p  {address}\n")).unwrap_or_default();
     eprintln!(
         "\n{bold}archipel {version}{plain} is serving\n\n\
          \x20 Redis   {redis}{security}\n\
          \x20 admin   http://{admin}/health  /metrics  /status\n\
+         {p2p}\
          \x20 data    {data}\n\n\
          Try:\n\
          \x20 {cli} set greeting hello\n\

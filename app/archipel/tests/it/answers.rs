@@ -4,7 +4,7 @@ use crate::process::{archipel, code, run, stderr, stdout};
 
 #[test]
 fn every_verb_has_examples() {
-    let verbs: [&[&str]; 14] = [
+    let verbs: [&[&str]; 25] = [
         &[],
         &["node", "start"],
         &["node", "status"],
@@ -14,6 +14,17 @@ fn every_verb_has_examples() {
         &["storage", "scan"],
         &["storage", "export"],
         &["storage", "import"],
+        &["p2p", "id"],
+        &["p2p", "peers"],
+        &["p2p", "ping"],
+        &["p2p", "connect"],
+        &["p2p", "disconnect"],
+        &["p2p", "find"],
+        &["p2p", "get"],
+        &["p2p", "put"],
+        &["p2p", "provide"],
+        &["p2p", "providers"],
+        &["p2p", "trace"],
         &["config", "check"],
         &["doctor"],
         &["lab", "list"],

@@ -5,6 +5,7 @@ mod answers;
 mod keys;
 mod lab;
 mod larger;
+mod p2p;
 mod partitions;
 mod process;
 mod running;

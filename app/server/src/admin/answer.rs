@@ -16,16 +16,16 @@ use crate::housekeep::{Memory, processor_micros};
 
 /// Answers requests.
 pub(super) struct Answerer {
-    subject: Subject,
+    pub subject: Subject,
     stopping: Arc<AtomicBool>,
     started: Instant,
 }
 
-type Page = Response<Full<Bytes>>;
+pub(super) type Page = Response<Full<Bytes>>;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 impl Answerer {
     pub fn new(subject: Subject, stopping: Arc<AtomicBool>) -> Answerer {
@@ -44,7 +44,7 @@ impl Answerer {
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are GET /health, /metrics and /status, and POST /checkpoint\n",
+                "there are GET /health, /metrics, /status and /p2p, and POST /checkpoint and below /p2p/\n",
             ),
         }
     }
@@ -137,14 +137,14 @@ impl Answerer {
     }
 }
 
-fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
+pub(super) fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
     let mut page = Response::new(Full::new(body.into()));
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     page
 }
 
-fn not_allowed(allowed: &'static str) -> Page {
+pub(super) fn not_allowed(allowed: &'static str) -> Page {
     let mut page = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("allowed here: {allowed}\n"));
     page.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     page

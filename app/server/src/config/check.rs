@@ -17,8 +17,10 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { redis, admin, port_offset, .. } = &loaded.config;
-    for (key, port) in [("redis.port", redis.port.get()), ("admin.port", admin.port.get())] {
+    let Config { redis, admin, p2p, port_offset, .. } = &loaded.config;
+    let ports =
+        [("redis.port", redis.port.get()), ("admin.port", admin.port.get()), ("p2p.port", p2p.port.get())];
+    for (key, port) in ports {
         let (offset, sum) = (port_offset.get(), port + port_offset.get());
         if port != 0 && sum > u64::from(u16::MAX) {
             let origin = loaded.origin("port_offset");
