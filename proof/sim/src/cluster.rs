@@ -12,6 +12,7 @@ mod host;
 mod judge;
 mod net;
 mod plan;
+mod seats;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +42,8 @@ pub struct Outcome {
     pub snapshots: u64,
     /// Leaderships that were handed over.
     pub handovers: u64,
+    /// Changes of members that were asked for.
+    pub changes: u64,
     /// States that were compared with others.
     pub applied: u64,
     /// Keys whose history was too hard to judge.
@@ -60,6 +63,7 @@ impl Outcome {
         self.checkpoints += other.checkpoints;
         self.snapshots += other.snapshots;
         self.handovers += other.handovers;
+        self.changes += other.changes;
         self.applied += other.applied;
         self.hard += other.hard;
     }

@@ -23,11 +23,11 @@ pub(super) struct Incoming {
 
 impl Replica {
     /// What a checkpoint or snapshot taken at this moment must say of the group; `None` while a snapshot is being
-    /// installed, when the state machine is at no index.
+    /// installed, when the state machine is at no index, and as long as a replica that was added has got nothing.
     #[must_use]
     pub fn cut(&self) -> Option<Mark> {
         let index = self.last_applied();
-        if self.desk.installs() {
+        if self.desk.installs() || index == Index(0) {
             return None;
         }
         let members =

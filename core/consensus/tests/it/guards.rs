@@ -141,6 +141,15 @@ fn a_recovering_replica_and_one_just_restarted_vote_for_nobody() {
     assert_eq!(replica.receive(LATER, &vote), Ok(()));
 }
 
+/// A mark at no index could not be read back, and would be taken for the end of an earlier replica's log.
+#[test]
+fn a_replica_that_has_got_nothing_has_nothing_to_checkpoint() {
+    let config = Config::new(GROUP, id(4), Incarnation(1), 9);
+    let replica = Replica::joining(config, Micros(0), first_members(3), (Term(0), None));
+    assert_eq!(replica.cut(), None);
+    assert!(follower(Tail::Certain).cut().is_some());
+}
+
 /// Any sound message, with small numbers, so that they meet what the replica has.
 fn any_said(rng: &mut Rng) -> Said {
     let mut small = |bound: u64| rng.below(bound);

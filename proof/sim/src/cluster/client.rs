@@ -133,6 +133,8 @@ pub struct Manner {
     pub keys: u64,
     /// Most commands on their way.
     pub pipeline: u64,
+    /// It changes nothing: so it waits for nobody where a leader that is cut off would still answer reads.
+    pub reads: bool,
     /// Within the fault phase they give up after so many microseconds; else they are patient.
     pub patience: Option<u64>,
 }
@@ -284,6 +286,10 @@ impl Client {
         }
         for _ in 0..1 + rng.below(self.manner.pipeline) {
             let key = rng.below(self.manner.keys);
+            if self.manner.reads {
+                self.look(now, history, rng, key);
+                continue;
+            }
             match rng.below(10) {
                 0..=4 => {
                     if self.text(now, history, rng, &format!("s{key}")) {
@@ -303,6 +309,15 @@ impl Client {
     fn fresh(history: &mut History) -> String {
         history.tag += 1;
         history.tag.to_string()
+    }
+
+    fn look(&mut self, now: u64, history: &mut History, rng: &mut Rng, key: u64) {
+        let (text, number, list) = (format!("s{key}"), format!("n{key}"), format!("l{key}"));
+        match rng.below(4) {
+            0 => self.one(now, history, &text, Ask::Get, &["GET", &text]),
+            1 | 2 => self.one(now, history, &number, Ask::Get, &["GET", &number]),
+            _ => self.one(now, history, &list, Ask::Items, &["LRANGE", &list, "0", "-1"]),
+        }
     }
 
     /// True if nothing may follow before the answer.

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use consensus::codec::Descriptor;
 use consensus::replay::Tail;
-use consensus::{Durability, Incarnation, Logged, Members, ReplicaId};
+use consensus::{Durability, Incarnation, Logged};
 use journal::{Record, Salt};
 use kernel::{GroupId, Index, KeyspaceId, Micros, NodeId, Rng};
-use node::cluster::{Done, Holding, Kept, Past, Seating, Start};
+use node::cluster::{Done, Holding, Kept, Past, Start};
 use node::{Replays, Settings, SliceSteps, Worker};
-use placement::Partitions;
 use script::LuaEngine;
 use storage::reach::Scope;
-use storage::store::Policy;
 
 use crate::checkpoint::Checkpointer;
 use crate::cluster::plan::Plan;
+use crate::cluster::seats::{Seats, partitions};
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::fetch::Desk;
@@ -107,42 +106,6 @@ pub const fn number_of(node: NodeId) -> usize {
     node.0[0] as usize - 1
 }
 
-/// Every group of the plan, with the machines of its replicas; the first has replica 1.
-pub fn groups(plan: &Plan) -> Vec<(GroupId, Vec<usize>)> {
-    let mut all = Vec::new();
-    for (db, &partitions) in plan.keyspaces.iter().enumerate() {
-        for part in 0..partitions {
-            let first = all.len();
-            let nodes = (0..plan.replicas).map(|at| (first + at) % plan.nodes).collect();
-            all.push((GroupId::new(KeyspaceId(db as u16), part), nodes));
-        }
-    }
-    all
-}
-
-fn replica(at: usize) -> ReplicaId {
-    ReplicaId::new(at as u64 + 1).expect("counted from 1")
-}
-
-fn partitions(plan: &Plan, db: KeyspaceId) -> Partitions {
-    Partitions::new(plan.keyspaces[usize::from(db.0)]).expect("a keyspace has at least one")
-}
-
-fn seating(plan: &Plan, group: GroupId, nodes: &[usize], own: usize) -> Seating {
-    let seats = nodes.iter().enumerate();
-    Seating {
-        group,
-        replica: replica(own),
-        nodes: seats.map(|(at, &node)| (node_id(node), replica(at))).collect(),
-        founders: Some(Members::new((0..nodes.len()).map(replica), []).expect("a group has voters")),
-        epoch: 1,
-        durability: plan.durability,
-        partitions: partitions(plan, group.keyspace()),
-        policy: Policy::NoEviction,
-        memory: None,
-    }
-}
-
 impl Machine {
     /// A machine that is switched off and has nothing.
     #[must_use]
@@ -180,7 +143,7 @@ impl Machine {
     ///
     /// # Errors
     /// The disk is refused, which an undamaged one must not be.
-    pub fn start(&mut self, now: u64, plan: &Plan, rng: &mut Rng) -> Result<(), String> {
+    pub fn start(&mut self, now: u64, plan: &Plan, seats: &Seats, rng: &mut Rng) -> Result<(), String> {
         self.lives += 1;
         let clock = self.clock(now);
         let mut entries = BTreeMap::new();
@@ -203,9 +166,9 @@ impl Machine {
         for db in (0..plan.keyspaces.len() as u16).map(KeyspaceId) {
             worker.lay(db, partitions(plan, db));
         }
-        for (group, nodes) in groups(plan) {
-            if let Some(own) = nodes.iter().position(|&node| node == self.number) {
-                worker.start_replica(clock, &seating(plan, group, &nodes, own));
+        for group in seats.groups() {
+            if let Some(&(_, id)) = seats.of(group).iter().find(|(node, _)| *node == self.number) {
+                worker.start_replica(clock, &seats.seating(plan, group, id));
             }
         }
         self.life = Some(Life {

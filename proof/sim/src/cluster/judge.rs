@@ -74,6 +74,11 @@ impl Judge {
         self.applied.insert((node, group), applied.0);
     }
 
+    /// A node has no replica of a group any more.
+    pub fn left(&mut self, node: usize, group: GroupId) {
+        self.applied.remove(&(node, group));
+    }
+
     /// A process is gone.
     pub fn gone(&mut self, node: usize) {
         self.applied.retain(|&(other, _), _| other != node);

@@ -52,6 +52,8 @@ pub struct Plan {
     pub lost_snapshot: f64,
     /// Clients whose patience ends soon.
     pub impatient: f64,
+    /// A partition is moved, besides a fault.
+    pub moves: f64,
     /// Some bodies are evicted, at a turn.
     pub evict: f64,
     /// Steps of a slice of what does not fit a turn.
@@ -62,13 +64,16 @@ impl Plan {
     /// The plan that `rng` decides.
     #[must_use]
     pub fn draw(rng: &mut Rng) -> Plan {
-        let nodes = [3, 3, 3, 5][rng.below(4) as usize];
-        let keyspaces = (0..1 + rng.below(2)).map(|_| [1, 1, 2][rng.below(3) as usize]).collect();
+        let nodes = [3, 3, 4, 5][rng.below(4) as usize];
+        let replicas = if nodes == 5 && rng.chance(0.3) { 5 } else { 3 };
+        // Nothing is forwarded yet: a client needs all partitions of its keyspace on its node.
+        let most = if nodes == replicas { 2 } else { 1 };
+        let keyspaces = (0..1 + rng.below(2)).map(|_| 1 + rng.below(most) as u16).collect();
         let pick = |rng: &mut Rng, all: [u64; 4]| all[rng.below(4) as usize];
         Plan {
             nodes,
             keyspaces,
-            replicas: nodes,
+            replicas,
             durability: Durability::Always,
             leases: rng.chance(0.3),
             faulty_micros: 6_000_000 + rng.below(4_000_000),
@@ -89,6 +94,7 @@ impl Plan {
             full_disk: [0.0, 0.0, 0.1][rng.below(3) as usize],
             lost_snapshot: [0.0, 0.2][rng.below(2) as usize],
             impatient: [0.0, 0.3, 1.0][rng.below(3) as usize],
+            moves: [0.0, 0.1, 0.4][rng.below(3) as usize],
             evict: [0.0, 0.05][rng.below(2) as usize],
             slice_steps: [3, 4096][rng.below(2) as usize],
         }

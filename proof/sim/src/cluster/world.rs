@@ -2,16 +2,18 @@
 
 mod crowd;
 mod fault;
+mod reshape;
 mod turn;
 
 use kernel::Rng;
 
 use crate::cluster::Outcome;
 use crate::cluster::client::{Client, History, Kind, Manner, Wish};
-use crate::cluster::host::{Machine, groups};
+use crate::cluster::host::Machine;
 use crate::cluster::judge::{Judge, logs_match};
 use crate::cluster::net::{Net, Pace};
 use crate::cluster::plan::Plan;
+use crate::cluster::seats::Seats;
 use crate::trace::Trace;
 
 /// How soon a host looks again when something is overdue, in microseconds.
@@ -38,6 +40,7 @@ pub(super) struct World<'t> {
     pub now: u64,
     pub machines: Vec<Machine>,
     pub net: Net,
+    pub seats: Seats,
     pub clients: Vec<Client>,
     pub history: History,
     pub judge: Judge,
@@ -107,6 +110,7 @@ impl<'t> World<'t> {
             clients: Vec::new(),
             history: History::default(),
             judge: Judge::default(),
+            seats: Seats::new(&plan),
             phase: Phase::Faulty,
             next_fault: 1_500_000,
             mend: None,
@@ -129,6 +133,7 @@ impl<'t> World<'t> {
         self.next_client += 1;
         let impatient = self.rng.chance(self.plan.impatient);
         let manner = Manner {
+            reads: self.rng.chance(0.35),
             keys: self.plan.keys,
             pipeline: self.plan.pipeline,
             patience: (impatient && self.phase == Phase::Faulty).then(|| 200_000 + self.rng.below(2_000_000)),
@@ -141,7 +146,7 @@ impl<'t> World<'t> {
         if self.machines[number].life.is_some() {
             return Ok(());
         }
-        let started = self.machines[number].start(self.now, &self.plan, &mut self.rng);
+        let started = self.machines[number].start(self.now, &self.plan, &self.seats, &mut self.rng);
         started.map_err(|what| format!("node {number} does not start: {what}"))?;
         self.net.started(number);
         let Some(life) = &self.machines[number].life else { return Ok(()) };
@@ -171,11 +176,11 @@ impl<'t> World<'t> {
     }
 
     /// A client's connection is gone; it makes another later.
-    fn lose(&mut self, client: usize) {
+    pub fn lose(&mut self, client: usize) {
         let (now, wait) = (self.now, 1_000 + self.rng.below(100_000));
         self.clients[client].lost(now, &mut self.history);
         let mut fresh = self.new_client();
-        fresh.next = now + wait;
+        (fresh.next, fresh.wish) = (now + wait, self.clients[client].wish);
         self.clients[client] = fresh;
     }
 
@@ -253,14 +258,14 @@ impl<'t> World<'t> {
         [wake, sync, works, net].into_iter().chain(others).flatten().min()
     }
 
-    fn look(&self) -> Result<(), String> {
-        for (group, nodes) in groups(&self.plan) {
-            let live = nodes.iter().filter_map(|&node| self.machines[node].life.as_ref());
-            let partitions = live.flat_map(|life| life.worker.partitions());
-            let own = partitions.filter(|partition| partition.group_id() == group);
+    /// Compares all logs, and lets placements go on.
+    fn look(&mut self) -> Result<(), String> {
+        for group in self.seats.groups() {
+            let own = (0..self.machines.len()).filter_map(|node| self.partition(node, group));
             let replicas: Vec<_> = own.filter_map(node::Partition::replica).collect();
             logs_match(group, &replicas)?;
         }
+        self.reconcile();
         Ok(())
     }
 
@@ -306,15 +311,20 @@ impl<'t> World<'t> {
         self.clients.iter().all(|client| client.content) && self.is_level()
     }
 
+    /// Whether all members of each group have applied the same, and are those that it should have.
     fn is_level(&self) -> bool {
-        groups(&self.plan).iter().all(|(group, nodes)| {
-            let of = |&node: &usize| {
-                let life = self.machines[node].life.as_ref()?;
-                life.worker.partitions().iter().find(|partition| partition.group_id() == *group)
+        self.seats.groups().into_iter().all(|group| {
+            let Some(leader) = self.leader_of(group).and_then(|node| self.partition(node, group)) else {
+                return false;
             };
-            let mut applied = nodes.iter().map(|node| of(node).map(|partition| partition.store().applied()));
-            let first = applied.next().flatten();
-            first.is_some() && applied.all(|other| other == first)
+            let applied = leader.store().applied();
+            let Some(members) = leader.replica().map(consensus::Replica::members) else { return false };
+            let seats = self.seats.of(group);
+            let level = |&(node, id): &(usize, _)| {
+                let own = self.partition(node, group);
+                members.votes(id) && own.is_some_and(|own| own.store().applied() == applied)
+            };
+            !members.is_joint() && members.iter().count() == seats.len() && seats.iter().all(level)
         })
     }
 

@@ -8,7 +8,7 @@ use crate::seeds::commit;
 use crate::with_rules;
 
 /// Seeds of one run in CI; a quarter is a fixed corpus, the others derive from the commit. `CLUSTER_SEEDS=n` runs as many.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 2000;
 /// Seeds within which a broken rule must show.
 const BUDGET: u64 = 400;
 
@@ -35,6 +35,7 @@ fn clusters_keep_every_promise_whatever_the_seed() {
     assert!(total.checkpoints > seeds, "too few checkpoints to show anything: {total:?}");
     assert!(total.snapshots > seeds / 10, "too few snapshots to show anything: {total:?}");
     assert!(total.handovers > seeds / 20, "too few handovers to show anything: {total:?}");
+    assert!(total.changes > seeds / 4, "too few changes of members to show anything: {total:?}");
     assert!(total.hard < seeds / 20, "too many histories are not judged: {total:?}");
 }
 

@@ -78,7 +78,7 @@ impl World<'_> {
                 life.again = Some(now);
             }
             client.lost(now, &mut self.history);
-            client.wish = Some(Wish { node: (node + 1) % self.machines.len(), ..wish });
+            client.wish = Some(Wish { node: wish.node + 1, ..wish });
             (client.refused, client.served, client.rounds) = (false, 0, 0);
             return;
         }
@@ -94,20 +94,27 @@ impl World<'_> {
     }
 
     fn connect(&mut self, at: usize) {
-        let running: Vec<usize> =
-            (0..self.machines.len()).filter(|&node| self.machines[node].life.is_some()).collect();
+        let db = match self.clients[at].wish {
+            Some(wish) => wish.db,
+            None => self.rng.below(self.plan.keyspaces.len() as u64) as u16,
+        };
+        // A node without a replica could only forward, which is not done yet.
+        let serves = |&node: &usize| {
+            let mut groups = self.seats.groups().into_iter();
+            groups.all(|group| group.keyspace() != KeyspaceId(db) || self.partition(node, group).is_some())
+        };
+        let running: Vec<usize> = (0..self.machines.len()).filter(serves).collect();
         let (now, wait) = (self.now, self.rng.below(100_000));
         if running.is_empty() {
             self.clients[at].next = now + 1 + wait;
             return;
         }
-        let (node, db) = match self.clients[at].wish {
-            Some(Wish { node, db, .. }) => (node, db),
+        let node = match self.clients[at].wish {
+            Some(Wish { node, .. }) => running[node % running.len()],
             None => {
-                let db = self.rng.below(self.plan.keyspaces.len() as u64) as u16;
                 let any = running[self.rng.below(running.len() as u64) as usize];
                 let leader = running.iter().copied().find(|&node| self.leads(node, db));
-                (leader.filter(|_| self.rng.chance(0.7)).unwrap_or(any), db)
+                leader.filter(|_| self.rng.chance(0.7)).unwrap_or(any)
             }
         };
         let clock = self.machines[node].clock(now);

@@ -50,6 +50,9 @@ impl World<'_> {
             14 => self.machines[number].slow_until = self.now + 200_000 + self.faults.below(1_500_000),
             _ => self.hand_over(),
         }
+        if self.faults.chance(self.plan.moves) {
+            self.add_replica();
+        }
         if self.faults.chance(self.plan.full_disk) {
             self.machines[number].full_until = self.now + self.faults.below(1_000_000);
         }
