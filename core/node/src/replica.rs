@@ -41,6 +41,8 @@ struct Share {
     at: usize,
     /// Its entry's term; the rest is in the open batch.
     entry: Option<Term>,
+    /// The group took nothing just now.
+    parked: bool,
 }
 
 impl Worker {
@@ -74,6 +76,10 @@ impl Worker {
         let written = self.append_shares(&shares, log);
         for share in shares {
             self.drive(share.at);
+            if !share.parked {
+                // Something has happened, so it may take what waits. Else it is asked again when something has.
+                self.unpark(share.at);
+            }
             if !written {
                 self.retry_append(share.at);
             } else if self.partitions[share.at].replica().is_some_and(|one| one.writes().len() > 0) {
@@ -92,7 +98,7 @@ impl Worker {
                 continue;
             }
             let entry = self.close_open(at);
-            shares.push(Share { at, entry });
+            shares.push(Share { at, entry, parked: self.partitions[at].parked });
         }
         let Some(cluster) = &mut self.cluster else { return shares };
         for at in core::mem::take(&mut cluster.busy) {
@@ -100,7 +106,7 @@ impl Worker {
                 seat.busy = false;
             }
             if !shares.iter().any(|share| share.at == at) {
-                shares.push(Share { at, entry: None });
+                shares.push(Share { at, entry: None, parked: false });
             }
         }
         shares
@@ -285,7 +291,6 @@ impl Worker {
         }
         self.settle_standing(at);
         self.settle_flying(at);
-        self.unpark(at);
         self.settle_timer(at);
     }
 

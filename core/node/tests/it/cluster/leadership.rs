@@ -194,3 +194,25 @@ fn a_leader_that_stood_still_shows_nothing_old() {
         assert_eq!(answer == "$3\r\nold\r\n", shown, "{bug:?}: {answer}");
     }
 }
+
+#[test]
+fn what_comes_during_a_handover_waits_without_spinning() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    // The one that is to lead does not hear of it: the handover is given up after an election timeout.
+    let to = others(leader)[0];
+    world.cut.insert((leader, to));
+    let now = world.now;
+    let replica = world.worker(leader).replica_mut(group(0)).expect("it is there");
+    replica.hand_over(now, super::world::replica(to)).expect("it leads and the other votes");
+    world.turn(leader);
+    // `World::turn` fails if a worker never comes to rest.
+    world.feed(client, "INCR k");
+    world.pass(100);
+    assert_eq!(world.read(client), "", "nothing is proposed meanwhile");
+    world.heal();
+    assert!(answer(&mut world, client).starts_with(":2"));
+}
