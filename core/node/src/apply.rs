@@ -294,10 +294,14 @@ impl Worker {
     /// Breaks watches on changed keys and tries the clients that wait for them, first come first served.
     #[inline]
     pub(crate) fn notice_changes(&mut self, at: usize) {
-        let partition = &mut self.partitions[at];
-        if !partition.store.has_touched() {
-            return;
+        if self.partitions[at].store.has_touched() {
+            self.notice_touched(at);
         }
+    }
+
+    #[inline(never)]
+    fn notice_touched(&mut self, at: usize) {
+        let partition = &mut self.partitions[at];
         let mut touched: Vec<Key> = Vec::new();
         let flushed = partition.store.take_touched(&mut touched);
         if flushed {
