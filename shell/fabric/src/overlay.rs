@@ -7,10 +7,12 @@
 //! What it does not do: QUIC, mDNS, relays and hole punching; keys other than Ed25519; being a client that serves nobody.
 
 mod behaviour;
+mod buckets;
 mod directory;
 mod drive;
 mod exchange;
 mod facade;
+mod flooding;
 mod frames;
 mod host;
 mod memory;
@@ -35,7 +37,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::facade::{
-    Connected, Dht, DhtError, HOPS_MAX, Hop, HopEnd, Located, P2pNode, ReachError, Status, Value,
+    Connected, Dht, DhtError, HOPS_MAX, Heard, Hop, HopEnd, Located, P2pNode, ReachError, Status, Value,
 };
 pub use self::name::{ContentName, NameError, Peer, Place, ValueName};
 use self::records::Signer;

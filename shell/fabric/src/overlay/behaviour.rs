@@ -75,7 +75,7 @@ fn behaviour(key: &Keypair) -> Behaviour {
         .with_cache_size(0);
     Behaviour {
         limits: libp2p_connection_limits::Behaviour::new(limits),
-        streams: Streams::default(),
+        streams: Streams::new(),
         identify: libp2p_identify::Behaviour::new(identify),
         ping: libp2p_ping::Behaviour::default(),
     }

@@ -187,6 +187,17 @@ impl Peer {
     }
 }
 
+/// The /24 of an IPv4 address, the /48 of an IPv6 one. `None` for those that are not public: they are of one machine or one
+/// site, whose nodes are many for good reasons.
+pub(super) fn neighbourhood(ip: IpAddr) -> Option<u64> {
+    match ip {
+        IpAddr::V4(ip) if ip.is_private() || ip.is_loopback() || ip.is_link_local() => None,
+        IpAddr::V4(ip) => Some(u64::from(u32::from(ip) >> 8)),
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
+        IpAddr::V6(ip) => Some((u128::from(ip) >> 80) as u64 | 1 << 63),
+    }
+}
+
 fn without_id(mut address: Multiaddr) -> Multiaddr {
     if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
         address.pop();
@@ -199,17 +210,11 @@ impl Keys<Contact> for Directory {
         self.get(contact).expect("a handle that a machine holds is in the directory").key
     }
 
-    /// The /24 of IPv4, the /48 of IPv6, of the address it was seen at or else says. Addresses that are not public are of one
-    /// machine or one site, whose nodes are many for good reasons.
+    /// Of the address it was seen at, or else says.
     fn neighbourhood(&self, contact: Contact) -> Option<u64> {
         let peer = self.get(contact)?;
         let said = || peer.addresses.iter().find_map(tcp::socket_address).map(|address| address.ip());
-        match peer.seen_at.or_else(said)? {
-            IpAddr::V4(ip) if ip.is_private() || ip.is_loopback() || ip.is_link_local() => None,
-            IpAddr::V4(ip) => Some(u64::from(u32::from(ip) >> 8)),
-            IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
-            IpAddr::V6(ip) => Some((u128::from(ip) >> 80) as u64 | 1 << 63),
-        }
+        neighbourhood(peer.seen_at.or_else(said)?)
     }
 
     fn serves(&self, contact: Contact) -> bool {

@@ -121,10 +121,8 @@ impl Host {
     }
 
     /// A peer asks.
-    pub(super) fn on_question(&mut self, question: Question) {
-        let now = self.now();
-        self.make_room(now);
-        let Question { from: id, bytes, reply } = question;
+    pub(super) fn on_question(&mut self, now: Micros, question: Question) {
+        let Question { from: id, bytes, reply, .. } = question;
         // What is dropped here is a stream that is reset.
         let heard = match Message::decode(&bytes) {
             Ok(message) => words::heard(&mut self.directory, id, &message),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kernel::{Micros, NodeId};
 use p2p::Key;
+use p2p::flood::PAYLOAD_BYTES_MAX;
 use p2p::kad::{Cost, Envelope, Record, Refusal};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +23,9 @@ pub(super) enum Order {
     Disconnect(Peer, oneshot::Sender<Result<(), ReachError>>),
     Ping(Peer, oneshot::Sender<Result<Duration, ReachError>>),
     Status(oneshot::Sender<Status>),
+    Send(Peer, Arc<[u8]>, oneshot::Sender<Result<(), ReachError>>),
+    Broadcast(Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
+    Listen(mpsc::Sender<Heard>),
     Seek { quest: Quest, hops: Option<mpsc::Sender<Hop>>, reply: oneshot::Sender<Result<Sought, Refusal>> },
 }
 
@@ -113,6 +117,17 @@ pub struct Connected {
     pub key: Key,
 }
 
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The neighbour that it came from. Who sent a broadcast is not known: nothing in it is signed.
+    pub from: Peer,
+    /// How many edges it has passed.
+    pub hops: u8,
+    /// What it says.
+    pub payload: Arc<[u8]>,
+}
+
 /// Why a peer was not reached.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReachError {
@@ -133,6 +148,12 @@ pub enum ReachError {
     Silent {
         /// Who.
         peer: Peer,
+    },
+    /// A message is longer than any may be.
+    #[error("a message of {bytes} bytes, where {PAYLOAD_BYTES_MAX} are the most")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
     },
     /// As much of this goes on as may.
     #[error("too many attempts go on; try again later")]
@@ -201,6 +222,31 @@ impl P2pNode {
     /// [`ReachError`].
     pub async fn ping(&self, peer: Peer) -> Result<Duration, ReachError> {
         self.ask(|reply| Order::Ping(peer, reply)).await?
+    }
+
+    /// Sends a message to a connected peer that takes them. Whether it arrives is not told.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn send(&self, peer: Peer, payload: &[u8]) -> Result<(), ReachError> {
+        self.ask(|reply| Order::Send(peer, payload.into(), reply)).await?
+    }
+
+    /// Floods a message through all peers that messages reach, at most 16 edges far. Gives to how many neighbours it went.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn broadcast(&self, payload: &[u8]) -> Result<usize, ReachError> {
+        self.ask(|reply| Order::Broadcast(payload.into(), reply)).await?
+    }
+
+    /// Lets `heard` have messages that arrive from now on, until it is closed. What it has no room for it misses. There may be
+    /// 16 listeners; a further one hears nothing.
+    ///
+    /// # Errors
+    /// [`ReachError::Ended`].
+    pub async fn listen(&self, heard: mpsc::Sender<Heard>) -> Result<(), ReachError> {
+        self.orders.send(Order::Listen(heard)).await.map_err(|_| ReachError::Ended)
     }
 
     /// How it is.

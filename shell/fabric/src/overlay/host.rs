@@ -12,19 +12,21 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{ConnectionId, Stream, Swarm, SwarmEvent};
 use p2p::RequestId;
+use p2p::flood::{Flood, SEEN_MAX};
 use p2p::kad::{self, Target, Token};
 use p2p::{Input, Protocol as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::behaviour::{Behaviour, BehaviourEvent};
+use super::buckets::{Buckets, PEER_QUESTIONS_BURST, PEER_QUESTIONS_PER_SECOND};
 use super::directory::{Contact, Directory, OWN};
 use super::drive::{Asked, Seeker, Watcher};
 use super::exchange::{Errand, Exchange, Net, Returned};
-use super::facade::{Connected, Located, Order, Quest, ReachError, Status, now};
+use super::facade::{Connected, Heard, Located, Order, Quest, ReachError, Status, now};
 use super::name::{Peer, Place};
 use super::records::{VALID, Valid};
 use super::serve::{self, Question, Reply};
-use super::streams::{Event, PING, Ticket};
+use super::streams::{Event, PING, Spoken, Ticket};
 use super::{tcp, words};
 
 /// Questions of peers that wait for the loop; their streams wait with them.
@@ -67,6 +69,10 @@ pub(super) struct Host {
     pub(super) owed: HashMap<RequestId, (words::Question, oneshot::Sender<Reply>)>,
     pub(super) seekers: HashMap<Token, Seeker>,
     pub(super) watchers: Vec<Watcher>,
+    pub(super) flood: Flood<Contact>,
+    pub(super) tells: HashMap<Ticket, (PeerId, Vec<u8>)>,
+    pub(super) listeners: Vec<mpsc::Sender<Heard>>,
+    questions: Buckets<PeerId>,
     announced: Vec<Multiaddr>,
     peers: Vec<Place>,
     memory: Option<PathBuf>,
@@ -75,7 +81,7 @@ pub(super) struct Host {
     greeted: HashMap<PeerId, Vec<oneshot::Sender<Result<Peer, ReachError>>>>,
     pings: HashMap<Ticket, (Peer, oneshot::Sender<Result<Duration, ReachError>>)>,
     arrivals: mpsc::Sender<Question>,
-    rng: Rng,
+    pub(super) rng: Rng,
     next: u64,
     began: (Micros, Instant),
     rejoin: Micros,
@@ -94,7 +100,7 @@ pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut sto
         let wait = Duration::from_micros(host.deadline().since(now));
         tokio::select! {
             event = host.swarm.select_next_some() => host.on_event(event),
-            Some(question) = questions.recv() => host.on_question(question),
+            Some(question) = questions.recv() => host.on_said(question),
             Some(returned) = returned.recv() => host.on_returned(returned),
             order = orders.recv(), if open => match order {
                 Some(order) => host.on_order(order),
@@ -129,6 +135,10 @@ impl Host {
             owed: HashMap::new(),
             seekers: HashMap::new(),
             watchers: Vec::new(),
+            flood: Flood::new(Vec::new(), SEEN_MAX, rng.fork(3)),
+            tells: HashMap::new(),
+            listeners: Vec::new(),
+            questions: Buckets::new(PEER_QUESTIONS_PER_SECOND, PEER_QUESTIONS_BURST),
             announced,
             peers,
             memory,
@@ -262,6 +272,11 @@ impl Host {
             return;
         }
         self.greet(id, Err(ReachError::Silent { peer: Peer(id) }));
+        self.tells.retain(|_, (to, _)| *to != id);
+        // Who waits for an echo is told that none comes.
+        self.pings.retain(|_, (peer, _)| peer.0 != id);
+        let now = self.now();
+        self.on_neighbour(now, contact, false);
         let Host { swarm, directory, exchange, .. } = self;
         exchange.parted(&mut Net { swarm, directory }, contact);
     }
@@ -292,18 +307,14 @@ impl Host {
             Event::Arrived { peer, stream } => {
                 drop(tokio::spawn(serve::serve(peer, stream, self.arrivals.clone())));
             }
-            Event::Serves { peer, serves } => {
+            Event::Serves { peer, spoken, serves } => {
                 let Some(contact) = self.directory.find(&peer) else { return };
-                if let Some(known) = self.directory.get_mut(contact) {
-                    known.serves = Some(serves);
-                }
-                if serves && self.dht.table().is_empty() {
-                    let join = Input::Commanded(kad::Command::Join(contact));
-                    self.dht.step(now, &self.directory, join, &mut self.out);
-                } else if serves {
-                    self.dht.meet(now, &self.directory, contact, &mut self.out);
+                match spoken {
+                    Spoken::Kad => self.on_serves(now, contact, serves),
+                    Spoken::Flood => self.on_neighbour(now, contact, serves),
                 }
             }
+            Event::Opened { ticket: ticket @ Ticket::Tell(_), stream } => self.on_tell(ticket, stream),
             Event::Opened { ticket: Ticket::Line(contact), stream } => {
                 let Host { swarm, directory, exchange, .. } = self;
                 exchange.opened(now, &mut Net { swarm, directory }, contact, stream);
@@ -317,6 +328,35 @@ impl Host {
                 drop(tokio::spawn(async move {
                     let _ = reply.send(echo(peer, stream, bytes).await);
                 }));
+            }
+        }
+    }
+
+    /// A peer serves Kademlia, or does so no more.
+    fn on_serves(&mut self, now: Micros, contact: Contact, serves: bool) {
+        if let Some(known) = self.directory.get_mut(contact) {
+            known.serves = Some(serves);
+        }
+        if serves && self.dht.table().is_empty() {
+            let join = Input::Commanded(kad::Command::Join(contact));
+            self.dht.step(now, &self.directory, join, &mut self.out);
+        } else if serves {
+            self.dht.meet(now, &self.directory, contact, &mut self.out);
+        }
+    }
+
+    /// A peer says something. What it says too often is dropped, and its stream reset.
+    fn on_said(&mut self, question: Question) {
+        let now = self.now();
+        if !self.questions.take(now, question.from) {
+            return;
+        }
+        self.make_room(now);
+        match question.spoken {
+            Spoken::Kad => self.on_question(now, question),
+            Spoken::Flood => {
+                self.on_flood(now, question.from, &question.bytes);
+                let _ = question.reply.send(Reply::Nothing);
             }
         }
     }
@@ -351,6 +391,9 @@ impl Host {
             Order::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
+            Order::Send(peer, payload, reply) => self.send_to(peer, payload, reply),
+            Order::Broadcast(payload, reply) => self.broadcast(now, payload, reply),
+            Order::Listen(heard) => self.listen(heard),
             Order::Seek { quest, hops, reply } => self.seek(now, quest, hops, reply),
         }
     }

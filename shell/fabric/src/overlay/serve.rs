@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::frames::Frames;
-use super::streams::Arrived;
+use super::streams::{Arrived, Spoken};
 
 /// How long a stream may wait for the whole of its next question, and its answer for being taken.
 const STREAM_SECONDS_MAX: u64 = 10;
@@ -17,6 +17,8 @@ const STREAM_SECONDS_MAX: u64 = 10;
 #[derive(Debug)]
 pub(super) struct Question {
     pub from: PeerId,
+    /// In which protocol.
+    pub spoken: Spoken,
     /// The message without its length.
     pub bytes: Vec<u8>,
     pub reply: oneshot::Sender<Reply>,
@@ -33,7 +35,7 @@ pub(super) enum Reply {
 
 /// Serves the stream until its peer closes it, breaks the protocol or is too slow. A full `host` holds it up.
 pub(super) async fn serve(from: PeerId, mut arrived: Arrived, host: mpsc::Sender<Question>) {
-    let stream = &mut arrived.stream;
+    let (stream, spoken) = (&mut arrived.stream, arrived.spoken);
     let patience = Duration::from_secs(STREAM_SECONDS_MAX);
     let mut frames = Frames::default();
     loop {
@@ -48,7 +50,7 @@ pub(super) async fn serve(from: PeerId, mut arrived: Arrived, host: mpsc::Sender
             Err(_) => return,
         };
         let (reply, answer) = oneshot::channel();
-        if host.send(Question { from, bytes, reply }).await.is_err() {
+        if host.send(Question { from, spoken, bytes, reply }).await.is_err() {
             return;
         }
         match answer.await {

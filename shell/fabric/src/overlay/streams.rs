@@ -1,15 +1,25 @@
 //! Streams of the overlay's protocols, as a libp2p behaviour: it opens those that are asked for, and hands on what arrives.
 //!
-//! What it does not do: read or write them. It tells which peers serve Kademlia, as identify lists their protocols.
+//! What it does not do: read or write them. It tells which protocols of ours peers serve, as identify lists them, and
+//! refuses connections of a network that makes too many.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::directory::Contact;
+use kernel::Micros;
+
+use thiserror::Error;
+
+use super::buckets::{Buckets, NETWORK_CONNECTIONS_BURST, NETWORK_CONNECTIONS_PER_SECOND};
+use super::directory::{Contact, neighbourhood};
+use super::tcp;
 use libp2p_core::transport::PortUse;
-use libp2p_core::upgrade::ReadyUpgrade;
+use libp2p_core::upgrade::{InboundUpgrade, ReadyUpgrade, UpgradeInfo};
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_swarm::handler::{
@@ -22,6 +32,8 @@ use libp2p_swarm::{
 
 /// Kademlia's protocol.
 pub(super) const KAD: StreamProtocol = StreamProtocol::new(wire::kad::PROTOCOL);
+/// The protocol of flooding, which is our own.
+pub(super) const FLOOD: StreamProtocol = StreamProtocol::new("/archipel/flood/1");
 /// The protocol that measures a round trip.
 pub(super) const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
@@ -37,6 +49,8 @@ pub(super) enum Ticket {
     Line(Contact),
     /// One measurement of a round trip.
     Ping(u64),
+    /// One message that is told.
+    Tell(u64),
 }
 
 /// What happened.
@@ -44,27 +58,83 @@ pub(super) enum Ticket {
 pub(super) enum Event {
     /// A stream that was asked for is there; or it is not, because the peer does not speak the protocol or is gone.
     Opened { ticket: Ticket, stream: Option<Stream> },
-    /// The peer opened a stream of Kademlia.
+    /// The peer opened a stream.
     Arrived { peer: PeerId, stream: Arrived },
-    /// The peer serves Kademlia, or does so no more.
-    Serves { peer: PeerId, serves: bool },
+    /// The peer serves a protocol, or does so no more.
+    Serves { peer: PeerId, spoken: Spoken, serves: bool },
 }
 
 /// A stream that a peer opened. It counts among its connection's until this is dropped.
 #[derive(Debug)]
 pub(super) struct Arrived {
     pub stream: Stream,
+    pub spoken: Spoken,
     /// One of the handler's places.
     _place: Arc<()>,
 }
 
+/// A protocol that we serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Kad,
+    Flood,
+}
+
+impl Spoken {
+    const ALL: [Spoken; 2] = [Spoken::Kad, Spoken::Flood];
+
+    const fn protocol(self) -> StreamProtocol {
+        match self {
+            Spoken::Kad => KAD,
+            Spoken::Flood => FLOOD,
+        }
+    }
+}
+
+/// Takes a stream of any protocol that we serve.
+#[derive(Debug)]
+pub(super) struct Served;
+
+impl UpgradeInfo for Served {
+    type Info = StreamProtocol;
+    type InfoIter = std::array::IntoIter<StreamProtocol, 2>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        Spoken::ALL.map(Spoken::protocol).into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Served {
+    type Output = (Stream, Spoken);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
+        ready(Ok((stream, if protocol == FLOOD { Spoken::Flood } else { Spoken::Kad })))
+    }
+}
+
 /// The behaviour.
-#[derive(Default)]
 pub(super) struct Streams {
     out: VecDeque<ToSwarm<Event, Wanted>>,
+    doors: Buckets<u64>,
+    began: Instant,
+}
+
+/// A peer's network has made as many connections as it may for now.
+#[derive(Debug, Error)]
+#[error("too many connections from {ip} in a short time")]
+struct TooMany {
+    ip: IpAddr,
 }
 
 impl Streams {
+    /// One that nobody is connected to.
+    pub fn new() -> Streams {
+        let doors = Buckets::new(NETWORK_CONNECTIONS_PER_SECOND, NETWORK_CONNECTIONS_BURST);
+        Streams { out: VecDeque::new(), doors, began: Instant::now() }
+    }
+
     /// Asks for a stream to a connected peer. If no connection is left when it would be opened nothing comes of it.
     pub fn open(&mut self, peer_id: PeerId, ticket: Ticket, protocol: StreamProtocol) {
         let event = Wanted { ticket, protocol };
@@ -75,6 +145,20 @@ impl Streams {
 impl NetworkBehaviour for Streams {
     type ConnectionHandler = Handler;
     type ToSwarm = Event;
+
+    /// Each public network has its share. What is not public is of one machine or site, whose nodes are many for good
+    /// reasons; the limits of all connections are for it too.
+    fn handle_pending_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let Some(ip) = tcp::socket_address(remote).map(|address| address.ip()) else { return Ok(()) };
+        let Some(network) = neighbourhood(ip) else { return Ok(()) };
+        let now = Micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        if self.doors.take(now, network) { Ok(()) } else { Err(ConnectionDenied::new(TooMany { ip })) }
+    }
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -103,7 +187,7 @@ impl NetworkBehaviour for Streams {
         let event = match event {
             Happened::Opened(ticket, stream) => Event::Opened { ticket, stream },
             Happened::Arrived(stream) => Event::Arrived { peer, stream },
-            Happened::Serves(serves) => Event::Serves { peer, serves },
+            Happened::Serves(spoken, serves) => Event::Serves { peer, spoken, serves },
         };
         self.out.push_back(ToSwarm::GenerateEvent(event));
     }
@@ -126,7 +210,7 @@ pub(super) struct Wanted {
 pub(super) enum Happened {
     Opened(Ticket, Option<Stream>),
     Arrived(Arrived),
-    Serves(bool),
+    Serves(Spoken, bool),
 }
 
 /// One connection's part.
@@ -139,27 +223,26 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    fn arrived(&mut self, stream: Stream) {
+    fn arrived(&mut self, (stream, spoken): (Stream, Spoken)) {
         if Arc::strong_count(&self.places) > INBOUND_STREAMS_MAX {
             // Dropped unread, which resets it.
             return;
         }
         let _place = Arc::clone(&self.places);
-        self.happened.push_back(Happened::Arrived(Arrived { stream, _place }));
+        self.happened.push_back(Happened::Arrived(Arrived { stream, spoken, _place }));
     }
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = Wanted;
     type ToBehaviour = Happened;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundProtocol = Served;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Ticket;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(KAD), ())
-            .with_timeout(Duration::from_secs(NEGOTIATION_SECONDS_MAX))
+        SubstreamProtocol::new(Served, ()).with_timeout(Duration::from_secs(NEGOTIATION_SECONDS_MAX))
     }
 
     fn poll(
@@ -194,13 +277,12 @@ impl ConnectionHandler for Handler {
                 self.happened.push_back(Happened::Opened(info, None));
             }
             ConnectionEvent::RemoteProtocolsChange(change) => {
-                let (serves, named) = match change {
-                    ProtocolsChange::Added(mut added) => (true, added.any(|protocol| *protocol == KAD)),
-                    ProtocolsChange::Removed(mut removed) => {
-                        (false, removed.any(|protocol| *protocol == KAD))
-                    }
+                let (named, serves): (Vec<&StreamProtocol>, bool) = match change {
+                    ProtocolsChange::Added(added) => (added.collect(), true),
+                    ProtocolsChange::Removed(removed) => (removed.collect(), false),
                 };
-                self.happened.extend(named.then_some(Happened::Serves(serves)));
+                let ours = Spoken::ALL.into_iter().filter(|spoken| named.contains(&&spoken.protocol()));
+                self.happened.extend(ours.map(|spoken| Happened::Serves(spoken, serves)));
             }
             // A stream that the peer opened and that came to nothing, an address, our own protocols.
             _ => {}

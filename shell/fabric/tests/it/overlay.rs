@@ -167,6 +167,63 @@ async fn peers_are_reached_measured_and_left() {
 }
 
 #[tokio::test]
+async fn a_broadcast_reaches_all_over_others_and_a_message_only_its_neighbour() {
+    // A line of four: each knows the one before.
+    let mut all = vec![start(1, options(Vec::new()))];
+    for seed in 2..=4 {
+        let before = place(&all[all.len() - 1]);
+        let next = start(seed, options(Vec::new()));
+        next.node().connect(before).await.unwrap();
+        all.push(next);
+    }
+    let mut heard = Vec::new();
+    for overlay in &all {
+        let (listener, messages) = tokio::sync::mpsc::channel(4096);
+        overlay.node().listen(listener).await.unwrap();
+        heard.push(messages);
+    }
+    // Each end of an edge must have heard that the other takes messages, so the first ones may come too early.
+    let far = 'far: loop {
+        all[0].node().broadcast(b"hello").await.unwrap();
+        for overlay in &all {
+            overlay.node().status().await.unwrap();
+        }
+        for messages in heard.iter_mut().rev() {
+            while let Ok(message) = messages.try_recv() {
+                if message.from != Peer::from(all[0].node_id()) {
+                    break 'far message;
+                }
+            }
+        }
+    };
+    assert!(&far.payload[..] == b"hello" && far.hops > 1, "{far:?}");
+    let ends = all[3].node();
+    let neighbour = Peer::from(all[2].node_id());
+    ends.send(neighbour, b"for you").await.unwrap();
+    let got = loop {
+        let message = heard[2].recv().await.unwrap();
+        if &message.payload[..] == b"for you" {
+            break message;
+        }
+    };
+    assert_eq!((got.hops, got.from), (1, Peer::from(all[3].node_id())));
+    // Control: it went no further, and who is no neighbour cannot be sent to.
+    ends.broadcast(b"end").await.unwrap();
+    loop {
+        let message = heard[1].recv().await.unwrap();
+        assert_ne!(&message.payload[..], b"for you");
+        if &message.payload[..] == b"end" {
+            break;
+        }
+    }
+    let peer = Peer::from(NodeId([9; 32]));
+    assert_eq!(ends.send(peer, b"x").await, Err(ReachError::NotConnected { peer }));
+    let long = vec![0; 20_000];
+    assert_eq!(ends.broadcast(&long).await, Err(ReachError::TooLarge { bytes: 20_000 }));
+    stop(all);
+}
+
+#[tokio::test]
 async fn a_node_that_starts_again_dials_whom_it_knew() {
     let dir = tempfile::tempdir().unwrap();
     let memory = |path: &str| Options { memory: Some(PathBuf::from(path)), ..options(Vec::new()) };
