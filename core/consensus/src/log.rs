@@ -159,6 +159,11 @@ impl Log {
         true
     }
 
+    /// Takes an offer back.
+    pub fn retract(&mut self, is_it: impl Fn(&Snapshot) -> bool) {
+        self.offer.take_if(|offer| is_it(offer));
+    }
+
     /// Whether a follower needs a snapshot that was not there; asked once.
     pub fn take_snapshot_asked(&mut self) -> bool {
         std::mem::take(&mut self.asked.get_mut().snapshot)

@@ -6,6 +6,7 @@
 
 pub(crate) mod peers;
 pub(crate) mod seat;
+pub mod transfer;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -230,6 +231,9 @@ pub enum Job {
         /// What it is.
         descriptor: Descriptor,
     },
+    /// A step of a snapshot's transfer, in the order in which they are asked for. Then [`Done::Transferred`], if it has a
+    /// ticket. Only if the worker moves snapshots; then there is no [`Job::FetchSnapshot`].
+    Transfer(transfer::Task),
     /// Switch to a snapshot that was fetched, in one durable step, and load it. Then [`Done::Installed`].
     Install {
         /// In this partition.
@@ -289,6 +293,8 @@ pub enum Done {
         /// Whether it is here.
         here: bool,
     },
+    /// See [`Job::Transfer`].
+    Transferred(transfer::Report),
     /// See [`Job::Install`].
     Installed {
         /// Its place.
@@ -342,6 +348,8 @@ pub(crate) struct Cluster {
     pub timers: BTreeSet<(Micros, usize)>,
     /// Places without a replica that the host has cleaned.
     pub vacant: Vec<usize>,
+    /// Snapshots on their way, unless the host moves them.
+    pub transfers: Option<Box<transfer::Transfers>>,
     pub frames: Vec<Outgoing>,
     pub jobs: Vec<Job>,
     pub dropped: Dropped,
@@ -363,6 +371,7 @@ impl Cluster {
             unsynced: Vec::new(),
             timers: BTreeSet::new(),
             vacant: Vec::new(),
+            transfers: None,
             frames: Vec::new(),
             jobs: Vec::new(),
             dropped: Dropped::default(),

@@ -6,6 +6,7 @@
 
 mod copies;
 mod mail;
+mod moving;
 mod placing;
 mod serving;
 mod undone;
@@ -306,7 +307,7 @@ impl Worker {
                 self.ask_host(Job::ReadEntries { at, group, first, last });
             }
             Event::FetchSnapshot { from, descriptor } => match self.node_of(at, from) {
-                Some(from) => self.ask_host(Job::FetchSnapshot { at, group, from, descriptor }),
+                Some(from) => self.fetch_snapshot(at, group, from, descriptor),
                 None => self.refuse_snapshot(at, descriptor.generation),
             },
             Event::InstallSnapshot(descriptor) => {
@@ -405,12 +406,14 @@ impl Worker {
     /// When a replica must be woken next.
     pub(crate) fn replicas_deadline(&self) -> Option<Micros> {
         let cluster = self.cluster.as_ref()?;
-        cluster.timers.first().map(|&(at, _)| at)
+        let replica = cluster.timers.first().map(|&(at, _)| at);
+        replica.into_iter().chain(self.transfers_deadline()).min()
     }
 
     /// Lets time pass for the replicas whose time has come.
     pub(crate) fn wake_replicas(&mut self) {
         let now = self.now;
+        self.wake_transfers();
         while let Some(cluster) = &mut self.cluster {
             let Some(&(due, at)) = cluster.timers.first() else { return };
             if due > now {

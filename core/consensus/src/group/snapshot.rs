@@ -61,6 +61,11 @@ impl Replica {
         sent.map(|(_, one)| Index(one.pending_snapshot)).filter(|index| index.0 > 0).min()
     }
 
+    /// The host does not hold the cut of this generation any more: whoever needs one gets another.
+    pub fn retract_snapshot(&mut self, generation: u64) {
+        self.raw.mut_store().retract(|offer| translate::descriptor(offer).generation == generation);
+    }
+
     /// The host could not send a snapshot to `peer`; it is tried again after the next answer of the peer.
     pub fn snapshot_failed(&mut self, peer: ReplicaId) {
         self.sending.remove(&peer);

@@ -148,6 +148,7 @@ impl Worker {
         self.now = now;
         let Some(at) = self.seat_of(group) else { return };
         self.vacate(at);
+        self.stop_moving(group);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.groups.remove(&group);
         cluster.jobs.push(Job::Removed { at, group });
@@ -249,6 +250,7 @@ impl Worker {
         let Some((&kind, rest)) = bytes.split_first() else { return };
         match kind {
             kind::CONSENSUS => self.take_mail(from, rest),
+            kind::SNAPSHOT => self.take_snapshot_frame(from, rest),
             _ => {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.dropped.unknown += 1;
@@ -263,11 +265,13 @@ impl Worker {
         if let Some(cluster) = &mut self.cluster {
             cluster.peers.worker(peer);
         }
+        self.move_over(peer, true);
     }
 
     /// There is no link to `peer` any more.
-    pub const fn peer_down(&mut self, now: Micros, _: NodeId) {
+    pub fn peer_down(&mut self, now: Micros, peer: NodeId) {
         self.now = now;
+        self.move_over(peer, false);
     }
 
     /// The node that a worker's number stands for, if it is that of another node.
@@ -313,6 +317,7 @@ impl Worker {
                 if let (Some(replica), Some(descriptor)) = (replica, descriptor) {
                     replica.offer_snapshot(&descriptor);
                     self.make_busy(at);
+                    self.hold_out(self.partitions[at].group_id, descriptor.generation);
                 }
             }
             Done::Fetched { at, generation, here: true } => {
@@ -322,6 +327,7 @@ impl Worker {
                 }
             }
             Done::Fetched { at, generation, here: false } => self.refuse_snapshot(at, generation),
+            Done::Transferred(report) => self.transferred(report),
             Done::Installed { at, store } => self.install(at, *store),
             Done::Entries { at, last, entries } => self.take_entries(at, last, entries),
         }

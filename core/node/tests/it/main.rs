@@ -17,4 +17,5 @@ mod slices;
 mod stalls;
 mod swap;
 mod transactions;
+mod transfer;
 mod truncation;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use consensus::{Durability, Incarnation, Members, ReplicaId};
 use kernel::{ConnId, GroupId, KeyspaceId, Lsn, Micros, NodeId, Rng};
+use node::cluster::transfer::{Options, Report, Staged, Task};
 use node::cluster::{Done, Job, Outgoing, Seating, Start};
 use node::{Settings, Worker};
 use placement::Partitions;
@@ -142,7 +143,9 @@ impl World {
             kept: machine.disk.recover(),
         };
         let settings = Settings { started: now, ..Settings::default() };
-        let mut worker = Worker::new(settings, Vec::new(), Box::new(NoScripts), 7).with_cluster(start);
+        let mut worker = Worker::new(settings, Vec::new(), Box::new(NoScripts), 7)
+            .with_cluster(start)
+            .with_transfers(Options::default());
         worker.lay(KeyspaceId(0), Partitions::new(self.partitions).expect("some"));
         machine.worker = Some(worker);
         for (group, seats) in self.seats.clone() {
@@ -229,6 +232,35 @@ impl World {
         self.net.insert((self.now + steps * STEP, self.sequence), (from, frame));
     }
 
+    /// A snapshot's stream says who has it and its generation; whoever has that finds the rest there.
+    fn transfer(&mut self, node: usize, task: Task) -> Option<Report> {
+        match task {
+            Task::Begin { ticket, .. } => {
+                Some(Report::Staged { ticket, staged: Some(Staged { cursor: Some(Vec::new()), bytes: 0 }) })
+            }
+            Task::Stage { group, content, ticket, .. } => {
+                let (from, generation) = content.split_at(8);
+                let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+                let key = (group, number(generation));
+                let held = self.machines[number(from) as usize].disk.snapshots.get(&key).cloned();
+                self.machines[node].disk.snapshots.extend(held.map(|held| (key, held)));
+                Some(Report::Staged { ticket, staged: Some(Staged { cursor: None, bytes: 16 }) })
+            }
+            Task::Check { ticket, .. } if self.fetching_takes > 0 => {
+                let done = Done::Transferred(Report::Checked { ticket, sound: true });
+                self.fetched.push((self.now.plus_millis(self.fetching_takes), node, done));
+                None
+            }
+            Task::Check { ticket, .. } => Some(Report::Checked { ticket, sound: true }),
+            Task::Read { group, generation, ticket, .. } => {
+                let held = self.machines[node].disk.snapshots.contains_key(&(group, generation));
+                let content = [(node as u64).to_le_bytes(), generation.to_le_bytes()].concat();
+                Some(Report::Read { ticket, lot: held.then_some((content, None)) })
+            }
+            Task::Drop { .. } | Task::Release { .. } => None,
+        }
+    }
+
     fn work(&mut self, node: usize, job: Job) {
         let now = self.now;
         let done = match job {
@@ -250,28 +282,8 @@ impl World {
                 self.checkpoint(node, at);
                 Some(Done::Made { at, descriptor: Some(self.machines[node].disk.keep(group)) })
             }
-            Job::FetchSnapshot { at, group, from, descriptor } => {
-                let from = (0..self.machines.len()).find(|&other| node_id(other) == from);
-                let generation = descriptor.generation;
-                let held = from.and_then(|from| {
-                    let reachable = !self.cut.contains(&(from, node));
-                    self.machines[from]
-                        .disk
-                        .snapshots
-                        .get(&(group, generation))
-                        .filter(|_| reachable)
-                        .cloned()
-                });
-                let here = held.is_some();
-                self.machines[node].disk.snapshots.extend(held.map(|held| ((group, generation), held)));
-                let done = Done::Fetched { at, generation, here };
-                if self.fetching_takes > 0 {
-                    self.fetched.push((self.now.plus_millis(self.fetching_takes), node, done));
-                    None
-                } else {
-                    Some(done)
-                }
-            }
+            Job::Transfer(task) => self.transfer(node, task).map(Done::Transferred),
+            Job::FetchSnapshot { .. } => panic!("the worker moves snapshots itself"),
             Job::Install { at, group, descriptor, holding } => {
                 let disk = &mut self.machines[node].disk;
                 let held = disk.snapshots[&(group, descriptor.generation)].clone();
