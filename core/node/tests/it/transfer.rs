@@ -366,7 +366,7 @@ impl Pair {
 
     fn lot(&mut self, pull: &[u8], content: &[u8]) -> Vec<u8> {
         self.sender.offer(Micros(0), GROUP, 9);
-        self.sender.take_frame(Micros(0), id(1), pull).unwrap();
+        self.sender.take_frame(Micros(0), id(1), pull).expect("a pull is read");
         let [Effect::Do(Task::Read { ticket, .. })] = &self.effects(true)[..] else { panic!("it reads") };
         let lot = Some((content.to_vec(), None));
         self.sender.report(Micros(0), Report::Read { ticket: *ticket, lot });

@@ -190,6 +190,7 @@ impl World<'_> {
             Job::FetchSnapshot { at, group, from, descriptor } => {
                 (later, Work::Fetch { at, group, from, descriptor })
             }
+            Job::Transfer(_) => unreachable!("a worker without transfers asks for whole snapshots"),
             Job::Install { at, group, descriptor, holding } => {
                 life.checkpointer.give_up(at);
                 (soon, Work::Install { at, group, descriptor, holding })
