@@ -10,6 +10,7 @@
 //! (one in 10^7 with a million nodes): the second is refused. Answers are believed, so a liar can misroute; the
 //! overlay for strangers is Kademlia. Lookups are iterative: the origin asks each hop itself.
 
+mod codec;
 mod fingers;
 mod lookup;
 mod message;
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 use crate::key::Key;
 use crate::pending::{Pending, RequestId};
 use crate::protocol::{Contact, Effect, EffectOf, Input, InputOf, Keys, Protocol};
+pub use codec::PROTOCOL;
 use fingers::Cache;
 use lookup::{Aim, Hop, Lookup};
 pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};

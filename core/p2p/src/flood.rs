@@ -7,6 +7,7 @@
 //! Limits: a node remembers [`SEEN_MAX`] messages; one that comes around later than that is told again. With a
 //! TTL and unequal latencies a node may hear first over a longer way and tell less far than it could.
 
+mod codec;
 pub mod gossip;
 mod seen;
 
@@ -16,6 +17,7 @@ use alloc::vec::Vec;
 use kernel::{Micros, Rng};
 
 use crate::protocol::{Contact, Effect, EffectOf, Input, InputOf, Keys, Protocol};
+pub use codec::PROTOCOL;
 pub use seen::Seen;
 
 /// Most messages that a node remembers, so that it tells each once.

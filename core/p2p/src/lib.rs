@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod chord;
+pub mod codec;
 pub mod flood;
 pub mod kad;
 pub mod key;

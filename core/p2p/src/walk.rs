@@ -13,6 +13,7 @@
 //! walk ends by its deadline at the latest. Whoever a walker meets may lie about it: what was found is to be fetched from
 //! its holder, and a sample is as good as the nodes that the walkers passed.
 
+mod codec;
 mod machine;
 mod message;
 
@@ -24,6 +25,7 @@ use kernel::{Micros, Rng};
 use crate::key::Key;
 use crate::pending::Pending;
 use crate::protocol::Contact;
+pub use codec::PROTOCOL;
 pub use message::{Command, Drawn, Errand, Message, Outcome, Tag, Turn, WalkId, Walker};
 
 /// Most neighbours of one node.

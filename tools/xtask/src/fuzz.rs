@@ -27,17 +27,19 @@ enum Target {
     Checkpoint,
     Config,
     Kad,
+    Chord,
     Frame,
     Consensus,
 }
 
 impl Target {
-    const ALL: [Target; 7] = [
+    const ALL: [Target; 8] = [
         Target::Resp,
         Target::Record,
         Target::Checkpoint,
         Target::Config,
         Target::Kad,
+        Target::Chord,
         Target::Frame,
         Target::Consensus,
     ];
@@ -49,6 +51,7 @@ impl Target {
             Target::Checkpoint => "checkpoint",
             Target::Config => "config",
             Target::Kad => "kad",
+            Target::Chord => "chord",
             Target::Frame => "frame",
             Target::Consensus => "consensus",
         }

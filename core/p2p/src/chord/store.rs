@@ -22,8 +22,11 @@ pub const VALUE_BYTES_MAX: usize = 15 * 1024;
 pub const STORE_VALUES_MAX: usize = 65_536;
 /// Most bytes of one node's values.
 pub const STORE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most bytes of values in one message; one value alone may be as long as it may.
+/// Most bytes of items in one message; one value alone may be as long as it may.
 pub const BATCH_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// Bytes of an item beside its value, at most: its key, its version and the value's length.
+pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
 
 /// Values by their place.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +104,7 @@ impl<C: Contact> Chord<C> {
     fn send(&mut self, to: C, items: Vec<Item>, out: &mut Vec<EffectOf<Self>>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for item in items {
-            let size = item.value.len() + size_of::<Key>() + size_of::<u64>();
+            let size = item.value.len() + ITEM_BYTES_OVER;
             if bytes + size > BATCH_BYTES_MAX && !batch.is_empty() {
                 let full = core::mem::take(&mut batch);
                 self.ask(to, Purpose::Copy, Message::Copies(full), out);

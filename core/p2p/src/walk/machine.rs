@@ -21,7 +21,7 @@ struct Sending {
     errand: Errand,
 }
 
-impl<C: Contact> Walker<C> {
+impl<C> Walker<C> {
     /// Is it within the limits? Nobody moves one that is not.
     pub(super) fn is_sound(&self) -> bool {
         self.left.saturating_add(self.hops) <= STEPS_MAX
