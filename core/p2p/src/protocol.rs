@@ -154,4 +154,20 @@ pub trait Protocol {
 
     /// Lets everything due at `now` happen.
     fn wake(&mut self, now: Micros, keys: &impl Keys<Self::Contact>, out: &mut Vec<EffectOf<Self>>);
+
+    /// How many stages [`Protocol::warm`] has.
+    const WARM_STAGES: u8 = 0;
+
+    /// Reads some of what the machine will read when it is handed `message`, and returns something made of it. Changes
+    /// nothing. A host with a million machines calls it for many messages before it hands in the first, stage after
+    /// stage: what a stage follows a pointer to, the one before has read.
+    fn warm(
+        &self,
+        _keys: &impl Keys<Self::Contact>,
+        _from: Self::Contact,
+        _message: &Self::Message,
+        _stage: u8,
+    ) -> u64 {
+        0
+    }
 }

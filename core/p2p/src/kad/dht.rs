@@ -1,5 +1,6 @@
 //! The machine: one node's routing table, store and queries.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -25,8 +26,6 @@ pub const PUBLISHED_MAX: usize = 1024;
 pub const REFRESH_MS: u64 = 3600 * 1000;
 /// What a node publishes it sends again this often: well within its life elsewhere.
 pub const PUBLISH_MS: u64 = TTL_MS_DEFAULT / 2;
-/// Others' values that are sent on at one wake.
-const REPUBLISHED_AT_ONCE: usize = 4;
 /// The owner's name for a command, told with its outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
@@ -99,9 +98,9 @@ pub(super) enum Why {
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     /// `None`: we provide the key.
-    record: Option<Record>,
-    target: Target,
-    again: Micros,
+    pub record: Option<Record>,
+    pub target: Target,
+    pub again: Micros,
 }
 
 /// What a node asks of its host.
@@ -118,9 +117,10 @@ pub struct Dht<C, V> {
     pub(super) table: Table<C>,
     pub(super) store: Store<C>,
     pub(super) valid: V,
-    pub(super) queries: Vec<Query<C>>,
+    /// Boxed, because one moves out and in again with each answer.
+    pub(super) queries: Vec<Box<Query<C>>>,
     pub(super) pending: Pending<C, Why>,
-    published: BTreeMap<Key, Published>,
+    pub(super) published: BTreeMap<Key, Published>,
     pub(super) size: Size,
     pub(super) rng: Rng,
     pub(super) next_query: u32,
@@ -184,7 +184,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         self.size.estimate(now, self.neighbourhood_size(keys))
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         now: Micros,
         keys: &impl Keys<C>,
@@ -197,7 +197,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         let lookup = self.lookup(now, keys, point, self.config.manner);
         let id = self.next_query;
         self.next_query = self.next_query.wrapping_add(1);
-        self.drive(now, keys, Query::new(id, purpose, goal, target, lookup), out);
+        self.drive(now, keys, Box::new(Query::new(id, purpose, goal, target, lookup)), out);
     }
 
     pub(super) fn lookup(
@@ -214,14 +214,14 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     }
 
     /// Asks whom it may ask; at the end of a phase goes on to the next, or ends the query.
-    fn drive(&mut self, now: Micros, keys: &impl Keys<C>, mut query: Query<C>, out: &mut Out<C>) {
+    fn drive(&mut self, now: Micros, keys: &impl Keys<C>, mut query: Box<Query<C>>, out: &mut Out<C>) {
         loop {
             if query.is_satisfied(usize::from(self.config.quorum)) {
-                return self.finish(now, keys, query, out);
+                return self.finish(now, keys, *query, out);
             }
             if let Phase::Reach { .. } = query.phase {
                 if self.reach(&mut query, out) {
-                    return self.finish(now, keys, query, out);
+                    return self.finish(now, keys, *query, out);
                 }
                 return self.queries.push(query);
             }
@@ -235,7 +235,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             } else if !lookup.is_done() {
                 return self.queries.push(query);
             } else if !self.advance(now, keys, &mut query) {
-                return self.finish(now, keys, query, out);
+                return self.finish(now, keys, *query, out);
             }
         }
     }
@@ -289,12 +289,14 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         }
         match query.purpose {
             Purpose::Join => {
-                self.filling = self.table.depth().min(usize::from(u8::MAX)) as u8;
+                // Our own lookup went through all of our neighbourhood.
+                let end = self.neighbourhood(keys).unwrap_or(usize::MAX);
+                self.filling = self.table.depth().min(end).min(usize::from(u8::MAX)) as u8;
                 out.push(Effect::Report(Outcome::Joined { neighbours: query.region.len() }));
                 self.fill(now, keys, out);
             }
             Purpose::Refresh if self.filling > 0 => self.fill(now, keys, out),
-            Purpose::Refresh | Purpose::Republish => {}
+            Purpose::Refresh | Purpose::Around | Purpose::Republish => {}
             Purpose::Owner(token) => self.report(now, token, query, out),
         }
         self.schedule(now);
@@ -325,27 +327,6 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             Goal::Providers(found) => Outcome::Providers(token, found.into_iter().collect(), cost),
         };
         out.push(Effect::Report(outcome));
-    }
-
-    /// Fills the next bucket, from the deepest up, that has less than half of what it can have.
-    fn fill(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
-        while self.filling > 0 {
-            self.filling -= 1;
-            let bucket = usize::from(self.filling);
-            if self.table.live(bucket) * 2 < self.config.k() {
-                let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
-                return self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
-            }
-        }
-    }
-
-    /// Finds out when something is to be done next.
-    fn schedule(&mut self, now: Micros) {
-        let busy = self.queries.iter().any(|query| query.purpose == Purpose::Refresh);
-        let refresh = self.table.stalest().filter(|_| !busy && self.filling == 0);
-        let refresh = refresh.map(|(_, at)| at.plus_millis(REFRESH_MS).max(now + 1));
-        let publish = self.published.values().map(|published| published.again).min();
-        self.due = [refresh, publish, self.store.due()].into_iter().flatten().min();
     }
 
     fn publish(&mut self, now: Micros, record: Option<Record>, target: &Target) -> bool {
@@ -503,27 +484,6 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             out.push(Effect::Ask { to: oldest, id, body: Message::FindNode(target) });
         }
     }
-
-    fn send_on(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
-        let mut records = Vec::new();
-        if self.store.due().is_some_and(|at| at <= now) {
-            self.store.sweep(now, REPUBLISHED_AT_ONCE, &mut records);
-        }
-        for record in records {
-            let target = Target { key: record.key(), name: Some(record.name.clone()) };
-            self.begin(now, keys, Purpose::Republish, Goal::Put(record), target, out);
-        }
-        let own = self.published.values_mut().filter(|published| published.again <= now);
-        let mut again = Vec::new();
-        for published in own.take(REPUBLISHED_AT_ONCE) {
-            published.again = now.plus_millis(PUBLISH_MS);
-            let goal = published.record.clone().map_or(Goal::Provide, Goal::Put);
-            again.push((goal, published.target.clone()));
-        }
-        for (goal, target) in again {
-            self.begin(now, keys, Purpose::Republish, goal, target, out);
-        }
-    }
 }
 
 impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
@@ -558,16 +518,38 @@ impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
     }
 
     fn wake(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
-        if self.due.is_none_or(|due| due > now) {
-            return;
+        if self.due.is_some_and(|due| due <= now) {
+            self.keep_up(now, keys, out);
         }
-        self.send_on(now, keys, out);
-        let busy = self.filling > 0 || self.queries.iter().any(|query| query.purpose == Purpose::Refresh);
-        let stale = self.table.stalest().filter(|(_, at)| now.since(*at) >= REFRESH_MS * 1000);
-        if let (false, Some((bucket, _))) = (busy, stale) {
-            let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
-            self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
+    }
+
+    const WARM_STAGES: u8 = 4;
+
+    fn warm(&self, keys: &impl Keys<C>, from: C, message: &Message<C>, stage: u8) -> u64 {
+        let Some(stage) = stage.checked_sub(1) else {
+            // The parts of the machine itself that every message needs; each is on a line of its own.
+            let due = self.due.map_or(0, |due| due.0) ^ self.store.due().map_or(0, |due| due.0);
+            return due
+                ^ (self.pending.len() + self.queries.len() + self.table.depth()) as u64
+                ^ keys.point(from);
+        };
+        let met = self.table.warm(keys, keys.point(from), false, stage);
+        met ^ match message {
+            Message::FindNode(target) | Message::GetValue(target) | Message::GetProviders(target) => {
+                self.table.warm(keys, target.key.point(), true, stage)
+            }
+            Message::Nodes(closer) | Message::Value { closer, .. } | Message::Providers { closer, .. } => {
+                let query = self.queries.first();
+                match stage {
+                    0 => query.map_or(0, |query| u64::from(query.id)),
+                    1 => query.map_or(0, |query| query.lookup.warm(0)),
+                    _ => {
+                        let known = query.map_or(0, |query| query.lookup.warm(1));
+                        closer.iter().fold(known, |read, contact| read ^ keys.point(*contact))
+                    }
+                }
+            }
+            Message::Put(_) | Message::AddProvider(_) | Message::Stored(_) => 0,
         }
-        self.schedule(now);
     }
 }

@@ -196,6 +196,17 @@ impl<C: Contact> Lookup<C> {
         self.paths.iter().flat_map(|path| path.list.iter().map(|candidate| candidate.contact))
     }
 
+    /// Reads what an answer on the first path will, one pointer further with each stage: see
+    /// [`Protocol::warm`](crate::Protocol::warm).
+    pub(super) fn warm(&self, stage: u8) -> u64 {
+        let Some(path) = self.paths.first() else { return 0 };
+        match stage {
+            0 => u64::from(path.flight),
+            // A line of memory has 4 candidates.
+            _ => path.list.iter().step_by(4).fold(0, |read, candidate| read ^ candidate.distance),
+        }
+    }
+
     /// How many questions it has asked.
     #[must_use]
     pub const fn asked(&self) -> u16 {

@@ -18,6 +18,7 @@ mod serve;
 mod size;
 mod store;
 mod table;
+mod upkeep;
 mod valid;
 
 pub use dht::{Command, Cost, Dht, Out, Outcome, PUBLISHED_MAX, QUERIES_MAX, REFRESH_MS, Token};

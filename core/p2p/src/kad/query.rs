@@ -23,7 +23,10 @@ pub(super) const REACH_AT_ONCE: usize = 20;
 pub(super) enum Purpose {
     Owner(Token),
     Join,
+    /// A place in a bucket's range.
     Refresh,
+    /// Our own place, for all buckets of our neighbourhood.
+    Around,
     Republish,
 }
 

@@ -283,6 +283,24 @@ impl<C: Contact> Table<C> {
         out.truncate(n);
     }
 
+    /// Reads what [`Table::seen`] of a contact at `point` will, one pointer further with each stage, and with `told` what
+    /// [`Table::closest`] to it will: see [`Protocol::warm`](crate::Protocol::warm).
+    pub(super) fn warm(&self, keys: &impl Keys<C>, point: u64, told: bool, stage: u8) -> u64 {
+        let shared = (self.me ^ point).leading_zeros() as usize;
+        let Some(bucket) = self.buckets.get(shared) else { return 0 };
+        match stage {
+            0 => u64::from(bucket.live),
+            // A line of memory has 16 contacts.
+            1 => bucket
+                .slots
+                .iter()
+                .step_by(16)
+                .fold(0, |read, contact| read ^ u64::from(*contact == bucket.slots[0])),
+            _ if told => bucket.live().iter().fold(0, |read, contact| read ^ keys.point(*contact)),
+            _ => 0,
+        }
+    }
+
     /// The live contacts, by bucket from the farthest to the nearest.
     pub fn iter(&self) -> impl Iterator<Item = C> {
         self.buckets.iter().flat_map(|bucket| bucket.live().iter().copied())
@@ -322,6 +340,12 @@ impl<C: Contact> Table<C> {
         if let Some(bucket) = self.bucket(target).and_then(|index| self.buckets.get_mut(index)) {
             bucket.refreshed = seconds(now);
         }
+    }
+
+    /// A lookup goes through the ranges of the bucket `first` and all deeper ones.
+    pub(super) fn touch_from(&mut self, now: Micros, first: usize) {
+        let deep = self.buckets.iter_mut().skip(first);
+        deep.for_each(|bucket| bucket.refreshed = seconds(now));
     }
 
     /// The bucket whose range was longest without a lookup, and when that was.

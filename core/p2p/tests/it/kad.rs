@@ -2,8 +2,8 @@
 
 use kernel::{Micros, Rng};
 use p2p::kad::{
-    Command, Config, ConfigError, Message, Outcome, PUBLISHED_MAX, QUERIES_MAX, Record, Refusal, Region,
-    Target,
+    BUCKETS, Command, Config, ConfigError, Dht, Message, Outcome, PUBLISHED_MAX, QUERIES_MAX, Record,
+    Refusal, Region, Target,
 };
 use p2p::{Input, Key, Keys, Protocol, RequestId};
 
@@ -273,4 +273,21 @@ fn each_bucket_is_looked_into_within_the_hour() {
         assert!(world.now.since(at) <= 2 * 3_600_000_000, "{at:?}");
         assert!(node.deadline() > Some(Micros(0)));
     }
+}
+
+#[test]
+fn one_lookup_an_hour_goes_through_our_whole_neighbourhood() {
+    let mut world = World::joined(16, 200, config(1));
+    // What joining has left stale is over.
+    world.pass(61);
+    let k = config(1).k();
+    let before = world.delivered;
+    // Buckets that are at least half full, one more that may be, and all deeper ones together.
+    let lookups = |node: &Dht<u32, _>| (0..BUCKETS).filter(|&n| node.table().live(n) * 2 >= k).count() + 2;
+    let most: usize = world.nodes.iter().map(lookups).sum();
+    let depth: usize = world.nodes.iter().map(|node| node.table().depth()).sum();
+    world.pass(60);
+    let cost = (world.delivered - before) as usize;
+    assert!(cost > 0 && cost <= most * 2 * (k + 8), "{cost} messages, {most} lookups at most");
+    assert!(most * 3 < depth * 2, "{most} lookups, where a lookup for each bucket were {depth}");
 }

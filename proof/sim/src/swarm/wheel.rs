@@ -1,7 +1,8 @@
 //! Events in the order of their time, for millions of them: two levels of buckets instead of one heap.
 //!
 //! The near level is the current *era* of 2^16 ticks of 128 µs; later eras wait whole in an ordered map. Both keep
-//! the order of insertion among events of one moment, so that the order is the same in every run.
+//! the order of insertion among events of one moment, so that the order is the same in every run. Events themselves stay
+//! in one place from their push to their pop; buckets have their times and places.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +16,22 @@ const ERA_TICKS: usize = 1 << ERA_SHIFT;
 /// Emptied buckets that are kept for reuse.
 const SPARE_MAX: usize = 256;
 
-type Bucket<T> = Vec<(Micros, T)>;
+/// When, and the event's place in the slab.
+type Bucket = Vec<(Micros, u32)>;
 
 /// Events that wait. An event for the past or for the tick that runs happens in the next tick.
 pub struct Wheel<T> {
     /// The tick whose events are in `running`; ticks are counted from the beginning of time.
     tick: u64,
     /// In falling order, so that the next one is the last.
-    running: Bucket<T>,
-    near: Vec<Bucket<T>>,
+    running: Bucket,
+    near: Vec<Bucket>,
     near_count: usize,
-    later: BTreeMap<u64, Bucket<T>>,
-    spare: Vec<Bucket<T>>,
+    later: BTreeMap<u64, Bucket>,
+    spare: Vec<Bucket>,
+    /// Every event that waits, and the places that are free.
+    slab: Vec<Option<T>>,
+    free: Vec<u32>,
 }
 
 impl<T> Wheel<T> {
@@ -39,6 +44,8 @@ impl<T> Wheel<T> {
             near_count: 0,
             later: BTreeMap::new(),
             spare: Vec::new(),
+            slab: Vec::new(),
+            free: Vec::new(),
         }
     }
 
@@ -50,6 +57,7 @@ impl<T> Wheel<T> {
     /// Puts an event at `at`, or at the next tick's beginning if that is later.
     pub fn push(&mut self, at: Micros, event: T) {
         let at = at.max(Micros((self.tick + 1) << TICK_SHIFT));
+        let event = self.keep(event);
         let tick = at.0 >> TICK_SHIFT;
         if tick >> ERA_SHIFT == self.tick >> ERA_SHIFT {
             let bucket = &mut self.near[tick as usize & (ERA_TICKS - 1)];
@@ -63,6 +71,16 @@ impl<T> Wheel<T> {
         }
     }
 
+    fn keep(&mut self, event: T) -> u32 {
+        if let Some(place) = self.free.pop() {
+            self.slab[place as usize] = Some(event);
+            return place;
+        }
+        let place = u32::try_from(self.slab.len()).expect("fewer than 2^32 events wait");
+        self.slab.push(Some(event));
+        place
+    }
+
     /// The next event, if it is not after `until`.
     pub fn pop(&mut self, until: Micros) -> Option<(Micros, T)> {
         while self.running.is_empty() {
@@ -70,10 +88,16 @@ impl<T> Wheel<T> {
                 return None;
             }
         }
-        if self.running.last().is_some_and(|(at, _)| *at > until) {
-            return None;
-        }
-        self.running.pop()
+        let (at, place) = self.running.pop_if(|(at, _)| *at <= until)?;
+        self.free.push(place);
+        let event = self.slab[place as usize].take();
+        Some((at, event.expect("a bucket's place holds an event")))
+    }
+
+    /// Up to `most` events of the tick that runs, in the order in which they will happen.
+    pub fn coming(&self, most: usize) -> impl Iterator<Item = &T> {
+        let next = self.running.iter().rev().take(most);
+        next.filter_map(|(_, place)| self.slab[*place as usize].as_ref())
     }
 
     /// Makes the next tick that has events the running one; false if that is after `last`.

@@ -1,0 +1,94 @@
+//! What a node does unasked: fills its buckets, refreshes those without lookups (Maymounkov & Mazières 2002, §2.3), and
+//! sends on what it publishes and keeps.
+
+use alloc::vec::Vec;
+
+use kernel::Micros;
+
+use super::dht::{Dht, Out, PUBLISH_MS, REFRESH_MS};
+use super::message::Target;
+use super::query::{Goal, Purpose};
+use super::record::Validator;
+use super::table::Near;
+use crate::{Contact, Keys};
+
+/// Others' values that are sent on at one wake.
+const REPUBLISHED_AT_ONCE: usize = 4;
+
+impl<C: Contact, V: Validator> Dht<C, V> {
+    /// What is due at `now`: a bucket that is stale, and what is to be sent again.
+    pub(super) fn keep_up(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        self.send_on(now, keys, out);
+        let stale = self.table.stalest().filter(|(_, at)| now.since(*at) >= REFRESH_MS * 1000);
+        if let (false, Some((bucket, _))) = (self.is_refreshing(), stale) {
+            self.refresh(now, keys, bucket, out);
+        }
+        self.schedule(now);
+    }
+
+    /// Fills the next bucket, from the deepest up, that has less than half of what it can have.
+    pub(super) fn fill(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        while self.filling > 0 {
+            self.filling -= 1;
+            let bucket = usize::from(self.filling);
+            if self.table.live(bucket) * 2 < self.config.k() {
+                let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
+                return self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
+            }
+        }
+    }
+
+    fn is_refreshing(&self) -> bool {
+        let refreshes = |purpose| matches!(purpose, Purpose::Refresh | Purpose::Around);
+        self.filling > 0 || self.queries.iter().any(|query| refreshes(query.purpose))
+    }
+
+    /// The first of the buckets whose whole range is nearer than the `k`-th nearest contact, so that one lookup of our own
+    /// place goes through all of them; `None` with fewer than `k` contacts.
+    pub(super) fn neighbourhood(&self, keys: &impl Keys<C>) -> Option<usize> {
+        let mut near = Near::new();
+        self.table.closest(keys, self.own.key.point(), self.config.k(), None, &mut near);
+        let (farthest, _) = near.get(self.config.k() - 1)?;
+        Some(farthest.leading_zeros() as usize + 1)
+    }
+
+    /// Looks up a place in the range of `bucket`, or our own for it and all others of our neighbourhood: they are a third
+    /// of a table's buckets, and their ranges have fewer nodes than one answer.
+    fn refresh(&mut self, now: Micros, keys: &impl Keys<C>, bucket: usize, out: &mut Out<C>) {
+        if let Some(first) = self.neighbourhood(keys).filter(|first| bucket >= *first) {
+            self.table.touch_from(now, first);
+            return self.begin(now, keys, Purpose::Around, Goal::Node, self.own.clone(), out);
+        }
+        let target = self.place(self.table.point_in(bucket, 0), bucket as u32 + 1);
+        self.begin(now, keys, Purpose::Refresh, Goal::Node, target, out);
+    }
+
+    /// Finds out when something is to be done next.
+    pub(super) fn schedule(&mut self, now: Micros) {
+        let refresh = self.table.stalest().filter(|_| !self.is_refreshing());
+        let refresh = refresh.map(|(_, at)| at.plus_millis(REFRESH_MS).max(now + 1));
+        let publish = self.published.values().map(|published| published.again).min();
+        self.due = [refresh, publish, self.store.due()].into_iter().flatten().min();
+    }
+
+    fn send_on(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
+        let mut records = Vec::new();
+        if self.store.due().is_some_and(|at| at <= now) {
+            self.store.sweep(now, REPUBLISHED_AT_ONCE, &mut records);
+        }
+        for record in records {
+            let target = Target { key: record.key(), name: Some(record.name.clone()) };
+            self.begin(now, keys, Purpose::Republish, Goal::Put(record), target, out);
+        }
+        let own = self.published.values_mut().filter(|published| published.again <= now);
+        let mut again = Vec::new();
+        for published in own.take(REPUBLISHED_AT_ONCE) {
+            published.again = now.plus_millis(PUBLISH_MS);
+            let goal = published.record.clone().map_or(Goal::Provide, Goal::Put);
+            again.push((goal, published.target.clone()));
+        }
+        for (goal, target) in again {
+            self.begin(now, keys, Purpose::Republish, goal, target, out);
+        }
+    }
+}
