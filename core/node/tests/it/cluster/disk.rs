@@ -109,12 +109,12 @@ impl LogSink for Disk {
 }
 
 impl Disk {
-    /// What the process finds when it starts again.
-    pub fn recover(&self) -> BTreeMap<GroupId, Kept> {
+    /// What the process finds when it starts again. `tail` says whether the end of the log may be lost.
+    pub fn recover(&self, tail: Tail) -> BTreeMap<GroupId, Kept> {
         let holdings = self.engine.iter().map(|(&group, image)| (group, image.holding.clone()));
         let mut replays = Replays::new(holdings);
         self.log.iter().for_each(|written| replays.record(written.record()));
-        let found = replays.finish(Tail::Certain).expect("the log is sound");
+        let found = replays.finish(tail).expect("the log is sound");
         let kept = found.into_iter().map(|(group, (replica, past))| {
             let store = self.engine[&group].store(group);
             if let Past::Restored(restored) = &past {

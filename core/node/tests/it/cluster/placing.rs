@@ -171,3 +171,28 @@ fn sixty_four_sleeping_groups_cost_nothing() {
     }
     (0..64).for_each(|number| assert_ne!(world.leader(group(number)), leader));
 }
+
+#[test]
+fn a_group_of_one_grows_to_three_and_survives_its_founder() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::of(3, 1, 1);
+    fill(&mut world, 0, 5);
+    world.crash(0, true);
+    world.start(0);
+    fill(&mut world, 5, 5);
+    for (node, number) in [(1, 5), (2, 6)] {
+        let new = ReplicaId::new(number).expect("a number");
+        world.join(group(0), node, new);
+        change(&mut world, group(0), &[(new, Role::Learner)]);
+        world.level(group(0));
+        change(&mut world, group(0), &[(new, Role::Voter)]);
+        fill(&mut world, 10 + number, 1);
+    }
+    world.pass(1_000);
+    let leader = world.leader(group(0));
+    world.crash(leader, true);
+    fill(&mut world, 30, 1);
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    assert_eq!(world.ask(client, "DBSIZE"), ":13\r\n");
+}

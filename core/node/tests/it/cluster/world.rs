@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use consensus::replay::Tail;
 use consensus::{Durability, Incarnation, Members, ReplicaId};
 use kernel::{ConnId, GroupId, KeyspaceId, Lsn, Micros, NodeId, Rng};
 use node::cluster::transfer::{Options, Report, Staged, Task};
@@ -76,6 +77,7 @@ pub struct World {
     pub fetching_takes: u64,
     fetched: Vec<(Micros, usize, Done)>,
     pub leases: bool,
+    pub durability: Durability,
 }
 
 impl World {
@@ -84,8 +86,16 @@ impl World {
         World::seeded(nodes, partitions, 1)
     }
 
+    /// The same with so many founders.
+    pub fn of(nodes: usize, founders: usize, partitions: u16) -> World {
+        World::made(nodes, founders, partitions, 1)
+    }
+
     pub fn seeded(nodes: usize, partitions: u16, seed: u64) -> World {
-        let founders = nodes.min(3);
+        World::made(nodes, nodes.min(3), partitions, seed)
+    }
+
+    fn made(nodes: usize, founders: usize, partitions: u16, seed: u64) -> World {
         let seats: Vec<_> = (0..founders).map(|node| (node_id(node), replica(node))).collect();
         let mut world = World {
             now: START,
@@ -104,6 +114,7 @@ impl World {
             fetching_takes: 0,
             fetched: Vec::new(),
             leases: false,
+            durability: Durability::Always,
         };
         (0..nodes).for_each(|node| world.start(node));
         world
@@ -122,7 +133,7 @@ impl World {
             nodes: self.seats[&group].clone(),
             founders: founder.then(|| Members::new(founders, []).expect("sound")),
             epoch: 1,
-            durability: Durability::Always,
+            durability: self.durability,
             partitions: Partitions::new(self.partitions).expect("some"),
             policy: Policy::NoEviction,
             memory: None,
@@ -140,7 +151,11 @@ impl World {
             seed: SEED,
             chance: self.rng.next_u64(),
             leases,
-            kept: machine.disk.recover(),
+            kept: machine.disk.recover(if self.durability == Durability::Always {
+                Tail::Certain
+            } else {
+                Tail::Ambiguous
+            }),
         };
         let settings = Settings { started: now, ..Settings::default() };
         let mut worker = Worker::new(settings, Vec::new(), Box::new(NoScripts), 7)

@@ -1,5 +1,6 @@
 //! Writes and reads on a leader that stays one.
 
+use consensus::Durability;
 use kernel::planted::Bug;
 
 use super::with_rules;
@@ -201,4 +202,30 @@ fn a_disk_that_fails_lets_others_lead() {
     let next = world.leader(group(0));
     let other = world.client(next);
     assert!(world.ask(other, "GET k").starts_with("$1\r\n"));
+}
+
+#[test]
+fn everysec_answers_what_a_majority_has_written_and_recovers_what_one_lost() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    world.durability = Durability::EverySec;
+    (0..3).for_each(|node| world.crash(node, false));
+    (0..3).for_each(|node| world.machines[node].disk.engine.clear());
+    (0..3).for_each(|node| world.start(node));
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 0");
+    (0..3).for_each(|node| world.machines[node].sync_held = true);
+    assert_eq!(world.ask(client, "SET k 1"), "+OK\r\n", "nobody has synced it");
+    world.machines[leader].sync_held = false;
+    let loser = (leader + 1) % 3;
+    world.crash(loser, true);
+    world.start(loser);
+    (0..3).for_each(|node| world.machines[node].sync_held = false);
+    world.pass(2_000);
+    world.level(group(0));
+    world.crash(leader, false);
+    let next = world.leader(group(0));
+    let client = world.client(next);
+    assert_eq!(world.ask(client, "GET k"), "$1\r\n1\r\n");
 }
