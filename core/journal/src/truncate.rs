@@ -141,6 +141,13 @@ impl Truncate {
         self.segments.front()?.held.iter().find(behind).map(|(group, _)| *group)
     }
 
+    /// The first segment that has entries of `group` at `index` or behind that count, as far as is known here.
+    #[must_use]
+    pub fn first_with(&self, group: GroupId, index: Index) -> Option<SegmentId> {
+        let has = |kept: &&Kept| kept.held.get(&group).is_some_and(|held| held.last >= index);
+        self.segments.iter().find(has).map(|kept| kept.id)
+    }
+
     /// The room that the kept segments take, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -379,7 +379,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Unstageable`] if it is not that snapshot; else as [`Engine::load`] and [`Engine::commit`].
     pub fn check_stage(&self, group: GroupId, bytes: u64, checksum: u64) -> Result<(), EngineError> {
-        self.writing(|store| store.check_stage(group, bytes, checksum))
+        // Damage to what nobody uses yet is no reason to take no commits.
+        let checked = self.reading(|store| store.read_stage(group, bytes, checksum))?;
+        self.writing(|store| store.keep_checked(group, checked))
     }
 
     /// Makes the staged and checked snapshot the group's checkpoint, with `standing` in its mark, in one durable step.
@@ -388,7 +390,8 @@ impl Engine {
     /// [`EngineError::Unstageable`] if it was not checked or has another index, [`EngineError::Backwards`] if the group's
     /// checkpoint is newer; else as [`Engine::commit`].
     pub fn install(&self, group: GroupId, index: Index, standing: &[u8]) -> Result<Mark, EngineError> {
-        self.writing(|store| store.install(group, index, standing))
+        let state = self.reading(|store| store.staged_state(group))?;
+        self.writing(|store| store.install(group, index, standing, &state))
     }
 
     /// Gives up what is staged for `group`. Sweeps give its space back.

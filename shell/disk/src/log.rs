@@ -10,6 +10,7 @@
 //!
 //! The directory belongs to one process: whoever opens the log holds the lock file.
 
+mod entries;
 mod files;
 mod flush;
 mod open;
@@ -31,6 +32,7 @@ use journal::{Refusal, Refused};
 use kernel::{GroupId, Index, Lsn, Micros};
 use thiserror::Error;
 
+pub use self::entries::OldEntry;
 pub use journal::recover::Torn;
 pub use journal::{Durability, Entry, HardState, Record, SegmentId};
 

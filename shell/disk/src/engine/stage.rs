@@ -146,29 +146,43 @@ impl Store {
         Ok(progress)
     }
 
-    /// Compares what was staged with what was to come, reads all of it back, and makes it durable.
-    pub fn check_stage(&self, group: GroupId, bytes: u64, sum: u64) -> Result<(), EngineError> {
-        let mut books = self.books();
+    /// Compares what was staged with what was to come, and reads all of it back.
+    pub fn read_stage(&self, group: GroupId, bytes: u64, sum: u64) -> Result<Staging, EngineError> {
         let unfit = |reason| EngineError::Unstageable { group, reason };
-        let Some(staging) = books.staged.get_mut(&group) else { return Err(unfit("none was begun")) };
+        let mut staging = self.books().staged.get(&group).cloned().ok_or(unfit("none was begun"))?;
         if !staging.ended {
             return Err(unfit("its end is missing"));
         }
         if staging.bytes != bytes || checksum(staging.crc, staging.objects) != sum {
             return Err(unfit("it is not what was announced"));
         }
-        self.read_back(group, staging)?;
-        let mut checked = staging.clone();
-        checked.checked = true;
+        self.read_back(group, &staging)?;
+        staging.checked = true;
+        Ok(staging)
+    }
+
+    /// Makes what was read back durable, if it is still what is staged.
+    pub fn keep_checked(&self, group: GroupId, checked: Staging) -> Result<(), EngineError> {
+        let mut books = self.books();
+        let is_it = |staging: &Staging| Staging { checked: true, ..staging.clone() } == checked;
+        if !books.staged.get(&group).is_some_and(is_it) {
+            return Err(EngineError::Unstageable { group, reason: "another one was begun" });
+        }
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         self.put_record(&mut batch, group, &checked);
         batch.commit().map_err(|e| self.refusal(e))?;
-        *staging = checked;
+        books.staged.insert(group, checked);
         Ok(())
     }
 
     /// Makes the staged snapshot the group's checkpoint, in one synced batch. What the group had is swept later.
-    pub fn install(&self, group: GroupId, index: Index, standing: &[u8]) -> Result<Mark, EngineError> {
+    pub fn install(
+        &self,
+        group: GroupId,
+        index: Index,
+        standing: &[u8],
+        state: &[u8],
+    ) -> Result<Mark, EngineError> {
         limit("a standing", standing.len() as u64, STANDING_BYTES_MAX as u64)?;
         let mut books = self.books();
         let unfit = |reason| EngineError::Unstageable { group, reason };
@@ -180,7 +194,10 @@ impl Store {
             let (committed, committed_generation) = (old.index, old.generation);
             return Err(EngineError::Backwards { group, committed, committed_generation, index, generation });
         }
-        let (state, chunks) = self.staged_state(group, generation, begin.state_bytes)?;
+        if state.len() as u64 != begin.state_bytes {
+            return Err(unfit("another one was begun"));
+        }
+        let chunks = Chunks { body: STATE_BODY, bytes: begin.state_bytes, crc: 0 }.count();
         let mut ledger = Ledger {
             index,
             term: Term(begin.term),
@@ -205,11 +222,11 @@ impl Store {
             ledger.next_body += 1;
         }
         let key = entry::mark_key(group);
-        entry::seal(&mut value, &key, |out| entry::put_mark(out, &ledger, standing, &state));
+        entry::seal(&mut value, &key, |out| entry::put_mark(out, &ledger, standing, state));
         batch.insert(&self.objects, key, Slice::new(&value));
         batch.remove(&self.objects, entry::stage_key(group));
         batch.commit().map_err(|e| self.refusal(e))?;
-        let mark = entry::mark(&ledger, standing, &state);
+        let mark = entry::mark(&ledger, standing, state);
         books.staged.remove(&group);
         books.ledgers.insert(group, ledger);
         Ok(mark)
@@ -276,25 +293,20 @@ impl Store {
         Ok(())
     }
 
-    /// The state of a staged snapshot, and its pieces.
-    fn staged_state(
-        &self,
-        group: GroupId,
-        generation: u32,
-        bytes: u64,
-    ) -> Result<(Vec<u8>, u32), EngineError> {
+    /// The state of a staged and checked snapshot.
+    pub fn staged_state(&self, group: GroupId) -> Result<Vec<u8>, EngineError> {
+        let staging = self.books().staged.get(&group).filter(|it| it.checked).cloned();
+        let staging = staging.ok_or(EngineError::Unstageable { group, reason: "it was not checked" })?;
+        let bytes = staging.begin.unwrap_or_default().state_bytes;
         let chunks = Chunks { body: STATE_BODY, bytes, crc: 0 };
         let snapshot = self.database.snapshot();
         let mut state = Vec::with_capacity(bytes as usize);
         for number in 0..chunks.count() {
             let place = || Place::Mark(group);
-            let piece = self.piece(&snapshot, group, generation, chunks, number, &place)?;
+            let piece = self.piece(&snapshot, group, staging.generation, chunks, number, &place)?;
             state.extend_from_slice(entry::content(&piece));
         }
-        if state.len() as u64 != bytes {
-            return Err(EngineError::corrupt(Place::Mark(group), "its staged state has another length"));
-        }
-        Ok((state, chunks.count()))
+        Ok(state)
     }
 }
 

@@ -448,3 +448,63 @@ fn segments_out_of_bounds_are_refused() {
         assert!(matches!(opened, Err(LogError::SegmentBytes { bytes, .. }) if bytes == segment_bytes));
     }
 }
+
+#[test]
+fn old_entries_are_those_that_count_wherever_they_are() {
+    let dir = TempDir::new().unwrap();
+    let opened = open(dir.path());
+    let mut rng = kernel::Rng::new(4);
+    // By index: the term, and the body's length.
+    let mut model: Vec<(u64, usize)> = Vec::new();
+    let mut end = Lsn(0);
+    let mut term = 1;
+    for _ in 0..400 {
+        if rng.chance(0.1) {
+            // A new leader has other entries from somewhere on.
+            term += 1;
+            model.truncate(model.len() - rng.below(model.len().min(20) as u64 + 1) as usize);
+        }
+        let length = rng.below(1500) as usize;
+        model.push((term, length));
+        let body = vec![term as u8; length];
+        let Record::Entry(entry) = entry(1, model.len() as u64, &body) else { unreachable!() };
+        let noise = Record::Committed { group: GroupId(2), index: Index(1) };
+        end = opened
+            .log
+            .append(&[noise, Record::Entry(Entry { term: Term(term), ..entry })], Durability::EverySec)
+            .unwrap();
+    }
+    assert!(count(dir.path(), ".log") > 3, "one segment shows little");
+    let read = |first: u64, last: u64, bytes_max: usize| {
+        opened.log.entries(GroupId(1), (Index(first), Index(last)), bytes_max).unwrap()
+    };
+    for _ in 0..100 {
+        let first = 1 + rng.below(model.len() as u64);
+        let last = first + rng.below(60);
+        let bytes_max = if rng.chance(0.5) { usize::MAX } else { rng.below(20_000) as usize };
+        let found = read(first, last, bytes_max);
+        let told: Vec<_> = found.iter().map(|it| (it.index.0, it.term.0, it.body.len())).collect();
+        let there =
+            (first..=last).filter_map(|index| model.get(index as usize - 1).map(|it| (index, it.0, it.1)));
+        let mut left = bytes_max;
+        let expected: Vec<_> = there
+            .enumerate()
+            .take_while(|(at, it)| {
+                let fits = *at == 0 || it.2 <= left;
+                left = left.saturating_sub(it.2);
+                fits
+            })
+            .map(|(_, it)| it)
+            .collect();
+        assert_eq!(told, expected, "{first} to {last}, {bytes_max} bytes");
+    }
+    assert_eq!(read(model.len() as u64 + 1, u64::MAX, 1000), []);
+    assert_eq!(opened.log.entries(GroupId(3), (Index(1), Index(9)), 1000).unwrap(), []);
+    wait_synced(&opened, end);
+    opened.log.checkpointed(GroupId(1), Index(model.len() as u64));
+    opened.log.checkpointed(GroupId(2), Index(1));
+    assert_eq!(read(1, 9, 1000), [], "what was given away is not there");
+    let reset = Record::Reset { group: GroupId(1), index: Index(900), term: Term(term) };
+    opened.log.append(&[reset, entry(1, 901, b"new")], Durability::EverySec).unwrap();
+    assert_eq!(read(901, 901, 1000), [], "behind a reset nothing is certain");
+}
