@@ -76,8 +76,8 @@ function open(name, value) {
   return { sequence, expires, payload };
 }
 
-/** Starts a peer of js-libp2p that serves Kademlia. */
-async function peer() {
+/** Starts a peer of js-libp2p with Kademlia, which serves it unless it is a client. */
+async function peer({ clientMode = false } = {}) {
   const [{ createLibp2p }, { tcp }, { noise }, { yamux }, { identify }, { ping }, kad] = await Promise.all(
     ["libp2p", "@libp2p/tcp", "@chainsafe/libp2p-noise", "@chainsafe/libp2p-yamux", "@libp2p/identify",
       "@libp2p/ping", "@libp2p/kad-dht"].map((name) => load(name)),
@@ -98,7 +98,7 @@ async function peer() {
       ping: ping(),
       dht: kad.kadDHT({
         protocol: "/ipfs/kad/1.0.0",
-        clientMode: false,
+        clientMode,
         allowQueryWithZeroPeers: true,
         peerInfoMapper: kad.passthroughMapper,
         validators: { archipel: async (name, value) => void open(name, value) },
