@@ -125,7 +125,8 @@ impl State {
         members
             && (1..=consensus::members::NUMBER_MAX).contains(&self.next_replica)
             && self.partitions().all(|(_, partition)| {
-                partition.members().all(|(replica, _)| once(replica)) && partition.wanted.iter().all(known)
+                let mut copies = partition.members().map(|(replica, _)| replica).chain(partition.released());
+                copies.all(&mut once) && partition.wanted.iter().all(known)
             })
     }
 }
@@ -448,12 +449,17 @@ impl Coded for Move {
                 out.push(1);
                 old.put(out);
             }
+            Move::Releasing { old } => {
+                out.push(2);
+                old.put(out);
+            }
         }
     }
     fn get(reader: &mut Reader<'_>) -> Read<Self> {
         Ok(match reader.u8()? {
             0 => Move::Learning { new: Coded::get(reader)?, old: Coded::get(reader)? },
             1 => Move::Removing { old: Coded::get(reader)? },
+            2 => Move::Releasing { old: Coded::get(reader)? },
             _ => return Err(DecodeError::Invalid),
         })
     }

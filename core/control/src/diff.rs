@@ -8,16 +8,17 @@ use consensus::{Members, ReplicaId, Role};
 use kernel::{GroupId, KeyspaceId, NodeId};
 
 use crate::CONTROL;
-use crate::state::{Name, State};
+use crate::state::{Name, Replica, State};
 
 /// A group in which a node has a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duty {
     /// The node's replica.
     pub replica: ReplicaId,
-    /// What the replica should do.
+    /// What the replica should do. One that is [`Role::Gone`] goes on until the group has let it go: it may be needed
+    /// for that.
     pub role: Role,
-    /// All members that the group should have, the preferred leader first, the node itself among them.
+    /// All members that the group should have, the preferred leader first, the node itself among them unless it goes.
     pub members: Vec<(NodeId, ReplicaId, Role)>,
     /// The members that the group began with, if this replica is one of them; else it begins empty, as a learner.
     pub founders: Option<Members>,
@@ -91,7 +92,14 @@ pub fn duties(state: &State, node: NodeId) -> BTreeMap<GroupId, Duty> {
     duties.extend(duty(node, members, founders, 0).map(|duty| (CONTROL, duty)));
     for (group, partition) in state.kept_by(node) {
         let members = partition.members().map(|(replica, role)| (replica.node, replica.id, role)).collect();
-        let duty = duty(node, members, partition.founders(), partition.epoch);
+        let goes = partition.released().filter(|old| old.node == node);
+        let duty = match goes {
+            Some(Replica { id: replica, .. }) => {
+                let founders = partition.founders().filter(|founders| founders.contains(replica));
+                Some(Duty { replica, role: Role::Gone, members, founders, epoch: partition.epoch })
+            }
+            None => duty(node, members, partition.founders(), partition.epoch),
+        };
         duties.extend(duty.map(|duty| (group, duty)));
     }
     duties

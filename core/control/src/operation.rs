@@ -176,8 +176,10 @@ pub enum Step {
     },
     /// The learner has caught up and counts from now on.
     Promote,
-    /// The new copy votes: the old one is no more.
+    /// The new copy votes: the old one counts no more.
     Finish,
+    /// The group has let the old copy go: it is no more.
+    Forget,
     /// The move is given up: the learner is no more, or the old copy stays.
     Abort,
 }

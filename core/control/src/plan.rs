@@ -15,7 +15,7 @@ use crate::state::{Keyspace, Move, Name, Partition, Standing, State};
 use crate::{CONTROL, MOVES_MAX, VOTERS_MAX};
 
 /// What the host sees. What is not said is not so: an empty view asks for nothing unsafe.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Members that have not answered for so long that their copies are to be made elsewhere.
     pub down: BTreeSet<NodeId>,
@@ -272,5 +272,6 @@ fn go_on(state: &State, view: &View, group: GroupId, partition: &Partition, movi
             Some(Step::Abort)
         }
         Move::Removing { .. } => settled.then_some(Step::Finish),
+        Move::Releasing { .. } => settled.then_some(Step::Forget),
     }
 }

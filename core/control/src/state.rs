@@ -161,6 +161,11 @@ pub enum Move {
         /// Whose copy goes.
         old: NodeId,
     },
+    /// `old` counts no more. Its group may need its vote until it has let it go, so it goes on until then.
+    Releasing {
+        /// The copy that goes.
+        old: Replica,
+    },
 }
 
 /// Who keeps a partition, and who should.
@@ -189,9 +194,18 @@ impl Partition {
     pub fn members(&self) -> impl Iterator<Item = (Replica, Role)> + '_ {
         let learner = match self.moving {
             Some(Move::Learning { new, .. }) => Some((new, Role::Learner)),
-            Some(Move::Removing { .. }) | None => None,
+            Some(Move::Removing { .. } | Move::Releasing { .. }) | None => None,
         };
         self.replicas.iter().map(|&replica| (replica, Role::Voter)).chain(learner)
+    }
+
+    /// The copy that is no member that the group should have, and goes on until the group has let it go.
+    #[must_use]
+    pub fn released(&self) -> Option<Replica> {
+        match self.moving {
+            Some(Move::Releasing { old }) => Some(old),
+            Some(Move::Learning { .. } | Move::Removing { .. }) | None => None,
+        }
     }
 
     /// The members that its group began with, the same on all of them; none before it is placed.
@@ -388,8 +402,12 @@ impl State {
         usize::from(copies).min(self.active().count()).max(1)
     }
 
-    /// Partitions of which `node` has a copy in any role.
+    /// Partitions of which `node` has a copy in any role, one that goes included.
     pub fn kept_by(&self, node: NodeId) -> impl Iterator<Item = (GroupId, &Partition)> + '_ {
-        self.partitions().filter(move |(_, it)| it.members().any(|(replica, _)| replica.node == node))
+        let keeps = move |it: &Partition| {
+            let all = it.members().map(|(replica, _)| replica).chain(it.released());
+            all.into_iter().any(|replica| replica.node == node)
+        };
+        self.partitions().filter(move |(_, it)| keeps(it))
     }
 }

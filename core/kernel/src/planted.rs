@@ -12,6 +12,7 @@ macro_rules! bugs {
         session { $($(#[$session_doc:meta])* $session_name:ident,)* }
         replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
         mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
+        mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +27,7 @@ macro_rules! bugs {
             $($(#[$session_doc])* $session_name,)*
             $($(#[$replica_doc])* $replica_name,)*
             $($(#[$mesh_doc])* $mesh_name,)*
+            $($(#[$mind_doc])* $mind_name,)*
         }
 
         impl Bug {
@@ -43,6 +45,8 @@ macro_rules! bugs {
             pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
             /// Those of services, which the tests of `mesh` must find.
             pub const MESH: &[Bug] = &[$(Bug::$mesh_name,)*];
+            /// Those of a node's part in the cluster, which the tests of its minds must find.
+            pub const MIND: &[Bug] = &[$(Bug::$mind_name,)*];
         }
     };
 }
@@ -195,6 +199,22 @@ mesh {
     BlackHoleKept,
     /// An endpoint that was removed is still picked.
     StaleEndpointKept,
+}
+mind {
+    /// A replica is deleted before a checkpoint says so: a restart begins it anew under its old number.
+    StopBeforeCheckpoint,
+    /// A report about an earlier epoch counts for the present one.
+    StaleReportSettles,
+    /// A request is answered when it is in the log, and not when it is applied.
+    AnswerBeforeApply,
+    /// A request that nothing was heard of is asked again under another id.
+    RetryIsAnother,
+    /// Whoever was removed stays in the control group.
+    RemovedStayInGroup,
+    /// A partition's new leader gives its group the members that it knows of, however old that is.
+    StaleDutyFollowed,
+    /// Who is suspected counts as down at once.
+    DownAtOnce,
 }
 }
 

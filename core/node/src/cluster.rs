@@ -40,6 +40,10 @@ pub const UNBLOCKED: &str =
 /// How long commands whose fate is not decided wait for a leader, in milliseconds.
 pub const UNDECIDED_MS_MAX: u64 = 5_000;
 
+pub mod formation;
+pub mod frames;
+pub mod mind;
+
 /// The first byte of a frame: what it is.
 pub mod kind {
     /// Messages of groups.

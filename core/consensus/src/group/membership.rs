@@ -119,7 +119,9 @@ impl Replica {
     #[must_use]
     pub fn progress(&self, peer: ReplicaId) -> Option<Progress> {
         let progress = self.raw.raft.prs().get(peer.get()).filter(|_| self.leads())?;
-        let follows = peer == self.config.id || progress.state == ProgressState::Replicate;
+        // After a snapshot the engine probes until the next entry, although nothing is missing.
+        let level = progress.matched == self.last().0;
+        let follows = peer == self.config.id || level || progress.state == ProgressState::Replicate;
         Some(Progress { matched: Index(progress.matched), follows })
     }
 

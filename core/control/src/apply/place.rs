@@ -72,12 +72,16 @@ impl State {
             }
             (Step::Finish, Some(Move::Removing { old })) => {
                 self.may_go(group, &at, old)?;
-                let mut next = Partition { moving: None, ..at };
+                let moving = at.replica(old).map(|old| Move::Releasing { old });
+                let mut next = Partition { moving, ..at };
                 next.replicas.retain(|replica| replica.node != old);
                 next.prefer();
                 Ok(self.put(group, next))
             }
-            (Step::Abort, Some(_)) => {
+            (Step::Forget, Some(Move::Releasing { .. })) => {
+                Ok(self.put(group, Partition { moving: None, ..at }))
+            }
+            (Step::Abort, Some(Move::Learning { .. } | Move::Removing { .. })) => {
                 if planted::is(Bug::ReplicaNumberReused) && matches!(at.moving, Some(Move::Learning { .. })) {
                     self.next_replica -= 1;
                 }
@@ -85,7 +89,10 @@ impl State {
             }
             (Step::Promote, _) => Err(Refused::NoSuchMove { group, needs: "has a learner" }),
             (Step::Finish, _) => Err(Refused::NoSuchMove { group, needs: "has a copy that goes" }),
-            (Step::Abort, None) => Err(Refused::NoSuchMove { group, needs: "can be given up" }),
+            (Step::Forget, _) => Err(Refused::NoSuchMove { group, needs: "has a copy that was let go" }),
+            (Step::Abort, Some(Move::Releasing { .. }) | None) => {
+                Err(Refused::NoSuchMove { group, needs: "can be given up" })
+            }
         }
     }
 

@@ -130,6 +130,7 @@ impl Coded for Step {
             Step::Promote => out.push(2),
             Step::Finish => out.push(3),
             Step::Abort => out.push(4),
+            Step::Forget => out.push(5),
         }
     }
 
@@ -140,6 +141,7 @@ impl Coded for Step {
             2 => Step::Promote,
             3 => Step::Finish,
             4 => Step::Abort,
+            5 => Step::Forget,
             _ => return Err(DecodeError::Invalid),
         })
     }

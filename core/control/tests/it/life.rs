@@ -149,6 +149,15 @@ fn nothing_is_planned_on_what_the_host_has_not_seen() {
     assert_eq!(step(&world), None, "the new copy may not vote yet");
     world.view.settled.insert(group);
     assert_eq!(step(&world), Some(Step::Finish));
+    world.ask(Operation::Step { group, epoch: epoch + 2, step: Step::Finish }).unwrap();
+    let going = duties(&world, old);
+    assert_eq!((going.role, going.members.len()), (Role::Gone, 2), "it goes on while its group may need it");
+    world.view.settled.remove(&group);
+    assert_eq!(step(&world), None, "the group has not let it go");
+    let abort = Operation::Step { group, epoch: epoch + 3, step: Step::Abort };
+    assert!(matches!(world.ask(abort), Err(Refused::NoSuchMove { .. })), "it is too late for that");
+    world.view.settled.insert(group);
+    assert_eq!(step(&world), Some(Step::Forget));
     let late = &duties(&world, new);
     assert_eq!(late.founders, None, "who came later learns");
     assert!(duties(&world, old).founders.is_some(), "who was there began the group");

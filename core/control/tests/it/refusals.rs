@@ -171,6 +171,7 @@ fn what_is_wrong_with_placements_and_moves_is_refused() {
         (place(version, vec![vec![node(0), gone]]),      Refused::RemovedBefore(gone)),
         (step(0, Step::Promote),                         Refused::OtherEpoch { group: G, planned: 0, is: 1 }),
         (step(1, Step::Promote),                         Refused::NoSuchMove { group: G, needs: "has a learner" }),
+        (step(1, Step::Forget),                          Refused::NoSuchMove { group: G, needs: "has a copy that was let go" }),
         (step(1, Step::Finish),                          Refused::NoSuchMove { group: G, needs: "has a copy that goes" }),
         (step(1, Step::Abort),                           Refused::NoSuchMove { group: G, needs: "can be given up" }),
         (step(1, add(0, None)),                          Refused::HasCopy { node: node(0), group: G }),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use consensus::{Durability, Role};
+use consensus::Durability;
 use control::diff::duties;
 use control::plan::{self, Progress, View};
 use control::*;
@@ -195,6 +195,7 @@ impl World {
                     0 => Step::Add { new: one, old: Some(other) },
                     1 => Step::Drop { old: one },
                     2 => Step::Promote,
+                    3 if self.rng.chance(0.5) => Step::Forget,
                     3 => Step::Finish,
                     _ => Step::Abort,
                 };
@@ -238,7 +239,6 @@ fn follow(before: &State, after: &State, node: NodeId) {
         assert_eq!(has.remove(&group).map(|duty| duty.replica), Some(replica));
     }
     for (group, duty) in todo.start {
-        assert_ne!(duty.role, Role::Gone);
         assert!(has.insert(group, duty).is_none(), "started twice");
     }
     for (group, duty) in todo.change {

@@ -11,6 +11,7 @@ mod introspection;
 mod keyspaces;
 mod latency;
 mod memory;
+mod mind;
 mod publishing;
 mod several;
 mod slices;
