@@ -10,6 +10,7 @@ macro_rules! bugs {
         control { $($(#[$control_doc:meta])* $control_name:ident,)* }
         log { $($(#[$log_doc:meta])* $log_name:ident,)* }
         session { $($(#[$session_doc:meta])* $session_name:ident,)* }
+        forward { $($(#[$forward_doc:meta])* $forward_name:ident,)* }
         replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
         mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
         mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
@@ -25,6 +26,7 @@ macro_rules! bugs {
             $($(#[$control_doc])* $control_name,)*
             $($(#[$log_doc])* $log_name,)*
             $($(#[$session_doc])* $session_name,)*
+            $($(#[$forward_doc])* $forward_name,)*
             $($(#[$replica_doc])* $replica_name,)*
             $($(#[$mesh_doc])* $mesh_name,)*
             $($(#[$mind_doc])* $mind_name,)*
@@ -41,6 +43,8 @@ macro_rules! bugs {
             pub const LOG: &[Bug] = &[$(Bug::$log_name,)*];
             /// Those of forwarded writes, which the tests of `storage` must find.
             pub const SESSION: &[Bug] = &[$(Bug::$session_name,)*];
+            /// Those of forwarding between nodes, which the tests of `node` must find.
+            pub const FORWARD: &[Bug] = &[$(Bug::$forward_name,)*];
             /// Those of a node in a cluster, which the tests of replicated partitions must find.
             pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
             /// Those of services, which the tests of `mesh` must find.
@@ -173,6 +177,14 @@ session {
     SnapshotWithoutSessions,
     /// A forwarded write is done whether it was seen before or not.
     WindowNotConsulted,
+}
+forward {
+    /// A node takes commands for a partition although the placement has moved on since it last knew it.
+    ForwardEpochIgnored,
+    /// A node that does not lead hands a command on.
+    ForwardedTwice,
+    /// What may have been done is sent again without its number.
+    RetryWithoutTag,
 }
 replica {
     /// A leader runs reads on what it has applied, and asks nobody whether it still leads.

@@ -15,8 +15,9 @@ use alloc::vec::Vec;
 use gateway::resp::{OUT_OF_MEMORY, OUTPUT_BYTES_HIGH, Order, Release, RespReply, Sequence, Transferred};
 use kernel::codec::Reader;
 use kernel::planted::{Bug, is};
-use kernel::{ConnId, KeyspaceId, Micros, WorkerId};
+use kernel::{ConnId, GroupId, KeyspaceId, Micros, WorkerId};
 use storage::command::generic::EXEC;
+use storage::command::tagged::put_tagged;
 use storage::entry::{Args, next_command, put_command};
 use storage::{Command, Flags, Kind, Reply};
 use wire::resp::Encoder;
@@ -54,8 +55,8 @@ struct GuestWatches {
     keys: Vec<(KeyspaceId, Box<[u8]>)>,
 }
 
-/// A client, the place of its command, the part of it, and the answer.
-type Answered = (ConnId, Sequence, Option<u16>, Vec<u8>);
+/// A client, the place of its command, what was said of it, and the answer.
+type Answered = (ConnId, Sequence, Guest, Vec<u8>);
 
 impl Others {
     pub fn new(settings: &Settings) -> Others {
@@ -120,7 +121,7 @@ impl Others {
     ) {
         let mut bytes = Vec::new();
         write(&mut RespReply(Encoder::new(&mut bytes, guest.protocol == Protocol::Resp3)));
-        self.send_reply(conn, sequence, guest.part, bytes);
+        self.send_reply(conn, sequence, guest, bytes);
     }
 
     /// Whether parts that this worker has answered itself wait for its next turn.
@@ -129,15 +130,26 @@ impl Others {
     }
 
     /// The same, encoded.
-    pub fn send_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
+    pub fn send_reply(&mut self, conn: ConnId, sequence: Sequence, guest: Guest, bytes: Vec<u8>) {
         if conn.worker() == self.own {
-            self.home.push((conn, sequence, part, bytes));
+            self.home.push((conn, sequence, guest, bytes));
         } else {
-            self.push(conn.worker(), Parcel::Reply { conn, sequence, part, bytes });
+            self.push(conn.worker(), Parcel::Reply { conn, sequence, guest, bytes });
         }
     }
 
-    fn answer(&mut self, asker: Asker, write: impl FnOnce(&mut RespReply<'_>)) {
+    /// The clients of other workers that have something here, of one worker.
+    pub fn guests_of(&self, worker: WorkerId) -> Vec<ConnId> {
+        let own = |conn: &ConnId| conn.worker() == worker;
+        let known = self.watches.keys().chain(self.waiters.keys()).copied();
+        let mut guests: Vec<ConnId> =
+            known.chain(self.journeys.iter().map(|(asker, _)| asker.conn)).filter(own).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        guests
+    }
+
+    pub fn answer(&mut self, asker: Asker, write: impl FnOnce(&mut RespReply<'_>)) {
         self.reply(asker.conn, asker.sequence, asker.guest, write);
     }
 }
@@ -162,7 +174,9 @@ impl Worker {
         self.reading = false;
         match parcel {
             Parcel::Request(request) => self.take_request(request),
-            Parcel::Reply { conn, sequence, part, bytes } => self.take_reply(conn, sequence, part, bytes),
+            Parcel::Reply { conn, sequence, guest, bytes } => {
+                self.take_reply(conn, sequence, guest.part, bytes);
+            }
             Parcel::Watch { asker, db, keys } => {
                 keys.into_iter().for_each(|key| self.watch_for(asker.conn, db, key));
                 self.others.answer(asker, |reply| reply.ok());
@@ -199,11 +213,14 @@ impl Worker {
             Parcel::Stalled { db, partition, stalled: true } => {
                 self.others.stalled.entry((db, partition)).or_default();
             }
-            Parcel::Stalled { db, partition, stalled: false } => {
-                for conn in self.others.stalled.remove(&(db, partition)).unwrap_or_default() {
-                    self.drained(conn);
-                }
-            }
+            Parcel::Stalled { db, partition, stalled: false } => self.let_writers_go((db, partition)),
+        }
+    }
+
+    /// Writers of another's partition wait no more.
+    pub(crate) fn let_writers_go(&mut self, partition: (KeyspaceId, u16)) {
+        for conn in self.others.stalled.remove(&partition).unwrap_or_default() {
+            self.drained(conn);
         }
     }
 
@@ -211,7 +228,7 @@ impl Worker {
     pub(crate) fn run_request(&mut self, request: &Request) -> bool {
         let &Request { asker, db, partition, command, ref encoded, .. } = request;
         let Some(at) = self.routes.own(db, partition) else {
-            self.misdirected(asker);
+            self.misdirected_from(asker, GroupId::new(db, partition));
             return true;
         };
         let mut args = Args::new();
@@ -230,7 +247,7 @@ impl Worker {
     }
 
     pub(crate) fn run_ready(&mut self, request: &Request, at: usize, args: &[&[u8]]) {
-        let &Request { asker, command, ref encoded, alone, watching, .. } = request;
+        let &Request { asker, command, ref encoded, alone, watching, ref tag, .. } = request;
         self.front.suspect(asker.conn, command, args);
         if command.id == EXEC && self.is_out_of_memory(at) && self.grows(args) {
             let text = format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
@@ -250,7 +267,10 @@ impl Worker {
             Kind::Write => {
                 self.open(at);
                 let open = &mut self.partitions[at].open;
-                open.body.extend_from_slice(encoded);
+                match tag {
+                    Some(tag) => put_tagged(&mut open.body, tag, encoded),
+                    None => open.body.extend_from_slice(encoded),
+                }
                 open.queued.push(Queued { conn, sequence, what: What::GuestWrite(guest) });
                 if !self.partitions[at].waiting_keys.is_empty() {
                     self.try_waiters_behind(at, command, args);
@@ -277,7 +297,7 @@ impl Worker {
         let read = self.read_into(at, command, args, &mut reply);
         let Asker { conn, sequence, guest } = asker;
         match read {
-            Read::Answered => self.others.send_reply(conn, sequence, guest.part, bytes),
+            Read::Answered => self.others.send_reply(conn, sequence, guest, bytes),
             Read::Unlogged => return false,
             Read::Long(long) => {
                 let item = Queued { conn, sequence, what: What::GuestRead(guest) };
@@ -308,13 +328,15 @@ impl Worker {
     #[inline]
     pub(crate) fn take_home(&mut self) {
         if !self.others.home.is_empty() {
-            for (conn, sequence, part, bytes) in core::mem::take(&mut self.others.home) {
-                self.take_reply(conn, sequence, part, bytes);
+            for (conn, sequence, guest, bytes) in core::mem::take(&mut self.others.home) {
+                if guest.life == 0 || self.answer_errand((conn, sequence, guest.part), &bytes) {
+                    self.take_reply(conn, sequence, guest.part, bytes);
+                }
             }
         }
     }
 
-    fn take_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
+    pub(crate) fn take_reply(&mut self, conn: ConnId, sequence: Sequence, part: Option<u16>, bytes: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if let Some(part) = part {
             let gathers = &mut connection.abroad.gathers;
@@ -336,7 +358,7 @@ impl Worker {
         self.answered(conn);
     }
 
-    fn hear(&mut self, conn: ConnId, telling: Telling) {
+    pub(crate) fn hear(&mut self, conn: ConnId, telling: Telling) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         let abroad = &mut connection.abroad;
         match telling {
@@ -362,7 +384,7 @@ impl Worker {
 
 /// Watches and waits of guests.
 impl Worker {
-    fn watch_for(&mut self, conn: ConnId, db: KeyspaceId, key: Box<[u8]>) {
+    pub(crate) fn watch_for(&mut self, conn: ConnId, db: KeyspaceId, key: Box<[u8]>) {
         let Some(at) = self.routes.own_of_key(db, &key) else {
             // Who leads now does not know of the watch: it counts as broken.
             self.others.watches.entry(conn).or_default().broken = true;
@@ -403,13 +425,13 @@ impl Worker {
         }
     }
 
-    fn guest_watch_broken(&self, conn: ConnId) -> bool {
+    pub(crate) fn guest_watch_broken(&self, conn: ConnId) -> bool {
         // Whoever led when the watch began knew of it.
         let Some(watches) = self.others.watches.get(&conn) else { return true };
         watches.broken || watches.keys.iter().any(|(db, key)| self.may_have_changed(*db, key))
     }
 
-    fn guest_gone(&mut self, conn: ConnId) {
+    pub(crate) fn guest_gone(&mut self, conn: ConnId) {
         if let Some((at, waiter)) = self.others.waiters.remove(&conn) {
             self.partitions[at].forget_waiter(waiter);
         }
@@ -427,7 +449,7 @@ impl Worker {
         }
     }
 
-    fn unblock_for(&mut self, conn: ConnId, release: Release, part: Option<Part>) {
+    pub(crate) fn unblock_for(&mut self, conn: ConnId, release: Release, part: Option<Part>) {
         if conn.worker() == self.others.own
             && let Some(owner) =
                 self.connections.get_mut(conn).and_then(|connection| connection.abroad.waits_at)
@@ -563,5 +585,6 @@ impl Worker {
     pub(crate) fn tell_stalled(&mut self, at: usize, stalled: bool) {
         let (db, partition) = (self.partitions[at].keyspace(), self.partitions[at].number());
         self.others.tell_all(&Parcel::Stalled { db, partition, stalled });
+        self.broadcast_stall(db, partition, stalled);
     }
 }

@@ -11,6 +11,7 @@ use kernel::planted::{Bug, is};
 use storage::apply::{Block, Machinery, apply_command};
 use storage::command::generic::{EXEC, EXEC_READ};
 use storage::command::list_blocking::RETRY;
+use storage::command::tagged::TAGGED;
 use storage::entry::{Args, next_command, put_command};
 use storage::object::table::Key;
 use storage::{Command, Reply, Silence};
@@ -132,6 +133,14 @@ impl Worker {
     pub(crate) fn observe(&mut self, command: &'static Command, args: &[&[u8]]) {
         match command.id {
             EXEC | EXEC_READ => self.observer.ran(command.id, "exec"),
+            TAGGED => {
+                let mut inner = Args::new();
+                let tagged =
+                    args.get(1).and_then(|body| next_command(&mut Reader::new(body), &mut inner).ok());
+                if let Some(id) = tagged.filter(|&id| id != TAGGED) {
+                    self.observe(self.command(id), &inner);
+                }
+            }
             RETRY => {
                 let mut inner = Args::new();
                 let retried =
@@ -220,7 +229,7 @@ impl Worker {
             self.partitions[at].forget_waiter(waiter);
             self.others.waits_no_more(item.conn);
         }
-        self.others.send_reply(item.conn, item.sequence, guest.part, bytes);
+        self.others.send_reply(item.conn, item.sequence, guest, bytes);
     }
 
     /// A connection was answered: it is to be flushed, and may go on if nothing else is pending.

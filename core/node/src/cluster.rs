@@ -4,9 +4,16 @@
 //! given to another replica only when the host has removed what was there. The host moves frames between nodes and does
 //! [`Job`]s; everything that decides is in here.
 
+pub(crate) mod arrive;
+pub(crate) mod courier;
+pub(crate) mod forward;
+pub(crate) mod linked;
 pub(crate) mod peers;
+pub mod post;
+
 pub(crate) mod seat;
 pub mod transfer;
+pub(crate) mod view;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -22,6 +29,7 @@ use placement::Partitions;
 use storage::Store;
 use storage::store::Policy;
 
+use crate::cluster::courier::Post;
 use crate::cluster::peers::Peers;
 
 /// The first of the numbers that stand for other nodes: nodes have fewer workers.
@@ -343,6 +351,7 @@ pub(crate) struct Cluster {
     pub leases: bool,
     pub kept: BTreeMap<GroupId, Kept>,
     pub peers: Peers,
+    pub post: Post,
     /// Where each group's replica is.
     pub groups: BTreeMap<GroupId, usize>,
     /// Replicas that have something to do in this turn, each once.
@@ -370,6 +379,7 @@ impl Cluster {
             leases,
             kept,
             peers: Peers::default(),
+            post: Post::default(),
             groups: BTreeMap::new(),
             busy: Vec::new(),
             unsynced: Vec::new(),

@@ -37,12 +37,17 @@ pub(crate) struct Abroad {
     /// What the asked workers told.
     pub survey: Option<Box<Survey>>,
     /// The others have run what was spread.
-    spread: bool,
+    pub spread: bool,
     /// Its commands on several partitions, by their places.
     pub gathers: BTreeMap<Sequence, Gather>,
 }
 
 impl Abroad {
+    /// Whether that is so; to be asked once.
+    pub const fn has_spread(&mut self) -> bool {
+        core::mem::replace(&mut self.spread, false)
+    }
+
     pub fn told_survey(&self) -> Option<&Survey> {
         self.survey.as_deref()
     }
@@ -57,7 +62,7 @@ pub(crate) const fn protocol(io: &Io) -> Protocol {
 }
 
 fn asker(conn: ConnId, io: &mut Io) -> Asker {
-    let guest = Guest { protocol: protocol(io), part: None };
+    let guest = Guest::of(protocol(io), None);
     Asker { conn, sequence: io.begin(), guest }
 }
 
@@ -101,7 +106,7 @@ impl Worker {
         let asker = asker(conn, io);
         let mut encoded = Vec::new();
         put_command(&mut encoded, command.id, args);
-        let request = Request { asker, db, partition, command, encoded, alone, watching };
+        let request = Request { asker, db, partition, command, encoded, alone, watching, tag: None };
         self.others.push(owner, Parcel::Request(Box::new(request)));
         Submitted::Accepted
     }

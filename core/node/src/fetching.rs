@@ -17,7 +17,7 @@ use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use kernel::hash::KeyHasher;
 use kernel::planted::{Bug, is};
-use kernel::{ConnId, GroupId};
+use kernel::{ConnId, GroupId, WorkerId};
 use smallvec::SmallVec;
 use storage::command::generic::{EXEC, EXEC_READ};
 use storage::entry::{Args, next_command};
@@ -486,6 +486,11 @@ impl Worker {
             Some(held) => held.push_back(Held::Unwatch),
             None => self.unwatch_for(id),
         }
+    }
+
+    /// The clients of another worker that wait for bodies here.
+    pub(crate) fn fetchers_of(&self, worker: WorkerId) -> Vec<ConnId> {
+        self.fetches.requests.keys().copied().filter(|conn| conn.worker() == worker).collect()
     }
 
     /// Whether a command of this client waits here.

@@ -101,16 +101,16 @@ impl Host for View<'_> {
         }
     }
 
-    fn cluster(&self, _: KeyspaceId) -> Option<ClusterView> {
-        None
+    fn cluster(&self, db: KeyspaceId) -> Option<ClusterView> {
+        self.worker.cluster_view(db)
     }
 
-    fn steer(&mut self, _: KeyspaceId, _: &Command, _: &[&[u8]]) -> Result<(), Fault> {
-        Ok(())
+    fn steer(&mut self, db: KeyspaceId, command: &Command, args: &[&[u8]]) -> Result<(), Fault> {
+        self.worker.steer(self.connection, db, command, args)
     }
 
-    fn steer_to(&mut self, _: KeyspaceId, _: u16, _: bool) -> Result<(), Fault> {
-        Ok(())
+    fn steer_to(&mut self, db: KeyspaceId, partition: u16, writes: bool) -> Result<(), Fault> {
+        self.worker.steer_to(self.connection, db, partition, writes)
     }
 
     fn submit_everywhere(&mut self, command: &'static Command, args: &[&[u8]], except: Option<KeyspaceId>) {
@@ -120,19 +120,29 @@ impl Host for View<'_> {
             let waits = Waits::Client(self.id, self.connection.begin());
             worker.begin_joint(waits, Answer::Ok)
         });
+        if worker.cluster.is_some() {
+            return worker.submit_all_parts(joint, command, args, except);
+        }
         worker.submit_own_parts(joint, command, args, except);
         worker.send_parts(joint, command, args, except);
     }
 
     fn spread(&mut self, command: &'static Command, args: &[&[u8]], except: KeyspaceId) -> bool {
+        if self.worker.cluster.is_some() {
+            // Cluster clients know one keyspace.
+            let done = self.connection.cluster || self.abroad.has_spread();
+            return done || self.worker.ask_all_parts(self.id, self.abroad, command, args, except);
+        }
         self.worker.ask_spread(self.id, self.abroad, command, args, except)
     }
 
     fn swappable(&self, first: KeyspaceId, second: KeyspaceId) -> Swappable {
         let spread = |db| self.worker.routes.spread(db).is_some();
-        if spread(first) || spread(second) {
+        if self.worker.cluster.is_some() {
+            Swappable::Clustered
+        } else if spread(first) || spread(second) {
             Swappable::Divided
-        } else if self.worker.others.is_alone() && self.worker.cluster.is_none() {
+        } else if self.worker.others.is_alone() {
             Swappable::Yes
         } else {
             Swappable::Apart
@@ -176,6 +186,9 @@ impl Host for View<'_> {
     }
 
     fn transfer(&mut self, transfer: &Transfer<'_>) -> Transferred {
+        if self.worker.cluster.is_some() {
+            return Transferred::Clustered;
+        }
         let routes = &self.worker.routes;
         let places =
             [routes.of_key(transfer.from, transfer.key), routes.of_key(transfer.to, transfer.new_key)];

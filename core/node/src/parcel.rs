@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use gateway::resp::{Order, Release, Sequence, Survey, Transfer};
 use kernel::{ConnId, KeyspaceId, WorkerId};
 use storage::Command;
+use storage::store::sessions::Tag;
 
 /// The encoding that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub struct Guest {
     pub protocol: Protocol,
     /// It is only a part of the command's answer: that of this number.
     pub part: Option<u16>,
+    /// Which life of another node asked; 0 on this node.
+    pub life: u64,
+    /// Which try of another node's command it is.
+    pub attempt: u8,
+}
+
+impl Guest {
+    /// For a worker of this node.
+    #[must_use]
+    pub const fn of(protocol: Protocol, part: Option<u16>) -> Guest {
+        Guest { protocol, part, life: 0, attempt: 0 }
+    }
 }
 
 /// A command of another worker's client, or a part of a command on several partitions, and the place that its
@@ -66,6 +79,8 @@ pub struct Request {
     pub alone: bool,
     /// It is an EXEC that depends on keys which the connection watches at the worker it is sent to.
     pub watching: bool,
+    /// A write of another node that may come again: it is done once under this tag.
+    pub tag: Option<Tag>,
 }
 
 /// [`Transfer`], owned.
@@ -129,8 +144,8 @@ pub enum Parcel {
         conn: ConnId,
         /// Its place.
         sequence: Sequence,
-        /// It is a part of the answer: that of this number.
-        part: Option<u16>,
+        /// What the asker said of it.
+        guest: Guest,
         /// Encoded as the client speaks.
         bytes: Vec<u8>,
     },

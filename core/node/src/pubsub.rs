@@ -112,6 +112,7 @@ impl Worker {
     ) -> Option<usize> {
         let count = self.deliver(channel, payload, Some((conn, io)));
         if self.others.is_alone() {
+            self.broadcast(channel, payload);
             return Some(count);
         }
         let joint = self.begin_joint(Waits::Client(conn, io.begin()), Answer::Count(count as i64));
@@ -124,6 +125,7 @@ impl Worker {
         for (channel, payload) in core::mem::take(&mut self.effects.published) {
             self.deliver(&channel, &payload, own.as_mut().map(|(id, io)| (*id, &mut **io)));
             self.send_message(None, &channel, &payload);
+            self.broadcast(&channel, &payload);
         }
     }
 }

@@ -139,6 +139,35 @@ impl Routes {
         }
     }
 
+    /// The same, if there is such a partition.
+    pub fn find(&self, db: KeyspaceId, partition: u16) -> Option<Place> {
+        match self.get(db)? {
+            Route::Whole(place) => (partition == 0).then_some(*place),
+            Route::Spread(spread) => spread.places.get(usize::from(partition)).copied(),
+        }
+    }
+
+    /// The number of the partition that has `key`.
+    pub fn partition(&self, db: KeyspaceId, key: &[u8]) -> u16 {
+        match self.known(db) {
+            Route::Whole(_) => 0,
+            Route::Spread(spread) => spread.of(key),
+        }
+    }
+
+    /// All partitions of all keyspaces.
+    pub fn all(&self) -> impl Iterator<Item = (KeyspaceId, u16, Place)> + '_ {
+        (0..).zip(&self.0).filter_map(|(db, route)| Some((KeyspaceId(db), route.as_ref()?))).flat_map(
+            |(db, route)| {
+                let places = match route {
+                    Route::Whole(place) => core::slice::from_ref(place),
+                    Route::Spread(spread) => &spread.places,
+                };
+                (0..).zip(places).map(move |(partition, &place)| (db, partition, place))
+            },
+        )
+    }
+
     /// Where the partition is that has `key`.
     #[inline]
     pub fn of_key(&self, db: KeyspaceId, key: &[u8]) -> Place {

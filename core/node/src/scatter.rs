@@ -81,7 +81,7 @@ impl Worker {
         args: &[&[u8]],
     ) -> Submitted {
         let spread = self.routes.spread(db).expect("the keyspace has several partitions");
-        match self.divide(spread, command, args) {
+        match self.divide(spread, command, args, io.cluster) {
             Ok(Division::One(partition)) => match spread.places[usize::from(partition)] {
                 Place::Own(at) => self.submit_own_client((id, io), at, command, args),
                 Place::Other(_) => match self.copy_for(io, db, partition, command) {
@@ -102,7 +102,14 @@ impl Worker {
         }
     }
 
-    fn divide(&self, spread: &Spread, command: &'static Command, args: &[&[u8]]) -> Result<Division, Fault> {
+    /// `led`: what concerns the keyspace concerns what is led here, as cluster clients expect.
+    fn divide(
+        &self,
+        spread: &Spread,
+        command: &'static Command,
+        args: &[&[u8]],
+        led: bool,
+    ) -> Result<Division, Fault> {
         if let Keys::Range { first: 1, last: 1, .. } = command.keys
             && !matches!(command.id, storage::command::sort::SORT | storage::command::sort::SORT_RO)
         {
@@ -112,11 +119,11 @@ impl Worker {
             return self.place_of_steps(spread, args).map(|place| Division::One(place.unwrap_or(0)));
         }
         if command.flags.has(Flags::KEYSPACE) {
-            return Ok(self.divide_whole(spread, command, args));
+            return Ok(self.divide_whole(spread, command, args, led));
         }
         if command.flags.has(Flags::SESSION) && command.name.starts_with("script|") {
             let join = if command.id == script::EXISTS { Join::Least } else { Join::Form };
-            return Ok(everywhere(spread, command, args, join));
+            return Ok(everywhere(spread, command, args, join, led));
         }
         match reach::place(command, args, spread.partitions) {
             Ok(place) => Ok(Division::One(place.unwrap_or(0))),
@@ -139,9 +146,15 @@ impl Worker {
         Ok(None)
     }
 
-    fn divide_whole(&self, spread: &Spread, command: &'static Command, args: &[&[u8]]) -> Division {
+    fn divide_whole(
+        &self,
+        spread: &Spread,
+        command: &'static Command,
+        args: &[&[u8]],
+        led: bool,
+    ) -> Division {
         match command.id {
-            SCAN => divide_scan(spread, command, args),
+            SCAN => divide_scan(spread, command, args, led),
             RANDOMKEY => {
                 // Each partition tells one of its keys and how many it has.
                 let id = EXEC_READ;
@@ -151,9 +164,9 @@ impl Worker {
                     put_command(&mut step, id, &[]);
                     step
                 });
-                everywhere(spread, read, &[&steps[0], &steps[1]], Join::Random)
+                everywhere(spread, read, &[&steps[0], &steps[1]], Join::Random, led)
             }
-            _ => everywhere(spread, command, args, Join::Form),
+            _ => everywhere(spread, command, args, Join::Form, led),
         }
     }
 
@@ -221,8 +234,9 @@ impl Worker {
         abroad.gathers.insert(sequence, gather);
         for (number, Piece { partition, command, encoded }) in pieces.into_iter().enumerate() {
             let part = Some(u16::try_from(number).expect("a keyspace has at most 1024 partitions"));
-            let asker = Asker { conn: id, sequence, guest: Guest { protocol, part } };
-            let request = Request { asker, db, partition, command, encoded, alone, watching: false };
+            let asker = Asker { conn: id, sequence, guest: Guest::of(protocol, part) };
+            let request =
+                Request { asker, db, partition, command, encoded, alone, watching: false, tag: None };
             match self.routes.place(db, partition) {
                 Place::Own(at) => self.run_ready(&request, at, &decoded(&request.encoded)),
                 Place::Other(owner) => {
@@ -262,12 +276,18 @@ fn decoded(encoded: &[u8]) -> Args<'_> {
     args
 }
 
-/// The same for every partition.
-fn everywhere(spread: &Spread, command: &'static Command, args: &[&[u8]], join: Join) -> Division {
+/// The same for every partition; with `led`, for those led here, if there are any.
+fn everywhere(spread: &Spread, command: &'static Command, args: &[&[u8]], join: Join, led: bool) -> Division {
     let mut encoded = Vec::new();
     put_command(&mut encoded, command.id, args);
+    let led = led && (0..spread.partitions.count()).any(|partition| is_led(spread, partition));
+    let concerned = (0..spread.partitions.count()).filter(|&partition| !led || is_led(spread, partition));
     let piece = |partition| Piece { partition, command, encoded: encoded.clone() };
-    Division::Parts((0..spread.partitions.count()).map(piece).collect(), join)
+    Division::Parts(concerned.map(piece).collect(), join)
+}
+
+fn is_led(spread: &Spread, partition: u16) -> bool {
+    matches!(spread.places.get(usize::from(partition)), Some(Place::Own(_)))
 }
 
 /// To each partition the keys that it has, each with what stands between it and the next.
@@ -298,11 +318,14 @@ fn divide_keys(spread: &Spread, command: &'static Command, args: &[&[u8]]) -> Re
 }
 
 /// The partition is what the cursor has above its own bits. One of no partition is at the end.
-fn divide_scan(spread: &Spread, command: &'static Command, args: &[&[u8]]) -> Division {
+fn divide_scan(spread: &Spread, command: &'static Command, args: &[&[u8]], led: bool) -> Division {
     // What is no cursor is refused by whoever runs it.
-    let cursor = generic::cursor(args[0]).unwrap_or(0);
+    let mut cursor = generic::cursor(args[0]).unwrap_or(0);
     let count = spread.partitions.count();
-    let place = u16::try_from(cursor >> CURSOR_BITS).ok().filter(|place| *place < count);
+    let mut place = u16::try_from(cursor >> CURSOR_BITS).ok().filter(|place| *place < count);
+    if let Some(first) = place.filter(|&place| led && !is_led(spread, place)) {
+        (place, cursor) = ((first..count).find(|&next| is_led(spread, next)), 0);
+    }
     let partition = place.unwrap_or(count - 1);
     let inner = if place.is_some() { cursor & ((1 << CURSOR_BITS) - 1) } else { (1 << CURSOR_BITS) - 1 };
     let mut digits = itoa::Buffer::new();
@@ -345,16 +368,19 @@ impl Gather {
                     self.answers.iter().map(|answer| elements(answer).into_iter()).collect();
                 reply.array(order.len());
                 for &part in order {
-                    let element = parts[usize::from(part)].next().expect("each key has an element");
-                    reply.raw(element);
+                    // One of another node may lack some.
+                    match parts[usize::from(part)].next() {
+                        Some(element) => reply.raw(element),
+                        None => reply.null(),
+                    }
                 }
             }
-            (Join::Form | Join::Keys(_), _) => reply.raw(first),
-            (Join::Least, _) => least(answers.map(|answer| elements(answer)), reply),
-            (Join::Random, _) => draw(answers.map(|answer| elements(answer)), reply, rng),
-            (&Join::Scan { partition, count }, _) => {
-                let parts = elements(first);
-                let inner = bulk(parts[0]).and_then(|digits| generic::cursor(digits).ok()).unwrap_or(0);
+            (Join::Least, Some(b'*')) => least(answers.map(|answer| elements(answer)), reply),
+            (Join::Random, Some(b'*')) => draw(answers.map(|answer| elements(answer)), reply, rng),
+            (&Join::Scan { partition, count }, Some(b'*')) => {
+                let parts = &*elements(first);
+                let [cursor, found] = *parts else { return reply.raw(first) };
+                let inner = bulk(cursor).and_then(|digits| generic::cursor(digits).ok()).unwrap_or(0);
                 let next = match inner {
                     0 if partition + 1 < count => u64::from(partition + 1) << CURSOR_BITS,
                     0 => 0,
@@ -362,7 +388,10 @@ impl Gather {
                 };
                 reply.array(2);
                 reply.bulk(itoa::Buffer::new().format(next).as_bytes());
-                reply.raw(parts[1]);
+                reply.raw(found);
+            }
+            (Join::Form | Join::Keys(_) | Join::Least | Join::Random | Join::Scan { .. }, _) => {
+                reply.raw(first)
             }
         }
     }
@@ -386,7 +415,8 @@ impl Gather {
 fn number(answer: &[u8]) -> i64 {
     let digits = answer.strip_prefix(b":").and_then(|rest| rest.strip_suffix(b"\r\n"));
     let digits = digits.and_then(|digits| core::str::from_utf8(digits).ok());
-    digits.and_then(|digits| digits.parse().ok()).expect("a partition answers numbers with a number")
+    // Another node's answer has the right form, and may say nonsense.
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// The bytes of a bulk string.
@@ -446,7 +476,7 @@ fn least<'a>(parts: impl Iterator<Item = Vec<&'a [u8]>>, reply: &mut RespReply<'
 /// One of the elements, each as likely as it weighs; one that is there is preferred to none.
 fn draw<'a>(parts: impl Iterator<Item = Vec<&'a [u8]>>, reply: &mut RespReply<'_>, rng: &mut Rng) {
     let found: Vec<(&[u8], u64)> = parts
-        .map(|part| (part[0], u64::try_from(number(part[1])).unwrap_or(0)))
+        .filter_map(|part| Some((*part.first()?, u64::try_from(number(part.get(1)?)).unwrap_or(0))))
         .filter(|(key, _)| bulk(key).is_some() && !key.starts_with(b"$-"))
         .collect();
     let total: u64 = found.iter().map(|(_, weight)| weight).sum();

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use gateway::resp::RespReply;
-use kernel::ConnId;
+use kernel::{ConnId, WorkerId};
 use storage::store::LongId;
 use wire::resp::Encoder;
 
@@ -83,13 +83,18 @@ impl Worker {
     fn end_task(&mut self, task: Task) {
         let Task { item: Queued { conn, sequence, what }, out, .. } = task;
         if let What::GuestRead(guest) = what {
-            return self.others.send_reply(conn, sequence, guest.part, out);
+            return self.others.send_reply(conn, sequence, guest, out);
         }
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.io.blocked = false;
             connection.io.answer_encoded(sequence, out);
         }
         self.answered(conn);
+    }
+
+    /// The clients of another worker that read on here.
+    pub(crate) fn readers_of(&self, worker: WorkerId) -> Vec<ConnId> {
+        self.tasks.iter().map(|task| task.item.conn).filter(|conn| conn.worker() == worker).collect()
     }
 
     /// A client is gone: nobody waits for its reads.

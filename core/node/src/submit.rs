@@ -9,6 +9,7 @@ use kernel::{ConnId, KeyspaceId, Micros, Rng};
 use storage::apply::{Exec, Origin};
 use storage::command::generic::{EXEC, TICK};
 use storage::command::list_blocking::RETRY;
+use storage::command::tagged::TAGGED;
 use storage::entry::{Args, next_command, put_command};
 use storage::store::LongId;
 use storage::{Command, Kind, Reply, Silence};
@@ -341,7 +342,10 @@ impl Worker {
         while !reader.is_empty() {
             let Ok(id) = next_command(&mut reader, &mut args) else { return true };
             let Some(command) = self.registry.by_id(id) else { return true };
-            let nested = (id == EXEC || id == RETRY) && args.iter().any(|body| self.names(body, key));
+            let nested = id == EXEC || id == RETRY || id == TAGGED;
+            // What a tag says reads as no command that names a key.
+            let inner = if id == TAGGED { args.get(1..).unwrap_or_default() } else { &args[..] };
+            let nested = nested && inner.iter().any(|body| self.names(body, key));
             let whole = command.flags.has(storage::Flags::KEYSPACE) && command.kind == Kind::Write;
             if nested || whole || command.key_positions(&args).iter().any(|&at| args[at] == key) {
                 return true;
@@ -374,7 +378,7 @@ impl Worker {
         let protocol = if let What::GuestRead(guest) = item.what {
             let mut bytes = Vec::new();
             if run(&mut RespReply(Encoder::new(&mut bytes, guest.protocol == Protocol::Resp3))) {
-                self.others.send_reply(item.conn, item.sequence, guest.part, bytes);
+                self.others.send_reply(item.conn, item.sequence, guest, bytes);
             }
             Some(guest.protocol)
         } else if let Some(connection) = self.connections.get_mut(item.conn) {

@@ -243,6 +243,7 @@ impl Worker {
             self.drop_tasks(id);
         }
         self.forget_fetches(id);
+        self.post_leave(id);
     }
 
     /// How many connections the other workers have, which count for `maxclients`, and how many they have
@@ -340,13 +341,13 @@ impl Worker {
     /// Returns true if there is more to do at once (the host should not sleep).
     pub fn end_turn(&mut self, now: Micros, log: &mut dyn LogSink) -> bool {
         self.now = now;
-        let more = if self.cluster.is_some() {
+        if self.cluster.is_some() {
             let more = self.take_replica_rounds(log);
+            let more = self.work_off() || more;
             self.post();
-            more
-        } else {
-            self.take_rounds(log)
-        };
+            return more || self.is_ready();
+        }
+        let more = self.take_rounds(log);
         self.work_off() || more
     }
 
@@ -491,7 +492,12 @@ impl Worker {
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
         let untried = |partition: &Partition| partition.untried.then_some(partition.tick_after);
         let partitions = self.partitions.iter().flat_map(|one| [expiry(one), waiter(one), untried(one)]);
-        partitions.flatten().chain(self.front.deadline()).chain(self.replicas_deadline()).min()
+        partitions
+            .flatten()
+            .chain(self.front.deadline())
+            .chain(self.replicas_deadline())
+            .chain(self.post_deadline())
+            .min()
     }
 
     /// Lets time pass: waiting clients time out, expired keys are reaped by a logged tick.
@@ -499,6 +505,7 @@ impl Worker {
         self.now = now;
         self.wake_clients();
         self.wake_replicas();
+        self.wake_post();
         for at in 0..self.partitions.len() {
             self.expire_waiters(at);
             if self.partitions[at].untried && now >= self.partitions[at].tick_after {

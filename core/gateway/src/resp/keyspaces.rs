@@ -60,6 +60,9 @@ pub(super) fn check_queued(host: &dyn Host, row: &Row, args: &[&[u8]], db: Keysp
             "ERR FLUSHALL is not allowed inside a transaction of a database of several partitions",
         ));
     }
+    if row.name == "flushall" && host.cluster(db).is_some() {
+        return Err(Fault::Text("ERR FLUSHALL is not allowed inside a transaction in a cluster"));
+    }
     Ok(())
 }
 

@@ -103,11 +103,9 @@ impl Session {
         }
     }
 
-    /// The same in another keyspace to begin with.
-    #[must_use]
-    pub const fn within(mut self, db: KeyspaceId) -> Session {
+    /// It is in another keyspace from now on.
+    pub const fn enter(&mut self, db: KeyspaceId) {
         self.db = db;
-        self
     }
 
     /// Where it comes from.

@@ -35,6 +35,11 @@ impl Peers {
         worker
     }
 
+    /// The worker that stands for `node`, if it was ever mentioned.
+    pub fn known(&self, node: NodeId) -> Option<WorkerId> {
+        self.numbers.get(&node).copied()
+    }
+
     /// The node that `worker` stands for.
     pub fn node(&self, worker: WorkerId) -> Option<NodeId> {
         self.nodes.get(usize::from(worker.0.checked_sub(PEERS_FIRST)?)).copied()

@@ -251,6 +251,7 @@ impl Worker {
         match kind {
             kind::CONSENSUS => self.take_mail(from, rest),
             kind::SNAPSHOT => self.take_snapshot_frame(from, rest),
+            kind::PARCELS => self.take_parcels_frame(from, rest),
             _ => {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.dropped.unknown += 1;
@@ -262,15 +263,14 @@ impl Worker {
     /// There is a (new) link to `peer`: what was sent before may be lost.
     pub fn peer_up(&mut self, now: Micros, peer: NodeId) {
         self.now = now;
-        if let Some(cluster) = &mut self.cluster {
-            cluster.peers.worker(peer);
-        }
+        self.post_up(peer);
         self.move_over(peer, true);
     }
 
     /// There is no link to `peer` any more.
     pub fn peer_down(&mut self, now: Micros, peer: NodeId) {
         self.now = now;
+        self.post_down(peer);
         self.move_over(peer, false);
     }
 

@@ -52,7 +52,8 @@ impl Worker {
         };
         if seat.place != Some(place) {
             seat.place = Some(place);
-            self.routes.set(group_id.keyspace(), group_id.partition(), place);
+            let group = *group_id;
+            self.reroute(group, place);
         }
     }
 

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use gateway::resp::RespReply;
 use kernel::codec::Reader;
 use storage::Reply;
 use storage::command::generic::{EXEC, EXEC_READ};
@@ -41,7 +40,8 @@ impl Worker {
                 }
                 What::GuestWrite(guest) | What::GuestRead(guest) => {
                     let Queued { conn, sequence, .. } = item;
-                    self.misdirected(Asker { conn, sequence, guest });
+                    let group = self.partitions[at].group_id;
+                    self.misdirected_from(Asker { conn, sequence, guest }, group);
                 }
             }
         }
@@ -64,7 +64,7 @@ impl Worker {
         let leader = self.leader_of(at);
         let group = self.partitions[at].group_id;
         let Some(connection) = self.connections.get_mut(item.conn) else { return };
-        let guest = Guest { protocol: protocol(&connection.io), part: None };
+        let guest = Guest::of(protocol(&connection.io), None);
         if command.flags.has(Flags::BLOCKING) {
             connection.io.blocked = true;
             connection.abroad.waits_at = Some(leader);
@@ -77,6 +77,7 @@ impl Worker {
             encoded: encoded.to_vec(),
             alone: false,
             watching: false,
+            tag: None,
         };
         self.others.push(leader, Parcel::Request(Box::new(request)));
     }
@@ -104,35 +105,5 @@ impl Worker {
         }
         again.reads = reads;
         self.undo(at, again);
-    }
-
-    /// A command came to a node that does not lead its partition.
-    pub(crate) fn misdirected(&mut self, asker: Asker) {
-        let write = |reply: &mut RespReply<'_>| reply.error(DOWN);
-        self.others.reply(asker.conn, asker.sequence, asker.guest, write);
-    }
-
-    /// Parcels to other nodes.
-    pub(crate) fn post(&mut self) {
-        for (_, parcel) in self.others.take_abroad() {
-            match parcel {
-                Parcel::Request(request) => self.misdirected(request.asker),
-                Parcel::Watch { asker, .. } | Parcel::Transfer { asker, .. } => self.misdirected(asker),
-                Parcel::Ask { conn, .. } => self.told(conn),
-                Parcel::Done { .. }
-                | Parcel::Deliver { .. }
-                | Parcel::Everywhere { .. }
-                | Parcel::Follow { .. }
-                | Parcel::Gone { .. }
-                | Parcel::Kill { .. }
-                | Parcel::Propose { .. }
-                | Parcel::Reply { .. }
-                | Parcel::Stalled { .. }
-                | Parcel::Told { .. }
-                | Parcel::Unblock { .. }
-                | Parcel::Unwatch { .. } => {}
-            }
-        }
-        self.take_home();
     }
 }

@@ -1,6 +1,7 @@
 //! Replicated partitions on several nodes.
 
 mod disk;
+mod forwarding;
 mod leadership;
 mod placing;
 mod seeds;

@@ -33,7 +33,7 @@ pub fn replica(node: usize) -> ReplicaId {
     ReplicaId::new(node as u64 + 1).expect("counted from 1")
 }
 
-fn node_id(node: usize) -> NodeId {
+pub fn node_id(node: usize) -> NodeId {
     NodeId([node as u8 + 1; 32])
 }
 
@@ -65,6 +65,10 @@ pub struct World {
     /// How often a frame is lost.
     pub loss: f64,
     net: BTreeMap<(Micros, u64), (usize, Outgoing)>,
+    /// When the last frame between two arrives: those behind it do not overtake it.
+    last: BTreeMap<(usize, NodeId), Micros>,
+    /// Between whom frames were lost since the links began.
+    torn: BTreeSet<(usize, usize)>,
     sequence: u64,
     /// Frames sent, ever.
     pub sent: u64,
@@ -105,6 +109,8 @@ impl World {
             rng: Rng::new(seed),
             loss: 0.0,
             net: BTreeMap::new(),
+            last: BTreeMap::new(),
+            torn: BTreeSet::new(),
             sequence: 0,
             sent: 0,
             partitions,
@@ -163,7 +169,12 @@ impl World {
             .with_transfers(Options::default());
         worker.lay(KeyspaceId(0), Partitions::new(self.partitions).expect("some"));
         machine.worker = Some(worker);
+        for other in (0..self.machines.len()).filter(|&other| other != node) {
+            self.link(node, other);
+        }
         for (group, seats) in self.seats.clone() {
+            let nodes = seats.iter().map(|&(node, _)| node).collect();
+            self.worker(node).place_copies(group, nodes, 1);
             if let Some(&(_, replica)) = seats.iter().find(|(other, _)| *other == node_id(node)) {
                 self.seat(node, group, replica);
             }
@@ -174,6 +185,15 @@ impl World {
     fn seat(&mut self, node: usize, group: GroupId, replica: ReplicaId) {
         let (now, seating) = (self.now, self.seating(group, node, replica));
         self.worker(node).start_replica(now, &seating);
+    }
+
+    /// There is a new link between two nodes that run.
+    pub fn link(&mut self, one: usize, two: usize) {
+        let now = self.now;
+        if self.machines[one].worker.is_some() && self.machines[two].worker.is_some() {
+            self.worker(one).peer_up(now, node_id(two));
+            self.worker(two).peer_up(now, node_id(one));
+        }
     }
 
     /// Gives `node` a replica of `group`, which the leader is asked to add.
@@ -198,6 +218,12 @@ impl World {
         machine.disk.synced = machine.disk.log.len();
         machine.sync_held = false;
         self.net.retain(|_, (_, frame)| frame.to != node_id(node));
+        let now = self.now;
+        for other in (0..self.machines.len()).filter(|&other| other != node) {
+            if let Some(worker) = &mut self.machines[other].worker {
+                worker.peer_down(now, node_id(node));
+            }
+        }
     }
 
     /// No frame passes between `node` and the others, either way.
@@ -207,8 +233,27 @@ impl World {
         }
     }
 
+    /// All frames pass again.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.mend_links();
+    }
+
+    /// Where frames were lost the link broke: what else is on it is lost too, and there is a new one once frames pass.
+    fn mend_links(&mut self) {
+        let torn: Vec<(usize, usize)> = self.torn.iter().copied().collect();
+        for (one, two) in torn {
+            let cut = self.cut.contains(&(one, two)) || self.cut.contains(&(two, one));
+            if cut || self.is_paused(one) || self.is_paused(two) {
+                continue;
+            }
+            self.torn.remove(&(one, two));
+            let ends = [(one, node_id(two)), (two, node_id(one))];
+            self.net.retain(|_, (from, frame)| !ends.contains(&(*from, frame.to)));
+            self.link(one, two);
+            self.turn(one);
+            self.turn(two);
+        }
     }
 
     /// Ends a node's turns until it has nothing to do at once, and does what it asks.
@@ -244,7 +289,9 @@ impl World {
         self.sent += 1;
         let steps = 1 + self.rng.below(self.delay);
         self.sequence += 1;
-        self.net.insert((self.now + steps * STEP, self.sequence), (from, frame));
+        let last = self.last.entry((from, frame.to)).or_default();
+        *last = (self.now + steps * STEP).max(*last);
+        self.net.insert((*last, self.sequence), (from, frame));
     }
 
     /// A snapshot's stream says who has it and its generation; whoever has that finds the rest there.
@@ -354,10 +401,13 @@ impl World {
             if until > self.now {
                 // In the order in which they came, a while after it goes on.
                 self.sequence += 1;
+                let last = self.last.entry((from, frame.to)).or_default();
+                *last = (until + AFTER_PAUSE).max(*last);
                 self.net.insert((until + AFTER_PAUSE, self.sequence), (from, frame));
                 continue;
             }
             if self.cut.contains(&(from, to)) || self.rng.chance(self.loss) {
+                self.torn.insert((from.min(to), from.max(to)));
                 continue;
             }
             if let Some(worker) = &mut self.machines[to].worker {
@@ -365,6 +415,7 @@ impl World {
                 touched.insert(to);
             }
         }
+        self.mend_links();
         for node in 0..self.machines.len() {
             if self.is_paused(node) {
                 continue;
