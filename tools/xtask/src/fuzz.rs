@@ -30,10 +30,11 @@ enum Target {
     Chord,
     Frame,
     Consensus,
+    Parcel,
 }
 
 impl Target {
-    const ALL: [Target; 8] = [
+    const ALL: [Target; 9] = [
         Target::Resp,
         Target::Record,
         Target::Checkpoint,
@@ -42,6 +43,7 @@ impl Target {
         Target::Chord,
         Target::Frame,
         Target::Consensus,
+        Target::Parcel,
     ];
 
     const fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Target {
             Target::Chord => "chord",
             Target::Frame => "frame",
             Target::Consensus => "consensus",
+            Target::Parcel => "parcel",
         }
     }
 }
