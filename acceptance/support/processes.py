@@ -2,11 +2,13 @@
 scenarios run against another server.
 """
 
+import json
 import os
 import random
 import signal
 import socket
 import subprocess
+import urllib.request
 
 import redis
 from harness import PATIENCE_SECONDS, equal, until
@@ -32,22 +34,29 @@ def free_offset():
 class Server:
     """A server whose data outlives it, with at most `clients` clients; a node with this configuration."""
 
-    def __init__(self, name, clients=10_000, config=""):
+    keeps_ports = False
+
+    def __init__(self, name, clients=10_000, config="", verb=()):
         self.clients = clients
+        self.verb = list(verb)
         self.dir = os.path.join(SCRATCH, name)
         os.makedirs(self.dir)
         self.config = os.path.join(self.dir, "archipel.toml")
         with open(self.config, "w") as file:
             file.write(config)
         self.log = open(os.path.join(self.dir, "log"), "ab")
+        self.offset = None
         self.start()
 
     def start(self):
-        offset = free_offset()
+        if self.offset is None or not self.keeps_ports:
+            self.offset = free_offset()
+        offset = self.offset
         self.port = 6379 + offset
+        self.admin = 7400 + offset
         if BINARY:
             command = [BINARY, "--data-dir", os.path.join(self.dir, "data"), "--port-offset", f"{offset}"]
-            command += ["--config", self.config]
+            command += ["--config", self.config] + self.verb
         else:
             command = ["redis-server", "--port", f"{self.port}", "--bind", "127.0.0.1", "--save", "", "--dir", self.dir]
             command += ["--appendonly", "yes", "--appendfsync", "always"]
@@ -85,6 +94,43 @@ class Server:
     def resident_bytes(self):
         """What the process holds in memory."""
         return resident_bytes(self.process.pid)
+
+
+class Member(Server):
+    """A node of a cluster: the first of a new one, or one that joins that of `peer`. It keeps its ports."""
+
+    keeps_ports = True
+
+    def __init__(self, name, peer=None, config=""):
+        verb = ["node", "start", "--zone", name]
+        verb += ["--join", peer.token()] if peer else ["--cluster"]
+        super().__init__(name, config=config, verb=verb)
+        # Its data directory knows from now on.
+        self.verb = ["node", "start", "--zone", name]
+
+    def ask(self, *words):
+        """What a verb of `archipel cluster` prints."""
+        command = [BINARY, "cluster", *words, "--port-offset", f"{self.offset}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS).stdout
+
+    def token(self):
+        return self.ask("token").strip()
+
+    def status(self):
+        """What it sees of the cluster."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/cluster", timeout=PATIENCE_SECONDS) as answer:
+            return json.load(answer)
+
+    def is_whole(self, members):
+        """So many members are up and have all their copies, and every partition is led."""
+        status = self.status()
+        return (
+            len(status["members"]) == members
+            and all(one["standing"] == "active" and one["health"] == "alive" for one in status["members"])
+            and not status["moves"]
+            and status["waiting"] == 0
+            and all(one["led"] == one["partitions"] for one in status["keyspaces"])
+        )
 
 
 def resident_bytes(pid):

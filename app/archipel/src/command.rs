@@ -1,8 +1,9 @@
 //! The command line: verbs on nouns.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::options::Options;
 
@@ -19,6 +20,7 @@ Examples:
   archipel --port-offset 10                 a second node on this machine
   archipel node status                      what a running node does
   archipel doctor                           is this machine fit for it?
+  archipel cluster dev                      three nodes that are one, to play with
   archipel lab list                         what it claims, and how each claim is checked
 
 Exit codes: 0 it holds, 1 it fails, 2 usage, 3 not judged."
@@ -38,6 +40,9 @@ pub enum Command {
     /// Start a node, or ask a running one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Make a cluster of several nodes, look at it, and change who is in it.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Read and write keys of a running node, one by one or all of them.
     #[command(subcommand)]
     Storage(StorageCommand),
@@ -70,10 +75,15 @@ Examples:
   archipel node start --data-dir /var/lib/archipel --config /etc/archipel.toml
   archipel node start --set redis.port=6380 --set log.format=json
   ARCHIPEL_REDIS__REQUIREPASS=secret archipel node start --set redis.bind=0.0.0.0
+  archipel node start --cluster --zone a                the first member of a new cluster
+  archipel node start --join TOKEN --zone b --port-offset 10
+
+A member of a cluster is started again without flags of the cluster: its data directory knows. A token is made by
+`archipel cluster token` at any member and lets one node in.
 
 SIGTERM and SIGINT stop it: clients are answered, a checkpoint is written, the log is synced.
 A second signal ends it at once; what was acknowledged is safe in the log.")]
-    Start,
+    Start(StartArgs),
     /// Tell what the running node does.
     #[command(after_help = "\
 Examples:
@@ -81,6 +91,135 @@ Examples:
   archipel node status --port-offset 10
   archipel node status --json | jq .commands")]
     Status,
+}
+
+/// How a node becomes a member of a cluster.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StartArgs {
+    /// Be a member of a cluster: the first of a new one, if the data directory is empty (`cluster.enabled`).
+    #[arg(long)]
+    pub cluster: bool,
+    /// Join the cluster that this token is of; the data directory must be empty.
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<String>,
+    /// What fails together with this node (`cluster.zone`).
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// Stop when stdin ends, as it does with the process that started this one.
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
+}
+
+impl StartArgs {
+    /// The flags that are settings: with dashes, the setting, the value.
+    pub fn settings(&self) -> Vec<(String, String, String)> {
+        let flag = |flag: &str, key: &str, value: &str| (flag.to_owned(), key.to_owned(), value.to_owned());
+        let mut all = Vec::new();
+        if self.cluster {
+            all.push(flag("--cluster", "cluster.enabled", "true"));
+        }
+        if self.join.is_some() {
+            all.push(flag("--join", "cluster.enabled", "true"));
+        }
+        all.extend(self.zone.iter().map(|zone| flag("--zone", "cluster.zone", zone)));
+        all
+    }
+}
+
+/// What is done with a cluster.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ClusterCommand {
+    /// Print a token that lets one node in.
+    #[command(after_help = "\
+Examples:
+  archipel cluster token
+  archipel cluster token --expires 1h
+  archipel node start --join \"$(archipel cluster token)\" --data-dir ./second --port-offset 10
+
+It is used up by the first node that joins with it, and it is worth nothing when the member that made it was
+started again.")]
+    Token {
+        /// For how long, such as 90s, 10m or 24h.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+        expires: Duration,
+    },
+    /// Tell how the cluster is: members, leaders, and what is being moved.
+    #[command(after_help = "\
+Examples:
+  archipel cluster status
+  archipel cluster status --port-offset 10
+  archipel cluster status --json | jq '.members[] | select(.health != \"alive\")'
+
+Exit code 1 if a partition has no leader or a member does not answer.")]
+    Status,
+    /// Print the members, one a line.
+    #[command(after_help = "\
+Examples:
+  archipel cluster members
+  archipel cluster members --json | jq -r '.members[].node'")]
+    Members,
+    /// Have this node's data moved to the other members, so that it can be removed.
+    #[command(after_help = "\
+Examples:
+  archipel cluster leave --port-offset 20
+  archipel cluster status                   shows what still moves
+  archipel cluster remove 12D3KooWJbJ")]
+    Leave,
+    /// Remove a member for ever. It must have no data left: have it leave first.
+    #[command(after_help = "\
+Examples:
+  archipel cluster remove 12D3KooWJbJ
+  archipel cluster remove JbJ9
+
+A node is named by the beginning of its id, as `archipel cluster members` prints it. Its key is never accepted
+again; the machine joins anew with an empty data directory.")]
+    Remove {
+        /// The beginning of its id, with or without 12D3KooW.
+        node: String,
+    },
+    /// Have another member lead a partition.
+    #[command(after_help = "\
+Examples:
+  archipel cluster move-leader 0 0 12D3KooWJbJ
+  archipel cluster move-leader 1 63 JbJ9")]
+    MoveLeader {
+        /// The number of the keyspace.
+        keyspace: u16,
+        /// The number of the partition, from 0.
+        partition: u16,
+        /// The beginning of the node's id, with or without 12D3KooW.
+        node: String,
+    },
+    /// Run a throw-away cluster on this machine until Ctrl-C.
+    #[command(after_help = "\
+Examples:
+  archipel cluster dev
+  archipel cluster dev --nodes 5
+  archipel cluster dev --dir ./playground   keeps the data
+
+Each node is a process of its own: kill one with the command that is printed, see that nothing is lost, and start it
+again with the other. What is started by hand is not stopped by Ctrl-C here.")]
+    Dev {
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+        nodes: u16,
+        /// Where the nodes keep their data; kept at the end. Without it, in a new directory that is removed.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// A time such as `90s`, `10m` or `24h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it as 90s, 10m or 24h".to_owned();
+    let (digits, seconds) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.parse().map_err(|_| wrong())?;
+    count.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// What is done with keys.
@@ -367,4 +506,28 @@ Examples:
         #[arg(long)]
         small: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_number_and_its_unit() {
+        let table = [
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("24h", Some(86_400)),
+            ("0s", None),
+            ("10", None),
+            ("m", None),
+            ("", None),
+            ("-1m", None),
+            ("1\u{e9}", None),
+            ("18446744073709551615h", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(duration(text).ok(), expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The `archipel` command.
 
+mod admin;
+mod cluster;
 mod command;
 mod config;
 mod doctor;
@@ -12,7 +14,7 @@ mod storage;
 
 use clap::Parser;
 
-use command::{Command, Root};
+use command::{Command, Root, StartArgs};
 use exit::Exit;
 
 #[global_allocator]
@@ -27,14 +29,16 @@ fn main() -> std::process::ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Holds.into() };
         }
     };
-    let result = match root.command.unwrap_or(Command::Node(command::NodeCommand::Start)) {
-        Command::Node(what) => node::run(&root.options, &what),
-        Command::Storage(what) => storage::run(&root.options, what),
-        Command::P2p(what) => p2p::run(&root.options, what),
-        Command::Lab(what) => lab::run(&root.options, what),
-        Command::Doctor => doctor::run(&root.options),
-        Command::Config(what) => config::run(&root.options, what),
-    };
+    let result =
+        match root.command.unwrap_or(Command::Node(command::NodeCommand::Start(StartArgs::default()))) {
+            Command::Node(what) => node::run(&root.options, &what),
+            Command::Cluster(what) => cluster::run(&root.options, what),
+            Command::Storage(what) => storage::run(&root.options, what),
+            Command::P2p(what) => p2p::run(&root.options, what),
+            Command::Lab(what) => lab::run(&root.options, what),
+            Command::Doctor => doctor::run(&root.options),
+            Command::Config(what) => config::run(&root.options, what),
+        };
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {

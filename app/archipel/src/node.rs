@@ -6,17 +6,18 @@ mod status;
 
 use anyhow::Context;
 use server::Server;
+use server::cluster::join::token;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::command::NodeCommand;
+use crate::command::{NodeCommand, StartArgs};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
 
 /// Runs the verb.
 pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
     match what {
-        NodeCommand::Start => start(options),
+        NodeCommand::Start(args) => start(options, args),
         NodeCommand::Status => {
             let loaded = options.load().map_err(Failure::usage)?;
             Ok(status::run(&loaded, options.json)?)
@@ -24,13 +25,21 @@ pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
     }
 }
 
-fn start(options: &Options) -> Result<Exit, Failure> {
-    let loaded = options.load().map_err(Failure::usage)?;
+fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
+    let loaded = options.load_with(&args.settings()).map_err(Failure::usage)?;
+    let join = args.join.as_deref().map(token).transpose().map_err(Failure::usage)?;
     logs::init(&loaded.config.log);
     // Before anything starts, so that no signal is lost.
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
-    let server = Server::start(&loaded, Box::new(raise))?;
+    let server = Server::start(&loaded, join, Box::new(raise))?;
     banner::print(&loaded, &server);
+    if args.until_stdin_ends {
+        std::thread::spawn(|| {
+            // Whatever it says: it ends with who started this.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            raise();
+        });
+    }
     signals.forever().next();
     tracing::info!("stopping; a second signal ends at once");
     let handle = signals.handle();

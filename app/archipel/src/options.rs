@@ -33,6 +33,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl Options {
     /// The configuration that flags, variables and the file give together.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        self.load_with(&[])
+    }
+
+    /// The same with more flags, each with its dashes, the setting and the value.
+    pub fn load_with(&self, more: &[(String, String, String)]) -> Result<Loaded, ConfigError> {
         let named =
             [("--data-dir", "data_dir", &self.data_dir), ("--port-offset", "port_offset", &self.port_offset)];
         let mut flags: Vec<(String, String, String)> = self
@@ -45,6 +50,7 @@ impl Options {
                 flags.push((flag.to_owned(), key.to_owned(), value.clone()));
             }
         }
+        flags.extend_from_slice(more);
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();

@@ -4,10 +4,12 @@
 //! Requests are small and few: what exceeds the limits below is refused.
 
 mod answer;
+mod cluster;
 mod metrics;
 mod p2p;
 mod snapshot;
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::answer::Answerer;
 use crate::checkpoint::Asked;
+use crate::cluster::desk::Desk;
 
 /// Clients of the admin port at once; others wait.
 const CLIENTS_MAX: usize = 64;
@@ -75,9 +78,17 @@ pub struct Subject {
     pub labels: Vec<String>,
     /// The overlay that it takes part in, if it does.
     pub overlay: Option<(P2pNode, Dht)>,
+    /// What it is asked of its cluster, if it is in one.
+    pub desk: Option<Arc<Desk>>,
 }
 
 impl Subject {
+    /// What the keyspace is called here; by its number if the configuration does not know it.
+    fn label(&self, id: u16) -> Cow<'_, str> {
+        let known = self.labels.get(usize::from(id));
+        known.map_or_else(|| Cow::Owned(format!("db{id}")), |label| Cow::Borrowed(label.as_str()))
+    }
+
     /// A figure of all workers together.
     fn sum(&self, figure: fn(&WorkerMeters) -> u64) -> u64 {
         self.remotes.iter().map(|remote| figure(remote.meters())).sum()

@@ -4,6 +4,8 @@
 //! workers at a time; then the log behind it is given back. A cut reaches the engine only after the log up
 //! to it is synced, so the engine is never ahead of the log.
 
+pub(crate) mod keeper;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +15,18 @@ use std::thread::JoinHandle;
 
 use disk::engine::{Engine, Mark};
 use disk::log::Log;
-use kernel::{Index, Lsn, Micros, Term};
+use kernel::{GroupId, Index, Lsn, Micros, Term};
 use node::Worker;
+use node::cluster::Holding;
 use runtime::{Remote, Tasks};
 use storage::store::Policy;
 use storage::store::checkpoint::Frame;
 use telemetry::StorageMeters;
 
+use self::keeper::Keeper;
 use crate::fetch::Fetchers;
-use crate::persist::{Done, Job, Persister};
+use crate::held;
+use crate::persist::{Cut, Done, Job, Persister};
 
 /// When checkpoints are made and what memory may be used.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +60,29 @@ const EVICT_BODIES: usize = 4096;
 /// One partition's checkpoints.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    /// A group that begins here once the engine is ready for it.
+    coming: Option<GroupId>,
+    /// Whose they are. None: there is nothing at this place to be checkpointed.
+    group: Option<GroupId>,
     durable: Index,
     underway: bool,
     stalled: bool,
     /// What the partition had written when its last cut began.
     written_at_cut: u64,
+}
+
+impl Progress {
+    /// Of a partition whose last checkpoint is at `durable`.
+    const fn begin(group: GroupId, durable: Index) -> Progress {
+        Progress {
+            coming: None,
+            group: Some(group),
+            durable,
+            underway: false,
+            stalled: false,
+            written_at_cut: 0,
+        }
+    }
 }
 
 /// What changed since a partition's last cut began.
@@ -93,10 +116,12 @@ pub struct Checkpointer {
     /// Dropped to have no checkpoint tried again.
     patience: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Cut>,
     progress: Vec<Progress>,
     looked: Micros,
-    cutting: Option<(usize, Term, Lsn)>,
+    /// The latest turn's time.
+    now: Micros,
+    cutting: Option<Cutting>,
     /// Partitions asked for regardless of size.
     requested: VecDeque<usize>,
     meters: Arc<StorageMeters>,
@@ -108,6 +133,19 @@ pub struct Checkpointer {
     /// The partition that is the first to be kept to a budget.
     first: usize,
     fetchers: Fetchers,
+    /// What it does for a cluster, if the node is in one.
+    keeper: Option<Keeper>,
+}
+
+/// A cut that is being written out.
+#[derive(Clone, Debug)]
+struct Cutting {
+    at: usize,
+    term: Term,
+    /// The log must be synced up to here before it may reach the engine.
+    after: Lsn,
+    /// What a replicated group's mark says besides.
+    holding: Option<Holding>,
 }
 
 /// What the checkpoints of all workers of a node share.
@@ -153,7 +191,7 @@ impl Checkpointer {
         options: CheckpointOptions,
         log: Arc<Log>,
         engine: Arc<Engine>,
-        durable: Vec<Index>,
+        durable: Vec<(GroupId, Index)>,
         meters: Arc<StorageMeters>,
         asked: Arc<Asked>,
         fetchers: Fetchers,
@@ -167,8 +205,7 @@ impl Checkpointer {
             let persister = Persister { engine, ended, meters, asked, failed: Cell::new(0) };
             move || persister.run(&queue, &answers, &remote)
         })?;
-        let progress =
-            durable.into_iter().map(|durable| Progress { durable, ..Progress::default() }).collect();
+        let progress = durable.into_iter().map(|(group, durable)| Progress::begin(group, durable)).collect();
         let checkpointer = Checkpointer {
             options,
             log,
@@ -179,6 +216,7 @@ impl Checkpointer {
             waiting: VecDeque::new(),
             progress,
             looked: Micros(0),
+            now: Micros(0),
             cutting: None,
             requested: VecDeque::new(),
             meters,
@@ -187,13 +225,14 @@ impl Checkpointer {
             running: 0,
             first: 0,
             fetchers,
+            keeper: None,
         };
         Ok((checkpointer, remotes))
     }
 
     /// Asks for a checkpoint of every partition that has something new.
     pub fn request_all(&mut self, worker: &Worker) {
-        let news = |at: &usize| worker.partitions()[*at].store().applied() > self.progress[*at].durable;
+        let news = |at: &usize| self.has_news(worker, *at);
         self.requested = (0..self.progress.len()).filter(news).collect();
     }
 
@@ -229,32 +268,33 @@ impl Checkpointer {
             self.durable(worker, done);
         }
         self.hand_over();
-        if let Some((at, term, after)) = self.cutting {
-            return self.write(worker, at, term, after);
+        if let Some(cutting) = self.cutting.clone() {
+            return self.write(worker, cutting);
         }
         let Some(at) = self.requested.pop_front() else { return false };
         let Some(partition) = worker.partitions_mut().get_mut(at) else { return true };
-        if partition.store().is_cutting() {
+        if partition.store().is_cutting() || !partition.may_be_cut() {
             self.requested.push_back(at);
             return false;
         }
-        let term = partition.term();
+        let (term, holding) = (partition.term(), partition.cut());
         partition.store_mut().begin_cut();
         self.progress[at].written_at_cut = partition.written();
         self.progress[at].underway = true;
-        self.cutting = Some((at, term, worker.appended()));
+        self.cutting = Some(Cutting { at, term, after: worker.appended(), holding });
         // Synced while the cut is written out; a keyspace with `everysec` would let it wait for its second.
         self.log.hurry();
         true
     }
 
-    fn write(&mut self, worker: &mut Worker, at: usize, term: Term, after: Lsn) -> bool {
+    fn write(&mut self, worker: &mut Worker, Cutting { at, term, after, holding }: Cutting) -> bool {
         let partition = &mut worker.partitions_mut()[at];
         let group = partition.group_id();
         match partition.store_mut().write_cut(SLICE_BYTES) {
             Some((Frame { index, generation, objects, state }, images)) => {
-                let mark = Mark { index, term, generation, objects, standing: Vec::new(), state };
-                self.waiting.push_back(Job { partition: at, group, mark, images, after });
+                let standing = holding.as_ref().map(held::standing).unwrap_or_default();
+                let mark = Mark { index, term, generation, objects, standing, state };
+                self.waiting.push_back(Cut { partition: at, group, mark, images, after });
                 self.cutting = None;
                 self.hand_over();
             }
@@ -270,19 +310,39 @@ impl Checkpointer {
 
     fn hand_over(&mut self) {
         let synced = self.log.synced();
-        while self.waiting.front().is_some_and(|job| job.after <= synced) {
-            if let (Some(job), Some(jobs)) = (self.waiting.pop_front(), &self.jobs)
-                && jobs.send(job).is_err()
-            {
-                tracing::error!("the engine has failed; no more checkpoints are made");
+        while self.waiting.front().is_some_and(|cut| cut.after <= synced) {
+            if let Some(cut) = self.waiting.pop_front() {
+                self.give(Job::Cut(cut));
             }
         }
     }
 
-    fn durable(&mut self, worker: &mut Worker, (at, index): Done) {
-        let Some(partition) = worker.partitions_mut().get_mut(at) else { return };
-        partition.store_mut().cut_is_durable();
-        self.log.checkpointed(partition.group_id(), index);
+    fn give(&self, job: Job) {
+        if let Some(jobs) = &self.jobs
+            && jobs.send(job).is_err()
+        {
+            tracing::error!("the engine has failed; no more checkpoints are made");
+        }
+    }
+
+    fn durable(&mut self, worker: &mut Worker, done: Done) {
+        match done {
+            Done::Cut(at, group, index) => self.cut_is_durable(worker, at, group, index),
+            Done::Kept => {}
+            done => self.tell(worker, done),
+        }
+    }
+
+    fn cut_is_durable(&mut self, worker: &mut Worker, at: usize, group: GroupId, index: Index) {
+        // The replica that it was made of may have gone meanwhile.
+        if self.progress[at].group != Some(group) || !self.progress[at].underway {
+            return;
+        }
+        worker.partitions_mut()[at].store_mut().cut_is_durable();
+        // A snapshot on its way to a follower needs the entries behind it.
+        let needless = worker.checkpointed(at, index);
+        self.log.checkpointed(group, needless);
+        self.hold_if_wanted(at, group);
         self.progress[at].durable = index;
         self.progress[at].underway = false;
         // Whoever waits for it goes on now, and not with the next event.
@@ -306,6 +366,9 @@ impl Checkpointer {
         }
         let taken = worker.memory_shared();
         for at in 0..self.progress.len() {
+            if self.progress[at].group.is_none() {
+                continue;
+            }
             let store = worker.partitions()[at].store();
             let dirty = store.dirty_bytes();
             let written = worker.partitions()[at].written() - self.progress[at].written_at_cut;
@@ -326,9 +389,15 @@ impl Checkpointer {
 
     fn request(&mut self, worker: &Worker, at: usize) {
         let idle = !self.progress[at].underway && !self.requested.contains(&at);
-        if idle && worker.partitions()[at].store().applied() > self.progress[at].durable {
+        if idle && self.has_news(worker, at) {
             self.requested.push_back(at);
         }
+    }
+
+    /// Whether a checkpoint of partition `at` would say something new.
+    fn has_news(&self, worker: &Worker, at: usize) -> bool {
+        let Progress { group, durable, .. } = self.progress[at];
+        group.is_some() && worker.partitions()[at].store().applied() > durable
     }
 
     /// Keeps all partitions to their budgets. True if there is more that can be done at once. A limit that they
@@ -351,12 +420,18 @@ impl Checkpointer {
             Some(budget) => worker.memory_after(at).saturating_sub(budget),
             None => 0,
         };
-        let store = worker.partitions_mut()[at].store_mut();
         if over == 0 {
             let room = budget.is_none_or(|budget| worker.memory_after(at) < budget - budget / 16);
             if room {
                 worker.partitions_mut()[at].store_mut().make_room();
             }
+            worker.set_full(at, false);
+            return false;
+        }
+        let leads = worker.partitions()[at].leads();
+        let store = worker.partitions_mut()[at].store_mut();
+        if store.policy() != Policy::NoEviction && !leads {
+            // Who leads deletes keys, and this copy with it.
             worker.set_full(at, false);
             return false;
         }
@@ -391,9 +466,13 @@ impl Tasks for Checkpointer {
         if worker.has_fetches() {
             self.fetchers.take(worker);
         }
+        if self.keeper.is_some() {
+            self.take_jobs(worker);
+        }
     }
 
     fn run(&mut self, worker: &mut Worker, now: Micros) -> bool {
+        self.now = now;
         let mut more = self.advance(worker);
         more |= self.relieve_all(worker);
         if now.since(self.looked) >= LOOK_MICROS {

@@ -19,9 +19,12 @@ use std::path::PathBuf;
 pub use load::{ConfigError, Loaded, Origin, Sources};
 pub use places::Places;
 pub use reference::reference;
-pub use value::{Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret};
+pub use value::{
+    Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
+};
 
 use node::PARTITIONS_MAX;
+use placement::solve::COPIES_MAX;
 use section::section;
 
 /// Redis's logical databases: they exist whether or not they are configured.
@@ -43,6 +46,8 @@ section! {
         admin: Admin = Admin::default(),
         /// The overlay: peers of libp2p that find each other, and a hash table among them (`archipel p2p`).
         p2p: P2p = P2p::default(),
+        /// What makes this node one of several.
+        cluster: Cluster = Cluster::default(),
         /// The log and the engine on disk.
         storage: Storage = Storage::default(),
         /// A keyspace is a Redis database (`SELECT id`). Databases 0 to 15 exist from the start, with the
@@ -119,6 +124,29 @@ section! {
 }
 
 section! {
+    /// See [`Config::cluster`].
+    pub struct Cluster {
+        /// Whether the node is a member of a cluster (the flag `--cluster`). With an empty data directory it makes one
+        /// and is its first member; others join it with a token of `archipel cluster token`. What a data directory
+        /// belongs to never changes. A member has one worker (`storage.workers = 1`).
+        enabled: bool = false,
+        /// What fails together with this node, such as a machine, a rack or a site (the flag `--zone`). Copies of data are
+        /// spread over the zones.
+        zone: Name = Name::of("default"),
+        /// The address to listen on for other members. Both ends of a link prove their keys, so it may be one that
+        /// others can reach without more.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port for other members, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(7401),
+        /// Where other members reach this port, if that is not `bind`. It must be given when `bind` is all addresses.
+        advertise: Option<Address> = None,
+        /// The port for clients that know Redis Cluster (`redis-cli -c`), before `port_offset` is added; at the address
+        /// `redis.bind`. They use the first keyspace that has several partitions. 0 is any free one.
+        redis_port: Number<0, 65_535> = Number::of(6380),
+    }
+}
+
+section! {
     /// See [`Config::storage`].
     pub struct Storage {
         /// Threads that serve clients. Clients are given to them in turn. Keyspace `n` belongs to thread `n`
@@ -160,6 +188,9 @@ section! {
         /// CROSSSLOT, unless the keys have one hash tag, or the command can be divided (MGET, MSET, DEL, UNLINK,
         /// EXISTS, TOUCH), and then it is not atomic. Data that was written cannot be given another number.
         partitions: Number<1, { PARTITIONS_MAX as u64 }> = Number::of(1),
+        /// How many members of a cluster keep each part: with 3, one of them may fail at any time and nothing stops.
+        /// All of them, if there are fewer. Without meaning outside a cluster.
+        copies: Number<1, { COPIES_MAX as u64 }> = Number::of(3),
         /// Memory for its entries, in equal shares for its partitions; beyond it, entries that are on disk leave
         /// memory and are read back when they are asked for. 0 is no limit.
         memory: Bytes<0, { 1 << 50 }> = Bytes::of(0),
@@ -185,6 +216,18 @@ impl Config {
     #[must_use]
     pub fn p2p_address(&self) -> SocketAddr {
         SocketAddr::new(self.p2p.bind, self.shifted(self.p2p.port.get()))
+    }
+
+    /// Where clients of Redis Cluster connect.
+    #[must_use]
+    pub fn cluster_clients_address(&self) -> SocketAddr {
+        SocketAddr::new(self.redis.bind, self.shifted(self.cluster.redis_port.get()))
+    }
+
+    /// Where other members connect.
+    #[must_use]
+    pub fn cluster_address(&self) -> SocketAddr {
+        SocketAddr::new(self.cluster.bind, self.shifted(self.cluster.port.get()))
     }
 
     /// A port with the offset; 0, any free one, stays 0.

@@ -2,11 +2,13 @@
 
 pub mod admin;
 pub mod checkpoint;
+pub mod cluster;
 pub mod config;
 mod divisions;
 pub mod doctor;
 mod durable;
 pub mod fetch;
+mod held;
 mod housekeep;
 mod identity;
 pub mod load;
@@ -17,6 +19,7 @@ pub mod p2p;
 mod persist;
 mod relay;
 pub mod serve;
+mod snapshot;
 pub mod tls;
 
 pub use config::Config;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use disk::engine::{Engine, EngineError, Loaded, LoadedBody};
+use disk::engine::{Engine, EngineError, Loaded, LoadedBody, Mark};
 use kernel::GroupId;
 use kernel::codec::DecodeError;
 use node::recover::Stores;
@@ -43,28 +43,38 @@ pub fn load(
 ) -> Result<Stores, LoadError> {
     let mut stores = Stores::new();
     for (group, mark) in engine.groups()? {
-        let unreadable = |what| LoadError::Unreadable { group, what };
-        let frame = Frame {
-            index: mark.index,
-            generation: mark.generation,
-            objects: mark.objects,
-            state: mark.state,
-        };
-        let mut store = Store::restore(seed, &frame).map_err(unreadable)?;
-        let budget = budget(group).unwrap_or(usize::MAX);
-        std::thread::scope(|scope| {
-            let (batches, read) = sync_channel(BATCHES_MAX);
-            let reader = scope.spawn(move || read_group(engine, group, &batches));
-            for batch in read {
-                batch.restore(&mut store, budget).map_err(unreadable)?;
-            }
-            let read = reader.join().expect("the engine contains its panics");
-            read.map_err(LoadError::from)
-        })?;
-        store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(engine), group, meters: None }));
+        let store = load_group(engine, (group, &mark), seed, budget(group))?;
         stores.insert(group, (store, mark.term));
     }
     Ok(stores)
+}
+
+/// One partition as its last checkpoint says; `mark.state` is the store's own.
+///
+/// # Errors
+/// [`LoadError`]: nothing of it may be served.
+pub(crate) fn load_group(
+    engine: &Arc<Engine>,
+    (group, mark): (GroupId, &Mark),
+    seed: u64,
+    budget: Option<usize>,
+) -> Result<Store, LoadError> {
+    let unreadable = |what| LoadError::Unreadable { group, what };
+    let (index, generation, objects) = (mark.index, mark.generation, mark.objects);
+    let frame = Frame { index, generation, objects, state: mark.state.clone() };
+    let mut store = Store::restore(seed, &frame).map_err(unreadable)?;
+    let budget = budget.unwrap_or(usize::MAX);
+    std::thread::scope(|scope| {
+        let (batches, read) = sync_channel(BATCHES_MAX);
+        let reader = scope.spawn(move || read_group(engine, group, &batches));
+        for batch in read {
+            batch.restore(&mut store, budget).map_err(unreadable)?;
+        }
+        let read = reader.join().expect("the engine contains its panics");
+        read.map_err(LoadError::from)
+    })?;
+    store.set_fetch(Box::new(EngineFetch { engine: Arc::clone(engine), group, meters: None }));
+    Ok(store)
 }
 
 /// Bytes of a batch on its way from the reading thread.
@@ -162,7 +172,7 @@ impl Fetch for EngineFetch {
 
 #[cfg(test)]
 mod tests {
-    use disk::engine::{Change, EngineOptions, Mark};
+    use disk::engine::{Change, EngineOptions};
     use kernel::{KeyspaceId, Micros};
     use storage::object::Value;
     use storage::store::Ttl;

@@ -1,22 +1,25 @@
 //! One node: its threads from start to stop.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use consensus::{Durability, Solo};
 use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, Index, KeyspaceId, WorkerId};
-use node::recover::Stores;
+use node::cluster::transfer;
+use node::recover::{ReplicaError, Stores};
 use node::{
     DivisionError, Divisions, Elsewhere, Partition, RecoverError, Recovery, Settings, Worker, division, owner,
 };
 use placement::Partitions;
-use runtime::{Control, Core, Crowd, Listener, Reactor, ReactorError, Remote, Stopwatch};
+use runtime::{Clients, Clock, Control, Core, Crowd, Listener, Reactor, ReactorError, Remote, Stopwatch};
 use rustls::ServerConfig;
 use script::LuaEngine;
 use storage::Store;
@@ -25,6 +28,11 @@ use telemetry::StorageMeters;
 use thiserror::Error;
 
 use crate::checkpoint::{Asked, CheckpointOptions, Checkpointer};
+use crate::cluster;
+use crate::cluster::desk::Desk;
+use crate::cluster::links::MemberLinks;
+use crate::cluster::member::{self, MemberStart};
+use crate::cluster::start::{ClusterError, ClusterOptions};
 use crate::divisions::{record, recorded};
 use crate::fetch::Fetchers;
 use crate::identity::identity;
@@ -32,11 +40,20 @@ use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
 use crate::relay::SyncRelay;
 
+/// How long a stopping member waits for others to lead what it leads, in milliseconds.
+const RESIGN_MILLIS_MAX: u64 = 1_500;
+/// How often it looks.
+const RESIGN_LOOK_MILLIS: u64 = 10;
+
 /// One keyspace as configured.
 #[derive(Clone, Debug)]
 pub struct Keyspace {
     /// Its number, for `SELECT`.
     pub id: KeyspaceId,
+    /// What it is called.
+    pub label: String,
+    /// How many members of a cluster keep each of its partitions.
+    pub copies: u8,
     /// Into how many its keys are divided.
     pub partitions: Partitions,
     /// When a write is acknowledged.
@@ -79,9 +96,21 @@ pub struct NodeOptions {
     pub engine: EngineOptions,
     /// When checkpoints are made.
     pub checkpoint: CheckpointOptions,
+    /// Whether and how it is a member of a cluster.
+    pub cluster: ClusterOptions,
 }
 
 impl NodeOptions {
+    /// Bytes of memory that the entries of a group may take.
+    pub(crate) fn share_of(&self, group: GroupId) -> Option<usize> {
+        self.keyspaces.iter().find(|keyspace| keyspace.id == group.keyspace()).and_then(Keyspace::share)
+    }
+
+    /// The same, of all keyspaces that have a limit.
+    pub(crate) fn budgets(&self) -> BTreeMap<KeyspaceId, usize> {
+        self.keyspaces.iter().filter_map(|keyspace| Some((keyspace.id, keyspace.share()?))).collect()
+    }
+
     fn divisions(&self) -> Divisions {
         let mut divisions = Divisions::default();
         self.keyspaces.iter().for_each(|keyspace| divisions.set(keyspace.id, keyspace.partitions));
@@ -114,6 +143,12 @@ pub enum NodeError {
     /// The data is damaged.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// A replica's data is damaged.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// It is no member of a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A keyspace has another number of partitions than its data.
     #[error(transparent)]
     Division(#[from] DivisionError),
@@ -142,6 +177,8 @@ pub struct Node {
     pub checkpoint: Arc<Asked>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
+    /// What it is asked of its cluster, if it is in one.
+    pub desk: Option<Arc<Desk>>,
 }
 
 impl Node {
@@ -156,40 +193,12 @@ impl Node {
         let seed = identity(&options.data_dir)?;
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let relay = Arc::new(SyncRelay::new());
-        let known = recorded(&options.data_dir)?;
-        let (log, mut stores) = recover(&options, seed, &engine, &known, Arc::clone(&relay))?;
-        let (marks, naming) = (engine.groups()?, node::recover::naming(&stores));
-        let durable = marks.iter().map(|(group, mark)| (*group, mark.index)).collect();
-        let divisions = division::divide(&known, &options.divisions(), &naming, &stores, &durable)?;
-        if divisions != known {
-            record(&options.data_dir, &divisions)?;
-        }
-        let mut shared = Shared {
-            options: &options,
-            seed,
-            log: Arc::clone(&log),
-            engine: Arc::clone(&engine),
-            meters: Arc::default(),
-            asked: Arc::default(),
-            crowd: Arc::new(Crowd::new(options.clients_max)),
-            marks,
-            naming,
-            divisions,
+        let member = cluster::start::begin(&options.cluster, &options.keyspaces, &options.data_dir, &engine)?;
+        let started = match member {
+            Some(member) => member::start(&options, member, seed, engine, &relay, socket)?,
+            None => start_alone(&options, seed, engine, &relay, socket)?,
         };
-        let mut socket = Some(socket);
-        let mut threads = Vec::new();
-        for number in 0..options.workers {
-            // The first worker accepts for all.
-            let tls = options.redis_tls.clone();
-            let listeners = socket.take().map(|socket| Listener { socket, tls }).into_iter().collect();
-            match shared.start(WorkerId(number), &mut stores, listeners) {
-                Ok(running) => threads.push(running),
-                Err(error) => {
-                    end(threads);
-                    return Err(error);
-                }
-            }
-        }
+        let Started { threads, log, engine, meters, asked, desk } = started;
         let (remotes, workers): (Vec<Remote>, Vec<_>) = threads.into_iter().unzip();
         if remotes.len() > 1 {
             for remote in &remotes {
@@ -208,8 +217,7 @@ impl Node {
                 }
             }
         }));
-        let Shared { meters, asked, .. } = shared;
-        Ok(Node { remotes, workers, log, engine, meters, checkpoint: asked, redis })
+        Ok(Node { remotes, workers, log, engine, meters, checkpoint: asked, redis, desk })
     }
 
     /// The other threads' ends of its workers.
@@ -223,6 +231,9 @@ impl Node {
     /// # Errors
     /// The log could not be synced.
     pub fn stop(self) -> Result<(), NodeError> {
+        if self.desk.is_some() {
+            self.resign();
+        }
         for remote in &self.remotes {
             remote.send(Control::Stop);
         }
@@ -238,6 +249,86 @@ impl Node {
         }
         Ok(())
     }
+}
+
+impl Node {
+    /// Has other members lead what this one leads, so that their clients need not wait until it is missed.
+    fn resign(&self) {
+        let end = Instant::now() + Duration::from_millis(RESIGN_MILLIS_MAX);
+        let mut clock = Clock::new();
+        while let Some(remote) = self.remotes.first().filter(|_| Instant::now() < end) {
+            let (now, (tell, told)) = (clock.now(), channel());
+            remote.send(Control::Call(Box::new(move |worker| {
+                worker.resign(now);
+                // The stopping thread waits for it, or not any more.
+                let _ = tell.send(worker.leads_any());
+            })));
+            match told.recv_timeout(Duration::from_millis(RESIGN_MILLIS_MAX)) {
+                Ok(true) => std::thread::sleep(Duration::from_millis(RESIGN_LOOK_MILLIS)),
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What runs, and what it has in common.
+pub(crate) struct Started {
+    pub threads: Vec<Running>,
+    pub log: Arc<Log>,
+    pub engine: Arc<Engine>,
+    pub meters: Arc<StorageMeters>,
+    pub asked: Arc<Asked>,
+    pub desk: Option<Arc<Desk>>,
+}
+
+/// Recovers and starts a node that is in no cluster.
+fn start_alone(
+    options: &NodeOptions,
+    seed: u64,
+    engine: Arc<Engine>,
+    relay: &Arc<SyncRelay>,
+    socket: TcpListener,
+) -> Result<Started, NodeError> {
+    let known = recorded(&options.data_dir)?;
+    let (log, mut stores) = recover(options, seed, &engine, &known, Arc::clone(relay))?;
+    let (marks, naming) = (engine.groups()?, node::recover::naming(&stores));
+    let durable = marks.iter().map(|(group, mark)| (*group, mark.index)).collect();
+    let divisions = division::divide(&known, &options.divisions(), &naming, &stores, &durable)?;
+    if divisions != known {
+        record(&options.data_dir, &divisions)?;
+    }
+    let mut shared = Shared {
+        options,
+        seed,
+        log: Arc::clone(&log),
+        engine: Arc::clone(&engine),
+        meters: Arc::default(),
+        asked: Arc::default(),
+        crowd: Arc::new(Crowd::new(options.clients_max)),
+        marks,
+        naming,
+        divisions,
+    };
+    let mut socket = Some(socket);
+    let mut threads = Vec::new();
+    for number in 0..options.workers {
+        // The first worker accepts for all.
+        let tls = options.redis_tls.clone();
+        let listeners = socket
+            .take()
+            .map(|socket| Listener { socket, tls, clients: Clients::Plain })
+            .into_iter()
+            .collect();
+        match shared.start(WorkerId(number), &mut stores, listeners) {
+            Ok(running) => threads.push(running),
+            Err(error) => {
+                end(threads);
+                return Err(error);
+            }
+        }
+    }
+    let Shared { meters, asked, .. } = shared;
+    Ok(Started { threads, log, engine, meters, asked, desk: None })
 }
 
 /// Ends workers of a node that does not start after all.
@@ -264,7 +355,7 @@ struct Shared<'a> {
 }
 
 /// A worker's loop and its thread.
-type Running = (Remote, JoinHandle<Result<(), ReactorError>>);
+pub(crate) type Running = (Remote, JoinHandle<Result<(), ReactorError>>);
 
 impl Shared<'_> {
     /// Starts a worker with the partitions that are its own.
@@ -281,7 +372,7 @@ impl Shared<'_> {
                 let worker = owner(keyspace.id, partition, options.workers);
                 if worker == number {
                     let (mark, partition) = self.partition(keyspace, partition, stores);
-                    durable.push(mark);
+                    durable.push((partition.group_id(), mark));
                     partitions.push(partition);
                 } else {
                     elsewhere.push(Elsewhere { keyspace: keyspace.id, partition, worker });
@@ -310,18 +401,9 @@ impl Shared<'_> {
             listeners,
             crowd: Arc::clone(&self.crowd),
             pin: options.pin_workers,
+            member: None,
         };
-        let (ready, started) = channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || start.run(&ready))
-            .map_err(spawn)?;
-        let Ok(remote) = started.recv() else {
-            let ended = thread.join().expect("the worker does not panic: a broken invariant aborts");
-            return Err(ended
-                .err()
-                .map_or_else(|| spawn(io::Error::other("the worker ended")), NodeError::from));
-        };
+        let (remote, thread) = start.spawn(&options.data_dir)?;
         to_fetchers.answer_to(remote.clone());
         // The thread waits for jobs, so it is there to take it.
         let _ = to_checkpointer.send(remote.clone());
@@ -350,26 +432,66 @@ impl Shared<'_> {
 
 /// What a worker's thread begins with. The worker itself is made in its thread: a script engine stays
 /// where it was made.
-struct WorkerStart {
-    settings: Settings,
-    partitions: Vec<Partition>,
-    seed: u64,
-    log: SharedLog,
-    checkpointer: Checkpointer,
-    listeners: Vec<Listener>,
-    crowd: Arc<Crowd>,
-    pin: bool,
+pub(crate) struct WorkerStart {
+    pub settings: Settings,
+    pub partitions: Vec<Partition>,
+    pub seed: u64,
+    pub log: SharedLog,
+    pub checkpointer: Checkpointer,
+    pub listeners: Vec<Listener>,
+    pub crowd: Arc<Crowd>,
+    pub pin: bool,
+    /// What makes it that of a cluster's member.
+    pub member: Option<Box<MemberStart>>,
 }
 
 impl WorkerStart {
+    /// Starts the thread; it serves when this returns.
+    pub fn spawn(self, dir: &Path) -> Result<Running, NodeError> {
+        let spawn = |source| NodeError::File { path: dir.to_path_buf(), source };
+        let (ready, started) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{}", self.settings.worker))
+            .spawn(move || self.run(&ready))
+            .map_err(spawn)?;
+        match started.recv() {
+            Ok(remote) => Ok((remote, thread)),
+            Err(_) => {
+                let ended = thread.join().expect("the worker does not panic: a broken invariant aborts");
+                let nothing = || spawn(io::Error::other("the worker ended"));
+                Err(ended.err().map_or_else(nothing, NodeError::from))
+            }
+        }
+    }
+
     /// Serves until it is stopped, then checkpoints everything.
     fn run(self, ready: &Sender<Remote>) -> Result<(), ReactorError> {
         let core = if self.pin { Core::claim() } else { None };
         tracing::debug!(core = core.as_ref().map(|core| core.number), "worker");
         let worker = Worker::new(self.settings, self.partitions, Box::new(LuaEngine::new()), self.seed)
             .observed_by(Box::new(Stopwatch::default()));
-        let (reactor, remote) =
+        let (worker, mut links) = match self.member {
+            None => (worker, None),
+            Some(member) => {
+                let MemberStart { start, mind, links, clients, link_port } = *member;
+                (
+                    worker
+                        .with_cluster(start)
+                        .with_transfers(transfer::Options::default())
+                        .with_mind(mind)
+                        .reached_at(clients, link_port),
+                    Some(links),
+                )
+            }
+        };
+        let (mut reactor, remote) =
             Reactor::new(worker, self.log, self.checkpointer, self.listeners, self.crowd)?;
+        if links.is_some() {
+            reactor = reactor.linked(&mut |registry, first| {
+                let start = links.take().expect("links are made once");
+                Ok(Box::new(MemberLinks::new(start, registry, first)?))
+            })?;
+        }
         // The starting thread waits for it.
         let _ = ready.send(remote);
         let (mut worker, checkpointer) = reactor.run()?;
@@ -389,9 +511,7 @@ fn recover(
     let on_synced = move |event| relay.tell(event);
     let mut scripting = LuaEngine::new();
     let started = std::time::Instant::now();
-    let budget = |group: GroupId| {
-        options.keyspaces.iter().find(|keyspace| keyspace.id == group.keyspace()).and_then(Keyspace::share)
-    };
+    let budget = |group: GroupId| options.share_of(group);
     let mut recovery = Recovery::new(seed, &mut scripting, load(engine, seed, &budget)?, divisions);
     let loaded = started.elapsed();
     let directory = made(options.data_dir.join("log"))?;

@@ -4,18 +4,25 @@
 //! are more changes than the worker holds for a checkpoint.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use consensus::codec::Descriptor;
+use control::CONTROL;
 use disk::engine::{Change, Engine, EngineError, Mark, Place};
 use kernel::{GroupId, Index, Lsn};
+use node::cluster::transfer::{Report, Task};
 use runtime::Remote;
+use storage::Store;
 use storage::store::checkpoint::{Image, Images};
 use telemetry::StorageMeters;
 
 use crate::checkpoint::{Asked, Disk};
+use crate::durable::replace;
 use crate::housekeep::unix_millis;
+use crate::snapshot;
 
 /// After a failure it is tried again after this, in milliseconds, then after twice as long each time,
 const RETRY_MILLIS_MIN: u64 = 100;
@@ -26,8 +33,52 @@ const REST_MILLIS: u64 = 1_000;
 /// Entries of older generations removed at a time.
 const SWEEP_ENTRIES: usize = 10_000;
 
+/// What the engine thread is given, one after another.
+pub(crate) enum Job {
+    /// Make a cut durable.
+    Cut(Cut),
+    /// Begin a group anew: a replica came.
+    Begin {
+        /// Which of the worker's partitions.
+        partition: usize,
+        /// Its group.
+        group: GroupId,
+        /// As it begins, without objects.
+        mark: Mark,
+    },
+    /// A replica went: nothing of its group stays.
+    End {
+        /// Which of the worker's partitions.
+        partition: usize,
+        /// Its group.
+        group: GroupId,
+    },
+    /// Make the control group's checkpoint durable.
+    Control(Mark),
+    /// Hold a group's checkpoint for followers.
+    Hold {
+        /// Which of the worker's partitions.
+        partition: usize,
+        /// Its group.
+        group: GroupId,
+    },
+    /// A step of a snapshot on its way.
+    Transfer(Task),
+    /// Switch to the snapshot that is staged, and load it.
+    Install(snapshot::Install),
+    /// Make a file of the data directory durable.
+    Keep {
+        /// Where.
+        dir: PathBuf,
+        /// Its name.
+        name: &'static str,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+}
+
 /// A finished cut on its way to the engine.
-pub(crate) struct Job {
+pub(crate) struct Cut {
     /// Which of the worker's partitions.
     pub partition: usize,
     /// Its group.
@@ -40,8 +91,25 @@ pub(crate) struct Job {
     pub after: Lsn,
 }
 
-/// What the engine thread answers: the partition and the index that is durable.
-pub(crate) type Done = (usize, Index);
+/// What is durable now.
+pub(crate) enum Done {
+    /// A cut of this partition and group, at this index.
+    Cut(usize, GroupId, Index),
+    /// The group began.
+    Begun(usize, GroupId),
+    /// The group is gone.
+    Ended(usize, GroupId),
+    /// The control group's checkpoint.
+    Control(Index),
+    /// What is held of this partition's group, if it could be.
+    Held(usize, GroupId, Option<Descriptor>),
+    /// What a step of a transfer led to, if that was asked.
+    Transferred(Option<Report>),
+    /// The snapshot is the group's state now.
+    Installed(usize, GroupId, Box<Store>),
+    /// A file, which nobody waits for.
+    Kept,
+}
 
 /// What the thread works with.
 pub(crate) struct Persister {
@@ -70,9 +138,13 @@ impl Persister {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let group = job.group.0;
+            let what = job.label();
+            let mut done = Done::Kept;
             let kept = insist(
-                &mut || self.keep(&job),
+                &mut || {
+                    done = self.keep(&job)?;
+                    Ok(())
+                },
                 &mut |delay| match self.ended.recv_timeout(delay) {
                     Err(RecvTimeoutError::Timeout) => Wait::Over,
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Ended,
@@ -81,14 +153,14 @@ impl Persister {
                     let failed = u64::from(failure.is_some());
                     self.meters.checkpoint_failed.shift(self.failed.replace(failed), failed);
                     if let Some(error) = failure {
-                        tracing::error!(group, %error, "a checkpoint failed and is tried again; the log is kept");
+                        tracing::error!(what, %error, "a checkpoint failed and is tried again; the log is kept");
                     }
                 },
             );
             if !kept {
                 return;
             }
-            if answers.send((job.partition, job.mark.index)).is_err() {
+            if answers.send(done).is_err() {
                 return;
             }
             // What it held is not needed while the engine sweeps and this thread waits.
@@ -101,26 +173,60 @@ impl Persister {
         }
     }
 
-    /// Commits one cut while no other worker's is in the engine, and measures it. After a sync of another
-    /// worker's has failed, nothing is tried.
-    fn keep(&self, job: &Job) -> Result<(), EngineError> {
+    /// Does one job while no other worker's is in the engine, and measures cuts. After a sync of another worker's has
+    /// failed, nothing is tried.
+    fn keep(&self, job: &Job) -> Result<Done, EngineError> {
         let mut disk = self.asked.engine();
         if *disk == Disk::Failed {
             let source = std::io::Error::other("it failed at another worker's checkpoint");
             return Err(EngineError::Io { place: Place::Directory("engine".into()), source });
         }
-        let started = std::time::Instant::now();
-        let done = commit(&self.engine, job);
+        let done = match job {
+            Job::Cut(cut) => self.keep_cut(cut),
+            Job::Begin { partition, group, mark } => {
+                let begun = again(&self.engine, &mut |engine| {
+                    engine.drop_group(*group)?;
+                    engine.commit(*group, mark, std::iter::empty())
+                });
+                begun.map(|()| Done::Begun(*partition, *group))
+            }
+            Job::End { partition, group } => {
+                let ended = again(&self.engine, &mut |engine| engine.drop_group(*group));
+                ended.map(|()| Done::Ended(*partition, *group))
+            }
+            Job::Control(mark) => {
+                let kept =
+                    again(&self.engine, &mut |engine| engine.commit(CONTROL, mark, std::iter::empty()));
+                kept.map(|()| Done::Control(mark.index))
+            }
+            Job::Hold { partition, group } => {
+                snapshot::hold(&self.engine, *group).map(|held| Done::Held(*partition, *group, held))
+            }
+            Job::Transfer(task) => snapshot::transfer(&self.engine, task).map(Done::Transferred),
+            Job::Install(install) => {
+                let store = snapshot::install(&self.engine, install);
+                store.map(|store| Done::Installed(install.partition, install.group, Box::new(store)))
+            }
+            Job::Keep { dir, name, bytes } => match replace(dir, name, bytes) {
+                Ok(()) => Ok(Done::Kept),
+                Err(source) => Err(EngineError::Io { place: Place::Directory(dir.join(name)), source }),
+            },
+        };
         if matches!(done, Err(EngineError::Io { .. })) {
             *disk = Disk::Failed;
         }
-        done?;
+        done
+    }
+
+    fn keep_cut(&self, cut: &Cut) -> Result<Done, EngineError> {
+        let started = std::time::Instant::now();
+        commit(&self.engine, cut)?;
         let micros = started.elapsed().as_micros() as u64;
         self.meters.checkpoint_micros.record(micros);
         self.meters.checkpoint_millis.set(unix_millis());
-        let (group, changes, millis) = (job.group.0, job.images.len(), micros / 1000);
+        let (group, changes, millis) = (cut.group.0, cut.images.len(), micros / 1000);
         tracing::debug!(group, changes, millis, "checkpoint");
-        Ok(())
+        Ok(Done::Cut(cut.partition, cut.group, cut.mark.index))
     }
 
     /// Has the engine do what nobody waits for, unless its disk has failed.
@@ -166,9 +272,41 @@ fn insist(
     }
 }
 
+impl Job {
+    /// For the log.
+    const fn label(&self) -> &'static str {
+        match self {
+            Job::Cut(_) => "the checkpoint of a partition",
+            Job::Begin { .. } => "the beginning of a replica",
+            Job::End { .. } => "the end of a replica",
+            Job::Control(_) => "the checkpoint of the control group",
+            Job::Hold { .. } => "a snapshot for followers",
+            Job::Transfer(_) => "a step of a snapshot's transfer",
+            Job::Install(_) => "the installation of a snapshot",
+            Job::Keep { name, .. } => name,
+        }
+    }
+}
+
+/// Does what may be done twice. If an earlier attempt broke the engine it is opened anew.
+fn again<T>(
+    engine: &Engine,
+    work: &mut dyn FnMut(&Engine) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    match work(engine) {
+        // A failed sync is final.
+        done @ (Ok(_) | Err(EngineError::Io { .. })) => done,
+        Err(error) => {
+            tracing::warn!(%error, "the engine refused a change; it is opened anew");
+            engine.reopen()?;
+            work(engine)
+        }
+    }
+}
+
 /// Commits one cut. If an earlier attempt broke the engine it is opened anew and the cut committed unless it
 /// is there already.
-fn commit(engine: &Engine, job: &Job) -> Result<(), EngineError> {
+fn commit(engine: &Engine, job: &Cut) -> Result<(), EngineError> {
     let changes = || {
         job.images.iter().map(|image| match image {
             Image::Put { key, head, body } => Change::Put { key, head, body },
@@ -252,7 +390,7 @@ mod tests {
             let group = GroupId::new(KeyspaceId(0), 0);
             let (index, term, state) = (Index(index), Term(1), Vec::new());
             let mark = Mark { index, term, generation: 0, objects: 0, standing: Vec::new(), state };
-            Job { partition: 0, group, mark, images: Images::default(), after: Lsn(0) }
+            Job::Cut(Cut { partition: 0, group, mark, images: Images::default(), after: Lsn(0) })
         };
         assert!(persister.keep(&job(1)).is_ok());
         *asked.engine() = Disk::Failed;

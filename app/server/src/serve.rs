@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consensus::Durability;
+use control::Name;
 use disk::engine::EngineOptions;
 use disk::log::LogOptions;
+use fabric::join::Token;
 use fabric::overlay::Overlay;
 use gateway::resp::users::DEFAULT_USER;
 use gateway::resp::{Secret, Users};
@@ -17,6 +19,7 @@ use thiserror::Error;
 
 use crate::admin::{Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
+use crate::cluster::start::ClusterOptions;
 use crate::config::{self, Config, Loaded};
 use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
@@ -61,17 +64,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts everything that `loaded` asks for. It serves when this returns. `on_stop` is called, from a
+    /// Starts everything that `loaded` asks for, and joins a cluster with `join`. It serves when this returns. `on_stop` is called, from a
     /// thread of the server, when a client asks for its end; it should lead to [`Server::stop`].
     ///
     /// # Errors
     /// [`ServeError`]; nothing is left running.
-    pub fn start(loaded: &Loaded, on_stop: Box<dyn Fn() + Send>) -> Result<Server, ServeError> {
+    pub fn start(
+        loaded: &Loaded,
+        join: Option<Token>,
+        on_stop: Box<dyn Fn() + Send>,
+    ) -> Result<Server, ServeError> {
         let config = &loaded.config;
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
         let overlay = p2p::start(config)?;
-        let node = Node::start(options(config)?)?;
+        let mut options = options(config)?;
+        options.cluster.join = join;
+        let node = Node::start(options)?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
             remotes: node.remotes(),
@@ -89,6 +98,7 @@ impl Server {
             checkpoint: Arc::clone(&node.checkpoint),
             labels,
             overlay: overlay.as_ref().map(|overlay| (overlay.node(), overlay.dht())),
+            desk: node.desk.clone(),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
@@ -131,11 +141,28 @@ fn options(config: &Config) -> Result<NodeOptions, TlsError> {
             reserve_bytes: storage.reserve_bytes.get(),
         },
         engine: EngineOptions { cache_bytes: storage.cache_bytes.get(), ..EngineOptions::default() },
+        cluster: cluster(config),
         checkpoint: CheckpointOptions {
             log_bytes: storage.checkpoint_bytes.get(),
             ..CheckpointOptions::default()
         },
     })
+}
+
+fn cluster(config: &Config) -> ClusterOptions {
+    let cluster = &config.cluster;
+    ClusterOptions {
+        enabled: cluster.enabled,
+        join: None,
+        zone: Name::new(cluster.zone.as_str()).expect("a name of the configuration is one of the cluster"),
+        listen: config.cluster_address(),
+        advertise: cluster.advertise.map(config::Address::get),
+        clients: config.cluster_clients_address(),
+        advertise_clients: cluster
+            .advertise
+            .map(config::Address::get)
+            .filter(|_| !config.redis.bind.is_loopback()),
+    }
 }
 
 /// What sessions tell and ask: Redis's names for our settings, and the users.
@@ -172,6 +199,8 @@ fn keyspace(keyspace: &config::Keyspace) -> Keyspace {
     Keyspace {
         partitions: partitions.expect("there are 1 to 1024 partitions"),
         id: KeyspaceId(u16::try_from(keyspace.id.get()).expect("a keyspace's number is below 16")),
+        label: keyspace.label(),
+        copies: u8::try_from(keyspace.copies.get()).expect("there are at most 16 copies"),
         durability: match keyspace.durability {
             config::Durability::Always => Durability::Always,
             config::Durability::Everysec => Durability::EverySec,

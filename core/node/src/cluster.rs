@@ -8,10 +8,12 @@ pub(crate) mod arrive;
 pub(crate) mod courier;
 pub(crate) mod forward;
 pub(crate) mod linked;
+
 pub(crate) mod peers;
 pub mod post;
 
 pub(crate) mod seat;
+pub(crate) mod thinking;
 pub mod transfer;
 pub(crate) mod view;
 
@@ -366,6 +368,8 @@ pub(crate) struct Cluster {
     pub frames: Vec<Outgoing>,
     pub jobs: Vec<Job>,
     pub dropped: Dropped,
+    /// The node's part in the control group.
+    pub thinking: Option<Box<thinking::Thinking>>,
 }
 
 impl Cluster {
@@ -389,6 +393,7 @@ impl Cluster {
             frames: Vec::new(),
             jobs: Vec::new(),
             dropped: Dropped::default(),
+            thinking: None,
         }
     }
 }

@@ -267,6 +267,7 @@ impl Worker {
             seat.unsynced
         });
         news.into_iter().for_each(|at| self.make_busy(at));
+        self.mind_synced(lsn);
     }
 
     /// Lets a replica send, tell and apply what it has.
@@ -300,7 +301,11 @@ impl Worker {
         let replica = self.partitions[at].seat.as_ref().map(|seat| seat.replica);
         match event {
             // What it is now is asked when all it says is heard.
-            Event::Stands(_) | Event::Members(_) | Event::Recovered => {}
+            Event::Stands(_) | Event::Members(_) | Event::Recovered => {
+                if let Some(thinking) = self.thinking_mut() {
+                    thinking.look = true;
+                }
+            }
             Event::Read { id, index } => self.read_confirmed(at, id, index),
             Event::MakeSnapshot => self.ask_host(Job::MakeSnapshot { at }),
             Event::FetchEntries { first, last } => {
@@ -407,7 +412,7 @@ impl Worker {
     pub(crate) fn replicas_deadline(&self) -> Option<Micros> {
         let cluster = self.cluster.as_ref()?;
         let replica = cluster.timers.first().map(|&(at, _)| at);
-        replica.into_iter().chain(self.transfers_deadline()).min()
+        replica.into_iter().chain(self.transfers_deadline()).chain(self.mind_deadline()).min()
     }
 
     /// Lets time pass for the replicas whose time has come.
@@ -453,7 +458,7 @@ impl Partition {
 }
 
 /// What a replica wants written, as the log has it.
-fn record(group: GroupId, write: &Write) -> Record<'_> {
+pub(crate) fn record(group: GroupId, write: &Write) -> Record<'_> {
     match write {
         Write::Entry(entry) => Record::Entry(Entry {
             group,

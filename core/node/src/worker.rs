@@ -342,6 +342,7 @@ impl Worker {
     pub fn end_turn(&mut self, now: Micros, log: &mut dyn LogSink) -> bool {
         self.now = now;
         if self.cluster.is_some() {
+            self.think(log);
             let more = self.take_replica_rounds(log);
             let more = self.work_off() || more;
             self.post();
@@ -525,7 +526,11 @@ impl Worker {
     /// True if some client can go on without anything happening first.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.resume.is_empty() || !self.opened.is_empty() || self.others.has_answers() || self.has_busy()
+        !self.resume.is_empty()
+            || !self.opened.is_empty()
+            || self.others.has_answers()
+            || self.has_busy()
+            || self.mind_deadline().is_some_and(|due| due <= self.now)
     }
 
     /// Store commands run since the start.

@@ -15,5 +15,5 @@ pub use affinity::Core;
 pub use clock::Clock;
 pub use crowd::Crowd;
 pub use peers::{Begin, Peers};
-pub use reactor::{Control, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
+pub use reactor::{Clients, Control, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
 pub use stopwatch::Stopwatch;

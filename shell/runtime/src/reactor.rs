@@ -39,6 +39,17 @@ pub struct Listener {
     pub socket: std::net::TcpListener,
     /// TLS, unless plain.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Whom it is for.
+    pub clients: Clients,
+}
+
+/// What clients of a port know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// One server: it does what it is asked, wherever the data is.
+    Plain,
+    /// Redis Cluster: they are told where the data is.
+    Cluster,
 }
 
 /// What other threads can ask of the loop.
@@ -61,6 +72,7 @@ pub enum Control {
 pub struct Newcomer {
     socket: Socket,
     peer: SocketAddr,
+    clients: Clients,
 }
 
 /// The other threads' end of a loop.
@@ -121,7 +133,7 @@ const DRAIN_MICROS: u64 = 2_000_000;
 /// The loop.
 pub struct Reactor<L, T> {
     poll: Poll,
-    listeners: Vec<(TcpListener, Option<Arc<ServerConfig>>)>,
+    listeners: Vec<(TcpListener, Option<Arc<ServerConfig>>, Clients)>,
     sockets: Vec<Option<Socket>>,
     open: usize,
     crowd: Arc<Crowd>,
@@ -173,7 +185,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             poll.registry()
                 .register(&mut socket, Token(at), Interest::READABLE)
                 .map_err(failed("register a listener"))?;
-            bound.push((socket, listener.tls));
+            bound.push((socket, listener.tls, listener.clients));
         }
         assert!(bound.len() <= LISTENERS, "a worker has few listeners");
         let (sender, control) = channel();
@@ -371,7 +383,8 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
     }
 
     fn accept(&mut self, at: usize, now: Micros) {
-        while let Some((listener, tls)) = self.listeners.get(at) {
+        while let Some((listener, tls, clients)) = self.listeners.get(at) {
+            let clients = *clients;
             let (stream, peer) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -389,7 +402,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 }
             };
             let socket = Socket { id: ConnId(0), stream, tls, readable: false, writing: false, sent: 0 };
-            self.place(Newcomer { socket, peer }, now);
+            self.place(Newcomer { socket, peer, clients }, now);
         }
     }
 
@@ -405,7 +418,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         let _ = self.peers[taker].send(Control::Admit(Box::new(newcomer)));
     }
 
-    fn admit(&mut self, Newcomer { mut socket, peer }: Newcomer, now: Micros) {
+    fn admit(&mut self, Newcomer { mut socket, peer, clients }: Newcomer, now: Micros) {
         if self.stopping.is_some() {
             return;
         }
@@ -413,7 +426,10 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         let place = self.crowd.enter();
         let id = place.and_then(|(open, ever)| {
             self.worker.set_elsewhere(open - self.open, ever - self.worker.accepted());
-            self.worker.connect(now, peer)
+            match clients {
+                Clients::Plain => self.worker.connect(now, peer),
+                Clients::Cluster => self.worker.connect_cluster_client(now, peer),
+            }
         });
         let Some(id) = id else {
             if place.is_some() {

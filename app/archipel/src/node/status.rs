@@ -1,26 +1,16 @@
 //! `archipel node status`: asks the admin port and prints what it tells.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use server::config::Loaded;
 
+use crate::admin::{SECONDS_MAX, ask};
 use crate::exit::Exit;
-
-/// How long the node may take to answer.
-const SECONDS_MAX: u64 = 10;
-/// Longest answer that is taken.
-const BYTES_MAX: u64 = 1 << 20;
 
 /// Prints it. Fails if no node answers or it does not serve.
 pub fn run(loaded: &Loaded, as_json: bool) -> Result<Exit> {
     let address = loaded.config.admin_address();
-    let body = ask(address).with_context(|| {
-        format!("no node answers at http://{address}/status; is it started, and with which --port-offset?")
-    })?;
+    let body = ask(address, "GET", "/status", SECONDS_MAX)?.good()?;
     let status: Value = serde_json::from_str(&body).context("the node's answer is not JSON")?;
     if as_json {
         println!("{body}");
@@ -28,21 +18,6 @@ pub fn run(loaded: &Loaded, as_json: bool) -> Result<Exit> {
         print!("{}", table(&status));
     }
     Ok(if status["state"] == "serving" { Exit::Holds } else { Exit::Fails })
-}
-
-fn ask(address: std::net::SocketAddr) -> Result<String> {
-    let limit = Duration::from_secs(SECONDS_MAX);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    write!(stream, "GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(BYTES_MAX).read_to_string(&mut answer)?;
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("the answer breaks off") };
-    let first = head.lines().next().unwrap_or_default();
-    if !first.starts_with("HTTP/1.1 200") {
-        bail!("it answered {first}");
-    }
-    Ok(body.to_owned())
 }
 
 fn table(status: &Value) -> String {

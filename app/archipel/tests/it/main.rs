@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod answers;
+mod cluster;
 mod keys;
 mod lab;
 mod larger;

@@ -50,12 +50,20 @@ pub struct Node {
 impl Node {
     /// Starts a node on free ports and waits until it says that it serves.
     pub fn start(dir: &Path, flags: &[&str]) -> Node {
+        Node::start_as(dir, &[], flags)
+    }
+
+    /// The same with flags of `node start` besides those of all verbs.
+    pub fn start_as(dir: &Path, how: &[&str], flags: &[&str]) -> Node {
         let data = dir.to_str().unwrap();
         let mut args =
             vec!["--data-dir", data, "--set", "log.format=json", "--set", "storage.segment_bytes=1MiB"];
         args.extend(flags);
         let mut command = archipel(&args);
-        command.args(["--set", "redis.port=0", "--set", "admin.port=0"]);
+        for port in ["redis.port=0", "admin.port=0", "cluster.port=0", "cluster.redis_port=0"] {
+            command.args(["--set", port]);
+        }
+        command.args(["node", "start"]).args(how);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let flags = args.iter().map(|arg| (*arg).to_owned()).collect();

@@ -10,6 +10,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::cluster::{Clerk, Query};
 use super::snapshot::Snapshot;
 use super::{Subject, metrics};
 use crate::housekeep::{Memory, processor_micros};
@@ -26,6 +27,8 @@ pub(super) type Page = Response<Full<Bytes>>;
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
+/// What requests that change the cluster carry.
+const OWN_HEADER: &str = "x-archipel";
 
 impl Answerer {
     pub fn new(subject: Subject, stopping: Arc<AtomicBool>) -> Answerer {
@@ -39,12 +42,52 @@ impl Answerer {
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
+            (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(request).await,
             ("/health" | "/metrics" | "/status", _) => not_allowed("GET, HEAD"),
             ("/checkpoint", _) => not_allowed("POST"),
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are GET /health, /metrics, /status and /p2p, and POST /checkpoint and below /p2p/\n",
+                "there are GET /health, /metrics, /status, /cluster and /p2p, and POST /checkpoint and below /cluster/ and /p2p/\n",
+            ),
+        }
+    }
+
+    /// The pages of a member's cluster. What changes it is taken only with the header that our own commands send: a page
+    /// of a browser cannot send it to another site's port without asking first, and that is not answered.
+    async fn cluster(&self, request: &Request<Incoming>) -> Page {
+        let (Some(desk), Some(remote)) = (&self.subject.desk, self.subject.remotes.first()) else {
+            return page(
+                StatusCode::CONFLICT,
+                TEXT,
+                "this node is in no cluster; `archipel node start --cluster` or --join with an empty data directory \
+                 makes it a member\n",
+            );
+        };
+        let clerk = Clerk { remote, desk };
+        let query = Query::of(request.uri().query());
+        let is_own = request.headers().contains_key(OWN_HEADER);
+        match (request.uri().path(), request.method()) {
+            ("/cluster", &Method::GET | &Method::HEAD) => clerk.status().await,
+            ("/cluster", _) => not_allowed("GET, HEAD"),
+            (_, &Method::POST) if !is_own => page(
+                StatusCode::FORBIDDEN,
+                TEXT,
+                format!(
+                    "what changes the cluster is asked with the header {OWN_HEADER}, as `archipel cluster` does\n"
+                ),
+            ),
+            ("/cluster/token", &Method::POST) => clerk.token(&query).await,
+            ("/cluster/leave", &Method::POST) => clerk.leave().await,
+            ("/cluster/remove", &Method::POST) => clerk.remove(&query).await,
+            ("/cluster/move-leader", &Method::POST) => clerk.move_leader(&query).await,
+            ("/cluster/token" | "/cluster/leave" | "/cluster/remove" | "/cluster/move-leader", _) => {
+                not_allowed("POST")
+            }
+            _ => page(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are GET /cluster, and POST /cluster/token, /leave, /remove and /move-leader\n",
             ),
         }
     }
@@ -115,10 +158,10 @@ impl Answerer {
 
     fn keyspaces(&self, snapshot: Option<&Snapshot>) -> Value {
         let Some(snapshot) = snapshot else { return Value::Null };
-        let one = |(figures, label): (&super::snapshot::KeyspaceFigures, &String)| {
+        let one = |figures: &super::snapshot::KeyspaceFigures| {
             json!({
                 "id": figures.id,
-                "name": label,
+                "name": self.subject.label(figures.id),
                 "partitions": figures.partitions,
                 "keys": figures.keys,
                 "expiring": figures.expiring,
@@ -127,7 +170,7 @@ impl Answerer {
                 "applied": figures.applied,
             })
         };
-        snapshot.keyspaces.iter().zip(&self.subject.labels).map(one).collect()
+        snapshot.keyspaces.iter().map(one).collect()
     }
 
     /// Asks for a checkpoint; `/metrics` and `/status` tell when there was one.

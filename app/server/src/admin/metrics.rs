@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use fabric::link::LinkMeters;
 use telemetry::{Exposition, Unit};
 
 use super::Subject;
-use super::snapshot::{KeyspaceFigures, Snapshot};
+use super::snapshot::{ClusterFigures, KeyspaceFigures, Snapshot};
+use crate::cluster::desk::Desk;
 use crate::housekeep::{Memory, processor_micros};
 
 /// All metrics. Those of keyspaces are left out while the worker does not answer.
@@ -18,6 +20,12 @@ pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Durat
     if let Some(snapshot) = snapshot {
         by_kind(&mut page, snapshot);
         keyspaces(&mut page, subject, snapshot);
+        if let Some(figures) = &snapshot.cluster {
+            cluster(&mut page, figures);
+        }
+    }
+    if let Some(meters) = subject.desk.as_deref().and_then(Desk::links) {
+        links(&mut page, meters);
     }
     page.finish()
 }
@@ -115,6 +123,68 @@ fn disk(page: &mut Exposition, subject: &Subject) {
     page.counter("archipel_blocking_misses_total", "Values read back while the worker waited.", blocking);
 }
 
+/// What the node sees of its cluster.
+fn cluster(page: &mut Exposition, figures: &ClusterFigures) {
+    page.gauge("archipel_cluster_version", "Version of the cluster's state here.", figures.version);
+    page.gauge("archipel_cluster_term", "Term of the control group.", figures.term);
+    page.gauge(
+        "archipel_cluster_leads_control",
+        "1 while this node leads the control group.",
+        u8::from(figures.leads_control),
+    );
+    let name = "archipel_cluster_members";
+    page.family(name, "gauge", "Members by what this node thinks of them.");
+    for (health, count) in &figures.members {
+        page.sample(name, &[("health", health)], count);
+    }
+    page.gauge("archipel_cluster_partitions", "Partitions of the cluster.", figures.partitions);
+    page.gauge(
+        "archipel_cluster_partitions_led",
+        "Partitions that have a leader, as far as this node knows.",
+        figures.led,
+    );
+    page.gauge("archipel_cluster_replicas", "Replicas of this node.", figures.replicas);
+    page.gauge("archipel_cluster_leads", "Partitions that this node leads.", figures.leads);
+    page.gauge("archipel_cluster_moves", "Partitions whose copies are moving.", figures.moves);
+    let name = "archipel_cluster_dropped_total";
+    page.family(name, "counter", "Frames of other nodes that came to nothing, by reason.");
+    for (reason, count) in &figures.dropped {
+        page.sample(name, &[("reason", reason)], count);
+    }
+}
+
+type LinkFigure = fn(&LinkMeters) -> u64;
+
+/// Name, kind, help and figure of each metric of the links.
+const LINKS: [(&str, &str, &str, LinkFigure); 12] = [
+    ("archipel_link_accepted_total", "counter", "Connections that came to the port.", |m| m.accepted.get()),
+    ("archipel_link_dialled_total", "counter", "Connections that this node began.", |m| m.dialled.get()),
+    ("archipel_link_opened_total", "counter", "Links that came up, two for each member.", |m| m.opened.get()),
+    ("archipel_links", "gauge", "Links that are up, two for each member.", |m| m.up.get()),
+    ("archipel_link_connections", "gauge", "Connections of any kind.", |m| m.connections.get()),
+    ("archipel_link_handshakes", "gauge", "Handshakes of others under way.", |m| m.handshakes.get()),
+    ("archipel_link_received_frames_total", "counter", "Frames received.", |m| m.frames_in.get()),
+    ("archipel_link_sent_frames_total", "counter", "Frames queued.", |m| m.frames_out.get()),
+    ("archipel_link_received_bytes_total", "counter", "Bytes read.", |m| m.bytes_in.get()),
+    ("archipel_link_sent_bytes_total", "counter", "Bytes written.", |m| m.bytes_out.get()),
+    ("archipel_link_refused_frames_total", "counter", "Frames not taken: too many wait.", |m| {
+        m.refused.get()
+    }),
+    ("archipel_link_told_total", "counter", "Misdeeds that the log was told of.", |m| m.told.get()),
+];
+
+fn links(page: &mut Exposition, meters: &LinkMeters) {
+    for (name, kind, help, figure) in LINKS {
+        page.family(name, kind, help);
+        page.sample(name, &[], figure(meters));
+    }
+    let name = "archipel_link_ended_total";
+    page.family(name, "counter", "Connections between nodes that ended, by cause.");
+    for (cause, count) in meters.endings() {
+        page.sample(name, &[("cause", cause)], count);
+    }
+}
+
 fn by_kind(page: &mut Exposition, snapshot: &Snapshot) {
     let name = "archipel_command_calls_total";
     page.family(name, "counter", "Commands run, by name.");
@@ -139,9 +209,9 @@ const KEYSPACE: [(&str, &str, Figure); 5] = [
 fn keyspaces(page: &mut Exposition, subject: &Subject, snapshot: &Snapshot) {
     for (name, help, figure) in KEYSPACE {
         page.family(name, "gauge", help);
-        for (figures, label) in snapshot.keyspaces.iter().zip(&subject.labels) {
-            let id = figures.id.to_string();
-            page.sample(name, &[("keyspace", label), ("id", &id)], figure(figures));
+        for figures in &snapshot.keyspaces {
+            let (id, label) = (figures.id.to_string(), subject.label(figures.id));
+            page.sample(name, &[("keyspace", &label), ("id", &id)], figure(figures));
         }
     }
 }

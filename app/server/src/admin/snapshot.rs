@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use node::Worker;
+use p2p::swim::Liveness;
 use runtime::{Control, Remote};
 use tokio::sync::oneshot;
+
+use super::cluster::{health, leader};
 
 /// How long a worker may be busy before its silence is an answer.
 const WORKER_SECONDS_MAX: u64 = 2;
@@ -28,20 +31,73 @@ pub(super) struct Snapshot {
     /// Command names and how often each was run.
     pub calls: Vec<(&'static str, u64)>,
     pub keyspaces: Vec<KeyspaceFigures>,
+    /// What the node sees of its cluster, if it is in one.
+    pub cluster: Option<ClusterFigures>,
+}
+
+/// A member's cluster in figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClusterFigures {
+    pub version: u64,
+    pub term: u64,
+    pub leads_control: bool,
+    /// How many members are thought to be so.
+    pub members: [(&'static str, usize); 3],
+    pub partitions: usize,
+    pub led: usize,
+    pub replicas: usize,
+    pub leads: usize,
+    pub moves: usize,
+    pub dropped: [(&'static str, u64); 6],
+}
+
+impl ClusterFigures {
+    fn of(worker: &Worker) -> Option<ClusterFigures> {
+        let mind = worker.mind()?;
+        let members = [Liveness::Alive, Liveness::Suspect, Liveness::Dead].map(|liveness| {
+            let so = mind.directory().members().filter(|(node, _)| mind.liveness(*node) == Some(liveness));
+            (health(liveness), so.count())
+        });
+        let groups: Vec<_> = mind.state().partitions().map(|(group, _)| group).collect();
+        let led =
+            groups.iter().filter(|group| leader(worker, mind, group.keyspace(), group.partition()).is_some());
+        let own = || worker.partitions().iter().filter(|partition| partition.replica().is_some());
+        let (dropped, strange) = (worker.dropped(), mind.dropped());
+        Some(ClusterFigures {
+            version: mind.state().version(),
+            term: mind.replica().term().0,
+            leads_control: mind.replica().leads(),
+            members,
+            partitions: groups.len(),
+            led: led.count(),
+            replicas: own().count(),
+            leads: own().filter(|partition| partition.leads()).count(),
+            moves: mind.state().partitions().filter(|(_, partition)| partition.moving.is_some()).count(),
+            dropped: [
+                ("malformed", dropped.malformed + strange.malformed),
+                ("unknown", dropped.unknown),
+                ("homeless", dropped.homeless),
+                ("impostor", dropped.impostor + strange.strange),
+                ("refused", dropped.refused + strange.refused),
+                ("unreadable", dropped.unreadable + strange.unreadable),
+            ],
+        })
+    }
 }
 
 impl Snapshot {
     /// Asks the workers between two turns; `None` if one does not answer in time.
     pub async fn take(remotes: &[Remote]) -> Option<Snapshot> {
         let mut calls: BTreeMap<&'static str, u64> = BTreeMap::new();
-        let mut keyspaces = Vec::new();
+        let (mut keyspaces, mut cluster) = (Vec::new(), None);
         for remote in remotes {
             let one = Snapshot::of_one(remote).await?;
             one.calls.into_iter().for_each(|(name, count)| *calls.entry(name).or_default() += count);
             keyspaces.extend(one.keyspaces);
+            cluster = cluster.or(one.cluster);
         }
         let keyspaces = together(keyspaces);
-        Some(Snapshot { calls: calls.into_iter().collect(), keyspaces })
+        Some(Snapshot { calls: calls.into_iter().collect(), keyspaces, cluster })
     }
 
     async fn of_one(remote: &Remote) -> Option<Snapshot> {
@@ -69,8 +125,9 @@ impl Snapshot {
                 applied: store.applied().0,
             }
         };
-        let keyspaces = together(worker.partitions().iter().map(figures).collect());
-        Snapshot { calls: worker.calls().collect(), keyspaces }
+        let there = worker.partitions().iter().filter(|partition| !partition.is_gone());
+        let keyspaces = together(there.map(figures).collect());
+        Snapshot { calls: worker.calls().collect(), keyspaces, cluster: ClusterFigures::of(worker) }
     }
 }
 

@@ -12,14 +12,20 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     access(loaded)?;
     tls(loaded)?;
     storage(loaded)?;
+    cluster(loaded)?;
     users(loaded)?;
     keyspaces(loaded)
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { redis, admin, p2p, port_offset, .. } = &loaded.config;
-    let ports =
-        [("redis.port", redis.port.get()), ("admin.port", admin.port.get()), ("p2p.port", p2p.port.get())];
+    let Config { redis, admin, p2p, cluster, port_offset, .. } = &loaded.config;
+    let ports = [
+        ("redis.port", redis.port.get()),
+        ("admin.port", admin.port.get()),
+        ("p2p.port", p2p.port.get()),
+        ("cluster.port", cluster.port.get()),
+        ("cluster.redis_port", cluster.redis_port.get()),
+    ];
     for (key, port) in ports {
         let (offset, sum) = (port_offset.get(), port + port_offset.get());
         if port != 0 && sum > u64::from(u16::MAX) {
@@ -65,6 +71,22 @@ fn storage(loaded: &Loaded) -> Result<(), ConfigError> {
             found: shown(&segment),
             allowed: format!("{}, a multiple of {PAGE_BYTES} bytes", Bytes::allowed(&segment)),
         });
+    }
+    Ok(())
+}
+
+/// A member can be reached, and is of one worker.
+fn cluster(loaded: &Loaded) -> Result<(), ConfigError> {
+    let Config { cluster, storage, .. } = &loaded.config;
+    if !cluster.enabled {
+        return Ok(());
+    }
+    let workers = storage.workers.get();
+    if workers != 1 {
+        return Err(ConfigError::Workers { origin: loaded.origin("storage.workers"), workers });
+    }
+    if cluster.bind.is_unspecified() && cluster.advertise.is_none() {
+        return Err(ConfigError::Nowhere { origin: loaded.origin("cluster.bind"), bind: cluster.bind });
     }
     Ok(())
 }

@@ -157,6 +157,26 @@ pub enum ConfigError {
         /// The other.
         other: &'static str,
     },
+    /// A member of a cluster has one worker.
+    #[error(
+        "{origin}: `storage.workers` is {workers}, and a member of a cluster has one worker in this version; set `storage.workers = 1`, or start more nodes"
+    )]
+    Workers {
+        /// Where.
+        origin: Origin,
+        /// How many.
+        workers: u64,
+    },
+    /// Other members would not know where to connect.
+    #[error(
+        "{origin}: `cluster.bind` is {bind}, all addresses of this machine, and other members must know one; set `cluster.advertise` to the one that they reach"
+    )]
+    Nowhere {
+        /// Where.
+        origin: Origin,
+        /// The address.
+        bind: std::net::IpAddr,
+    },
     /// The offset leads out of the range of ports.
     #[error("{origin}: `port_offset` {offset} makes `{key}` {port}; the highest port is 65535")]
     PortTooHigh {

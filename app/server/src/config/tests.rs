@@ -82,6 +82,18 @@ fn every_value_can_be_written_in_the_ways_that_are_allowed() {
 }
 
 #[test]
+fn a_member_says_where_it_is() {
+    let one = config(
+        "port_offset = 20\n[cluster]\nenabled = true\nbind = \"::\"\nadvertise = \"10.0.0.7\"\nzone = \"b\"",
+    );
+    assert_eq!(one.cluster_address(), "[::]:7421".parse().unwrap());
+    assert_eq!(one.cluster.advertise.map(Address::get), Some("10.0.0.7".parse().unwrap()));
+    assert_eq!(one.cluster.zone.as_str(), "b");
+    // Without a cluster neither is asked for.
+    config("[cluster]\nbind = \"0.0.0.0\"\n[storage]\nworkers = 2");
+}
+
+#[test]
 fn port_zero_is_any_port_whatever_the_offset() {
     let config = config("port_offset = 10\n[redis]\nport = 0");
     assert_eq!(config.redis_address().port(), 0);
@@ -127,6 +139,11 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[storage]\nsegment_bytes = 20000",     &["`storage.segment_bytes`", "a multiple of 4096"]),
         ("[storage]\ncache_bytes = \"1MB\"",     &["`storage.cache_bytes` is \"1MB\"", "MiB"]),
         ("[storage]\ncache_bytes = \"99999999999TiB\"", &["`storage.cache_bytes`", "from 1MiB"]),
+        ("[cluster]\nenabled = true\n[storage]\nworkers = 2", &["archipel.toml:4", "`storage.workers` is 2", "one worker"]),
+        ("[cluster]\nenabled = true\nbind = \"0.0.0.0\"", &["archipel.toml:3", "`cluster.bind` is 0.0.0.0", "`cluster.advertise`"]),
+        ("[cluster]\nadvertise = \"0.0.0.0\"",  &["`cluster.advertise` is \"0.0.0.0\"", "of one machine"]),
+        ("[cluster]\nzone = \"a b\"",           &["archipel.toml:2", "`cluster.zone` is \"a b\""]),
+        ("[[keyspace]]\nid = 1\ncopies = 0",    &["archipel.toml:3", "`keyspace[0].copies` is 0", "from 1 to 16"]),
         ("[[keyspace]]\nname = \"x\"",           &["archipel.toml:1", "`keyspace[0].id` is missing"]),
         ("[[keyspace]]\nid = 16",                &["archipel.toml:2", "`keyspace[0].id` is 16", "from 0 to 15"]),
         ("[[keyspace]]\nid = 1\n[[keyspace]]\nid = 1", &["archipel.toml:4", "`keyspace[1].id` is 1 a second time"]),

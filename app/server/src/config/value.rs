@@ -1,7 +1,7 @@
 //! The types of single settings: what each takes and how it is written.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use toml::de::DeValue;
@@ -19,7 +19,7 @@ macro_rules! setting {
     };
 }
 
-setting!(bool, PathBuf, IpAddr, PortOffset, Secret, Name);
+setting!(bool, PathBuf, IpAddr, PortOffset, Secret, Name, Address);
 
 impl<T: Value + Default> Setting for Option<T> {
     fn kind(&mut self) -> Kind<'_> {
@@ -106,6 +106,46 @@ impl Value for IpAddr {
 
     fn show(&self) -> Option<String> {
         Some(quoted(&self.to_string()))
+    }
+}
+
+/// An address that others use, so one that is somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(IpAddr);
+
+impl Address {
+    /// Itself.
+    #[must_use]
+    pub const fn get(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl Default for Address {
+    fn default() -> Address {
+        Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+impl Value for Address {
+    fn allowed(&self) -> String {
+        "an IP address such as \"10.0.0.7\", of one machine".to_owned()
+    }
+
+    fn read(&mut self, value: &DeValue<'_>) -> bool {
+        value.as_str().is_some_and(|text| self.parse(text))
+    }
+
+    fn parse(&mut self, text: &str) -> bool {
+        let fitting = text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast());
+        if let Some(ip) = fitting {
+            self.0 = ip;
+        }
+        fitting.is_some()
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(&self.0.to_string()))
     }
 }
 

@@ -15,7 +15,7 @@ use journal::record::Record;
 use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Term};
 use mio::Registry;
 use node::{AppendError, LogSink, Partition, Worker};
-use runtime::{Control, Crowd, Listener, Peers, Reactor, Remote, Tasks};
+use runtime::{Clients, Control, Crowd, Listener, Peers, Reactor, Remote, Tasks};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -109,7 +109,7 @@ fn run(number: u8, listener: TcpListener, (other, address): (NodeId, SocketAddr)
         let solo = Solo::new(Term(1), Index(0), Durability::EverySec);
         let partition = Partition::new(GroupId::new(KeyspaceId(0), 0), Store::new(7), solo);
         let worker = Worker::new(node::Settings::default(), vec![partition], Box::new(NoScripts), 7);
-        let listeners = vec![Listener { socket: redis, tls: None }];
+        let listeners = vec![Listener { socket: redis, tls: None, clients: Clients::Plain }];
         let crowd = Arc::new(Crowd::new(10));
         let (reactor, remote) = Reactor::new(worker, Forgetful(0), NoTasks, listeners, crowd).unwrap();
         let mut listener = Some(listener);

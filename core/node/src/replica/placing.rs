@@ -247,6 +247,9 @@ impl Worker {
     /// A frame of another node arrived.
     pub fn peer_frame(&mut self, now: Micros, from: NodeId, bytes: &[u8]) {
         self.now = now;
+        if self.mind_frame(from, bytes) {
+            return;
+        }
         let Some((&kind, rest)) = bytes.split_first() else { return };
         match kind {
             kind::CONSENSUS => self.take_mail(from, rest),
@@ -265,6 +268,7 @@ impl Worker {
         self.now = now;
         self.post_up(peer);
         self.move_over(peer, true);
+        self.mind_link(peer, true);
     }
 
     /// There is no link to `peer` any more.
@@ -272,6 +276,7 @@ impl Worker {
         self.now = now;
         self.post_down(peer);
         self.move_over(peer, false);
+        self.mind_link(peer, false);
     }
 
     /// The node that a worker's number stands for, if it is that of another node.
@@ -311,7 +316,7 @@ impl Worker {
                     cluster.vacant.push(at);
                 }
             }
-            Done::ControlPersisted { .. } => {}
+            Done::ControlPersisted { index } => self.mind_persisted(index),
             Done::Made { at, descriptor } => {
                 let replica = self.partitions[at].group.replica_mut();
                 if let (Some(replica), Some(descriptor)) = (replica, descriptor) {

@@ -301,7 +301,9 @@ impl Store {
 
     // --- coming back ---------------------------------------------------------------------------
 
-    fn encode_state(&self) -> Vec<u8> {
+    /// The partition's own state, as [`Frame::state`] has it.
+    #[must_use]
+    pub fn encode_state(&self) -> Vec<u8> {
         let mut state = Vec::new();
         put_varint(&mut state, 1);
         put_varint(&mut state, self.time.0);

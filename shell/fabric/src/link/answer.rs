@@ -7,7 +7,7 @@ use kernel::Micros;
 use super::Cause;
 use super::connection::{Aim, Dial, Stage, State};
 use super::event::{Event, JoinId};
-use super::frame::{Kind, SMALL_BYTES_MAX};
+use super::frame::{ANSWER_BYTES_MAX, Kind};
 use super::links::Links;
 use crate::join::Token;
 
@@ -32,9 +32,12 @@ impl Links {
     /// Answers a request to join, and closes its connection. False if it is gone.
     ///
     /// # Panics
-    /// With an answer above [`SMALL_BYTES_MAX`].
+    /// With an answer above [`ANSWER_BYTES_MAX`].
     pub fn answer(&mut self, id: JoinId, answer: &[u8]) -> bool {
-        assert!(answer.len() <= SMALL_BYTES_MAX, "the answer to a newcomer is small");
+        assert!(
+            answer.len() <= ANSWER_BYTES_MAX,
+            "the answer to a newcomer tells of all members and no more"
+        );
         let Some(Some(conn)) = self.conns.get_mut(id.slot) else { return false };
         if conn.state.serial != id.serial || !matches!(conn.state.stage, Stage::Joining) {
             return false;

@@ -9,6 +9,8 @@ use thiserror::Error;
 pub const HEADER_BYTES: usize = 5;
 /// Longest payload of what is no [`Kind::Data`], in bytes.
 pub const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// Longest answer to a newcomer, in bytes: it tells of every member. Only who asked takes one so long.
+pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
 /// A buffer of an incomplete frame that is larger than this is given back with the frame.
 const PARTIAL_BYTES_KEPT: usize = 64 * 1024;
 
@@ -174,7 +176,8 @@ impl Decoder {
         let kind = Kind::of(kind).ok_or(FrameError::UnknownKind(kind))?;
         let limit = match kind {
             Kind::Data => self.data_bytes_max,
-            Kind::Hello | Kind::Beat | Kind::JoinRequest | Kind::JoinAnswer => SMALL_BYTES_MAX,
+            Kind::Hello | Kind::Beat | Kind::JoinRequest => SMALL_BYTES_MAX,
+            Kind::JoinAnswer => self.data_bytes_max.clamp(SMALL_BYTES_MAX, ANSWER_BYTES_MAX),
         };
         match usize::try_from(length) {
             Ok(bytes) if bytes <= limit => Ok((kind, bytes)),

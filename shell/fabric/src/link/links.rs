@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 use super::connection::{Aim, Conn, Dial, Stage, State, Tls as ConnTls, Wire};
 use super::door::{Door, Source};
 use super::event::{Event, SendError};
-use super::frame::{Decoder, HEADER_BYTES, Kind};
+use super::frame::{ANSWER_BYTES_MAX, Decoder, HEADER_BYTES, Kind};
 use super::redial::Redial;
 use super::tls::{Purpose, Tls};
 use super::{Cause, Lane, LinkMeters, Members};
@@ -389,16 +389,17 @@ impl Links {
 
     /// Begins a connection. False if it failed at once.
     pub(super) fn dial(&mut self, dial: Dial, address: SocketAddr, now: Micros) -> Option<usize> {
-        let purpose = match dial.aim {
-            Aim::Link(_) => Purpose::Link,
-            Aim::Join(_) => Purpose::Join,
+        let (purpose, data_bytes_max) = match dial.aim {
+            Aim::Link(_) => (Purpose::Link, 0),
+            Aim::Join(_) => (Purpose::Join, ANSWER_BYTES_MAX),
         };
         self.meters.dialled.increment();
         let tls = self.tls.client(dial.node, purpose).ok()?;
         let stream = TcpStream::connect(address).ok()?;
         let state = self.state(Stage::Connecting(dial), address, now);
         let tls = ConnTls::Open(Box::new(tls));
-        self.place(Wire { stream, tls, decoder: Decoder::new(0) }, state).ok()
+        let decoder = Decoder::new(data_bytes_max);
+        self.place(Wire { stream, tls, decoder }, state).ok()
     }
 
     /// What TCP says of a dial. True once it is connected.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fabric::join::{ClusterId, JoinRequest, Redeemed, Refusal, Registry, Secret, Token};
+use fabric::link::frame::ANSWER_BYTES_MAX;
 use fabric::link::stall::{JOIN_MS_MAX, Stalled};
 use fabric::link::{Cause, Event, Members};
 use kernel::Millis;
@@ -37,7 +38,9 @@ fn ask(world: &mut World, token: &Token, registry: &mut Registry) -> Result<Rede
     let Some(Event::Joining { id, node, request, binding, .. }) = asked else { panic!("{asked:?}") };
     assert_eq!((node, &request.about[..]), (world.nodes[1].id(), &b"at 10.0.0.2"[..]));
     let judged = registry.redeem(world.now.millis(), node, &request, &binding);
-    let answer: &[u8] = if judged.is_ok() { b"welcome" } else { b"refused" };
+    // A welcome tells of every member.
+    let welcome = vec![7; ANSWER_BYTES_MAX];
+    let answer: &[u8] = if judged.is_ok() { &welcome } else { b"refused" };
     assert!(world.nodes[0].loops.links.answer(id, answer));
     let introducer = world.nodes[0].id();
     let joined = Event::Joined { introducer, answer: answer.to_vec() };

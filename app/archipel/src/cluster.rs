@@ -1,0 +1,82 @@
+//! `archipel cluster`: asks a member through its admin port, or runs a throw-away cluster.
+
+mod dev;
+mod member;
+mod status;
+
+use serde_json::{Value, json};
+
+use crate::admin::{Answer, SECONDS_MAX, ask};
+use crate::command::ClusterCommand;
+use crate::exit::{Exit, Failure};
+use crate::options::Options;
+
+/// How long a change may take: it goes through consensus, perhaps while a leader is elected.
+const CHANGE_SECONDS_MAX: u64 = 30;
+
+/// Runs the verb.
+pub fn run(options: &Options, what: ClusterCommand) -> Result<Exit, Failure> {
+    let loaded = options.load().map_err(Failure::usage)?;
+    let address = loaded.config.admin_address();
+    let get = || ask(address, "GET", "/cluster", SECONDS_MAX).and_then(Answer::good);
+    let post = |path: &str| ask(address, "POST", path, CHANGE_SECONDS_MAX).and_then(Answer::good);
+    match what {
+        ClusterCommand::Token { expires } => {
+            let token = post(&format!("/cluster/token?seconds={}", expires.as_secs()))?;
+            let token = token.trim_end();
+            if options.json {
+                println!("{}", json!({"schema": 1, "token": token, "seconds": expires.as_secs()}));
+            } else {
+                println!("{token}");
+                let seconds = expires.as_secs();
+                eprintln!("it lets one node in within {seconds} s: archipel node start --join TOKEN");
+            }
+            Ok(Exit::Holds)
+        }
+        ClusterCommand::Status => {
+            let (body, status) = parsed(get()?)?;
+            if options.json {
+                println!("{body}")
+            } else {
+                print!("{}", status::table(&status))
+            }
+            Ok(if status::is_well(&status) { Exit::Holds } else { Exit::Fails })
+        }
+        ClusterCommand::Members => {
+            let (_, status) = parsed(get()?)?;
+            if options.json {
+                println!("{}", json!({"schema": 1, "members": status["members"]}));
+            } else {
+                print!("{}", status::members(&status));
+            }
+            Ok(Exit::Holds)
+        }
+        ClusterCommand::Leave => done(options, &post("/cluster/leave")?),
+        ClusterCommand::Remove { node } => {
+            let node = member::find(&parsed(get()?)?.1, &node).map_err(Failure::usage)?;
+            done(options, &post(&format!("/cluster/remove?node={node}"))?)
+        }
+        ClusterCommand::MoveLeader { keyspace, partition, node } => {
+            let node = member::find(&parsed(get()?)?.1, &node).map_err(Failure::usage)?;
+            let path = format!("/cluster/move-leader?keyspace={keyspace}&partition={partition}&node={node}");
+            done(options, &post(&path)?)
+        }
+        ClusterCommand::Dev { nodes, dir } => dev::run(options, nodes, dir),
+    }
+}
+
+fn parsed(body: String) -> anyhow::Result<(String, Value)> {
+    let value = serde_json::from_str(&body)?;
+    Ok((body, value))
+}
+
+/// Prints what the node said of a change that was made.
+fn done(options: &Options, said: &str) -> Result<Exit, Failure> {
+    let said = said.trim_end();
+    if options.json {
+        println!("{}", json!({"schema": 1, "done": said}));
+    } else {
+        println!("{said}");
+    }
+    Ok(Exit::Holds)
+}

@@ -1,0 +1,10 @@
+//! What makes a node a member of a cluster: how it begins, how others join through it, and its links.
+
+pub mod desk;
+pub(crate) mod incarnation;
+pub mod introduce;
+pub mod join;
+pub(crate) mod links;
+pub(crate) mod member;
+pub(crate) mod recover;
+pub mod start;

@@ -1,0 +1,93 @@
+//! Between the loop of a member and those who ask something of its cluster: the admin port and newcomers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use fabric::link::LinkMeters;
+use kernel::{ClusterId, NodeId};
+use node::cluster::mind::{Answer, Ticket};
+use tokio::sync::oneshot;
+
+use super::introduce::Introducer;
+
+/// Questions that wait for their answer at once.
+const WAITING_MAX: usize = 128;
+
+/// See the module's text. One for each member, shared by its threads.
+#[derive(Debug)]
+pub struct Desk {
+    /// This node.
+    pub node: NodeId,
+    /// Where it listens for other members.
+    pub address: SocketAddr,
+    introducer: Mutex<Introducer>,
+    next: AtomicU64,
+    waiting: Mutex<BTreeMap<Ticket, oneshot::Sender<Answer>>>,
+    meters: OnceLock<Arc<LinkMeters>>,
+}
+
+impl Desk {
+    /// Of the member `node` of `cluster`, which others reach at `addresses`.
+    pub(crate) fn new(
+        cluster: ClusterId,
+        node: NodeId,
+        addresses: Vec<SocketAddr>,
+        address: SocketAddr,
+    ) -> Desk {
+        Desk {
+            node,
+            address,
+            introducer: Mutex::new(Introducer::new(cluster, node, addresses)),
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            meters: OnceLock::new(),
+        }
+    }
+
+    /// The tokens that were made here.
+    pub(crate) fn introducer(&self) -> MutexGuard<'_, Introducer> {
+        self.introducer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a question that the loop itself waits for.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number for a question, and where its answer comes; `None` if too many wait.
+    pub(crate) fn register(&self) -> Option<(Ticket, oneshot::Receiver<Answer>)> {
+        let mut waiting = self.waiting();
+        waiting.retain(|_, sender| !sender.is_closed());
+        if waiting.len() >= WAITING_MAX {
+            return None;
+        }
+        let (ticket, (sender, receiver)) = (self.ticket(), oneshot::channel());
+        waiting.insert(ticket, sender);
+        Some((ticket, receiver))
+    }
+
+    /// Hands an answer to who waits for it, if somebody does.
+    pub(crate) fn answer(&self, ticket: Ticket, answer: Answer) {
+        if let Some(sender) = self.waiting().remove(&ticket) {
+            // Nobody may wait any more.
+            let _ = sender.send(answer);
+        }
+    }
+
+    /// What the links count, once there are any.
+    #[must_use]
+    pub fn links(&self) -> Option<&LinkMeters> {
+        self.meters.get().map(Arc::as_ref)
+    }
+
+    pub(crate) fn count_links(&self, meters: &Arc<LinkMeters>) {
+        // There is one loop with links.
+        let _ = self.meters.set(Arc::clone(meters));
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Ticket, oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

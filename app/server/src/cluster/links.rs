@@ -1,0 +1,254 @@
+//! The links of a member, in the loop of its one worker: frames to and fro, newcomers, and what the state says of where
+//! this node is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use control::{Name, Newcomer, Operation};
+use fabric::Identity;
+use fabric::link::{Event, JoinId, Lane, Links, Members, SendError, Settings, TokenRange};
+use kernel::{Micros, NodeId};
+use mio::Registry;
+use node::Worker;
+use node::cluster::formation::SELF;
+use node::cluster::mind::{Answer, Ask, Ticket};
+use node::cluster::{self, Outgoing};
+use runtime::Peers;
+
+use super::desk::Desk;
+use super::join;
+use crate::checkpoint::keeper::LinkJob;
+
+/// Connections of other nodes at once: two for each member, and those that come and go.
+const CONNECTIONS_MAX: usize = 4096;
+/// How often it is looked whether the cluster knows where this node is, in milliseconds.
+const ADDRESS_MS: u64 = 2_000;
+
+/// What the links of a loop begin with.
+pub(crate) struct LinkStart {
+    /// The node's key.
+    pub identity: Identity,
+    /// Its life.
+    pub incarnation: u64,
+    /// Decides the jitter of dials.
+    pub seed: u64,
+    /// The bound port.
+    pub listener: std::net::TcpListener,
+    /// Where others reach it, and what fails together with it.
+    pub about: Newcomer,
+    /// Links to have and to drop.
+    pub jobs: Receiver<LinkJob>,
+    /// Who asks what.
+    pub desk: Arc<Desk>,
+}
+
+/// The links of a member.
+pub(crate) struct MemberLinks {
+    links: Links,
+    members: Arc<Members>,
+    /// The members that links are kept with, and this node.
+    set: BTreeSet<NodeId>,
+    jobs: Receiver<LinkJob>,
+    desk: Arc<Desk>,
+    about: Newcomer,
+    frames: Vec<Outgoing>,
+    events: Vec<Event>,
+    answers: Vec<(Ticket, Answer)>,
+    /// Newcomers that wait for the cluster.
+    joining: BTreeMap<Ticket, JoinId>,
+    /// When it is next looked where the cluster has this node.
+    address_at: Micros,
+    expelled: bool,
+}
+
+impl MemberLinks {
+    /// The links of one loop, whose sockets are watched under tokens from `first` on.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch the port.
+    pub fn new(start: LinkStart, registry: Registry, first: usize) -> io::Result<MemberLinks> {
+        let LinkStart { identity, incarnation, seed, listener, about, jobs, desk } = start;
+        let set = BTreeSet::from([identity.id()]);
+        let members = Arc::new(Members::new(set.clone()));
+        let tokens = TokenRange { first, connections_max: CONNECTIONS_MAX };
+        let settings = Settings { incarnation, seed };
+        let links = Links::new(&identity, Arc::clone(&members), settings, tokens, registry, Some(listener))?;
+        desk.count_links(links.meters());
+        Ok(MemberLinks {
+            links,
+            members,
+            set,
+            jobs,
+            desk,
+            about,
+            frames: Vec::new(),
+            events: Vec::new(),
+            answers: Vec::new(),
+            joining: BTreeMap::new(),
+            address_at: Micros(0),
+            expelled: false,
+        })
+    }
+
+    fn take_jobs(&mut self, now: Micros) {
+        for job in self.jobs.try_iter() {
+            match job {
+                LinkJob::Have(node, addresses) => {
+                    if self.set.insert(node) {
+                        self.members.replace(self.set.clone());
+                    }
+                    self.links.set_peer(now, node, addresses);
+                }
+                LinkJob::Drop(node) => {
+                    if self.set.remove(&node) {
+                        self.members.replace(self.set.clone());
+                    }
+                    self.links.forget_peer(now, node);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, worker: &mut Worker) {
+        worker.take_frames(&mut self.frames);
+        for Outgoing { to, lane, bytes } in self.frames.drain(..) {
+            match self.links.send(to, lane_of(lane), &bytes) {
+                // What is lost is sent again by who needs it; both are counted by the links.
+                Ok(()) | Err(SendError::Down | SendError::Full { .. }) => {}
+                Err(error @ SendError::TooLarge { .. }) => {
+                    tracing::error!(peer = ?to, %error, "a frame cannot be sent");
+                }
+            }
+        }
+    }
+
+    fn attend(&mut self, now: Micros, worker: &mut Worker) {
+        self.links.take_events(&mut self.events);
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                Event::Up { node, lane: Lane::Control, .. } => {
+                    tracing::debug!(peer = ?node, "linked");
+                    worker.peer_up(now, node);
+                }
+                Event::Down { node, lane: Lane::Control, cause } => {
+                    tracing::debug!(peer = ?node, %cause, "not linked any more");
+                    worker.peer_down(now, node);
+                }
+                Event::Up { lane: Lane::Bulk, .. } | Event::Down { lane: Lane::Bulk, .. } => {}
+                Event::Room { .. } => {}
+                Event::Joining { id, node, address, request, binding } => {
+                    let judged = self.desk.introducer().examine(now.millis(), node, &request, &binding);
+                    match judged {
+                        Ok(admission) => {
+                            let ticket = self.desk.ticket();
+                            self.joining.insert(ticket, id);
+                            worker.admit_newcomer(now, ticket, admission);
+                        }
+                        Err(reason) => {
+                            tracing::warn!(peer = ?node, %address, reason, "a node may not join");
+                            self.links.answer(id, &join::Answer::Refused(reason).encode());
+                        }
+                    }
+                }
+                // A member asks nobody to be let in.
+                Event::Joined { .. } | Event::JoinFailed { .. } => {}
+            }
+        }
+    }
+
+    /// Hands on what the cluster answered. True if a newcomer is to be told something.
+    fn answer(&mut self, worker: &mut Worker) -> bool {
+        worker.take_answers(&mut self.answers);
+        let mut told = false;
+        for (ticket, answer) in self.answers.drain(..) {
+            let Some(id) = self.joining.remove(&ticket) else {
+                self.desk.answer(ticket, answer);
+                continue;
+            };
+            told |= self.links.answer(id, &to_newcomer(answer));
+        }
+        told
+    }
+
+    /// Has the cluster know where this node is, if it was moved since it was here last.
+    fn tell_address(&mut self, now: Micros, worker: &mut Worker) {
+        if now < self.address_at {
+            return;
+        }
+        self.address_at = now.plus_millis(ADDRESS_MS);
+        if worker.is_expelled() && !std::mem::replace(&mut self.expelled, true) {
+            tracing::error!(
+                "this node was removed from its cluster: stop it, and start it with an empty data directory and a \
+                 new token to join again"
+            );
+        }
+        let node = self.links.id();
+        let Some(member) = worker.mind().and_then(|mind| mind.state().members().get(&node)) else { return };
+        let Newcomer { zone, addresses } = &self.about;
+        if !member.is_present() || (member.zone == *zone && member.addresses == *addresses) {
+            return;
+        }
+        let operation = Operation::SetMember { node, zone: zone.clone(), addresses: addresses.clone() };
+        let by = Name::new(SELF).expect("it is a name");
+        // Nobody waits for the answer: it is looked at again.
+        worker.ask_cluster(Ask { ticket: self.desk.ticket(), id: None, by, operation });
+    }
+}
+
+impl Peers for MemberLinks {
+    fn ready(&mut self, now: Micros, event: &mio::event::Event, worker: &mut Worker) {
+        self.links.ready(now, event, &mut |from, _, bytes| worker.peer_frame(now, from, bytes));
+    }
+
+    fn end_turn(&mut self, now: Micros, worker: &mut Worker) -> bool {
+        self.take_jobs(now);
+        self.tell_address(now, worker);
+        let told = self.answer(worker);
+        self.send(worker);
+        let mut arrived = false;
+        let mut receive = |from: NodeId, _: Lane, bytes: &[u8]| {
+            arrived = true;
+            worker.peer_frame(now, from, bytes);
+        };
+        let more = self.links.end_turn(now, &mut receive);
+        self.attend(now, worker);
+        more || told || arrived || worker.is_ready()
+    }
+
+    fn deadline(&self) -> Option<Micros> {
+        self.links.deadline().into_iter().chain([self.address_at]).min()
+    }
+}
+
+const fn lane_of(lane: cluster::Lane) -> Lane {
+    match lane {
+        cluster::Lane::Control => Lane::Control,
+        cluster::Lane::Bulk => Lane::Bulk,
+    }
+}
+
+/// What a newcomer is told of what came of its admission.
+fn to_newcomer(answer: Answer) -> Vec<u8> {
+    let refused = |reason: &str| join::Answer::Refused(reason.to_owned()).encode();
+    match answer {
+        Answer::Welcome(welcome) => join::welcome(&welcome),
+        Answer::Refused(reason) => refused(&reason),
+        Answer::NoLeader => {
+            refused("the cluster has no leader now that could let it in; try again with the same token")
+        }
+        Answer::Busy => refused("the cluster is busy now; try again with the same token"),
+        Answer::Unknown => refused(
+            "the cluster did not answer in time, and may have let it in; try again with the same token",
+        ),
+        Answer::Done(_) => refused("the cluster answered something else; try again with the same token"),
+    }
+}
+
+/// Where a member listens, as others are told.
+pub(crate) fn about(zone: Name, bound: SocketAddr, advertise: Option<std::net::IpAddr>) -> Newcomer {
+    let ip = advertise.unwrap_or_else(|| bound.ip());
+    Newcomer { zone, addresses: vec![SocketAddr::new(ip, bound.port())] }
+}
