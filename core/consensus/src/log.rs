@@ -312,4 +312,19 @@ mod tests {
         let served = log.entries(3, 8, None, GetEntriesContext::empty(true)).expect("served");
         assert_eq!(served.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3, 4, 5]);
     }
+
+    #[test]
+    fn an_offer_that_was_taken_back_is_asked_for_again() {
+        let mut log = log(&[1; 3]);
+        log.compact(4);
+        let mut snapshot = Snapshot::default();
+        snapshot.mut_metadata().index = 4;
+        snapshot.mut_metadata().mut_conf_state().voters = vec![1];
+        assert!(log.offer(snapshot));
+        assert!(log.snapshot(0, 1).is_ok() && !log.take_snapshot_asked());
+        log.retract(|_| false);
+        assert!(log.snapshot(0, 1).is_ok(), "another one was meant");
+        log.retract(|_| true);
+        assert!(log.snapshot(0, 1).is_err() && log.take_snapshot_asked());
+    }
 }

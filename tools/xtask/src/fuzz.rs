@@ -31,6 +31,7 @@ enum Target {
     Frame,
     Consensus,
     Parcel,
+    Transfer,
 }
 
 impl Target {
@@ -44,6 +45,7 @@ impl Target {
         Target::Frame,
         Target::Consensus,
         Target::Parcel,
+        Target::Transfer,
     ];
 
     const fn name(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Target {
             Target::Frame => "frame",
             Target::Consensus => "consensus",
             Target::Parcel => "parcel",
+            Target::Transfer => "transfer",
         }
     }
 }
