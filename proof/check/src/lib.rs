@@ -4,6 +4,7 @@
 //! compared with the model's, and what a crash leaves is compared with what was written before it.
 
 pub mod cell;
+pub mod client;
 pub mod join;
 pub mod judge;
 pub mod ledger;

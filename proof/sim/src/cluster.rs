@@ -7,7 +7,6 @@
 //! each index, and the same state at equal indexes; logs that match; an answer to everybody within a bound, from
 //! a minority too.
 
-mod client;
 mod host;
 mod judge;
 mod net;

@@ -8,13 +8,13 @@ mod turn;
 use kernel::Rng;
 
 use crate::cluster::Outcome;
-use crate::cluster::client::{Client, History, Kind, Manner, Wish};
 use crate::cluster::host::Machine;
 use crate::cluster::judge::{Judge, logs_match};
 use crate::cluster::net::{Net, Pace};
 use crate::cluster::plan::Plan;
 use crate::cluster::seats::Seats;
 use crate::trace::Trace;
+use check::client::{Client, History, Kind, Manner, Wish};
 
 /// How soon a host looks again when something is overdue, in microseconds.
 const OVERDUE_MICROS: u64 = 1_000;
@@ -134,6 +134,7 @@ impl<'t> World<'t> {
         let impatient = self.rng.chance(self.plan.impatient);
         let manner = Manner {
             reads: self.rng.chance(0.35),
+            round: 0,
             keys: self.plan.keys,
             pipeline: self.plan.pipeline,
             patience: (impatient && self.phase == Phase::Faulty).then(|| 200_000 + self.rng.below(2_000_000)),

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use kernel::KeyspaceId;
+use kernel::{KeyspaceId, Term};
+use node::Partition;
 
 use super::World;
-use crate::cluster::client::Wish;
+use check::client::Wish;
 
 /// Whoever is connected to a process that runs is answered within so many microseconds: a command waits for a leader
 /// five seconds where it was sent, and five more where it was logged; the rest is the net's and the disk's.
@@ -86,11 +87,11 @@ impl World<'_> {
         client.ask_for(now, &mut self.history, wish.key, wish.kind);
     }
 
-    /// Whether a node leads a partition of a keyspace, as far as it knows.
-    fn leads(&self, node: usize, db: u16) -> bool {
-        let life = self.machines[node].life.as_ref();
-        let mut partitions = life.iter().flat_map(|life| life.worker.partitions());
-        partitions.any(|partition| partition.leads() && partition.keyspace() == KeyspaceId(db))
+    /// The highest term in which a node leads a partition of a keyspace, as far as it knows.
+    fn term(&self, node: usize, db: u16) -> Option<Term> {
+        let life = self.machines[node].life.as_ref()?;
+        let own = |partition: &&Partition| partition.leads() && partition.keyspace() == KeyspaceId(db);
+        life.worker.partitions().iter().filter(own).map(Partition::term).max()
     }
 
     fn connect(&mut self, at: usize) {
@@ -113,7 +114,14 @@ impl World<'_> {
             Some(Wish { node, .. }) => running[node % running.len()],
             None => {
                 let any = running[self.rng.below(running.len() as u64) as usize];
-                let leader = running.iter().copied().find(|&node| self.leads(node, db));
+                // Of two that believe they lead, readers try the old one and writers the new one.
+                let leaders = running.iter().copied().filter(|&node| self.term(node, db).is_some());
+                let term = |node: &usize| self.term(*node, db);
+                let leader = if self.clients[at].only_reads() {
+                    leaders.min_by_key(term)
+                } else {
+                    leaders.max_by_key(term)
+                };
                 leader.filter(|_| self.rng.chance(0.7)).unwrap_or(any)
             }
         };

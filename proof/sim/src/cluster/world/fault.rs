@@ -102,6 +102,21 @@ impl World<'_> {
             self.net.block(number, other);
             self.net.block(other, number);
         }
+        // Writers notice and go elsewhere, about when another leads; readers stay.
+        for client in 0..self.clients.len() {
+            let Some((_, conn)) = self.clients[client].conn.filter(|(node, _)| *node == number) else {
+                continue;
+            };
+            if self.clients[client].only_reads() {
+                continue;
+            }
+            if let Some(life) = &mut self.machines[number].life {
+                life.worker.disconnect(conn);
+                life.again = Some(self.now);
+            }
+            self.lose(client);
+            self.clients[client].next = self.now + 500_000 + self.faults.below(700_000);
+        }
         self.mend_later();
     }
 

@@ -88,7 +88,9 @@ impl World<'_> {
             if !members.contains(id) && !members.is_gone(id) {
                 return vec![(id, Role::Learner)];
             }
-            let behind = self.partition(node, group).is_none_or(|one| one.store().applied().0 + 20 < applied);
+            let behind = |applied_there: u64| applied_there == 0 || applied_there + 20 < applied;
+            let own = self.partition(node, group);
+            let behind = own.is_none_or(|own| behind(own.store().applied().0));
             if members.learners().contains(&id) && !behind {
                 let mut roles = vec![(id, Role::Voter)];
                 let oldest = members.voters().first().copied();

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use check::cell::{Answer, Ask, Cell};
-use check::linear::{Operation, Verdict, judge};
-use check::reply;
 use kernel::{ConnId, Rng};
+
+use crate::cell::{Answer, Ask, Cell};
+use crate::linear::{Operation, Verdict, judge};
+use crate::reply;
 
 /// A key in a keyspace.
 pub type Name = (u16, String);
@@ -135,8 +136,10 @@ pub struct Manner {
     pub pipeline: u64,
     /// It changes nothing: so it waits for nobody where a leader that is cut off would still answer reads.
     pub reads: bool,
-    /// Within the fault phase they give up after so many microseconds; else they are patient.
+    /// They give up after so many microseconds; else they are patient.
     pub patience: Option<u64>,
+    /// Part of the names of their keys.
+    pub round: u64,
 }
 
 /// A kind of key.
@@ -233,6 +236,12 @@ impl Client {
         self.say(now, &["SELECT", &db.to_string()], Pending::Word);
     }
 
+    /// Whether it changes nothing.
+    #[must_use]
+    pub const fn only_reads(&self) -> bool {
+        self.manner.reads
+    }
+
     /// Whether it waits for a reply.
     #[must_use]
     pub fn waits(&self) -> bool {
@@ -292,17 +301,26 @@ impl Client {
             }
             match rng.below(10) {
                 0..=4 => {
-                    if self.text(now, history, rng, &format!("s{key}")) {
+                    if self.text(now, history, rng, &self.name(Kind::Text, key)) {
                         return;
                     }
                 }
-                5..=7 => self.number(now, history, rng, &format!("n{key}")),
+                5..=7 => self.number(now, history, rng, &self.name(Kind::Number, key)),
                 _ => {
-                    if self.list(now, history, rng, &format!("l{key}")) {
+                    if self.list(now, history, rng, &self.name(Kind::List, key)) {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    fn name(&self, kind: Kind, key: u64) -> String {
+        let round = self.manner.round;
+        match kind {
+            Kind::Text => format!("s{round}-{key}"),
+            Kind::Number => format!("n{round}-{key}"),
+            Kind::List => format!("l{round}-{key}"),
         }
     }
 
@@ -312,7 +330,8 @@ impl Client {
     }
 
     fn look(&mut self, now: u64, history: &mut History, rng: &mut Rng, key: u64) {
-        let (text, number, list) = (format!("s{key}"), format!("n{key}"), format!("l{key}"));
+        let name = |kind: Kind| self.name(kind, key);
+        let (text, number, list) = (name(Kind::Text), name(Kind::Number), name(Kind::List));
         match rng.below(4) {
             0 => self.one(now, history, &text, Ask::Get, &["GET", &text]),
             1 | 2 => self.one(now, history, &number, Ask::Get, &["GET", &number]),
@@ -388,20 +407,18 @@ impl Client {
     /// Reads the keys of this number, and changes them: whoever is well answers.
     pub fn ask_for(&mut self, now: u64, history: &mut History, key: u64, kind: Kind) {
         let value = Client::fresh(history);
+        let key = self.name(kind, key);
         match kind {
             Kind::Text => {
-                let key = format!("s{key}");
                 self.one(now, history, &key, Ask::Get, &["GET", &key]);
                 let ask = Ask::Set { value: value.clone().into(), expires: false };
                 self.one(now, history, &key, ask, &["SET", &key, &value]);
             }
             Kind::Number => {
-                let key = format!("n{key}");
                 self.one(now, history, &key, Ask::Get, &["GET", &key]);
                 self.one(now, history, &key, Ask::Increment, &["INCR", &key]);
             }
             Kind::List => {
-                let key = format!("l{key}");
                 self.one(now, history, &key, Ask::Items, &["LRANGE", &key, "0", "-1"]);
                 self.one(now, history, &key, Ask::Push(value.clone().into()), &["RPUSH", &key, &value]);
             }
