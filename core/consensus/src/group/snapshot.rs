@@ -73,6 +73,15 @@ impl Replica {
         self.collect();
     }
 
+    /// There is a new link to `peer`: it may have been told of a snapshot over the old one, or have said there that it could
+    /// not get it, or have begun anew. It is told again; if it is still fetching that snapshot, that changes nothing.
+    pub fn peer_returned(&mut self, peer: ReplicaId) {
+        let progress = self.raw.raft.prs().get(peer.get());
+        if self.leads() && progress.is_some_and(|progress| progress.state == ProgressState::Snapshot) {
+            self.snapshot_failed(peer);
+        }
+    }
+
     /// Takes the name of a snapshot; the engine hears of it only when its bytes are here, or are not needed.
     pub(super) fn take_descriptor(
         &mut self,

@@ -8,6 +8,7 @@ mod judge;
 mod node;
 mod planted;
 mod seeds;
+mod snapshots;
 mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -269,6 +269,12 @@ impl Worker {
         self.post_up(peer);
         self.move_over(peer, true);
         self.mind_link(peer, true);
+        for at in 0..self.partitions.len() {
+            let Partition { group, seat, .. } = &mut self.partitions[at];
+            let (Some(replica), Some(seat)) = (group.replica_mut(), seat) else { continue };
+            let ids = seat.nodes.iter().filter(|(_, node)| **node == peer).map(|(&id, _)| id);
+            ids.for_each(|id| replica.peer_returned(id));
+        }
     }
 
     /// There is no link to `peer` any more.
