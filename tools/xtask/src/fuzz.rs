@@ -35,7 +35,7 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [Target; 9] = [
+    const ALL: [Target; 10] = [
         Target::Resp,
         Target::Record,
         Target::Checkpoint,
