@@ -4,7 +4,7 @@ use consensus::codec::{self, Descriptor, Message, Said};
 use consensus::group::Event;
 use consensus::replay::Restored;
 use consensus::{Config, Group, Incarnation, Mark, Replica, ReplicaId, Role};
-use kernel::{GroupId, Lsn, Micros, Term};
+use kernel::{GroupId, Index, Lsn, Micros, Term};
 
 use crate::disk::first_members;
 
@@ -18,24 +18,31 @@ struct Leader {
 }
 
 impl Leader {
-    /// Lets ticks pass, with a peer that hears of nothing and says in each that it is there; what the leader sends.
+    /// Lets ticks pass, with a peer that has nothing, says so, and says in each that it is there; what the leader sends.
     fn pass(&mut self, ticks: u64, peer: ReplicaId) -> Vec<Message> {
         let mut sent = Vec::new();
         for _ in 0..ticks {
             self.now = self.now + TICK;
             self.replica.wake(self.now);
             if self.replica.leads() {
-                let (id, term) = (self.replica.id(), self.replica.term());
-                self.hear(peer, id, term);
+                self.hear(peer, Said::Heard { commit: Index(0), read: None });
             }
-            self.settle(&mut sent);
+            let mut now = Vec::new();
+            self.settle(&mut now);
+            for message in &now {
+                if let Said::Append { prev, .. } = message.body {
+                    let (hint, hint_term, commit) = (Index(0), Term(0), Index(0));
+                    self.hear(peer, Said::Rejected { index: prev, hint, hint_term, commit });
+                }
+            }
+            self.settle(&mut now);
+            sent.append(&mut now);
         }
         sent
     }
 
-    fn hear(&mut self, from: ReplicaId, to: ReplicaId, term: Term) {
-        let body = Said::Heard { commit: kernel::Index(0), read: None };
-        let incarnation = Incarnation(1);
+    fn hear(&mut self, from: ReplicaId, body: Said) {
+        let (to, term, incarnation) = (self.replica.id(), self.replica.term(), Incarnation(1));
         let message = Message { group: GroupId(7), from, incarnation, to, term, body };
         let mut bytes = Vec::new();
         codec::encode(&message, &mut bytes);

@@ -13,6 +13,8 @@ use super::world::{Client, World, group};
 const SEEDS: u64 = 24;
 /// Seeds within which a broken rule must show.
 const BUDGET: u64 = 150;
+/// Shown by a deposed leader alone, in `leadership.rs`: the clients here are handed to whoever leads.
+const SHOWN_ALONE: &[Bug] = &[Bug::ReadUnconfirmed];
 /// Steps in which things go wrong, and as many again in which they must become well.
 const STEPS: u64 = 16_000;
 
@@ -348,7 +350,7 @@ fn every_planted_bug_of_replicas_is_caught() {
     std::panic::set_hook(Box::new(|_| {}));
     let only = std::env::var("NODE_BUG").ok();
     let mut missed = Vec::new();
-    for &bug in Bug::REPLICA {
+    for &bug in Bug::REPLICA.iter().filter(|bug| !SHOWN_ALONE.contains(bug)) {
         if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
             continue;
         }
