@@ -117,8 +117,8 @@ impl Clerk<'_> {
         let node = self.desk.node;
         let left = self.change(move |_| Ok(Operation::Leave { node })).await;
         told(left, || {
-            "this node's data moves to the other members; `archipel cluster status` shows how far it has come, and \
-             `archipel cluster remove` removes it then"
+            "this node's data moves to the other members, and then it is removed; `archipel cluster status` shows how far \
+             it has come"
                 .to_owned()
         })
     }
@@ -129,19 +129,25 @@ impl Clerk<'_> {
             Ok(node) => node,
             Err(page) => return *page,
         };
-        let removed = self
-            .change(move |state| match state.members().get(&node).map(|member| member.standing) {
-                // What it keeps is made elsewhere first.
-                Some(Membership::Active) => Ok(Operation::Leave { node }),
-                Some(_) => Ok(Operation::Remove { node }),
-                None => Err(format!("{} is no member", PeerId(node))),
-            })
-            .await;
-        let gone = self.ask_worker(move |worker| {
+        let is_gone = move |worker: &mut Worker| {
             let member = worker.mind().and_then(|mind| mind.state().members().get(&node));
             member.is_some_and(|member| !member.is_present())
-        });
-        let gone = gone.await.unwrap_or(false);
+        };
+        // Who leaves is removed without being asked again, as soon as it keeps nothing.
+        let removed = match self.ask_worker(is_gone).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.change(move |state| match state.members().get(&node).map(|member| member.standing) {
+                    // What it keeps is made elsewhere first.
+                    Some(Membership::Active) => Ok(Operation::Leave { node }),
+                    Some(_) => Ok(Operation::Remove { node }),
+                    None => Err(format!("{} is no member", PeerId(node))),
+                })
+                .await
+            }
+            Err(page) => Err(page),
+        };
+        let gone = self.ask_worker(is_gone).await.unwrap_or(false);
         told(removed, || {
             let peer = PeerId(node);
             if gone {
