@@ -200,11 +200,16 @@ impl Persister {
                 kept.map(|()| Done::Control(mark.index))
             }
             Job::Hold { partition, group } => {
-                snapshot::hold(&self.engine, *group).map(|held| Done::Held(*partition, *group, held))
+                let held = again(&self.engine, &mut |engine| snapshot::hold(engine, *group));
+                held.map(|held| Done::Held(*partition, *group, held))
             }
-            Job::Transfer(task) => snapshot::transfer(&self.engine, task).map(Done::Transferred),
+            Job::Transfer(task) => {
+                // A lot that is there already is refused, and pulled anew.
+                let step = again(&self.engine, &mut |engine| snapshot::transfer(engine, task));
+                step.map(Done::Transferred)
+            }
             Job::Install(install) => {
-                let store = snapshot::install(&self.engine, install);
+                let store = again(&self.engine, &mut |_| snapshot::install(&self.engine, install));
                 store.map(|store| Done::Installed(install.partition, install.group, Box::new(store)))
             }
             Job::Keep { dir, name, bytes } => match replace(dir, name, bytes) {
