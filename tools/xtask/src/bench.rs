@@ -4,6 +4,7 @@
 //! at hand, with the same promise about durability; a ratio is the median of the ratios of the pairs.
 //! Exit codes: 0 every bar holds, 1 one does not, 2 usage, 3 not judged.
 
+mod etcd;
 mod fabric;
 mod larger;
 mod load;
@@ -57,6 +58,8 @@ enum Bench {
     Larger,
     /// What a link between nodes costs, beside libp2p-stream and plain TCP.
     Fabric,
+    /// Puts and linearizable gets of a cluster of three beside etcd.
+    Etcd,
 }
 
 /// What a bench needs to know.
@@ -115,6 +118,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Memory => memory::run(&setting)?,
         Bench::Larger => larger::run(&setting)?,
         Bench::Fabric => fabric::run(&setting)?,
+        Bench::Etcd => etcd::run(root, &setting)?,
     };
     report.load_average = load;
     report.quick = args.quick;

@@ -8,6 +8,7 @@ mod redis_suite;
 mod server;
 mod suite;
 mod tidy;
+mod trio;
 
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};

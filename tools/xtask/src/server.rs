@@ -62,6 +62,22 @@ impl Server {
         spawn(command, dir, 6379 + offset, Some(7400 + offset))
     }
 
+    /// Starts a node that forms or joins a cluster, as `words` say, and does not wait for it.
+    pub fn spawn_member(
+        binary: &Path,
+        dir: &Path,
+        offset: u16,
+        words: &[String],
+        config: &str,
+    ) -> Result<Self> {
+        let path = dir.join("archipel.toml");
+        std::fs::write(&path, config)?;
+        let mut command = Command::new(binary);
+        command.args(["node", "start", "--data-dir"]).arg(dir.join("data"));
+        command.args(["--port-offset", &offset.to_string(), "--config"]).arg(&path).args(words);
+        spawn(command, dir, 6379 + offset, Some(7400 + offset))
+    }
+
     /// Starts Debian's redis-server with an append-only file in `dir`, and does not wait for it.
     pub fn spawn_redis(dir: &Path, promise: Promise) -> Result<Self> {
         let port = free_offset()? + 6379;
@@ -172,7 +188,7 @@ pub fn end_group(leader: u32) {
 }
 
 /// An offset at which every port of a node is free now.
-fn free_offset() -> Result<u16> {
+pub fn free_offset() -> Result<u16> {
     // Runs that share a machine begin at different places.
     let span = (OFFSETS.end - OFFSETS.start) / 10;
     let start = u16::try_from(std::process::id() % u32::from(span))?;
