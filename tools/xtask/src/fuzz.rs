@@ -32,10 +32,11 @@ enum Target {
     Consensus,
     Parcel,
     Transfer,
+    Cluster,
 }
 
 impl Target {
-    const ALL: [Target; 10] = [
+    const ALL: &[Target] = &[
         Target::Resp,
         Target::Record,
         Target::Checkpoint,
@@ -46,6 +47,7 @@ impl Target {
         Target::Consensus,
         Target::Parcel,
         Target::Transfer,
+        Target::Cluster,
     ];
 
     const fn name(self) -> &'static str {
@@ -60,6 +62,7 @@ impl Target {
             Target::Consensus => "consensus",
             Target::Parcel => "parcel",
             Target::Transfer => "transfer",
+            Target::Cluster => "cluster",
         }
     }
 }
