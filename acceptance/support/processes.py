@@ -111,7 +111,9 @@ class Member(Server):
     def ask(self, *words):
         """What a verb of `archipel cluster` prints."""
         command = [BINARY, "cluster", *words, "--port-offset", f"{self.offset}"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS).stdout
+        told = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        assert told.returncode == 0, f"{' '.join(words)}: {told.stderr.strip() or told.stdout.strip()}"
+        return told.stdout
 
     def token(self):
         return self.ask("token").strip()

@@ -133,21 +133,17 @@ impl Clerk<'_> {
             let member = worker.mind().and_then(|mind| mind.state().members().get(&node));
             member.is_some_and(|member| !member.is_present())
         };
-        // Who leaves is removed without being asked again, as soon as it keeps nothing.
-        let removed = match self.ask_worker(is_gone).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.change(move |state| match state.members().get(&node).map(|member| member.standing) {
-                    // What it keeps is made elsewhere first.
-                    Some(Membership::Active) => Ok(Operation::Leave { node }),
-                    Some(_) => Ok(Operation::Remove { node }),
-                    None => Err(format!("{} is no member", PeerId(node))),
-                })
-                .await
-            }
-            Err(page) => Err(page),
-        };
+        let removed = self
+            .change(move |state| match state.members().get(&node).map(|member| member.standing) {
+                // What it keeps is made elsewhere first.
+                Some(Membership::Active) => Ok(Operation::Leave { node }),
+                Some(_) => Ok(Operation::Remove { node }),
+                None => Err(format!("{} is no member", PeerId(node))),
+            })
+            .await;
+        // Who leaves is removed without being asked again, as soon as it keeps nothing: that may just have been.
         let gone = self.ask_worker(is_gone).await.unwrap_or(false);
+        let removed = if gone { Ok(()) } else { removed };
         told(removed, || {
             let peer = PeerId(node);
             if gone {
