@@ -16,6 +16,7 @@ Promise.withResolvers ??= () => {
 };
 
 const PATIENCE_MS = 60_000;
+const SLOW_MS = 30_000;
 const modules = process.env.NODE_PATH.split(":").find((dir) => fs.existsSync(path.join(dir, "libp2p")));
 /** A module that only `import` can load; NODE_PATH is for `require` alone. */
 const load = (name, file = "dist/src/index.js") => import(pathToFileURL(path.join(modules, name, file)).href);
@@ -91,8 +92,9 @@ async function peer({ clientMode = false } = {}) {
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
-    // All peers are on one host here, and it counts connections by host.
-    connectionManager: { inboundConnectionThreshold: 1000 },
+    // All peers are on one host here, and it counts connections by host; and many of them share one process, so that
+    // handshakes of each wait for those of all others.
+    connectionManager: { inboundConnectionThreshold: 1000, dialTimeout: SLOW_MS, inboundUpgradeTimeout: SLOW_MS },
     services: {
       identify: identify(),
       ping: ping(),
@@ -100,6 +102,8 @@ async function peer({ clientMode = false } = {}) {
         protocol: "/ipfs/kad/1.0.0",
         clientMode,
         allowQueryWithZeroPeers: true,
+        networkDialTimeout: { minTimeout: SLOW_MS, maxTimeout: SLOW_MS },
+        pingNewContactTimeout: { minTimeout: SLOW_MS, maxTimeout: SLOW_MS },
         peerInfoMapper: kad.passthroughMapper,
         validators: { archipel: async (name, value) => void open(name, value) },
         selectors: { archipel: newest },

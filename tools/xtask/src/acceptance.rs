@@ -17,11 +17,19 @@ use std::time::{Duration, Instant};
 
 /// How long one scenario may run.
 const SCENARIO_SECONDS_MAX: u64 = 180;
+/// The same for those that take long, which run only when they are asked for.
+const LONG_SECONDS_MAX: u64 = 900;
+/// The folder of those, and what a filter that asks for them begins with.
+pub const LONG: &str = "long/";
 
 /// What the scenarios run against.
 pub enum Target {
     /// A fresh node for each scenario.
-    Node { binary: PathBuf },
+    Node {
+        binary: PathBuf,
+        /// The peer of rust-libp2p, if a scenario that wants it may run.
+        rust_peer: Option<PathBuf>,
+    },
     /// A server that runs already and is emptied before each scenario.
     Running { host: String, port: u16 },
 }
@@ -35,12 +43,16 @@ pub struct Outcome {
     pub skipped: Vec<String>,
 }
 
-/// Runs the scenarios whose path contains `filter`, in the order of their names.
+/// Runs the scenarios whose path contains `filter`, in the order of their names; those below `long` only if it begins so.
 pub fn run(root: &Path, target: &Target, clients: &Clients, filter: Option<&str>) -> Result<Outcome> {
     let home = root.join("acceptance");
     let mut total = Outcome::default();
-    for path in scenarios(&home.join("scenarios"))? {
-        let name = path.strip_prefix(home.join("scenarios"))?.display().to_string();
+    let long = filter.is_some_and(|filter| filter.starts_with(LONG));
+    let short = home.join("scenarios");
+    let (base, folder) = if long { (home.clone(), home.join(LONG)) } else { (short.clone(), short) };
+    let seconds_max = if long { LONG_SECONDS_MAX } else { SCENARIO_SECONDS_MAX };
+    for path in scenarios(&folder)? {
+        let name = path.strip_prefix(&base)?.display().to_string();
         if filter.is_some_and(|filter| !name.contains(filter)) {
             continue;
         }
@@ -50,7 +62,7 @@ pub fn run(root: &Path, target: &Target, clients: &Clients, filter: Option<&str>
             continue;
         };
         let began = Instant::now();
-        let (outcome, output) = match one(command, target) {
+        let (outcome, output) = match one(command, target, seconds_max) {
             Ok((ended, output)) => (count(&output, ended.as_deref()), output),
             Err(error) => (Outcome { failed: 1, ..Outcome::default() }, format!("{error:#}\n")),
         };
@@ -104,16 +116,17 @@ fn interpreter(home: &Path, path: &Path, clients: &Clients) -> Result<Option<Com
 }
 
 /// Runs one scenario; gives why it did not come to its end, if so, and what it printed.
-fn one(mut command: Command, target: &Target) -> Result<(Option<String>, String)> {
+fn one(mut command: Command, target: &Target, seconds_max: u64) -> Result<(Option<String>, String)> {
     let dir = tempfile::tempdir()?;
     let mut node = None;
     let (host, port) = match target {
-        Target::Node { binary } => {
+        Target::Node { binary, rust_peer } => {
             let mut server = Server::spawn_node(binary, dir.path(), None)?;
             server.wait_ready()?;
             command
                 .env("ARCHIPEL_BIN", binary)
-                .env("ADMIN_PORT", server.admin.unwrap_or_default().to_string());
+                .env("ADMIN_PORT", server.admin.unwrap_or_default().to_string())
+                .envs(rust_peer.iter().map(|path| ("LIBP2P_KAD_BIN", path)));
             let port = server.port;
             node = Some(server);
             ("127.0.0.1".to_owned(), port)
@@ -134,13 +147,13 @@ fn one(mut command: Command, target: &Target) -> Result<(Option<String>, String)
     command.env("REDIS_HOST", host).env("REDIS_PORT", port.to_string()).env("SCRATCH", dir.path());
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
     let mut child = command.spawn().context("the scenario's interpreter did not start")?;
-    let mut ended = match server::wait(&mut child, Duration::from_secs(SCENARIO_SECONDS_MAX))? {
+    let mut ended = match server::wait(&mut child, Duration::from_secs(seconds_max))? {
         Some(status) if status.success() => None,
         Some(status) => Some(format!("ended with {status}")),
         None => {
             server::end_group(child.id());
             child.wait()?;
-            Some(format!("did not end within {SCENARIO_SECONDS_MAX} s"))
+            Some(format!("did not end within {seconds_max} s"))
         }
     };
     // What the scenario left running would stay subscribed, or keep a port.

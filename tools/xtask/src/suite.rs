@@ -59,7 +59,11 @@ pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
                 cargo_tests(root)?;
             }
             let binary = args.binary.clone().map_or_else(|| build(root), Ok)?;
-            Target::Node { binary }
+            let asks =
+                |filter: &String| filter.starts_with(acceptance::LONG) && RUST_PEER.contains(filter.as_str());
+            let wanted = args.scenario.as_ref().is_some_and(asks);
+            let rust_peer = if wanted { Some(build_rust_peer(root)?) } else { None };
+            Target::Node { binary, rust_peer }
         }
     };
     let outcome = acceptance::run(root, &target, &clients, args.scenario.as_deref())?;
@@ -100,6 +104,18 @@ fn cargo_tests(root: &Path) -> Result<()> {
     cargo(root, &["nextest", "run", "--workspace", "--no-tests=pass"])?;
     // nextest does not know examples in documentation.
     cargo(root, &["test", "--workspace", "--doc"])
+}
+
+/// The scenario that needs the peer of rust-libp2p.
+const RUST_PEER: &str = "long/libp2p/rust.cjs";
+
+/// The peer of rust-libp2p, which is no part of the workspace.
+fn build_rust_peer(root: &Path) -> Result<PathBuf> {
+    let target = target_dir(root).join("acceptance/libp2p-kad");
+    let home = target.to_string_lossy();
+    let manifest = "acceptance/libp2p-kad/Cargo.toml";
+    cargo(root, &["build", "--locked", "--manifest-path", manifest, "--target-dir", &home])?;
+    Ok(target.join("debug/libp2p-kad-peer"))
 }
 
 /// The release binary, built once.
