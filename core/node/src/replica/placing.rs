@@ -277,12 +277,13 @@ impl Worker {
         }
     }
 
-    /// There is no link to `peer` any more.
+    /// There is no link to `peer` any more. Groups that sleep under its leadership look whether it is still there.
     pub fn peer_down(&mut self, now: Micros, peer: NodeId) {
         self.now = now;
         self.post_down(peer);
         self.move_over(peer, false);
         self.mind_link(peer, false);
+        self.rouse(now, peer);
     }
 
     /// The node that a worker's number stands for, if it is that of another node.

@@ -165,8 +165,13 @@ fn sixty_four_sleeping_groups_cost_nothing() {
     world.crash(leader, false);
     let now: Micros = world.now;
     let node = kernel::NodeId([leader as u8 + 1; 32]);
-    for other in (0..3).filter(|&other| other != leader) {
-        world.worker(other).rouse(now, node);
+    for (other, link_broke) in (0..3).filter(|&other| other != leader).zip([false, true]) {
+        // What membership suspects, or the link itself tells.
+        if link_broke {
+            world.worker(other).peer_down(now, node)
+        } else {
+            world.worker(other).rouse(now, node)
+        }
         world.turn(other);
     }
     (0..64).for_each(|number| assert_ne!(world.leader(group(number)), leader));
