@@ -63,6 +63,7 @@ fn read(bytes: &[u8]) -> Option<Divisions> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::damaged;
 
     fn some() -> Divisions {
         let mut divisions = Divisions::default();
@@ -87,13 +88,7 @@ mod tests {
         record(dir.path(), &some()).unwrap();
         let path = dir.path().join(NAME);
         let good = std::fs::read(&path).unwrap();
-        let flips = (0..good.len() * 8).map(|bit| {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            bytes
-        });
-        let cuts = (0..good.len()).map(|length| good[..length].to_vec());
-        for bytes in flips.chain(cuts) {
+        for bytes in damaged(&good) {
             std::fs::write(&path, &bytes).unwrap();
             let error = recorded(dir.path()).unwrap_err().to_string();
             assert!(error.contains("partitions") && error.contains("backup"), "{error}");

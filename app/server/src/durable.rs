@@ -17,3 +17,14 @@ pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&part, &path)?;
     File::open(dir)?.sync_all()
 }
+
+/// What damage can make of a file that was `good`: each bit flipped alone, and each beginning of it.
+#[cfg(test)]
+pub(crate) fn damaged(good: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let flips = (0..good.len() * 8).map(|bit| {
+        let mut bytes = good.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes
+    });
+    flips.chain((0..good.len()).map(|length| good[..length].to_vec()))
+}

@@ -51,6 +51,7 @@ fn read(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::damaged;
 
     #[test]
     fn a_seed_is_drawn_once() {
@@ -65,13 +66,7 @@ mod tests {
         identity(dir.path()).unwrap();
         let path = dir.path().join("identity");
         let good = std::fs::read(&path).unwrap();
-        let flips = (0..good.len() * 8).map(|bit| {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            bytes
-        });
-        let cuts = (0..good.len()).map(|length| good[..length].to_vec());
-        for bytes in flips.chain(cuts) {
+        for bytes in damaged(&good) {
             std::fs::write(&path, &bytes).unwrap();
             let error = identity(dir.path()).unwrap_err().to_string();
             assert!(error.contains("identity") && error.contains("backup"), "{error}");

@@ -47,6 +47,7 @@ fn read(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::damaged;
 
     #[test]
     fn each_life_has_a_higher_number() {
@@ -64,13 +65,7 @@ mod tests {
         next(dir.path()).unwrap();
         let path = dir.path().join(NAME);
         let good = std::fs::read(&path).unwrap();
-        let flips = (0..good.len() * 8).map(|bit| {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            bytes
-        });
-        let cuts = (0..good.len()).map(|length| good[..length].to_vec());
-        for bytes in flips.chain(cuts) {
+        for bytes in damaged(&good) {
             std::fs::write(&path, &bytes).unwrap();
             let error = next(dir.path()).unwrap_err().to_string();
             assert!(error.contains("incarnation") && error.contains("backup"), "{error}");
