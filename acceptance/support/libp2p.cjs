@@ -21,6 +21,7 @@ const modules = process.env.NODE_PATH.split(":").find((dir) => fs.existsSync(pat
 /** A module that only `import` can load; NODE_PATH is for `require` alone. */
 const load = (name, file = "dist/src/index.js") => import(pathToFileURL(path.join(modules, name, file)).href);
 
+const checks = [];
 const ended = [];
 process.on("exit", () => ended.forEach((end) => end()));
 
@@ -166,4 +167,24 @@ async function until(condition, what) {
   }
 }
 
-module.exports = { archipel, assert, crypto, first, load, open, peer, sign, signedName, until };
+/** Registers a check: a sentence, and a function that throws if it is not true. */
+function check(sentence, body) {
+  checks.push({ sentence, body });
+}
+
+/** Runs the checks in order and ends the process. */
+async function run() {
+  let failed = 0;
+  for (const { sentence, body } of checks) {
+    try {
+      await body();
+      console.log(`ok - ${sentence}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`not ok - ${sentence}: ${String(error.stack).replaceAll("\n", " | ")}`);
+    }
+  }
+  process.exit(failed ? 1 : 0);
+}
+
+module.exports = { archipel, assert, check, crypto, first, load, open, peer, run, sign, signedName, until };

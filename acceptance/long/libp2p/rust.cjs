@@ -2,15 +2,13 @@
 "use strict";
 const { spawn } = require("node:child_process");
 const readline = require("node:readline");
-const { archipel, assert, crypto, load, open, sign, signedName, until } = require("libp2p.cjs");
+const { archipel, assert, check, crypto, load, open, run, sign, signedName, until } = require("libp2p.cjs");
 
 if (!process.env.ARCHIPEL_BIN || !process.env.LIBP2P_KAD_BIN) {
   console.log("skip - rust-libp2p: it needs a node of ours and the peer of acceptance/libp2p-kad");
   process.exit(0);
 }
 
-const checks = [];
-const check = (sentence, body) => checks.push({ sentence, body });
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const net = {};
 
@@ -101,16 +99,4 @@ check("nodes that never met find each other through a peer of the other kind", a
   assert.ok((await net.late.ask("find", net.second.id)).nodes.includes(net.second.id));
 });
 
-(async () => {
-  let failed = 0;
-  for (const { sentence, body } of checks) {
-    try {
-      await body();
-      console.log(`ok - ${sentence}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`not ok - ${sentence}: ${String(error.stack).replaceAll("\n", " | ")}`);
-    }
-  }
-  process.exit(failed ? 1 : 0);
-})();
+run();

@@ -1,6 +1,6 @@
 // What a peer of the overlay may not do, and that a node of ours serves others all the same.
 "use strict";
-const { archipel, assert, crypto, load, peer, until } = require("libp2p.cjs");
+const { archipel, assert, check, crypto, load, peer, run, until } = require("libp2p.cjs");
 
 if (!process.env.ARCHIPEL_BIN) {
   console.log("skip - hostile peers: it needs a node of ours");
@@ -10,8 +10,6 @@ if (!process.env.ARCHIPEL_BIN) {
 const KAD = "/ipfs/kad/1.0.0";
 const MESSAGE_BYTES_MAX = 16 * 1024;
 const STREAMS_MAX = 32;
-const checks = [];
-const check = (sentence, body) => checks.push({ sentence, body });
 const net = {};
 
 function varint(number) {
@@ -156,16 +154,4 @@ check("a peer that only asks is answered and told to nobody", async () => {
   assert.equal((await net.ours.p2p("find", id)).json.result.found, false);
 });
 
-(async () => {
-  let failed = 0;
-  for (const { sentence, body } of checks) {
-    try {
-      await body();
-      console.log(`ok - ${sentence}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`not ok - ${sentence}: ${String(error.stack).replaceAll("\n", " | ")}`);
-    }
-  }
-  process.exit(failed ? 1 : 0);
-})();
+run();

@@ -1,14 +1,12 @@
 // Our overlay and js-libp2p's Kademlia: both put, get, provide, find providers and find nodes of the other.
 "use strict";
-const { archipel, assert, crypto, first, load, open, peer, sign, signedName, until } = require("libp2p.cjs");
+const { archipel, assert, check, crypto, first, load, open, peer, run, sign, signedName, until } = require("libp2p.cjs");
 
 if (!process.env.ARCHIPEL_BIN) {
   console.log("skip - js-libp2p: it needs a node of ours");
   process.exit(0);
 }
 
-const checks = [];
-const check = (sentence, body) => checks.push({ sentence, body });
 const text = (bytes) => Buffer.from(bytes).toString();
 const hex = (text) => Buffer.from(text).toString("hex");
 const connected = (node) => async () => (await node.p2p("peers")).json.contacts;
@@ -132,16 +130,4 @@ check("a round trip to a peer of js-libp2p is measured", async () => {
   assert.ok(ping.json?.micros > 0, ping.stderr);
 });
 
-(async () => {
-  let failed = 0;
-  for (const { sentence, body } of checks) {
-    try {
-      await body();
-      console.log(`ok - ${sentence}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`not ok - ${sentence}: ${String(error.stack).replaceAll("\n", " | ")}`);
-    }
-  }
-  process.exit(failed ? 1 : 0);
-})();
+run();
