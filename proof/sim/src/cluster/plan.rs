@@ -66,7 +66,8 @@ impl Plan {
     pub fn draw(rng: &mut Rng) -> Plan {
         let nodes = [3, 3, 4, 5][rng.below(4) as usize];
         let replicas = if nodes == 5 && rng.chance(0.3) { 5 } else { 3 };
-        // Nothing is forwarded yet: a client needs all partitions of its keyspace on its node.
+        // This world has no directory: a node knows who leads only what it has a copy of, so a client needs all
+        // partitions of its keyspace on its node.
         let most = if nodes == replicas { 2 } else { 1 };
         let keyspaces = (0..1 + rng.below(2)).map(|_| 1 + rng.below(most) as u16).collect();
         let pick = |rng: &mut Rng, all: [u64; 4]| all[rng.below(4) as usize];

@@ -69,7 +69,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Asks again. Who was refused asks elsewhere: commands are not forwarded.
+    /// Asks again. Who was refused asks elsewhere.
     fn wish(&mut self, at: usize, wish: Wish) {
         let (now, client) = (self.now, &mut self.clients[at]);
         if client.refused {
@@ -99,7 +99,7 @@ impl World<'_> {
             Some(wish) => wish.db,
             None => self.rng.below(self.plan.keyspaces.len() as u64) as u16,
         };
-        // A node without a replica could only forward, which is not done yet.
+        // A node without a replica knows nobody to hand commands to: this world has no directory.
         let serves = |&node: &usize| {
             let mut groups = self.seats.groups().into_iter();
             groups.all(|group| group.keyspace() != KeyspaceId(db) || self.partition(node, group).is_some())

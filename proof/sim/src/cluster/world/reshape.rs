@@ -125,7 +125,7 @@ impl World<'_> {
                 life.again = Some(self.now);
             }
             self.judge.left(node, group);
-            // Nothing is forwarded yet: clients of the node would wait for ever.
+            // This world has no directory: the node would not know whom to hand its clients' commands to.
             for client in 0..self.clients.len() {
                 if let Some((_, conn)) = self.clients[client].conn.filter(|(other, _)| *other == node) {
                     if let Some(life) = &mut self.machines[node].life {
