@@ -258,8 +258,14 @@ fn bar(as_json: bool) -> ProgressBar {
 
 /// Whether all nodes are members, every partition has its copies and a leader, and nothing moves.
 fn is_whole(status: &Value, nodes: usize) -> bool {
-    let members: Vec<&Value> = status["members"].as_array().into_iter().flatten().collect();
+    let list = |name: &str| status[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let number = |one: &Value, name: &str| one[name].as_u64().unwrap_or_default();
+    let members = list("members");
+    // Nothing moves either before it is decided who keeps what, so the copies are counted.
+    let promised = |one: &Value| number(one, "partitions") * number(one, "copies").min(nodes as u64);
+    let kept: u64 = members.iter().map(|one| number(one, "copies")).sum();
     members.len() == nodes
+        && kept == list("keyspaces").iter().map(promised).sum::<u64>()
         && members.iter().all(|one| one["standing"] == "active")
         && status::is_well(status)
         && status["moves"].as_array().is_some_and(Vec::is_empty)
@@ -304,17 +310,22 @@ mod tests {
     fn a_cluster_is_whole_when_nothing_is_left_to_do() {
         let whole = json!({
             "leader": "12D3KooWA", "waiting": 0, "moves": [],
-            "members": [{"standing": "active", "health": "alive"}, {"standing": "active", "health": "alive"}],
-            "keyspaces": [{"partitions": 64, "led": 64}],
+            "members": [
+                {"standing": "active", "health": "alive", "copies": 64},
+                {"standing": "active", "health": "alive", "copies": 64},
+            ],
+            "keyspaces": [{"partitions": 64, "led": 64, "copies": 3}],
         });
         assert!(is_whole(&whole, 2) && !is_whole(&whole, 3));
         type Change = fn(&mut Value);
-        let changes: [Change; 5] = [
+        let changes: [Change; 6] = [
             |status| status["waiting"] = 1.into(),
             |status| status["moves"] = json!([{}]),
             |status| status["members"][1]["standing"] = "joining".into(),
             |status| status["keyspaces"][0]["led"] = 63.into(),
             |status| status["leader"] = Value::Null,
+            // All have joined, and nobody has said yet who keeps what.
+            |status| status["members"][1]["copies"] = 0.into(),
         ];
         for (row, change) in changes.into_iter().enumerate() {
             let mut status = whole.clone();
