@@ -21,9 +21,6 @@ use super::table::{Row, Traits, help};
 
 const DISABLED: Fault = Fault::Text("ERR This instance has cluster support disabled");
 
-/// On the port of cluster clients: nobody is known to lead the key's partition.
-pub const NOT_SERVED: Fault = Fault::Text("CLUSTERDOWN Hash slot not served");
-
 /// What a cluster client is told that asks the wrong node: who leads `slot`.
 #[must_use]
 pub fn moved(slot: Slot, address: &Address) -> Fault {
@@ -117,21 +114,26 @@ impl ClusterView {
 
     /// `CLUSTER SLOTS`: for each range the leader and then the others.
     ///
+    /// A range that nobody leads at the moment is given to a copy that is up, which will know the next leader first. Redis
+    /// too goes on naming somebody, and clients (redis-py) give up a cluster of which a slot is missing.
     /// Clients take a node for what they see it as first (redis-py), and send commands on whole keyspaces to
     /// masters only. So one that leads is not named as a replica before it was named as a leader.
     pub fn slots(&self, reply: &mut dyn Reply) {
         let ranges = self.ranges();
         let leads = |at: usize| self.copies.iter().any(|copies| copies.leader == Some(at));
-        let led: Vec<_> = ranges
+        let up = |at: &&usize| self.reachable(**at).is_some_and(|(node, _)| node.up);
+        let first = |copies: &Copies| copies.leader.or_else(|| copies.others.iter().find(up).copied());
+        let served: Vec<_> = ranges
             .iter()
-            .filter_map(|range| Some((range, self.reachable(range.copies.leader?)?, range.copies.leader?)))
+            .filter_map(|range| first(range.copies).and_then(|at| Some((range, self.reachable(at)?, at))))
             .collect();
         let mut named = Vec::new();
-        reply.array(led.len());
-        for (range, leader, at) in led {
+        reply.array(served.len());
+        for (range, head, at) in served {
             named.push(at);
-            let mut nodes = alloc::vec![leader];
-            let others = range.copies.others.iter().filter(|&at| named.contains(at) || !leads(*at));
+            let mut nodes = alloc::vec![head];
+            let others = range.copies.others.iter().filter(|&&other| other != at);
+            let others = others.filter(|&at| named.contains(at) || !leads(*at));
             nodes.extend(others.filter_map(|&at| self.reachable(at).filter(|(node, _)| node.up)));
             reply.array(2 + nodes.len());
             reply.int(range.slots.0.into());
@@ -450,8 +452,9 @@ mod tests {
     fn slots_name_leaders_first_and_no_leader_as_a_replica_before() {
         let view = seen(&[(Some(0), &[1, 2]), (Some(0), &[1, 2]), (Some(1), &[0, 2]), (None, &[0])]);
         let (one, two, three) = (described(1), described(2), described(3));
-        // Node 2 leads the second range: in the first it is not named. Node 3 leads nothing.
-        let expected = format!("*2 *4 :0 :8191 {one}{three}*5 :8192 :12287 {two}{one}{three}");
+        // Node 2 leads the second range: in the first it is not named. Node 3 leads nothing, and nobody the last range.
+        let expected =
+            format!("*3 *4 :0 :8191 {one}{three}*5 :8192 :12287 {two}{one}{three}*3 :12288 :16383 {one}");
         assert_eq!(told(|reply| view.slots(reply)), expected);
     }
 

@@ -141,9 +141,8 @@ impl Worker {
         }
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let leader = self.presumed(GroupId::new(db, partition), worker);
-        let Some(peer) = leader.and_then(|leader| cluster.post.peers.get(&leader)) else {
-            return Err(cluster::NOT_SERVED);
-        };
+        // While nobody leads it waits here, as any command does, until somebody does or its time is over.
+        let Some(peer) = leader.and_then(|leader| cluster.post.peers.get(&leader)) else { return Ok(()) };
         // A node that takes no cluster clients is reached by way of this one.
         let sent = |address: &Address| Err(cluster::moved(slot, address));
         peer.address.as_ref().map_or(Ok(()), sent)
