@@ -126,8 +126,10 @@ class Member(Server):
     def is_whole(self, members):
         """So many members are up and have all their copies, and every partition is led."""
         status = self.status()
+        partitions = sum(one["partitions"] for one in status["keyspaces"])
         return (
             len(status["members"]) == members
+            and all(one["copies"] == partitions for one in status["members"])
             and all(one["standing"] == "active" and one["health"] == "alive" for one in status["members"])
             and not status["moves"]
             and status["waiting"] == 0

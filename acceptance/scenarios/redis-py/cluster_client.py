@@ -1,0 +1,111 @@
+"""A client of Redis Cluster: three nodes of `archipel cluster dev`, of which one is killed and started again."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+
+import redis
+from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
+from processes import BINARY, SCRATCH, free_offset
+from redis.cluster import ClusterNode, RedisCluster
+
+
+
+class Dev:
+    """The cluster, until its process is ended."""
+
+    def __init__(self):
+        command = [BINARY, "cluster", "dev", "--json", "--dir", os.path.join(SCRATCH, "dev")]
+        command += ["--port-offset", f"{free_offset()}"]
+        # Its nodes end when its input does, so it has one of its own.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.nodes = json.loads(self.process.stdout.readline())["nodes"]
+        self.again = []
+
+    def clients(self):
+        """Where clients of Redis Cluster connect."""
+        return [ClusterNode("127.0.0.1", 6380 + node["port_offset"]) for node in self.nodes]
+
+    def end(self):
+        for process in self.again:
+            process.kill()
+            process.wait(PATIENCE_SECONDS)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(PATIENCE_SECONDS)
+
+
+_dev = []
+
+
+def dev():
+    """The cluster, which is started once."""
+    if not BINARY:
+        raise Skip("the server that runs is in no cluster")
+    if not _dev:
+        _dev.append(Dev())
+    return _dev[0]
+
+
+def connect():
+    """A client of the cluster."""
+    return RedisCluster(startup_nodes=dev().clients(), decode_responses=True, socket_timeout=PATIENCE_SECONDS)
+
+
+@check
+def keys_are_found_where_the_cluster_says(_):
+    with connect() as client:
+        equal(len(client.get_nodes()), 3)
+        for number in range(200):
+            equal(client.set(f"k:{number}", number), True)
+        for number in range(200):
+            equal(client.get(f"k:{number}"), f"{number}")
+        equal(client.mget_nonatomic([f"k:{number}" for number in range(5)]), ["0", "1", "2", "3", "4"])
+        pipeline = client.pipeline()
+        for number in range(50):
+            pipeline.incr(f"k:{number}")
+        equal(pipeline.execute(), list(range(1, 51)))
+
+
+@check
+def a_node_that_is_killed_and_returns_loses_no_acknowledged_write(_):
+    cluster = dev()
+    with connect() as client:
+        for victim in cluster.nodes[:2]:
+            name, acknowledged = victim["number"], []
+            os.kill(victim["pid"], signal.SIGKILL)
+            for number in range(300):
+                try:
+                    if client.set(f"x:{name}:{number}", number):
+                        acknowledged.append(number)
+                except redis.exceptions.RedisError:
+                    continue
+            assert len(acknowledged) > 250, f"only {len(acknowledged)} of 300 writes were acknowledged"
+            for number in acknowledged:
+                equal(client.get(f"x:{name}:{number}"), f"{number}")
+            back = subprocess.Popen(
+                shlex.split(victim["restart"]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            cluster.again.append(back)
+
+            def serves():
+                try:
+                    with redis.Redis(port=6380 + victim["port_offset"], decode_responses=True) as own:
+                        return own.cluster("INFO")["cluster_state"] == "ok"
+                except redis.exceptions.RedisError:
+                    return False
+
+            until(serves, "it serves again", 60)
+            with redis.Redis(port=6379 + victim["port_offset"], decode_responses=True, db=1) as own:
+                until(lambda: own.get(f"x:{name}:{acknowledged[-1]}") == f"{acknowledged[-1]}", "it has caught up", 60)
+
+
+try:
+    run()
+finally:
+    for cluster in _dev:
+        cluster.end()
