@@ -71,11 +71,12 @@ impl Chain {
 
     /// Bytes of memory outside the value itself, estimated: the chunks between the ends are full.
     pub(super) fn heap_bytes(&self) -> usize {
-        let slack = |chunk: Option<&Chunk>| chunk.map_or(0, |chunk| chunk.heap_bytes() - chunk.used_bytes());
+        let slack = |chunk: &Chunk| chunk.heap_bytes() - chunk.used_bytes();
+        let last = (self.chunks.len() > 1).then(|| self.chunks.back()).flatten();
         self.used_bytes
             + self.chunks.capacity() * size_of::<Chunk>()
-            + slack(self.chunks.front())
-            + slack(self.chunks.back())
+            + self.chunks.front().map_or(0, slack)
+            + last.map_or(0, slack)
     }
 
     /// Appends `element`.

@@ -209,8 +209,8 @@ impl Chunk {
         if self.count > 0 && self.used_bytes() + size > CHUNK_BYTES_MAX {
             return false;
         }
+        let position = position - self.reserve(size);
         let old = self.buf.len();
-        self.buf.reserve(size);
         self.buf.resize(old + size, 0);
         self.buf.copy_within(position..old, position + size);
         write(&mut self.buf[position..position + size], element);
@@ -247,6 +247,7 @@ impl Chunk {
 
     /// Appends the elements of `other`.
     pub(crate) fn append(&mut self, other: &Chunk) {
+        self.reserve(other.used_bytes());
         self.buf.extend_from_slice(&other.buf[other.front()..]);
         self.count += other.count;
     }
@@ -302,6 +303,20 @@ impl Chunk {
             self.buf = self.buf[self.front()..].to_vec();
             self.start = 0;
         }
+    }
+
+    /// Makes room for `size` bytes behind the last element, if need be by giving up the gap before the
+    /// first one; how far that moved the elements. The buffer is at most [`CHUNK_BYTES_MAX`] unless the
+    /// elements take more.
+    fn reserve(&mut self, size: usize) -> usize {
+        if self.buf.capacity() - self.buf.len() >= size {
+            return 0;
+        }
+        let want = self.used_bytes() + size;
+        let mut buf = Vec::with_capacity((want * 2).clamp(BUFFER_BYTES_MIN, CHUNK_BYTES_MAX.max(want)));
+        buf.extend_from_slice(&self.buf[self.front()..]);
+        self.buf = buf;
+        core::mem::take(&mut self.start) as usize
     }
 
     /// Size of the next buffer for `want` bytes; `None` if the chunk would be too large.

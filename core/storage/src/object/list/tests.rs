@@ -214,3 +214,23 @@ fn a_list_that_was_large_and_is_small_gives_its_memory_back() {
     while list.pop_front(|_| ()).is_some() {}
     assert!(list.memory_bytes() < 1024);
 }
+
+#[test]
+fn what_edits_leave_free_is_bounded_and_counted_once() {
+    let (mut list, mut model) = (List::new(), Vec::new());
+    let ops = [
+        Op::PushBack(vec![0; 252]),
+        Op::PushFront(vec![0; 2368]),
+        Op::Insert(Side::After, 0, vec![0; 1516]),
+        Op::PushFront(Vec::new()),
+        Op::Trim(3, 0),
+        Op::PushBack(vec![0; 2678]),
+        Op::Set(0, vec![0; 2315]),
+        Op::Set(1, vec![0; 2315]),
+    ];
+    for op in ops {
+        apply(&mut list, &mut model, op);
+        check(&list, &model);
+        assert!(list.memory_bytes() < 3 * 8192, "{}", list.memory_bytes());
+    }
+}
