@@ -13,6 +13,7 @@ macro_rules! bugs {
         forward { $($(#[$forward_doc:meta])* $forward_name:ident,)* }
         replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
         mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
+        proxy { $($(#[$proxy_doc:meta])* $proxy_name:ident,)* }
         mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
     ) => {
         /// One broken rule.
@@ -29,6 +30,7 @@ macro_rules! bugs {
             $($(#[$forward_doc])* $forward_name,)*
             $($(#[$replica_doc])* $replica_name,)*
             $($(#[$mesh_doc])* $mesh_name,)*
+            $($(#[$proxy_doc])* $proxy_name,)*
             $($(#[$mind_doc])* $mind_name,)*
         }
 
@@ -49,6 +51,8 @@ macro_rules! bugs {
             pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
             /// Those of services, which the tests of `mesh` must find.
             pub const MESH: &[Bug] = &[$(Bug::$mesh_name,)*];
+            /// Those of what a proxy decides, which the tests of `mesh` and `wire` must find.
+            pub const PROXY: &[Bug] = &[$(Bug::$proxy_name,)*];
             /// Those of a node's part in the cluster, which the tests of its minds must find.
             pub const MIND: &[Bug] = &[$(Bug::$mind_name,)*];
         }
@@ -211,6 +215,24 @@ mesh {
     BlackHoleKept,
     /// An endpoint that was removed is still picked.
     StaleEndpointKept,
+}
+proxy {
+    /// A prefix takes paths that go on in the middle of a segment.
+    PrefixEndsAnywhere,
+    /// The shortest prefix takes a request.
+    ShortPrefixFirst,
+    /// The report on an endpoint that is gone counts for who took its place.
+    ReportOnSuccessor,
+    /// The balancer is not told of an endpoint that is left out.
+    EjectedStillPicked,
+    /// What belongs to the connection is forwarded.
+    HopByHopForwarded,
+    /// What clients say of where they come from is believed.
+    ForwardedForBelieved,
+    /// A body whose connection ends before it is whole passes for whole.
+    CutBodyIsWhole,
+    /// Bytes behind a body's end are forwarded with it.
+    BodyRunsOver,
 }
 mind {
     /// A replica is deleted before a checkpoint says so: a restart begins it anew under its old number.

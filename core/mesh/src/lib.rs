@@ -11,6 +11,8 @@ pub mod breaker;
 pub mod limit;
 pub mod outlier;
 pub mod retry;
+pub mod route;
+pub mod upstream;
 mod window;
 
 /// How a request at an endpoint ended.

@@ -133,12 +133,18 @@ impl Outliers {
     /// Whether requests go to endpoints that are out too: too few are left, and the owner wants that. `usable` are those that
     /// are not known to be down, `left` those of them that are in. Counts it if so.
     pub fn panics(&mut self, usable: usize, left: usize) -> bool {
-        let panics = match self.options.panic {
-            Panic::Never => false,
-            Panic::UseAllBelow(percent) => left * 100 < usable * usize::from(percent),
-        };
+        let panics = self.would_panic(usable, left);
         self.panics += u64::from(panics);
         panics
+    }
+
+    /// The same without counting.
+    #[must_use]
+    pub const fn would_panic(&self, usable: usize, left: usize) -> bool {
+        match self.options.panic {
+            Panic::Never => false,
+            Panic::UseAllBelow(percent) => left * 100 < usable * percent as usize,
+        }
     }
 
     /// A request to it has ended.

@@ -5,10 +5,14 @@
 //! been forwarded, and its connection is closed.
 
 mod chunked;
+mod forward;
 mod head;
+mod relay;
 
 pub use chunked::{ChunkError, Chunks, Part};
+pub use forward::{Connection, Frame, Onward, frame, request, response};
 pub use head::{HeadError, Headers, Request, Response, Target, Version};
+pub use relay::Relay;
 
 /// A head, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -16,6 +20,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one head.
 pub const HEADERS_MAX: usize = 100;
+/// Fields that `Connection` names besides `close`, `keep-alive` and `upgrade`.
+pub const CONNECTION_FIELDS_MAX: usize = 16;
 /// A chunk's first line, extensions included, in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// All trailer fields of a body, in bytes.
@@ -34,5 +40,7 @@ pub enum Body {
     UntilClose,
 }
 
+#[cfg(test)]
+mod onward_tests;
 #[cfg(test)]
 mod tests;

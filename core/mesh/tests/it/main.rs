@@ -1,5 +1,7 @@
 //! What breaks when a rule is broken: each planted bug is seen by one check, which holds without it.
 
+mod proxy;
+
 use kernel::planted::{Bug, choose};
 use kernel::{Micros, Rng};
 use mesh::Outcome;
@@ -57,7 +59,10 @@ fn every_planted_bug_is_found() {
         (Bug::StaleEndpointKept, who_is_gone_is_not_picked),
     ];
     assert_eq!(checks.map(|(bug, _)| bug), Bug::MESH);
-    for (bug, holds) in checks {
+    // Those behind are found in `wire`.
+    assert_eq!(proxy::CHECKS.map(|(bug, _)| bug), Bug::PROXY[..proxy::CHECKS.len()]);
+    // One after the other: what is chosen is chosen for the whole process.
+    for (bug, holds) in checks.into_iter().chain(proxy::CHECKS) {
         assert!(holds(), "without {bug:?}");
         choose(bug);
         assert!(!holds(), "{bug:?} is not found");

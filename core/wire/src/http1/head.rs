@@ -5,7 +5,7 @@ use core::str;
 use httparse::{EMPTY_HEADER, Header, Status};
 use thiserror::Error;
 
-use super::{Body, HEAD_BYTES_MAX, HEADERS_MAX, LINE_BYTES_MAX};
+use super::{Body, CONNECTION_FIELDS_MAX, HEAD_BYTES_MAX, HEADERS_MAX, LINE_BYTES_MAX};
 
 /// Room for the fields of one head; may be used again.
 pub struct Headers<'a>([Header<'a>; HEADERS_MAX]);
@@ -116,6 +116,8 @@ pub struct Request<'h, 'a> {
     pub expects_continue: bool,
     /// The protocol that it would rather speak, if the connection is to be upgraded.
     pub upgrade: Option<&'a [u8]>,
+    /// `Connection` names further fields that are of this connection only.
+    pub lists: bool,
     /// Bytes of the head.
     pub bytes: usize,
 }
@@ -167,6 +169,7 @@ impl<'h, 'a> Request<'h, 'a> {
             keep_alive: fields.connection.keeps(version),
             expects_continue: fields.expects && version == Version::Http11 && body != Body::None,
             upgrade,
+            lists: fields.connection.others > 0,
             bytes: skipped + length,
         }))
     }
@@ -187,6 +190,8 @@ pub struct Response<'h, 'a> {
     pub body: Body,
     /// The connection may be used again.
     pub keep_alive: bool,
+    /// `Connection` names further fields that are of this connection only.
+    pub lists: bool,
     /// Bytes of the head.
     pub bytes: usize,
 }
@@ -229,7 +234,8 @@ impl<'h, 'a> Response<'h, 'a> {
             (None, false) => Body::UntilClose,
         };
         let keep_alive = fields.connection.keeps(version) && body != Body::UntilClose;
-        Ok(Some(Response { status, reason, version, headers, body, keep_alive, bytes: length }))
+        let lists = fields.connection.others > 0;
+        Ok(Some(Response { status, reason, version, headers, body, keep_alive, lists, bytes: length }))
     }
 }
 
@@ -338,6 +344,8 @@ struct Options {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    /// Names of fields among them.
+    others: usize,
 }
 
 impl Options {
@@ -379,7 +387,7 @@ impl<'a> Fields<'a> {
                     fields.expects = true;
                 }
                 7 if name.eq_ignore_ascii_case("upgrade") => fields.upgrade = Some(value),
-                10 if name.eq_ignore_ascii_case("connection") => fields.connection(value),
+                10 if name.eq_ignore_ascii_case("connection") => fields.connection(value)?,
                 14 if name.eq_ignore_ascii_case("content-length") => {
                     set_once(&mut fields.length, decimal(value)?, HeadError::Length)?;
                 }
@@ -398,12 +406,19 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn connection(&mut self, value: &[u8]) {
+    fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
         for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            self.connection.close |= option.eq_ignore_ascii_case(b"close");
-            self.connection.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-            self.connection.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            let is_one = |one: &[u8]| option.eq_ignore_ascii_case(one);
+            match option.len() {
+                0 => {}
+                5 if is_one(b"close") => self.connection.close = true,
+                7 if is_one(b"upgrade") => self.connection.upgrade = true,
+                10 if is_one(b"keep-alive") => self.connection.keep_alive = true,
+                _ => self.connection.others += 1,
+            }
         }
+        // Each is looked for among all fields.
+        if self.connection.others > CONNECTION_FIELDS_MAX { Err(HeadError::TooLarge) } else { Ok(()) }
     }
 }
 

@@ -1,0 +1,53 @@
+//! What breaks when a rule of a proxy's messages is broken: each planted bug is seen by one check, which holds without it.
+
+use kernel::planted::{Bug, choose};
+use wire::http1::{Body, Frame, Headers, Onward, Relay, Request, request};
+
+const HEAD: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nKeep-Alive: 5\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n";
+
+fn sent() -> String {
+    let mut room = Headers::new();
+    let head = Request::parse(HEAD, &mut room).expect("it is a request").expect("it is whole");
+    let (path, client, scheme, via) = (("", "/"), "192.0.2.7", "http", "a");
+    let mut out = Vec::new();
+    let onward = Onward { path, client, scheme, trusted: false, via, trace: None, upgrade: false };
+    request(&head, &onward, &mut out);
+    String::from_utf8(out).expect("it is text")
+}
+
+fn what_is_of_the_connection_stays_there() -> bool {
+    !sent().contains("Keep-Alive") && !sent().contains("close")
+}
+
+fn clients_do_not_say_who_they_are() -> bool {
+    !sent().contains("1.2.3.4")
+}
+
+fn a_cut_body_is_never_whole() -> bool {
+    let mut relay = Relay::new(Body::Length(10), Frame::Plain);
+    relay.plain(5);
+    !relay.close(&mut Vec::new())
+}
+
+fn what_is_behind_a_body_is_not_of_it() -> bool {
+    Relay::new(Body::Length(10), Frame::Plain).plain(12) == 10
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let checks: [(Bug, fn() -> bool); 4] = [
+        (Bug::HopByHopForwarded, what_is_of_the_connection_stays_there),
+        (Bug::ForwardedForBelieved, clients_do_not_say_who_they_are),
+        (Bug::CutBodyIsWhole, a_cut_body_is_never_whole),
+        (Bug::BodyRunsOver, what_is_behind_a_body_is_not_of_it),
+    ];
+    // Those before are found in `mesh`.
+    assert_eq!(checks.map(|(bug, _)| bug), Bug::PROXY[4..]);
+    for (bug, holds) in checks {
+        assert!(holds(), "without {bug:?}");
+        choose(bug);
+        assert!(!holds(), "{bug:?} is not found");
+        choose(Bug::None);
+    }
+}
