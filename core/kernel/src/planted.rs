@@ -215,6 +215,20 @@ mesh {
     BlackHoleKept,
     /// An endpoint that was removed is still picked.
     StaleEndpointKept,
+    /// The instances of a node that membership declared dead stay as healthy as they were.
+    DeadNodeServes,
+    /// An index is the clock's, wherever that goes.
+    IndexFalls,
+    /// A registry forgets removals, and passes for one that never saw them.
+    RemovalForgotten,
+    /// What was heard of a node's earlier life replaces its present one.
+    OldLifeBelieved,
+    /// News behind a gap are taken, and what was in the gap is never asked for.
+    GapIgnored,
+    /// What a whole copy of a node's records does not have any more is kept.
+    LeftoverKept,
+    /// Who waits for the list of services is not told of a change.
+    WaiterForgotten,
 }
 proxy {
     /// A prefix takes paths that go on in the middle of a segment.

@@ -10,6 +10,7 @@ pub mod balance;
 pub mod breaker;
 pub mod limit;
 pub mod outlier;
+pub mod registry;
 pub mod retry;
 pub mod route;
 pub mod upstream;
