@@ -4,9 +4,11 @@
 //! Wing & Gong 1993, "Testing and verifying concurrent objects", with the memory of visited configurations
 //! of Lowe 2017, "Testing for linearizability". Objects are judged one by one: a history is linearizable
 //! exactly if that of each object is (Herlihy & Wing 1990, theorem 1). The problem is NP-complete, so the
-//! search has a bound, and a history beyond it is not judged.
+//! search has a bound, and a history beyond it is not judged. What it need not try, `linear/search.rs` says.
 
-use std::collections::{BTreeMap, HashSet};
+mod search;
+
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -14,8 +16,8 @@ use std::hash::Hash;
 pub trait Object {
     /// Its state.
     type State: Clone + Eq + Hash;
-    /// What clients ask.
-    type Ask: Debug;
+    /// What clients ask. What is equal does the same.
+    type Ask: Debug + PartialEq;
     /// What they are answered.
     type Answer: Debug;
 
@@ -29,6 +31,9 @@ pub trait Object {
         ask: &Self::Ask,
         answer: Option<&Self::Answer>,
     ) -> Option<Self::State>;
+    /// True if `ask` changes no state: an answer to it can only say what the state was, and where it leaves the state
+    /// of [`Object::step`] as it is, it might as well have been asked at any moment of that state.
+    fn only_looks(&self, ask: &Self::Ask) -> bool;
 }
 
 /// An operation as its client saw it.
@@ -67,7 +72,7 @@ pub const STEPS_MAX: u64 = 20_000_000;
 ///
 /// Memory grows with the number of different configurations: as many as the operations that overlap allow.
 pub fn judge<O: Object>(object: &O, history: &[Operation<O::Ask, O::Answer>]) -> Verdict {
-    Search::new(object, history).run()
+    search::Search::new(object, history).run()
 }
 
 /// What was done to one object.
@@ -88,141 +93,6 @@ pub fn judge_all<O: Object, K: Ord + Clone>(
         }
     }
     Ok(())
-}
-
-/// A place in the list of events that are not in the order yet.
-#[derive(Clone, Copy, Debug)]
-struct Event {
-    operation: usize,
-    is_return: bool,
-    previous: usize,
-    next: usize,
-}
-
-struct Search<'a, O: Object> {
-    object: &'a O,
-    history: &'a [Operation<O::Ask, O::Answer>],
-    /// A circle through place 0, which is no event.
-    events: Vec<Event>,
-    /// The places of each operation's call and return; a return that never came is at 0.
-    places: Vec<(usize, usize)>,
-    /// Returns in the list.
-    returns_left: usize,
-    state: O::State,
-    order: Vec<(usize, O::State)>,
-    done: Vec<u64>,
-    seen: HashSet<(Vec<u64>, O::State)>,
-}
-
-impl<'a, O: Object> Search<'a, O> {
-    fn new(object: &'a O, history: &'a [Operation<O::Ask, O::Answer>]) -> Search<'a, O> {
-        let mut times: Vec<(u64, bool, usize)> = Vec::with_capacity(history.len() * 2);
-        for (number, operation) in history.iter().enumerate() {
-            times.push((operation.called, false, number));
-            if let Some((at, _)) = operation.returned {
-                assert!(at >= operation.called, "an operation returns after its call");
-                times.push((at, true, number));
-            }
-        }
-        // At one time calls come first, so that what touches overlaps.
-        times.sort_unstable();
-        let mut events = vec![Event { operation: 0, is_return: false, previous: times.len(), next: 1 }];
-        let mut places = vec![(0, 0); history.len()];
-        for (at, &(_, is_return, operation)) in times.iter().enumerate() {
-            let next = if at + 1 == times.len() { 0 } else { at + 2 };
-            events.push(Event { operation, is_return, previous: at, next });
-            let place = &mut places[operation];
-            *(if is_return { &mut place.1 } else { &mut place.0 }) = at + 1;
-        }
-        if times.is_empty() {
-            events[0].next = 0;
-        }
-        Search {
-            object,
-            history,
-            events,
-            places,
-            returns_left: times.iter().filter(|(_, is_return, _)| *is_return).count(),
-            state: object.initial(),
-            order: Vec::new(),
-            done: vec![0; history.len().div_ceil(64)],
-            seen: HashSet::new(),
-        }
-    }
-
-    fn run(mut self) -> Verdict {
-        let mut at = self.events[0].next;
-        let (mut longest, mut stuck) = (Vec::new(), 0);
-        for _ in 0..STEPS_MAX {
-            if self.returns_left == 0 {
-                return Verdict::Linearizable(self.numbers());
-            }
-            let Event { operation, is_return, next, .. } = self.events[at];
-            if !is_return && at != 0 {
-                at = if self.try_next(operation) { self.events[0].next } else { next };
-                continue;
-            }
-            // This return (or the end) comes before anything else can be next: what was put last is wrong.
-            if self.order.len() >= longest.len() {
-                (longest, stuck) = (self.numbers(), operation);
-            }
-            match self.take_back() {
-                Some(call) => at = self.events[call].next,
-                None => return Verdict::Violated { longest, stuck },
-            }
-        }
-        Verdict::TooHard
-    }
-
-    fn numbers(&self) -> Vec<usize> {
-        self.order.iter().map(|(operation, _)| *operation).collect()
-    }
-
-    /// Puts `operation` next in the order, unless its answer does not fit or this was tried before.
-    fn try_next(&mut self, operation: usize) -> bool {
-        let Operation { ask, returned, .. } = &self.history[operation];
-        let answer = returned.as_ref().map(|(_, answer)| answer);
-        let Some(state) = self.object.step(&self.state, ask, answer) else { return false };
-        self.done[operation / 64] |= 1 << (operation % 64);
-        if !self.seen.insert((self.done.clone(), state.clone())) {
-            self.done[operation / 64] &= !(1 << (operation % 64));
-            return false;
-        }
-        self.order.push((operation, core::mem::replace(&mut self.state, state)));
-        let (call, end) = self.places[operation];
-        self.lift(call);
-        if end != 0 {
-            self.lift(end);
-            self.returns_left -= 1;
-        }
-        true
-    }
-
-    /// Takes the last of the order back; the place of its call.
-    fn take_back(&mut self) -> Option<usize> {
-        let (operation, state) = self.order.pop()?;
-        self.state = state;
-        self.done[operation / 64] &= !(1 << (operation % 64));
-        let (call, end) = self.places[operation];
-        if end != 0 {
-            self.put_back(end);
-            self.returns_left += 1;
-        }
-        self.put_back(call);
-        Some(call)
-    }
-
-    fn lift(&mut self, at: usize) {
-        let Event { previous, next, .. } = self.events[at];
-        self.events[previous].next = next;
-        self.events[next].previous = previous;
-    }
-
-    fn put_back(&mut self, at: usize) {
-        let Event { previous, next, .. } = self.events[at];
-        self.events[previous].next = at;
-        self.events[next].previous = at;
-    }
 }
 
 /// A register that holds a number, or nothing.
@@ -277,6 +147,10 @@ impl Object for Register {
             }
         };
         answer.is_none_or(|answer| *answer == right).then_some(after)
+    }
+
+    fn only_looks(&self, ask: &Ask) -> bool {
+        *ask == Ask::Get
     }
 }
 
