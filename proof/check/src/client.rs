@@ -1,5 +1,7 @@
 //! Clients that write down what they ask and what they are told, each on one connection to some node.
 
+mod told;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use kernel::{ConnId, Rng};
@@ -7,6 +9,7 @@ use kernel::{ConnId, Rng};
 use crate::cell::{Answer, Ask, Cell};
 use crate::linear::{Operation, Verdict, judge};
 use crate::reply;
+use told::{answer, fault};
 
 /// A key in a keyspace.
 pub type Name = (u16, String);
@@ -24,7 +27,33 @@ pub struct History {
     pub unknown: u64,
     /// Operations that surely did not run.
     pub refused: u64,
+    /// Everything that has ended, in that order.
+    pub ended: Vec<Ended>,
     tag: u64,
+}
+
+/// An operation that has ended, for who looks at when clients were told what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Who asked.
+    pub client: u64,
+    /// When.
+    pub called: u64,
+    /// When it ended.
+    pub at: u64,
+    /// How.
+    pub how: How,
+}
+
+/// How an operation ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// With an answer.
+    Answered,
+    /// It is not known whether it ran.
+    Unknown,
+    /// It surely did not run.
+    Refused,
 }
 
 struct Entry {
@@ -46,17 +75,25 @@ impl History {
     }
 
     fn end(&mut self, place: &Place, now: u64, told: Told) {
-        match told {
+        let entry = self.entry(place);
+        let (client, called) = (entry.operation.client, entry.operation.called);
+        let how = match told {
             Told::Answer(answer) => {
+                entry.operation.returned = Some((now, answer));
                 self.answered += 1;
-                self.entry(place).operation.returned = Some((now, answer));
+                How::Answered
             }
-            Told::Unknown => self.unknown += 1,
+            Told::Unknown => {
+                self.unknown += 1;
+                How::Unknown
+            }
             Told::NotRun => {
+                entry.void = true;
                 self.refused += 1;
-                self.entry(place).void = true;
+                How::Refused
             }
-        }
+        };
+        self.ended.push(Ended { client, called, at: now, how });
     }
 
     /// Judges every key.
@@ -140,6 +177,10 @@ pub struct Manner {
     pub patience: Option<u64>,
     /// Part of the names of their keys.
     pub round: u64,
+    /// They only set and get texts: the register of which theorems speak.
+    pub register: bool,
+    /// They say `READONLY`: what a copy has will do, however old.
+    pub copies: bool,
 }
 
 /// A kind of key.
@@ -234,6 +275,9 @@ impl Client {
     pub fn connected(&mut self, now: u64, conn: (usize, ConnId), db: u16) {
         (self.conn, self.db) = (Some(conn), db);
         self.say(now, &["SELECT", &db.to_string()], Pending::Word);
+        if self.manner.copies {
+            self.say(now, &["READONLY"], Pending::Word);
+        }
     }
 
     /// Whether it changes nothing.
@@ -295,6 +339,10 @@ impl Client {
         }
         for _ in 0..1 + rng.below(self.manner.pipeline) {
             let key = rng.below(self.manner.keys);
+            if self.manner.register {
+                self.register(now, history, rng, &self.name(Kind::Text, key));
+                continue;
+            }
             if self.manner.reads {
                 self.look(now, history, rng, key);
                 continue;
@@ -337,6 +385,15 @@ impl Client {
             1 | 2 => self.one(now, history, &number, Ask::Get, &["GET", &number]),
             _ => self.one(now, history, &list, Ask::Items, &["LRANGE", &list, "0", "-1"]),
         }
+    }
+
+    fn register(&mut self, now: u64, history: &mut History, rng: &mut Rng, key: &str) {
+        if self.manner.reads || rng.chance(0.5) {
+            return self.one(now, history, key, Ask::Get, &["GET", key]);
+        }
+        let value = Client::fresh(history);
+        let ask = Ask::Set { value: value.clone().into(), expires: false };
+        self.one(now, history, key, ask, &["SET", key, &value]);
     }
 
     /// True if nothing may follow before the answer.
@@ -498,95 +555,4 @@ impl Client {
         }
         Ok(false)
     }
-}
-
-/// What an error says of its command.
-fn fault(whole: &[u8]) -> Result<Told, String> {
-    /// These say that the command surely did not run.
-    const NOT_RUN: [&str; 8] = [
-        "-CLUSTERDOWN ",
-        "-UNBLOCKED ",
-        "-MOVED ",
-        "-ASK ",
-        "-TRYAGAIN ",
-        "-EXECABORT ",
-        "-MISCONF ",
-        "-LOADING ",
-    ];
-    let text = String::from_utf8_lossy(whole);
-    if text.starts_with("-UNKNOWN ") {
-        return Ok(Told::Unknown);
-    }
-    if NOT_RUN.iter().any(|begin| text.starts_with(begin)) || text.contains("disk is full") {
-        return Ok(Told::NotRun);
-    }
-    Err(format!("nobody is told {:?}", text.trim_end()))
-}
-
-/// Reads a reply as an answer to `ask`; `None` if it says nothing (nobody served a blocking command).
-fn answer(ask: &Ask, whole: &[u8]) -> Result<Option<Answer>, String> {
-    let (answer, rest) = value(whole)?;
-    if !rest.is_empty() {
-        return Err(format!("{} is more than a reply", reply::shown(whole)));
-    }
-    Ok(Some(match (ask, answer) {
-        (Ask::Set { .. }, Raw::Word(word)) if word == b"OK" => Answer::Done,
-        (Ask::Get | Ask::Pop, Raw::Text(text)) => Answer::Text(text),
-        (Ask::Pop, Raw::Items(None)) => return Ok(None),
-        // Key and element.
-        (Ask::Pop, Raw::Items(Some(mut items))) if items.len() == 2 => match items.pop() {
-            Some(Raw::Text(text)) => Answer::Text(text),
-            _ => return Err(format!("BLPOP is answered {}", reply::shown(whole))),
-        },
-        (Ask::Items, Raw::Items(Some(items))) => {
-            let text = |item| if let Raw::Text(Some(text)) = item { Ok(text) } else { Err("an element") };
-            Answer::Items(items.into_iter().map(text).collect::<Result<_, _>>()?)
-        }
-        (Ask::All(asks), Raw::Items(Some(items))) if asks.len() == items.len() => {
-            let each = asks.iter().zip(items).map(|(ask, item)| match (ask, item) {
-                (Ask::Get, Raw::Text(text)) => Ok(Answer::Text(text)),
-                (Ask::Increment, Raw::Number(number)) => Ok(Answer::Number(number)),
-                _ => Err("a transaction is answered otherwise"),
-            });
-            Answer::All(each.collect::<Result<_, _>>()?)
-        }
-        (_, Raw::Number(number)) => Answer::Number(number),
-        _ => return Err(format!("{ask:?} is answered {}", reply::shown(whole))),
-    }))
-}
-
-/// A reply, parsed.
-enum Raw<'a> {
-    Word(&'a [u8]),
-    Number(i64),
-    Text(Option<Vec<u8>>),
-    Items(Option<Vec<Raw<'a>>>),
-}
-
-fn value(bytes: &[u8]) -> Result<(Raw<'_>, &[u8]), String> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n").ok_or("a line without an end")?;
-    let (line, mut rest) = (&bytes[1..end], &bytes[end + 2..]);
-    let number = || std::str::from_utf8(line).ok().and_then(|text| text.parse::<i64>().ok());
-    let raw = match (bytes[0], number()) {
-        (b'+', _) => Raw::Word(line),
-        (b':', Some(number)) => Raw::Number(number),
-        (b'$', Some(-1)) => Raw::Text(None),
-        (b'$', Some(length)) => {
-            let text = rest.get(..length as usize).ok_or("a string without an end")?;
-            rest = &rest[length as usize + 2..];
-            Raw::Text(Some(text.to_vec()))
-        }
-        (b'*', Some(-1)) => Raw::Items(None),
-        (b'*', Some(count)) => {
-            let mut items = Vec::new();
-            for _ in 0..count {
-                let (item, after) = value(rest)?;
-                items.push(item);
-                rest = after;
-            }
-            Raw::Items(Some(items))
-        }
-        _ => return Err(format!("{} is told to a client", reply::shown(bytes))),
-    };
-    Ok((raw, rest))
 }

@@ -1,9 +1,11 @@
 //! What a claim is, and the list of them.
 
+pub mod cap;
 pub mod chord;
 pub mod churn;
 pub mod eclipse;
 pub mod flood;
+pub mod hashing;
 pub mod kademlia;
 pub mod walk;
 
@@ -15,8 +17,16 @@ use thiserror::Error;
 use crate::plot::Plot;
 
 /// Every claim, in the order of the report.
-pub const ALL: &[&Claim] =
-    &[&flood::CLAIM, &walk::CLAIM, &chord::CLAIM, &kademlia::CLAIM, &churn::CLAIM, &eclipse::CLAIM];
+pub const ALL: &[&Claim] = &[
+    &flood::CLAIM,
+    &walk::CLAIM,
+    &chord::CLAIM,
+    &kademlia::CLAIM,
+    &churn::CLAIM,
+    &eclipse::CLAIM,
+    &hashing::CLAIM,
+    &cap::CLAIM,
+];
 
 /// The claim called `name`.
 #[must_use]
@@ -79,6 +89,8 @@ pub enum Kind {
         /// The most.
         max: f64,
     },
+    /// One of these words; the first without being told.
+    Choice(&'static [&'static str]),
 }
 
 /// A parameter's value.
@@ -88,6 +100,8 @@ pub enum Value {
     Count(u64),
     /// Of a [`Kind::Share`].
     Share(f64),
+    /// Of a [`Kind::Choice`].
+    Choice(&'static str),
 }
 
 impl fmt::Display for Value {
@@ -95,6 +109,7 @@ impl fmt::Display for Value {
         match self {
             Value::Count(n) => n.fmt(f),
             Value::Share(x) => x.fmt(f),
+            Value::Choice(word) => word.fmt(f),
         }
     }
 }
@@ -110,7 +125,7 @@ pub enum ParameterError {
         /// What was asked for.
         name: String,
     },
-    /// It is not a number of its kind, or out of range.
+    /// It is not of its kind, or out of range.
     #[error("--{name} is {text}; it must be {range}")]
     Value {
         /// The parameter.
@@ -135,6 +150,7 @@ impl Parameter {
             Kind::Share { max, .. } => {
                 text.parse().ok().filter(|x| (0.0..=max).contains(x)).map(Value::Share)
             }
+            Kind::Choice(words) => words.iter().find(|word| **word == text).copied().map(Value::Choice),
         };
         value.ok_or_else(|| ParameterError::Value {
             name: self.name,
@@ -149,6 +165,7 @@ impl Parameter {
         match self.kind {
             Kind::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Kind::Share { max, .. } => format!("a number from 0 to {max}"),
+            Kind::Choice(words) => words.join(" or "),
         }
     }
 
@@ -158,6 +175,7 @@ impl Parameter {
         match self.kind {
             Kind::Count { default, .. } => Value::Count(default),
             Kind::Share { default, .. } => Value::Share(default),
+            Kind::Choice(words) => Value::Choice(words[0]),
         }
     }
 }
@@ -221,7 +239,7 @@ impl<'a> Run<'a> {
     pub fn count(&self, name: &str) -> u64 {
         match self.value(name) {
             Value::Count(n) => n,
-            Value::Share(_) => panic!("{name} is a share"),
+            other @ (Value::Share(_) | Value::Choice(_)) => panic!("{name} is {other}, and no count"),
         }
     }
 
@@ -233,7 +251,7 @@ impl<'a> Run<'a> {
     pub fn share(&self, name: &str) -> f64 {
         match self.value(name) {
             Value::Share(x) => x,
-            Value::Count(_) => panic!("{name} is a count"),
+            other @ (Value::Count(_) | Value::Choice(_)) => panic!("{name} is {other}, and no share"),
         }
     }
 
@@ -378,6 +396,8 @@ mod tests {
         assert_eq!(refused("nodes", "no"), "--nodes is no; it must be a whole number from 16 to 1000000");
         assert!(refused("nothing", "1").starts_with("flood has no parameter nothing"));
         assert!(refused("dead", "1.5").contains("from 0 to"));
+        let refused = Run::new(&cap::CLAIM, 1, &[("mode", "both")], &|_| ()).err().unwrap().to_string();
+        assert_eq!(refused, "--mode is both; it must be primary");
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Judgement {
                 let value = match value {
                     Value::Count(n) => json!(n),
                     Value::Share(x) => json!(x),
+                    Value::Choice(word) => json!(word),
                 };
                 ((*name).to_owned(), value)
             })

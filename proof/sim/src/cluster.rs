@@ -12,6 +12,7 @@ mod judge;
 mod net;
 mod plan;
 mod seats;
+pub mod split;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,14 +121,18 @@ pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
 /// As [`run`].
 pub fn attempt(seed: u64, keep: bool) -> Result<Outcome, Box<Failure>> {
     let mut trace = Trace::new(keep);
-    let what = match catch_unwind(AssertUnwindSafe(|| world::run(seed, &mut trace))) {
-        Ok(Ok(outcome)) => return Ok(outcome),
-        Ok(Err(what)) => what,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            format!("an assertion failed: {}", text.unwrap_or("without a text"))
-        }
+    let what = match caught(|| world::run(seed, &mut trace)) {
+        Ok(outcome) => return Ok(outcome),
+        Err(what) => what,
     };
     Err(Box::new(Failure { seed, what, hash: trace.hash(), events: trace.into_text() }))
+}
+
+/// What `play` gives, an assertion that fails as an error.
+fn caught<T>(play: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("an assertion failed: {}", text.unwrap_or("without a text")))
+    })
 }

@@ -58,6 +58,21 @@ pub struct Plan {
     pub evict: f64,
     /// Steps of a slice of what does not fit a turn.
     pub slice_steps: usize,
+    /// Instead of faults by chance: one split of the net.
+    pub split: Option<Split>,
+}
+
+/// A split of the net at a planned time.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// When it begins, in microseconds.
+    pub cut: u64,
+    /// When it ends, in microseconds.
+    pub mend: u64,
+    /// How many nodes are cut off from the others.
+    pub minority: usize,
+    /// Clients say `READONLY`.
+    pub copies: bool,
 }
 
 impl Plan {
@@ -98,6 +113,34 @@ impl Plan {
             moves: [0.0, 0.1, 0.4][rng.below(3) as usize],
             evict: [0.0, 0.05][rng.below(2) as usize],
             slice_steps: [3, 4096][rng.below(2) as usize],
+            split: None,
+        }
+    }
+
+    /// A cluster in which nothing goes wrong but this split: one partition with a copy on each of `nodes`, and one after
+    /// the other the clients of each node.
+    #[must_use]
+    pub fn divided(split: Split, nodes: usize, clients: usize, rng: &mut Rng) -> Plan {
+        Plan {
+            nodes,
+            keyspaces: vec![1],
+            replicas: nodes,
+            leases: false,
+            faulty_micros: split.mend + split.cut,
+            think_micros: 300_000,
+            clients,
+            pipeline: 1,
+            keys: 2,
+            delay_micros: 1_500,
+            stall_micros: 1_000_000,
+            sync_micros: 1_000,
+            slow_sync: 0.0,
+            full_disk: 0.0,
+            impatient: 0.0,
+            // Bounds are told in seconds, and clocks that are further off than a fiftieth have other troubles.
+            drift: 20,
+            split: Some(split),
+            ..Plan::draw(rng)
         }
     }
 }

@@ -50,14 +50,24 @@ pub(super) struct World<'t> {
     pub mend: Option<u64>,
     pub starts: Vec<(u64, usize)>,
     pub outcome: Outcome,
+    /// Nodes that the planned split cuts off.
+    pub minority: Vec<usize>,
     next_look: u64,
     next_client: u64,
     generation: u64,
 }
 
-/// Runs the seed's plan.
+/// Runs the plan that the seed draws, and judges what clients were told.
 pub(super) fn run(seed: u64, trace: &mut Trace) -> Result<Outcome, String> {
-    let mut world = World::new(seed, trace);
+    let plan = Plan::draw(&mut Rng::new(seed).fork(1));
+    let mut world = play(seed, plan, trace)?;
+    world.outcome.hard += world.history.judge()?;
+    Ok(world.finish())
+}
+
+/// Runs a plan until everyone is well again; what clients were told is not judged yet.
+pub(super) fn play(seed: u64, plan: Plan, trace: &mut Trace) -> Result<World<'_>, String> {
+    let mut world = World::new(seed, plan, trace);
     for number in 0..world.machines.len() {
         world.start(number)?;
     }
@@ -73,24 +83,12 @@ pub(super) fn run(seed: u64, trace: &mut Trace) -> Result<Outcome, String> {
         }
         world.step(until)?;
     }
-    world.outcome.hard += world.history.judge()?;
-    let World { history, trace, outcome, now, .. } = world;
-    let (answered, unknown, refused) = (history.answered, history.unknown, history.refused);
-    Ok(Outcome {
-        hash: trace.hash(),
-        events: trace.events(),
-        micros: now,
-        answered,
-        unknown,
-        refused,
-        ..outcome
-    })
+    Ok(world)
 }
 
 impl<'t> World<'t> {
-    fn new(seed: u64, trace: &'t mut Trace) -> World<'t> {
+    fn new(seed: u64, plan: Plan, trace: &'t mut Trace) -> World<'t> {
         let root = Rng::new(seed);
-        let plan = Plan::draw(&mut root.fork(1));
         trace.event(0, format_args!("plan {plan:?}"));
         let mut clocks = root.fork(2);
         let machines: Vec<Machine> =
@@ -112,10 +110,11 @@ impl<'t> World<'t> {
             judge: Judge::default(),
             seats: Seats::new(&plan),
             phase: Phase::Faulty,
-            next_fault: 1_500_000,
+            next_fault: plan.split.as_ref().map_or(1_500_000, |split| split.cut),
             mend: None,
             starts: Vec::new(),
             outcome: Outcome::default(),
+            minority: Vec::new(),
             next_look: LOOK_MICROS,
             next_client: 0,
             generation: 0,
@@ -129,11 +128,29 @@ impl<'t> World<'t> {
         world
     }
 
+    /// What it was.
+    pub fn finish(self) -> Outcome {
+        let World { history, trace, outcome, now, .. } = self;
+        let (answered, unknown, refused) = (history.answered, history.unknown, history.refused);
+        Outcome {
+            hash: trace.hash(),
+            events: trace.events(),
+            micros: now,
+            answered,
+            unknown,
+            refused,
+            ..outcome
+        }
+    }
+
     pub fn new_client(&mut self) -> Client {
         self.next_client += 1;
         let impatient = self.rng.chance(self.plan.impatient);
+        let split = self.plan.split.as_ref().filter(|_| self.phase == Phase::Faulty);
         let manner = Manner {
             reads: self.rng.chance(0.35),
+            register: split.is_some(),
+            copies: split.is_some_and(|split| split.copies),
             round: 0,
             keys: self.plan.keys,
             pipeline: self.plan.pipeline,

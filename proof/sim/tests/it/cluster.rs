@@ -1,7 +1,9 @@
 //! Whole clusters: clean runs, repeatable traces, and what the world must notice.
 
+use check::client::How;
 use kernel::Rng;
 use kernel::planted::Bug;
+use sim::cluster::split::{self, Side, Terms};
 use sim::cluster::{Outcome, attempt, run};
 
 use crate::seeds::commit;
@@ -77,4 +79,40 @@ fn the_same_seed_is_the_same_cluster() {
         let other = run(seed).unwrap_or_else(|failure| panic!("{}", failure.told(true)));
         assert_eq!(one, other, "seed {seed}");
     }
+}
+
+/// A cluster of three whose net is split for a while.
+const TERMS: Terms =
+    Terms { nodes: 3, clients: 2, calm_micros: 5_000_000, split_micros: 13_000_000, copies: false };
+
+/// Whether the minority answered while it was cut off, or clients were told what no order explains.
+fn shows(seed: u64, terms: Terms) -> bool {
+    let (cut, mend) = (terms.calm_micros, terms.calm_micros + terms.split_micros);
+    let divided = split::run(seed, terms).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    let alone = |told: &split::Told| {
+        told.side == Side::Minority && told.called >= cut && told.at < mend && told.how == How::Answered
+    };
+    divided.anomaly.is_some() || divided.told.iter().any(alone)
+}
+
+#[test]
+fn a_minority_answers_nothing() {
+    let _rules = with_rules(Bug::None);
+    for terms in [TERMS, Terms { nodes: 5, clients: 1, ..TERMS }] {
+        for seed in 0..10 {
+            assert!(!shows(seed, terms), "seed {seed} {terms:?}");
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_asks_nobody_before_it_reads_is_caught_in_a_split() {
+    let _rules = with_rules(Bug::ReadUnconfirmed);
+    assert!((0..10).any(|seed| shows(seed, TERMS)));
+}
+
+#[test]
+fn copies_that_answer_reads_are_caught_in_a_split() {
+    let _rules = with_rules(Bug::None);
+    assert!(shows(0, Terms { copies: true, ..TERMS }));
 }

@@ -6,6 +6,7 @@ use kernel::{KeyspaceId, Term};
 use node::Partition;
 
 use super::World;
+use crate::cluster::split;
 use check::client::Wish;
 
 /// Whoever is connected to a process that runs is answered within so many microseconds: a command waits for a leader
@@ -55,7 +56,8 @@ impl World<'_> {
         let rests = self.rng.chance(0.05);
         let pause = if rests { 500_000 + self.rng.below(3_000_000) } else { self.rng.below(think) };
         client.next = now + 1 + pause;
-        if std::mem::take(&mut client.refused) && self.rng.chance(0.3) {
+        let refused = std::mem::take(&mut client.refused);
+        if refused && self.plan.split.is_none() && self.rng.chance(0.3) {
             // It looks for a node that leads.
             if let Some(life) = &mut self.machines[node].life {
                 life.worker.disconnect(conn);
@@ -104,7 +106,12 @@ impl World<'_> {
             let mut groups = self.seats.groups().into_iter();
             groups.all(|group| group.keyspace() != KeyspaceId(db) || self.partition(node, group).is_some())
         };
-        let running: Vec<usize> = (0..self.machines.len()).filter(serves).collect();
+        let mut running: Vec<usize> = (0..self.machines.len()).filter(serves).collect();
+        if self.plan.split.is_some() && self.clients[at].wish.is_none() {
+            // Each side of a split has its clients.
+            let own = split::node_of(self.clients[at].number, self.machines.len());
+            running.retain(|&node| node == own);
+        }
         let (now, wait) = (self.now, self.rng.below(100_000));
         if running.is_empty() {
             self.clients[at].next = now + 1 + wait;

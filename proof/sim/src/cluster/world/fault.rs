@@ -18,6 +18,13 @@ impl World<'_> {
             self.net.mend();
             self.trace.event(now, format_args!("the net is mended"));
         }
+        if self.next_fault <= now
+            && let Some(split) = self.plan.split.clone()
+        {
+            self.next_fault = u64::MAX;
+            self.mend = Some(split.mend);
+            self.cut_off(split.minority);
+        }
         if self.next_fault <= now {
             self.next_fault = now + self.plan.fault_micros / 2 + self.faults.below(self.plan.fault_micros);
             self.fault();
@@ -81,6 +88,22 @@ impl World<'_> {
     fn mend_later(&mut self) {
         let at = self.now + 100_000 + self.faults.below(2_500_000);
         self.mend = Some(self.mend.map_or(at, |mend| mend.max(at)));
+    }
+
+    /// The planned split: some nodes hear no other for a while, in half of the cases one that leads among them.
+    fn cut_off(&mut self, nodes: usize) {
+        let count = self.machines.len();
+        let with_leader = self.faults.chance(0.5);
+        let first = self.leader().filter(|_| with_leader);
+        let first = first.unwrap_or(self.faults.below(count as u64) as usize);
+        self.minority = (0..nodes).map(|next| (first + next) % count).collect();
+        self.trace.event(self.now, format_args!("the net splits, {:?} are cut off", self.minority));
+        for one in self.minority.clone() {
+            for other in (0..count).filter(|other| !self.minority.contains(other)) {
+                self.net.block(one, other);
+                self.net.block(other, one);
+            }
+        }
     }
 
     fn split(&mut self) {
