@@ -151,13 +151,16 @@ fn members(state: &State, view: &View) -> Vec<Operation> {
 pub fn placement(state: &State, view: &View) -> Result<Option<Operation>, SolveError> {
     let zones: BTreeSet<&Name> = state.active().map(|(_, member)| &member.zone).collect();
     let zones: BTreeMap<&Name, u16> = zones.into_iter().zip(0..).collect();
-    let all = loads(state);
+    let (all, all_led) = (sum(state, load_of), sum(state, led_of));
     for (&keyspace, space) in state.keyspaces() {
-        let own = load_of(space);
+        let (own, own_led) = (load_of(space), led_of(space));
         let site = |(node, zone): (NodeId, &Name)| {
-            let load = |of: &BTreeMap<NodeId, u32>| of.get(&node).copied().unwrap_or(0);
+            let others = |all: &BTreeMap<NodeId, u32>, own: &BTreeMap<NodeId, u32>| {
+                let count = |of: &BTreeMap<NodeId, u32>| of.get(&node).copied().unwrap_or(0);
+                count(all).saturating_sub(count(own))
+            };
             let zone = Zone(zones.get(zone).copied().unwrap_or(0));
-            Site { node, zone, load: load(&all).saturating_sub(load(&own)) }
+            Site { node, zone, load: others(&all, &own), leads: others(&all_led, &own_led) }
         };
         let active = || state.active().map(|(node, member)| (node, &member.zone));
         let mut sites: Vec<Site<NodeId>> =
@@ -195,20 +198,29 @@ fn place(
     Ok((!done).then(|| Operation::Place { keyspace, version: state.version(), wanted }))
 }
 
+/// Copies of a keyspace's partitions that each node is to have.
 fn load_of(space: &Keyspace) -> BTreeMap<NodeId, u32> {
-    let mut load = BTreeMap::new();
-    for node in space.partitions.iter().flat_map(|partition| &partition.wanted) {
-        *load.entry(*node).or_default() += 1;
-    }
-    load
+    counts(space.partitions.iter().flat_map(|partition| &partition.wanted))
 }
 
-fn loads(state: &State) -> BTreeMap<NodeId, u32> {
-    let mut load: BTreeMap<NodeId, u32> = BTreeMap::new();
-    for (node, more) in state.keyspaces().values().flat_map(load_of) {
-        *load.entry(node).or_default() += more;
+/// Partitions of a keyspace that each node is to lead.
+fn led_of(space: &Keyspace) -> BTreeMap<NodeId, u32> {
+    counts(space.partitions.iter().filter_map(|partition| partition.wanted.first()))
+}
+
+fn counts<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> BTreeMap<NodeId, u32> {
+    let mut counts = BTreeMap::new();
+    nodes.for_each(|node| *counts.entry(*node).or_default() += 1);
+    counts
+}
+
+/// What `of` counts, of all keyspaces together.
+fn sum(state: &State, of: impl Fn(&Keyspace) -> BTreeMap<NodeId, u32>) -> BTreeMap<NodeId, u32> {
+    let mut sum: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for (node, more) in state.keyspaces().values().flat_map(of) {
+        *sum.entry(node).or_default() += more;
     }
-    load
+    sum
 }
 
 /// The steps that can be taken now, at most one for each partition and [`MOVES_MAX`] moves at once.

@@ -10,7 +10,7 @@ fn main() {
     for (partitions, nodes, zones) in
         [(64, 10, 3), (256, 10, 3), (1024, 10, 3), (1024, 100, 5), (4096, 30, 3)]
     {
-        let site = |node: u16| Site { node, zone: Zone(node % zones), load: 0 };
+        let site = |node: u16| Site { node, zone: Zone(node % zones), load: 0, leads: 0 };
         let fewer: Vec<Site<u16>> = (0..nodes).map(site).collect();
         let more: Vec<Site<u16>> = (0..=nodes).map(site).collect();
         let began = Instant::now();

@@ -4,7 +4,7 @@
 //! 1. every partition has its copies, on different nodes, in as many zones as there are;
 //! 2. the keyspace is even over the nodes, then the node's load with all other keyspaces is;
 //! 3. copies stay where they are;
-//! 4. leaders are even over the nodes, and stay where they are.
+//! 4. leaders of the keyspace are even over the nodes, then those of all keyspaces are, and they stay where they are.
 //!
 //! The result depends on the problem alone, so whoever solves it gets the same.
 
@@ -37,6 +37,8 @@ pub struct Site<N> {
     pub zone: Zone,
     /// Copies of other keyspaces' partitions that it has.
     pub load: u32,
+    /// Other keyspaces' partitions that it leads, or is to lead.
+    pub leads: u32,
 }
 
 /// What is to be placed.
@@ -89,7 +91,7 @@ pub fn solve<N: Copy + Ord>(problem: &Problem<'_, N>) -> Result<Vec<Vec<N>>, Sol
         .map(|nodes| nodes.iter().filter_map(|node| places.get(node).copied()).collect())
         .collect();
     let chosen = choose(sites, (*copies).min(sites.len()), &now);
-    let led = lead(sites.len(), &chosen, &now);
+    let led = lead(sites, &chosen, &now);
     Ok(led.into_iter().map(|nodes| nodes.into_iter().map(|at| sites[at].node).collect()).collect())
 }
 
@@ -157,12 +159,14 @@ fn choose<N: Copy>(sites: &[Site<N>], copies: usize, now: &[Vec<usize>]) -> Vec<
     arcs.iter().map(taken).collect()
 }
 
-/// Puts a leader first: even over the nodes, and the present one where that allows it.
-fn lead(sites: usize, chosen: &[Vec<usize>], now: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    let mut network = Network::new(2 + sites + chosen.len());
+/// Puts a leader first: even over the nodes within the keyspace, then with what they lead of others, and the present one
+/// where that allows it.
+fn lead<N>(sites: &[Site<N>], chosen: &[Vec<usize>], now: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let count = sites.len();
+    let mut network = Network::new(2 + count + chosen.len());
     let mut arcs = Vec::with_capacity(chosen.len());
     for (partition, nodes) in chosen.iter().enumerate() {
-        let vertex = 2 + sites + partition;
+        let vertex = 2 + count + partition;
         network.arc(SOURCE, vertex, 1, Cost::FREE);
         // A present copy has the data and can lead at once; a new one must be sent it first.
         let rank = |at| match now[partition].iter().position(|&had| had == at) {
@@ -173,10 +177,14 @@ fn lead(sites: usize, chosen: &[Vec<usize>], now: &[Vec<usize>]) -> Vec<Vec<usiz
         let add = |&at: &usize| network.arc(vertex, 2 + at, 1, Cost { first: rank(at), rise: 0 });
         arcs.push(nodes.iter().map(add).collect::<Vec<usize>>());
     }
-    // One path moves at most one leader off each node, for two at most.
-    let even = 4 * sites as i64 + 4;
-    (0..sites)
-        .for_each(|at| _ = network.arc(2 + at, SINK, chosen.len() as u32, Cost { first: 0, rise: even }));
+    // One path moves at most one leader off each node, for two at most, and ends at two of them.
+    let others = 4 * count as i64 + 4;
+    let most = sites.iter().map(|site| i64::from(site.leads)).max().unwrap_or(0);
+    let even = others * (most + 2);
+    for (at, site) in sites.iter().enumerate() {
+        let cost = Cost { first: others * i64::from(site.leads), rise: even };
+        network.arc(2 + at, SINK, chosen.len() as u32, cost);
+    }
     network.run();
     let mut led = Vec::with_capacity(chosen.len());
     for (nodes, arcs) in chosen.iter().zip(&arcs) {

@@ -101,6 +101,35 @@ fn a_node_that_joins_gets_its_share_and_one_that_leaves_takes_nothing_along() {
 }
 
 #[test]
+fn leaders_of_many_keyspaces_are_even_over_the_nodes_and_stay_so() {
+    let _alone = PLANTED.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut world = World::of(1);
+    for keyspace in 0..16 {
+        let settings = settings(&format!("k{keyspace}"), 3, if keyspace == 1 { 64 } else { 1 });
+        world.ask(Operation::CreateKeyspace { keyspace: KeyspaceId(keyspace), settings }).unwrap();
+    }
+    world.settle();
+    for number in 1..3 {
+        world.join(number).unwrap();
+        world.settle();
+    }
+    let leads = |world: &World, only: Option<KeyspaceId>| {
+        let of = |number| {
+            let its = world.state.partitions().filter(|(_, it)| it.replicas[0].node == node(number));
+            its.filter(|(group, _)| only.is_none_or(|only| group.keyspace() == only)).count()
+        };
+        [of(0), of(1), of(2)]
+    };
+    let all = leads(&world, None);
+    assert_eq!((all.iter().sum::<usize>(), all.iter().min()), (79, Some(&26)), "{all:?}");
+    let within = leads(&world, Some(KeyspaceId(1)));
+    assert_eq!(within.iter().min(), Some(&21), "{within:?}");
+    let before = world.state.version();
+    world.settle();
+    assert_eq!(world.state.version(), before, "nothing is moved for the sake of leaders");
+}
+
+#[test]
 fn copies_of_a_node_that_is_down_are_made_elsewhere_if_there_is_a_place() {
     let _alone = PLANTED.read().unwrap_or_else(|poisoned| poisoned.into_inner());
     for (members, moved) in [(3, false), (4, true)] {

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn sites(zones: &[u16]) -> Vec<Site<u16>> {
-    let site = |(node, &zone): (usize, &u16)| Site { node: node as u16, zone: Zone(zone), load: 0 };
+    let site = |(node, &zone): (usize, &u16)| Site { node: node as u16, zone: Zone(zone), load: 0, leads: 0 };
     zones.iter().enumerate().map(site).collect()
 }
 
@@ -87,6 +87,34 @@ fn the_load_of_other_keyspaces_counts() {
     assert_eq!(loads(&all, &placed), [0, 1, 0, 1]);
     // Evenness within the keyspace counts more.
     assert_eq!(loads(&all, &place(&all, 1, &vec![Vec::new(); 4])), [1, 1, 1, 1]);
+}
+
+#[test]
+fn keyspaces_of_one_partition_are_led_by_different_nodes() {
+    #[rustfmt::skip] // columns
+    let table: [([u32; 3], Vec<Vec<u16>>, u16); 5] = [
+        // leads of others   the copies now       who is to lead
+        ([0, 0, 0],          vec![vec![2, 0, 1]], 2), // who leads goes on
+        ([5, 4, 5],          vec![vec![0, 1, 2]], 1), // one fewer, although another one leads
+        ([5, 4, 4],          vec![vec![0, 2, 1]], 1), // of two the first
+        ([5, 5, 5],          vec![vec![2, 0, 1]], 2), // nothing is won by a change
+        ([9, 0, 3],          vec![vec![0]],       1), // also one that has nothing yet
+    ];
+    for (others, current, leader) in table {
+        let mut all = sites(&[0; 3]);
+        all.iter_mut().zip(others).for_each(|(site, leads)| site.leads = leads);
+        assert_eq!(place(&all, 3, &current)[0][0], leader, "{others:?} {current:?}");
+    }
+}
+
+#[test]
+fn leaders_within_a_keyspace_are_even_before_those_of_all_are() {
+    let mut all = sites(&[0; 3]);
+    (all[0].leads, all[1].leads) = (60_000, 7);
+    let placed = place(&all, 3, &vec![Vec::new(); 64]);
+    assert_eq!(leads(&all, &placed), [21, 21, 22], "who leads least elsewhere has the odd one");
+    let again = place(&all, 3, &placed);
+    assert_eq!(again, placed, "and keeps it");
 }
 
 #[test]
