@@ -56,7 +56,8 @@ pub const AUDIT_MAX: usize = 1024;
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
 /// A name of a zone, keyspace or user, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Moves of partitions that are under way at once.
-pub const MOVES_MAX: usize = 8;
+/// Moves of partitions that are under way at once. What they send is bounded by each node's own transfers, so this bounds how
+/// many groups are changed at a time: most of a move of little data is waiting for confirmations.
+pub const MOVES_MAX: usize = 32;
 /// One encoded request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;

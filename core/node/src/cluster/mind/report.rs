@@ -5,7 +5,7 @@ use super::*;
 use crate::cluster::frames::{REPORTS_MAX, Report};
 
 /// Reports that have changed are sent no more often than this, in milliseconds.
-const REPORT_MS: u64 = 200;
+const REPORT_MS: u64 = 50;
 /// All are sent again after this, in milliseconds: what was lost is made good.
 const REFRESH_MS: u64 = 10_000;
 
