@@ -15,6 +15,7 @@ macro_rules! bugs {
         mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
         proxy { $($(#[$proxy_doc:meta])* $proxy_name:ident,)* }
         mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
+        whole { $($(#[$whole_doc:meta])* $whole_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,7 @@ macro_rules! bugs {
             $($(#[$mesh_doc])* $mesh_name,)*
             $($(#[$proxy_doc])* $proxy_name,)*
             $($(#[$mind_doc])* $mind_name,)*
+            $($(#[$whole_doc])* $whole_name,)*
         }
 
         impl Bug {
@@ -55,6 +57,8 @@ macro_rules! bugs {
             pub const PROXY: &[Bug] = &[$(Bug::$proxy_name,)*];
             /// Those of a node's part in the cluster, which the tests of its minds must find.
             pub const MIND: &[Bug] = &[$(Bug::$mind_name,)*];
+            /// Those of minds and replicas together, which the tests of whole nodes must find.
+            pub const WHOLE: &[Bug] = &[$(Bug::$whole_name,)*];
         }
     };
 }
@@ -263,6 +267,12 @@ mind {
     StaleDutyFollowed,
     /// Who is suspected counts as down at once.
     DownAtOnce,
+}
+whole {
+    /// A worker gives its groups members without asking its mind whether it knows enough.
+    ChangeUnconfirmed,
+    /// Messages of partitions' groups are put into the frame of a message of the control group.
+    MailBehindMind,
 }
 }
 

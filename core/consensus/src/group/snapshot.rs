@@ -98,6 +98,9 @@ impl Replica {
             return Err(Refusal::Diverged);
         }
         if self.desk.installs() {
+            // Said and not only dropped: the leader would wait for this snapshot until it gives it up.
+            let term = self.term().max(message.term);
+            self.say(message.from, term, Said::SnapshotRefused { index: mark.index });
             return Err(Refusal::Busy);
         }
         self.awaken();

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use consensus::ReplicaId;
-use control::{OperationId, Request, Roster};
+use control::{CONTROL, OperationId, Request, Roster};
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
 use kernel::{GroupId, NodeId, Term};
 use p2p::swim;
@@ -264,6 +264,17 @@ pub fn consensus_frame(message: &consensus::codec::Message) -> Vec<u8> {
 pub fn group_of(bytes: &[u8]) -> Option<GroupId> {
     let group = bytes.get(1..)?.first_chunk()?;
     Some(GroupId(u32::from_le_bytes(*group)))
+}
+
+/// Whether a frame is the mind's: of liveness, about the desired state, or a message of the control group, which has a frame
+/// of its own. Frames of consensus that are not have messages of partitions' groups, each behind its length.
+#[must_use]
+pub fn is_of_mind(frame: &[u8]) -> bool {
+    match frame.split_first() {
+        Some((&kind::SWIM | &kind::CONTROL, _)) => true,
+        Some((&kind::CONSENSUS, rest)) => group_of(rest) == Some(CONTROL),
+        Some(_) | None => false,
+    }
 }
 
 fn put_numbers(out: &mut Vec<u8>, tag: u8, numbers: &[u64]) {

@@ -14,12 +14,13 @@ use consensus::{Durability, Replica, ReplicaId, Role};
 use control::{CONTROL, Duty};
 use gateway::resp::Address;
 use journal::record::Record;
+use kernel::planted::{Bug, is};
 use kernel::{GroupId, KeyspaceId, Micros, NodeId};
 use p2p::swim::Liveness;
 
-use super::frames::{DONE, Learner, Report, group_of};
+use super::frames::{DONE, Learner, Report, is_of_mind};
 use super::mind::{Admission, Answer, Ask, Effect, Mind, Ticket, roles};
-use super::{Holding, Job, Outgoing, Seating, kind};
+use super::{Holding, Job, Outgoing, Seating};
 use crate::replica::record;
 use crate::worker::{LogSink, ROUNDS_MAX, Worker};
 
@@ -192,11 +193,7 @@ impl Worker {
     pub(crate) fn mind_frame(&mut self, from: NodeId, bytes: &[u8]) -> bool {
         let now = self.now;
         let Some(thinking) = self.thinking_mut() else { return false };
-        let own = match bytes.split_first() {
-            Some((&kind::SWIM | &kind::CONTROL, _)) => true,
-            Some((&kind::CONSENSUS, rest)) => group_of(rest) == Some(CONTROL),
-            Some(_) | None => false,
-        };
+        let own = is_of_mind(bytes);
         if own {
             thinking.mind.receive(now, from, bytes);
         }
@@ -358,7 +355,7 @@ impl Worker {
                 now: thinking.hand_over_at.get(&group).is_none_or(|at| *at <= now),
                 back: led_since.plus_millis(HAND_BACK_MS) <= now,
             };
-            let steered = steer(now, replica, duty, &thinking.mind, handing);
+            let steered = steer(now, replica, (group, duty), &thinking.mind, handing);
             if steered == Steered::HandedOver {
                 thinking.hand_over_at.insert(group, now.plus_millis(HAND_OVER_MS));
             }
@@ -450,7 +447,16 @@ struct Handing {
 }
 
 /// Gives a group that is led here the members that it should have, or the leader that it should have.
-fn steer(now: Micros, replica: &mut Replica, duty: &Duty, mind: &Mind, handing: Handing) -> Steered {
+///
+/// Members are changed only when it is known that the duty is no older than what an earlier leader may have followed: see
+/// [`Mind::may_change`].
+fn steer(
+    now: Micros,
+    replica: &mut Replica,
+    (group, duty): (GroupId, &Duty),
+    mind: &Mind,
+    handing: Handing,
+) -> Steered {
     if replica.members().is_joint() {
         return Steered::Nothing;
     }
@@ -458,6 +464,9 @@ fn steer(now: Micros, replica: &mut Replica, duty: &Duty, mind: &Mind, handing: 
     let change = roles(replica.members(), &wanted);
     let stays = wanted.get(&replica.id()) == Some(&Role::Voter);
     if !change.is_empty() && stays {
+        if !mind.may_change(group, replica.term(), duty.epoch) && !is(Bug::ChangeUnconfirmed) {
+            return Steered::Nothing;
+        }
         return match replica.change(now, &change) {
             Ok(()) => Steered::Changed,
             // It is tried again with the next survey, or the state is about to name others.

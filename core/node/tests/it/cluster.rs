@@ -1,11 +1,11 @@
 //! Replicated partitions on several nodes.
 
-mod disk;
+pub mod disk;
 mod forwarding;
 mod leadership;
 mod placing;
 mod seeds;
-mod world;
+pub mod world;
 mod writing;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

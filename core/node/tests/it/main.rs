@@ -20,3 +20,4 @@ mod swap;
 mod transactions;
 mod transfer;
 mod truncation;
+mod whole;
