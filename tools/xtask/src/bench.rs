@@ -4,6 +4,7 @@
 //! at hand, with the same promise about durability; a ratio is the median of the ratios of the pairs.
 //! Exit codes: 0 every bar holds, 1 one does not, 2 usage, 3 not judged.
 
+mod cluster;
 mod etcd;
 mod fabric;
 mod larger;
@@ -60,6 +61,12 @@ enum Bench {
     Fabric,
     /// Puts and linearizable gets of a cluster of three beside etcd.
     Etcd,
+    /// A cluster of three beside our own single node: speed and CPU, idle, and when a node goes.
+    Cluster {
+        /// How often a node that leads is killed; it is stopped a quarter as often. The promise is about 50.
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        kills: u32,
+    },
 }
 
 /// What a bench needs to know.
@@ -97,9 +104,13 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         None if matches!(args.bench, Bench::Fabric) => fabric::build(root)?,
         None => suite::build(root)?,
     };
-    if matches!(args.bench, Bench::Redis | Bench::Memory) && !packages::works(&["redis-server", "--version"])
-    {
-        bail!(NotJudged("there is no redis-server to compare with; `cargo xtask setup` installs it".into()));
+    let needed = match args.bench {
+        Bench::Redis | Bench::Memory => Some("redis-server"),
+        Bench::Cluster { .. } => Some("redis-benchmark"),
+        Bench::Larger | Bench::Fabric | Bench::Etcd => None,
+    };
+    if let Some(program) = needed.filter(|program| !packages::works(&[program, "--version"])) {
+        bail!(NotJudged(format!("there is no {program}; `cargo xtask setup` installs it")));
     }
     let load = process::load_average()?;
     if load > LOAD_AVERAGE_MAX && !args.force && !args.quick {
@@ -119,6 +130,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Larger => larger::run(&setting)?,
         Bench::Fabric => fabric::run(&setting)?,
         Bench::Etcd => etcd::run(root, &setting)?,
+        Bench::Cluster { kills } => cluster::run(&setting, kills)?,
     };
     report.load_average = load;
     report.quick = args.quick;

@@ -179,7 +179,7 @@ fn evidence(test: &str, requests: u32) -> (&'static str, std::ops::RangeInclusiv
 }
 
 /// Operations per second, p50 and p99 in milliseconds, from the CSV of redis-benchmark 7.
-fn csv(text: &str) -> Option<[f64; 3]> {
+pub(super) fn csv(text: &str) -> Option<[f64; 3]> {
     let mut lines = text.lines().filter(|line| line.starts_with('"'));
     let cells =
         |line: &str| line.split("\",\"").map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>();
