@@ -275,7 +275,7 @@ impl Placed {
     fn measure(run: &Run<'_>) -> Placed {
         let partitions = run.count("partitions") as usize;
         run.progress("placement", 0, 2);
-        let site = |zones: u16| move |node: u16| Site { node, zone: Zone(node % zones), load: 0 };
+        let site = |zones: u16| move |node: u16| Site { node, zone: Zone(node % zones), load: 0, leads: 0 };
         let place = |sites: &[Site<u16>], current: &[Vec<u16>]| {
             let problem = Problem { sites, copies: COPIES, current };
             solve(&problem).expect("the parameters are within the solver's bounds")
