@@ -49,6 +49,9 @@ pub enum Command {
     /// The overlay that a running node takes part in: its peers, and the hash table among them.
     #[command(subcommand)]
     P2p(P2pCommand),
+    /// The services that a running node knows, and registering them.
+    #[command(subcommand)]
+    Mesh(crate::mesh::MeshCommand),
     /// Claims about distributed systems, checked on this program's own code in virtual time.
     #[command(subcommand)]
     Lab(LabCommand),

@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod exit;
 mod lab;
+mod mesh;
 mod node;
 mod options;
 mod p2p;
@@ -35,6 +36,7 @@ fn main() -> std::process::ExitCode {
             Command::Cluster(what) => cluster::run(&root.options, what),
             Command::Storage(what) => storage::run(&root.options, what),
             Command::P2p(what) => p2p::run(&root.options, what),
+            Command::Mesh(what) => mesh::run(&root.options, what),
             Command::Lab(what) => lab::run(&root.options, what),
             Command::Doctor => doctor::run(&root.options),
             Command::Config(what) => config::run(&root.options, what),

@@ -46,6 +46,12 @@ section! {
         admin: Admin = Admin::default(),
         /// The overlay: peers of libp2p that find each other, and a hash table among them (`archipel p2p`).
         p2p: P2p = P2p::default(),
+        /// The registry of services that run beside this node: who registers, where others find them, how they are.
+        services: Services = Services::default(),
+        /// The port for clients of Consul's HTTP API, which register services and find them.
+        consul: Consul = Consul::default(),
+        /// The port at which services are found by DNS, over UDP and TCP.
+        dns: Dns = Dns::default(),
         /// What makes this node one of several.
         cluster: Cluster = Cluster::default(),
         /// The log and the engine on disk.
@@ -120,6 +126,48 @@ section! {
         announce: Places = Places::default(),
         /// Peers that are dialled at the start and as long as none is known, besides those that were known before.
         peers: Places = Places::default(),
+    }
+}
+
+section! {
+    /// See [`Config::services`].
+    pub struct Services {
+        /// Whether the node has a registry, with the ports of the sections `consul` and `dns`. Members of a cluster tell
+        /// each other what is registered.
+        enabled: bool = false,
+        /// What the node is called there. Without one it is `archipel-` and the first digits of its key.
+        node_name: Option<Name> = None,
+        /// Where the services of this node are reached, unless they say it themselves. Without one it is
+        /// `cluster.advertise`, or else the address at which the node listens.
+        address: Option<Address> = None,
+        /// What the cluster is called as a datacenter, which Consul's clients ask for and names of DNS may have.
+        datacenter: Name = Name::of("dc1"),
+    }
+}
+
+section! {
+    /// See [`Config::consul`].
+    pub struct Consul {
+        /// The address to listen on, a loopback address: the port asks for no token.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(8500),
+    }
+}
+
+section! {
+    /// See [`Config::dns`].
+    pub struct Dns {
+        /// The address to listen on. Names are answered to everybody who reaches it, and nothing is asked of others.
+        bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
+        /// The port, before `port_offset` is added. 0 is any free one.
+        port: Number<0, 65_535> = Number::of(8600),
+        /// The domain below which names are: NAME.service.DOMAIN, NODE.node.DOMAIN.
+        domain: Name = Name::of("consul"),
+        /// For how long an answer may be kept, in seconds.
+        ttl: Number<0, 86_400> = Number::of(0),
+        /// For how long it may be kept that there is no such name, in seconds.
+        negative_ttl: Number<0, 86_400> = Number::of(0),
     }
 }
 
@@ -216,6 +264,18 @@ impl Config {
     #[must_use]
     pub fn p2p_address(&self) -> SocketAddr {
         SocketAddr::new(self.p2p.bind, self.shifted(self.p2p.port.get()))
+    }
+
+    /// Where Consul's clients connect.
+    #[must_use]
+    pub fn consul_address(&self) -> SocketAddr {
+        SocketAddr::new(self.consul.bind, self.shifted(self.consul.port.get()))
+    }
+
+    /// Where questions of DNS are answered.
+    #[must_use]
+    pub fn dns_address(&self) -> SocketAddr {
+        SocketAddr::new(self.dns.bind, self.shifted(self.dns.port.get()))
     }
 
     /// Where clients of Redis Cluster connect.

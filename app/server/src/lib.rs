@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod config;
 mod divisions;
+mod dns;
 pub mod doctor;
 mod durable;
 pub mod fetch;
@@ -19,6 +20,7 @@ pub mod p2p;
 mod persist;
 mod relay;
 pub mod serve;
+pub mod services;
 mod snapshot;
 pub mod tls;
 

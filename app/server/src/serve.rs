@@ -25,6 +25,7 @@ use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
+use crate::services::{self, Services, ServicesError};
 use crate::tls::{self, TlsError};
 
 /// Why a server does not start or did not stop well.
@@ -45,6 +46,9 @@ pub enum ServeError {
     /// The overlay.
     #[error(transparent)]
     P2p(#[from] P2pError),
+    /// The registry of services.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
 }
 
 /// A running server.
@@ -53,6 +57,8 @@ pub struct Server {
     admin: Admin,
     housekeeper: Housekeeper,
     overlay: Option<Overlay>,
+    /// Its part of the registry of services, with Consul's HTTP API and DNS, if it has one.
+    pub services: Option<Services>,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
     /// Where the admin port is.
@@ -78,9 +84,12 @@ impl Server {
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
         let overlay = p2p::start(config)?;
+        let services = services::bind(config)?;
         let mut options = options(config)?;
         options.cluster.join = join;
         let node = Node::start(options)?;
+        let remote = node.remotes().into_iter().next();
+        let services = services.map(|bound| bound.serve(node.desk.clone(), remote)).transpose()?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
             remotes: node.remotes(),
@@ -102,7 +111,7 @@ impl Server {
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
-        Ok(Server { node, admin, housekeeper, overlay, redis, admin_address, p2p, _lock: lock })
+        Ok(Server { node, admin, housekeeper, overlay, services, redis, admin_address, p2p, _lock: lock })
     }
 
     /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
@@ -113,6 +122,7 @@ impl Server {
         self.admin.stopping();
         self.housekeeper.stop();
         self.overlay.into_iter().for_each(Overlay::stop);
+        self.services.into_iter().for_each(Services::stop);
         self.node.stop()?;
         self.admin.stop();
         Ok(())

@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod balance;
 pub mod breaker;
+pub mod health;
 pub mod limit;
 pub mod outlier;
 pub mod registry;

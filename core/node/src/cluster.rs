@@ -66,6 +66,8 @@ pub mod kind {
     pub const CONTROL: u8 = 4;
     /// Parts of snapshots.
     pub const SNAPSHOT: u8 = 5;
+    /// Which services there are. These are not the worker's: the host hands them to the registry.
+    pub const SERVICES: u8 = 6;
 }
 
 /// Which of the two connections to a peer.

@@ -14,6 +14,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
     (&["node", "--version"], "nodejs"),
     (&["npm", "--version"], "npm"),
+    (&["dig", "-v"], "bind9-dnsutils"),
 ];
 
 /// What the scenarios in JavaScript use: a package, and which of its versions.
@@ -37,7 +38,7 @@ const REDIS_PORT: u16 = 6379;
 
 /// Where the clients are.
 pub struct Clients {
-    /// The interpreter that has `redis`, if there is one.
+    /// The interpreter that has `redis` and `consul`, if there is one.
     pub python: Option<PathBuf>,
     /// The folder that holds the packages of [`NODE_MODULES`], if there is one.
     pub node_modules: Option<PathBuf>,
@@ -140,7 +141,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
     let venv = home.join("venv");
     let python = venv.join("bin/python");
     let probe = python.to_string_lossy().into_owned();
-    if works(&[&probe, "-c", "import redis"]) {
+    if works(&[&probe, "-c", "import redis, consul"]) {
         return Ok(python);
     }
     std::fs::create_dir_all(home)?;
@@ -152,6 +153,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
         "--quiet",
         "--disable-pip-version-check",
         "redis>=5,<8",
+        "python-consul2>=0.1.5,<0.2",
     ]))?;
     Ok(python)
 }

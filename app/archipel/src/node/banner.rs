@@ -12,7 +12,9 @@ pub fn print(loaded: &Loaded, server: &Server) {
     let (redis, admin) = (server.redis, server.admin_address);
     if loaded.config.log.format == Format::Json {
         let p2p = server.p2p.map(|address| address.to_string());
-        tracing::info!(%redis, %admin, p2p, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+        let consul = server.services.as_ref().map(|services| services.consul.to_string());
+        let dns = server.services.as_ref().map(|services| services.dns.to_string());
+        tracing::info!(%redis, %admin, p2p, consul, dns, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
         return;
     }
     let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -28,11 +30,16 @@ pub fn print(loaded: &Loaded, server: &Server) {
         offset => format!(" --port-offset {offset}"),
     };
     let p2p = server.p2p.map(|address| format!("  libp2p  {address}\n")).unwrap_or_default();
+    let services = server
+        .services
+        .as_ref()
+        .map(|services| format!("  consul  {}\n  dns     {}, UDP and TCP\n", services.consul, services.dns));
+    let services = services.unwrap_or_default();
     eprintln!(
         "\n{bold}archipel {version}{plain} is serving\n\n\
          \x20 Redis   {redis}{security}\n\
          \x20 admin   http://{admin}/health  /metrics  /status\n\
-         {p2p}\
+         {p2p}{services}\
          \x20 data    {data}\n\n\
          Try:\n\
          \x20 {cli} set greeting hello\n\

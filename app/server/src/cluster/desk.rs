@@ -11,6 +11,7 @@ use node::cluster::mind::{Answer, Ticket};
 use tokio::sync::oneshot;
 
 use super::introduce::Introducer;
+use crate::services::post::Post;
 
 /// Questions that wait for their answer at once.
 const WAITING_MAX: usize = 128;
@@ -26,6 +27,8 @@ pub struct Desk {
     next: AtomicU64,
     waiting: Mutex<BTreeMap<Ticket, oneshot::Sender<Answer>>>,
     meters: OnceLock<Arc<LinkMeters>>,
+    /// Frames of the registry of services.
+    pub(crate) post: Post,
 }
 
 impl Desk {
@@ -43,6 +46,7 @@ impl Desk {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             meters: OnceLock::new(),
+            post: Post::default(),
         }
     }
 

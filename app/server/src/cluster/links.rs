@@ -15,7 +15,7 @@ use mio::Registry;
 use node::Worker;
 use node::cluster::formation::SELF;
 use node::cluster::mind::{Answer, Ask, Ticket};
-use node::cluster::{self, Outgoing};
+use node::cluster::{self, Outgoing, kind};
 use runtime::Peers;
 
 use super::desk::Desk;
@@ -123,6 +123,11 @@ impl MemberLinks {
                 }
             }
         }
+        for mesh::registry::Outgoing { to, bytes } in self.desk.post.take() {
+            let frame = [&[kind::SERVICES], &bytes[..]].concat();
+            // What is lost is made good by a later digest.
+            let _ = self.links.send(to, Lane::Bulk, &frame);
+        }
     }
 
     fn attend(&mut self, now: Micros, worker: &mut Worker) {
@@ -200,7 +205,8 @@ impl MemberLinks {
 
 impl Peers for MemberLinks {
     fn ready(&mut self, now: Micros, event: &mio::event::Event, worker: &mut Worker) {
-        self.links.ready(now, event, &mut |from, _, bytes| worker.peer_frame(now, from, bytes));
+        let desk = &self.desk;
+        self.links.ready(now, event, &mut |from, _, bytes| hand_on(desk, now, worker, from, bytes));
     }
 
     fn end_turn(&mut self, now: Micros, worker: &mut Worker) -> bool {
@@ -208,10 +214,10 @@ impl Peers for MemberLinks {
         self.tell_address(now, worker);
         let told = self.answer(worker);
         self.send(worker);
-        let mut arrived = false;
+        let (mut arrived, desk) = (false, Arc::clone(&self.desk));
         let mut receive = |from: NodeId, _: Lane, bytes: &[u8]| {
             arrived = true;
-            worker.peer_frame(now, from, bytes);
+            hand_on(&desk, now, worker, from, bytes);
         };
         let more = self.links.end_turn(now, &mut receive);
         self.attend(now, worker);
@@ -220,6 +226,14 @@ impl Peers for MemberLinks {
 
     fn deadline(&self) -> Option<Micros> {
         self.links.deadline().into_iter().chain([self.address_at]).min()
+    }
+}
+
+/// A frame goes to whom it is for.
+fn hand_on(desk: &Desk, now: Micros, worker: &mut Worker, from: NodeId, bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((&kind::SERVICES, rest)) => desk.post.arrived(from, rest),
+        Some(_) | None => worker.peer_frame(now, from, bytes),
     }
 }
 

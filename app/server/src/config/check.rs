@@ -13,16 +13,19 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     tls(loaded)?;
     storage(loaded)?;
     cluster(loaded)?;
+    names(loaded)?;
     users(loaded)?;
     keyspaces(loaded)
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { redis, admin, p2p, cluster, port_offset, .. } = &loaded.config;
+    let Config { redis, admin, p2p, consul, dns, cluster, port_offset, .. } = &loaded.config;
     let ports = [
         ("redis.port", redis.port.get()),
         ("admin.port", admin.port.get()),
         ("p2p.port", p2p.port.get()),
+        ("consul.port", consul.port.get()),
+        ("dns.port", dns.port.get()),
         ("cluster.port", cluster.port.get()),
         ("cluster.redis_port", cluster.redis_port.get()),
     ];
@@ -47,6 +50,11 @@ fn access(loaded: &Loaded) -> Result<(), ConfigError> {
     if !bind.is_loopback() {
         let port = config.admin_address().port();
         return Err(ConfigError::OpenAdmin { origin: loaded.origin("admin.bind"), bind, port });
+    }
+    let bind = config.consul.bind;
+    if !bind.is_loopback() {
+        let port = config.consul_address().port();
+        return Err(ConfigError::OpenConsul { origin: loaded.origin("consul.bind"), bind, port });
     }
     Ok(())
 }
@@ -87,6 +95,36 @@ fn cluster(loaded: &Loaded) -> Result<(), ConfigError> {
     }
     if cluster.bind.is_unspecified() && cluster.advertise.is_none() {
         return Err(ConfigError::Nowhere { origin: loaded.origin("cluster.bind"), bind: cluster.bind });
+    }
+    Ok(())
+}
+
+/// Names of DNS are labels of at most 63 bytes.
+fn names(loaded: &Loaded) -> Result<(), ConfigError> {
+    let Config { services, dns, .. } = &loaded.config;
+    let names = [
+        ("dns.domain", Some(&dns.domain)),
+        ("services.datacenter", Some(&services.datacenter)),
+        ("services.node_name", services.node_name.as_ref()),
+    ];
+    for (key, name) in names {
+        let labels =
+            |name: &super::Name| name.as_str().split('.').all(|label| (1..=63).contains(&label.len()));
+        if let Some(name) =
+            name.filter(|name| !labels(name) || (key != "dns.domain" && name.as_str().contains('.')))
+        {
+            let dots = if key == "dns.domain" {
+                ", with dots between parts of at most 63"
+            } else {
+                ", without dots"
+            };
+            return Err(ConfigError::NotAllowed {
+                origin: loaded.origin(key),
+                key: key.into(),
+                found: shown(name),
+                allowed: format!("{}{dots}", super::Name::allowed(name)),
+            });
+        }
     }
     Ok(())
 }

@@ -147,6 +147,18 @@ pub enum ConfigError {
         /// The port.
         port: u16,
     },
+    /// Anyone could register.
+    #[error(
+        "{origin}: `consul.bind` is {bind}, which others can reach, and the port asks for no token; bind 127.0.0.1 and reach it from elsewhere by a tunnel such as ssh -L {port}:127.0.0.1:{port}"
+    )]
+    OpenConsul {
+        /// Where.
+        origin: Origin,
+        /// The address.
+        bind: std::net::IpAddr,
+        /// The port.
+        port: u16,
+    },
     /// One of two settings that need each other.
     #[error("{origin}: `{key}` is set and `{other}` is not; TLS needs both")]
     Half {

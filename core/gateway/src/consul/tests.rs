@@ -1,0 +1,187 @@
+//! Requests and what they are answered.
+
+use alloc::vec;
+
+use kernel::{Micros, NodeId};
+use mesh::registry::{Node, Registry};
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Micros = Micros(1_700_000_000_000_000);
+
+fn agent() -> Agent {
+    let node = Node { name: "n1".into(), address: "10.0.0.1".into(), zone: "a".into(), ..Node::default() };
+    let registry = Registry::new(NOW, NodeId([1; 32]), 1, 0, node, kernel::Rng::new(1)).unwrap();
+    Agent::new(registry, kernel::Rng::new(2))
+}
+
+fn about() -> About {
+    About {
+        datacenter: "dc1".into(),
+        version: "1".into(),
+        leader: "10.0.0.1:7401".into(),
+        peers: vec!["10.0.0.1:7401".into()],
+    }
+}
+
+fn ask(agent: &mut Agent, method: Method, target: &str, body: &str, waited: bool) -> Answer {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    answer(agent, &about(), NOW, &Request { method, path, query, body: body.as_bytes() }, waited)
+}
+
+fn said(answer: Answer) -> Response {
+    match answer {
+        Answer::Now(response) => response,
+        Answer::Wait { .. } => panic!("it waits"),
+    }
+}
+
+fn get(agent: &mut Agent, target: &str) -> Response {
+    said(ask(agent, Method::Get, target, "", false))
+}
+
+fn put(agent: &mut Agent, target: &str, body: &str) -> u16 {
+    said(ask(agent, Method::Put, target, body, false)).code
+}
+
+fn json(response: &Response) -> Json {
+    Json::parse(response.body.as_bytes()).unwrap()
+}
+
+/// How many things a list or object has.
+fn count(agent: &mut Agent, target: &str) -> usize {
+    match json(&get(agent, target)) {
+        Json::List(list) => list.len(),
+        Json::Object(pairs) => pairs.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn web(agent: &mut Agent) {
+    let body = r#"{"Name":"web","ID":"w1","Port":80,"Tags":["v1"],"Check":{"TTL":"10s"}}"#;
+    assert_eq!(put(agent, "/v1/agent/service/register", body), 200);
+}
+
+#[test]
+fn what_is_registered_is_found_when_it_is_well() {
+    let mut agent = agent();
+    web(&mut agent);
+    #[rustfmt::skip] // columns
+    let table = [
+        ("/v1/agent/services", 1), ("/v1/agent/checks", 1), ("/v1/agent/members", 1), ("/v1/catalog/services", 1),
+        ("/v1/catalog/nodes", 1), ("/v1/catalog/datacenters", 1), ("/v1/catalog/service/web", 1),
+        ("/v1/catalog/service/web?tag=v1", 1), ("/v1/catalog/service/web?tag=v2", 0), ("/v1/catalog/service/none", 0),
+        ("/v1/health/service/web", 1), ("/v1/health/service/web?passing", 0), ("/v1/health/service/web?passing=false", 1),
+        ("/v1/health/checks/web", 1), ("/v1/health/node/n1", 2), ("/v1/health/node/nobody", 0),
+        ("/v1/health/state/critical", 1), ("/v1/health/state/any", 2), ("/v1/health/state/passing", 1),
+        ("/prometheus/targets", 1), ("/prometheus/targets?service=web&tag=v1", 1), ("/prometheus/targets?service=other", 0),
+        ("/prometheus/targets?tag=v2", 0), ("/v1/status/peers", 1), ("/v1/agent/services?filter=Port+==+80", 1), ("/v1/agent/services?filter=Port+==+81", 0),
+        ("/v1/health/service/web?filter=v1+in+Service.Tags", 1), ("/v1/health/service/web?filter=v2+in+Service.Tags", 0),
+        ("/v1/catalog/service/web?near=_agent&dc=dc1&stale&cached", 1), ("/v1/catalog/service/web?node-meta=a:b", 0),
+    ];
+    for (target, expected) in table {
+        assert_eq!(count(&mut agent, target), expected, "{target}");
+    }
+    assert_eq!(put(&mut agent, "/v1/agent/check/pass/service:w1?note=fine", ""), 200);
+    assert_eq!(count(&mut agent, "/v1/health/service/web?passing"), 1);
+    let healthy = json(&get(&mut agent, "/v1/health/service/web?passing=1"));
+    let Json::List(list) = healthy else { panic!("a list") };
+    let text = |of: &str, key: &str| list[0].exactly(of).unwrap().exactly(key).unwrap().clone();
+    assert_eq!(text("Node", "Address"), "10.0.0.1".into());
+    assert_eq!((text("Service", "ID"), text("Service", "Port")), ("w1".into(), Json::Int(80)));
+    assert_eq!(put(&mut agent, "/v1/agent/service/maintenance/w1?enable=true&reason=why", ""), 200);
+    assert_eq!(count(&mut agent, "/v1/health/service/web?passing"), 0);
+    assert_eq!(put(&mut agent, "/v1/agent/service/maintenance/w1?enable=false", ""), 200);
+    assert_eq!(
+        put(&mut agent, "/v1/agent/check/update/service:w1", r#"{"Status":"warning","Output":"slow"}"#),
+        200
+    );
+    assert_eq!(get(&mut agent, "/v1/agent/health/service/id/w1").code, 429);
+    assert_eq!(put(&mut agent, "/v1/agent/service/deregister/w1", ""), 200);
+    assert_eq!(count(&mut agent, "/v1/catalog/services"), 0);
+    assert_eq!(get(&mut agent, "/v1/agent/health/service/name/web").code, 404);
+}
+
+#[test]
+fn a_query_waits_for_its_index_and_is_answered_when_that_is_not_ours() {
+    let mut agent = agent();
+    web(&mut agent);
+    let index = get(&mut agent, "/v1/health/service/web").index.unwrap();
+    let wait = |index: u64, more: &str| alloc::format!("/v1/health/service/web?index={index}{more}");
+    let topic = Topic::Service("web".into());
+    let waits = |answer: Answer| {
+        if let Answer::Wait { topic, wait_ms } = answer { Some((topic, wait_ms)) } else { None }
+    };
+    let mut asked = |target: &str, waited| ask(&mut agent, Method::Get, target, "", waited);
+    assert_eq!(waits(asked(&wait(index, ""), false)), Some((topic.clone(), WAIT_MS)));
+    assert_eq!(waits(asked(&wait(index, "&wait=5s"), false)), Some((topic.clone(), 5000)));
+    assert_eq!(waits(asked(&wait(index, "&wait=1h"), false)), Some((topic, WAIT_MS_MAX)));
+    for (target, waited) in [
+        (wait(index, ""), true),
+        (wait(index - 1, ""), false),
+        (wait(index + 1, ""), false),
+        (wait(0, ""), false),
+    ] {
+        assert_eq!(said(asked(&target, waited)).index, Some(index), "{target}");
+    }
+    assert_eq!(said(asked("/v1/health/service/web?index=x", false)).code, 400);
+    assert_eq!(said(asked(&wait(index, "&wait=x"), false)).code, 400);
+    // A change of another service does not end it, one of this does.
+    assert_eq!(put(&mut agent, "/v1/agent/service/register", r#"{"Name":"other"}"#), 200);
+    assert!(waits(ask(&mut agent, Method::Get, &wait(index, ""), "", false)).is_some());
+    assert_eq!(put(&mut agent, "/v1/agent/check/pass/service:w1", ""), 200);
+    assert!(said(ask(&mut agent, Method::Get, &wait(index, ""), "", false)).index > Some(index));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_what_is_not_offered_too() {
+    let mut agent = agent();
+    web(&mut agent);
+    #[rustfmt::skip] // columns
+    let table = [
+        (Method::Get,    "/v1/agent/service/none",                "",   404),
+        (Method::Put,    "/v1/agent/service/deregister/none",     "",   404),
+        (Method::Put,    "/v1/agent/service/maintenance/none?enable=true", "", 404),
+        (Method::Put,    "/v1/agent/service/maintenance/w1",      "",   400),
+        (Method::Put,    "/v1/agent/check/pass/none",             "",   404),
+        (Method::Put,    "/v1/agent/service/register",            "{",  400),
+        (Method::Put,    "/v1/agent/service/register",            "{}", 400),
+        (Method::Get,    "/v1/agent/service/register",            "",   405),
+        (Method::Put,    "/v1/health/service/web",                "",   405),
+        (Method::Get,    "/v1/catalog/service/web?filter=((",     "",   400),
+        (Method::Get,    "/v1/catalog/service/web?dc=other",      "",   500),
+        (Method::Get,    "/v1/catalog/service/%zz",               "",   400),
+        (Method::Get,    "/v1/catalog/service/%ff",               "",   400),
+        (Method::Get,    "/v1/health/state/good",                 "",   400),
+        (Method::Get,    "/v1/nothing",                           "",   404),
+        (Method::Get,    "/v1/agent/nothing",                     "",   404),
+        (Method::Get,    "/",                                     "",   404),
+        (Method::Get,    "/v1/kv/a",                              "",   501),
+        (Method::Put,    "/v1/session/create",                    "{}", 501),
+        (Method::Put,    "/v1/txn",                               "[]", 501),
+        (Method::Put,    "/v1/event/fire/a",                      "",   501),
+        (Method::Get,    "/v1/acl/tokens",                        "",   501),
+        (Method::Get,    "/v1/connect/ca/roots",                  "",   501),
+        (Method::Put,    "/v1/catalog/register", r#"{"Node":"x","Service":{"Service":"a"}}"#, 501),
+        (Method::Put,    "/v1/catalog/register", r#"{"Node":"n1","Service":{"Service":"a"}}"#, 200),
+        (Method::Put,    "/v1/catalog/deregister", r#"{"Node":"n1","ServiceID":"a"}"#, 200),
+    ];
+    for (method, target, body, code) in table {
+        let response = said(ask(&mut agent, method, target, body, false));
+        assert_eq!(response.code, code, "{target}: {}", response.body);
+        assert!(code == 200 || !response.body.is_empty(), "{target}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_request_breaks_it(path: String, query: String, body: Vec<u8>, put: bool) {
+        let mut agent = agent();
+        let method = if put { Method::Put } else { Method::Get };
+        for path in [path.clone(), alloc::format!("/v1/agent/service/{path}"), alloc::format!("/v1/health/{path}")] {
+            let request = Request { method, path: &path, query: &query, body: &body };
+            let _ = answer(&mut agent, &about(), NOW, &request, true);
+        }
+    }
+}
