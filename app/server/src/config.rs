@@ -152,6 +152,9 @@ section! {
         bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
         /// The port, before `port_offset` is added. 0 is any free one.
         port: Number<0, 65_535> = Number::of(8500),
+        /// The keyspace in which keys, sessions and locks of Consul's clients are, under names that begin with `{consul}:`.
+        /// They are as durable and have as many copies as that says.
+        keyspace: Number<0, 15> = Number::of(15),
     }
 }
 

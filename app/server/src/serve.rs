@@ -1,6 +1,6 @@
 //! A whole server: the directory's lock, TLS, the node and its admin port, from one configuration.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use consensus::Durability;
@@ -25,7 +25,7 @@ use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
-use crate::services::{self, Services, ServicesError};
+use crate::services::{self, Entrance, Services, ServicesError};
 use crate::tls::{self, TlsError};
 
 /// Why a server does not start or did not stop well.
@@ -89,7 +89,9 @@ impl Server {
         options.cluster.join = join;
         let node = Node::start(options)?;
         let remote = node.remotes().into_iter().next();
-        let services = services.map(|bound| bound.serve(node.desk.clone(), remote)).transpose()?;
+        let services = services
+            .map(|bound| bound.serve(node.desk.clone(), remote, entrance(config, node.redis)))
+            .transpose()?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
             remotes: node.remotes(),
@@ -127,6 +129,21 @@ impl Server {
         self.admin.stop();
         Ok(())
     }
+}
+
+/// How the node's own Redis port is entered; not at all if it asks for TLS.
+fn entrance(config: &Config, redis: SocketAddr) -> Option<Entrance> {
+    if config.redis.tls_cert.is_some() {
+        return None;
+    }
+    let password = config.redis.requirepass.as_ref();
+    let default = password.map(|password| ("default".to_owned(), password.expose().to_owned()));
+    let named = config.redis.users.first();
+    let user =
+        default.or(named.map(|user| (user.name.as_str().to_owned(), user.password.expose().to_owned())));
+    let ip = if redis.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { redis.ip() };
+    let address = SocketAddr::new(ip, redis.port());
+    Some(Entrance { address, user, keyspace: config.consul.keyspace.get() })
 }
 
 fn options(config: &Config) -> Result<NodeOptions, TlsError> {

@@ -8,6 +8,7 @@ mod http;
 mod members;
 pub(crate) mod post;
 mod probe;
+mod store;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,8 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use self::file::{FileError, Kept};
+pub(crate) use self::store::Entrance;
+use self::store::Store;
 use crate::cluster::desk::Desk;
 use crate::config::Config;
 use crate::dns::{self, DnsSockets};
@@ -90,6 +93,8 @@ struct Shared {
     kept: watch::Sender<u64>,
     desk: Option<Arc<Desk>>,
     remote: Option<Remote>,
+    /// Where keys and sessions are.
+    store: Option<Store>,
 }
 
 /// The registry of a running node, for other threads. Cheap to clone.
@@ -107,6 +112,11 @@ impl Handle {
     #[must_use]
     pub fn index(&self) -> u64 {
         self.0.index.load(Ordering::Acquire)
+    }
+
+    /// What this node is called.
+    fn node_name(&self) -> String {
+        self.lock().agent.registry().node().name.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -356,11 +366,17 @@ impl Core {
 }
 
 impl Bound {
-    /// Serves. With a desk and the worker behind it, what is registered is what all members of the cluster have.
+    /// Serves. With a desk and the worker behind it, what is registered is what all members of the cluster have. With an
+    /// entrance there are keys and sessions.
     ///
     /// # Errors
     /// [`ServicesError::Thread`], [`ServicesError::Listen`]
-    pub fn serve(self, desk: Option<Arc<Desk>>, remote: Option<Remote>) -> Result<Services, ServicesError> {
+    pub fn serve(
+        self,
+        desk: Option<Arc<Desk>>,
+        remote: Option<Remote>,
+        entrance: Option<Entrance>,
+    ) -> Result<Services, ServicesError> {
         let thread = |source| ServicesError::Thread { source };
         let Bound { consul, dns, kept, core, about, zone } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread)?;
@@ -374,6 +390,7 @@ impl Bound {
             kept: watch::Sender::new(1),
             desk,
             remote,
+            store: entrance.map(Store::new),
         };
         let handle = Handle(Arc::new(shared));
         let consul = {
@@ -391,6 +408,7 @@ impl Bound {
                         () = http::accept(consul, served.clone(), about) => {}
                         () = dns::serve(dns, served.clone(), zone) => {}
                         () = members::follow(&served) => {}
+                        () = sessions(&served) => {}
                         _ = ended => {}
                     }
                 });
@@ -413,6 +431,14 @@ impl Services {
         if self.thread.join().is_err() {
             tracing::error!("the thread of the services ended badly");
         }
+    }
+}
+
+/// Looks after keys and sessions, if there are any.
+async fn sessions(handle: &Handle) {
+    match &handle.0.store {
+        Some(store) => store.follow(handle).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Consul's HTTP API over the registry: a request in, an answer out, or what has to change before there is one.
 //!
 //! Agent, catalog, health and status are answered from what this node knows, so every node answers, whichever others it
-//! can reach (`stale`, `consistent` and `cached` are taken and make no difference). Blocking queries wait for an index,
+//! can reach (`stale`, `consistent` and `cached` are taken and make no difference). Keys and sessions are the store's ([`kv`]). Blocking queries wait for an index,
 //! which is this node's own. What is not offered is answered 501 and says why. There are no tokens: the port is for
 //! this machine.
 
@@ -9,6 +9,7 @@ mod agent;
 mod catalog;
 mod filter;
 mod json;
+pub mod kv;
 mod read;
 mod sd;
 mod show;
@@ -87,7 +88,7 @@ pub struct Response {
     /// It is JSON; otherwise plain text.
     pub is_json: bool,
     /// What it says.
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// What comes of a request.
@@ -170,11 +171,11 @@ impl Response {
     fn json(code: u16, body: &Json) -> Response {
         let mut text = String::new();
         body.write(&mut text);
-        Response { code, index: None, is_json: true, body: text }
+        Response { code, index: None, is_json: true, body: text.into_bytes() }
     }
 
     fn text(code: u16, body: String) -> Response {
-        Response { code, index: None, is_json: false, body }
+        Response { code, index: None, is_json: false, body: body.into_bytes() }
     }
 }
 
@@ -188,7 +189,7 @@ fn read(topic: Topic, body: Json) -> Attempt {
 
 /// It was done, and there is nothing to say.
 fn nothing() -> Attempt {
-    Ok(Done::Plain(Response { code: 200, index: None, is_json: false, body: String::new() }))
+    Ok(Done::Plain(Response { code: 200, index: None, is_json: false, body: Vec::new() }))
 }
 
 /// Text as it stands in a path or query; none if it is no text.
@@ -226,6 +227,11 @@ impl Query {
 
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// It is there, whatever it says.
+    fn is_there(&self, key: &str) -> bool {
+        self.get(key).is_some()
     }
 
     /// It is there and not taken back.
@@ -348,9 +354,8 @@ fn route(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attempt {
         ["status", "peers"] => done(&asked.about.peers[..].into()),
         [first, ..] => {
             let why = match *first {
-                "kv" | "txn" | "session" => {
-                    "keys, sessions and locks; the Redis port has replicated keys with the same guarantees"
-                }
+                "kv" | "session" => "keys and sessions at this place",
+                "txn" => "transactions of keys; one PUT with cas or acquire is atomic",
                 "event" => "user events",
                 "query" => "prepared queries; ask /v1/health/service/NAME?passing with a filter",
                 "acl" => "tokens; the port is for this machine",

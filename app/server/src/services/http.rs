@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::consul::{About, Answer, BODY_BYTES_MAX, Method, Request, Response};
+use fabric::join::Secret;
+use gateway::consul::{About, Answer, BODY_BYTES_MAX, Method, Request, Response, kv};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -89,7 +90,7 @@ fn page(response: Response) -> Page {
 }
 
 fn refused(code: u16, why: &str) -> Page {
-    page(Response { code, index: None, is_json: false, body: why.to_owned() })
+    page(Response { code, index: None, is_json: false, body: why.as_bytes().to_vec() })
 }
 
 async fn answer(handle: &Handle, about: &About, request: hyper::Request<Incoming>) -> Page {
@@ -106,7 +107,28 @@ async fn answer(handle: &Handle, about: &About, request: hyper::Request<Incoming
         Ok(Err(_)) => return refused(413, "the body of the request is too large, or breaks off"),
         Err(_) => return refused(408, "the body of the request did not come in time"),
     };
+    if kv::is_for_store(uri.path()) {
+        return stored(handle, about, method, &uri, &body).await;
+    }
     ask(handle, about, method, &uri, &body).await
+}
+
+/// Keys and sessions, which the store has.
+async fn stored(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[u8]) -> Page {
+    let Some(store) = &handle.0.store else {
+        return refused(501, "not offered here: keys and sessions while the Redis port asks for TLS");
+    };
+    let Some(random) = Secret::draw() else { return refused(500, "the system has no random bytes") };
+    let request = Request { method, path: uri.path(), query: uri.query().unwrap_or_default(), body };
+    let node = handle.node_name();
+    match kv::plan(&request, &node, &about.datacenter, random.0) {
+        Err(response) => page(response),
+        Ok(task) => match store.ask(&task).await {
+            Ok(reply) => page(task.answer(&reply)),
+            // Whether a change was made is unknown; the words of the store say more where it has any.
+            Err(error) => refused(500, &format!("the store did not answer: {error}")),
+        },
+    }
 }
 
 async fn ask(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[u8]) -> Page {

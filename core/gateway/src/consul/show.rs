@@ -17,7 +17,13 @@ pub const MEMBER_CHECK: &str = "serfHealth";
 /// A node's id in the form of a UUID: the first half of its key.
 #[must_use]
 pub fn uuid(id: NodeId) -> String {
-    let hex: String = id.0[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    uuid_of(*id.0.first_chunk().expect("a key has 32 bytes"))
+}
+
+/// Sixteen bytes in the form of a UUID.
+#[must_use]
+pub fn uuid_of(bytes: [u8; 16]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

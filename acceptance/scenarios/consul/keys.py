@@ -1,0 +1,124 @@
+"""Keys, sessions and locks by Consul's HTTP API: python-consul2, three nodes, and one of them that dies."""
+
+import os
+import threading
+import time
+
+from harness import check, equal, run, until
+
+if os.environ.get("ARCHIPEL_BIN") is None:
+    print("skip - keys of Consul's clients: the server under test is not a node")
+else:
+    import consul
+    from services import ServiceMember
+
+    FIRST = ServiceMember("a")
+    SECOND = ServiceMember("b", FIRST)
+    THIRD = ServiceMember("c", FIRST)
+    MEMBERS = [FIRST, SECOND, THIRD]
+
+    def kv(member):
+        return consul.Consul(host="127.0.0.1", port=member.consul_port).kv
+
+    def session(member):
+        return consul.Consul(host="127.0.0.1", port=member.consul_port).session
+
+    def value(member, key):
+        found = kv(member).get(key)[1]
+        return found and found["Value"]
+
+    @check
+    def keys_are_the_same_at_all_members(_):
+        until(lambda: FIRST.is_whole(3), "the cluster is whole", 60)
+        assert kv(FIRST).put("app/one", "1")
+        for member in MEMBERS:
+            equal(value(member, "app/one"), b"1")
+        kv(SECOND).put("app/two/deep", b"\x00\xff", flags=7)
+        equal(value(THIRD, "app/two/deep"), b"\x00\xff")
+        equal(kv(THIRD).get("app/", keys=True, separator="/")[1], ["app/one", "app/two/"])
+        equal([one["Key"] for one in kv(THIRD).get("app/", recurse=True)[1]], ["app/one", "app/two/deep"])
+        equal(kv(THIRD).get("app/two/deep")[1]["Flags"], 7)
+        kv(THIRD).delete("app/", recurse=True)
+        equal(kv(FIRST).get("app/", recurse=True)[1], None)
+
+    @check
+    def a_write_that_compares_is_done_once(_):
+        kv(FIRST).put("count", "0")
+        done = []
+
+        def count(member):
+            for _ in range(10):
+                while True:
+                    found = kv(member).get("count")[1]
+                    if kv(member).put("count", str(int(found["Value"]) + 1), cas=found["ModifyIndex"]):
+                        done.append(1)
+                        break
+
+        threads = [threading.Thread(target=count, args=(member,)) for member in MEMBERS]
+        [thread.start() for thread in threads]
+        [thread.join(60) for thread in threads]
+        equal(len(done), 30)
+        equal(value(FIRST, "count"), b"30")
+
+    @check
+    def a_query_waits_for_its_key_at_another_member(_):
+        kv(FIRST).put("waited", "old")
+        index = kv(SECOND).get("waited")[0]
+        seen = []
+        waiter = threading.Thread(target=lambda: seen.append(kv(SECOND).get("waited", index=index, wait="60s")))
+        waiter.start()
+        kv(FIRST).put("another", "x")
+        kv(FIRST).put("waited", "new")
+        waiter.join(20)
+        equal(seen[0][1]["Value"], b"new")
+        assert int(seen[0][0]) > int(index)
+
+    @check
+    def one_session_has_a_lock_until_it_ends(_):
+        mine = session(FIRST).create("mine", ttl=60, lock_delay=0)
+        other = session(SECOND).create("other", ttl=60, lock_delay=0)
+        assert kv(FIRST).put("lock", "mine", acquire=mine)
+        assert not kv(SECOND).put("lock", "other", acquire=other)
+        equal(kv(THIRD).get("lock")[1]["Session"], mine)
+        assert kv(FIRST).put("lock", "mine", release=mine)
+        assert kv(SECOND).put("lock", "other", acquire=other)
+        session(SECOND).destroy(other)
+        assert kv(FIRST).put("lock", "mine", acquire=mine)
+        session(FIRST).destroy(mine)
+
+    @check
+    def a_session_that_is_not_renewed_ends_and_its_keys_may_go_with_it(_):
+        short = session(FIRST).create("short", ttl=10, lock_delay=0, behavior="delete")
+        FIRST.put("/v1/session/destroy/" + short)
+        status, _, text = FIRST.ask("PUT", "/v1/session/create", {"TTL": "1s", "LockDelay": "0s", "Behavior": "delete"})
+        equal(status, 200)
+        brief = text.split('"')[3]
+        assert kv(FIRST).put("leader", "me", acquire=brief)
+        until(lambda: value(SECOND, "leader") is None, "the session has ended")
+        equal(FIRST.get(f"/v1/session/info/{brief}"), [])
+
+    @check
+    def the_lock_of_a_member_that_dies_is_free_again_and_keys_stay(_):
+        kv(THIRD).put("kept", "v")
+        theirs = session(THIRD).create("theirs", lock_delay=0)
+        assert kv(THIRD).put("lock", "theirs", acquire=theirs)
+        ours = session(FIRST).create("ours", ttl=3600, lock_delay=0)
+        assert not kv(FIRST).put("lock", "ours", acquire=ours)
+        THIRD.kill()
+
+        def acquired():
+            try:
+                return kv(FIRST).put("lock", "ours", acquire=ours)
+            except consul.base.ConsulException:
+                # Partitions that the dead member led have no leader for a moment.
+                return False
+
+        until(acquired, "the lock is free again")
+        equal(value(SECOND, "kept"), b"v")
+        equal(value(SECOND, "lock"), b"ours")
+
+    try:
+        run()
+    finally:
+        for member in MEMBERS:
+            member.kill()
