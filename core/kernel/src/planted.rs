@@ -273,6 +273,8 @@ whole {
     ChangeUnconfirmed,
     /// Messages of partitions' groups are put into the frame of a message of the control group.
     MailBehindMind,
+    /// A snapshot of the control group whose name was lost with a link is not named again when the link is back.
+    NameNotRepeated,
 }
 }
 

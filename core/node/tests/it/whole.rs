@@ -13,8 +13,9 @@ use world::World;
 const SEEDS: u64 = 12;
 /// Formations within which a broken rule must show.
 const BUDGET: u64 = 60;
-/// Milliseconds after which a cluster that is not whole never will be.
-const PATIENCE: u64 = 60_000;
+/// Milliseconds of the world's time within which a cluster is whole: fewer than the 18 s after which a leader takes a snapshot
+/// for lost that it hears nothing of, so nothing that is lost may wait for that.
+const PATIENCE: u64 = 15_000;
 /// Milliseconds between two joins, at most: then the first node hands partitions to the second.
 const BETWEEN: u64 = 8_000;
 

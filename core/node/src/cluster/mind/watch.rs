@@ -16,6 +16,13 @@ impl Mind {
             return;
         }
         self.up.insert(peer);
+        let replica = self.nodes.iter().find(|(_, node)| **node == peer).map(|(&replica, _)| replica);
+        if let Some(replica) = replica
+            && !is(Bug::NameNotRepeated)
+        {
+            // It may have been told of a snapshot over the old link.
+            self.replica.peer_returned(replica);
+        }
         let version = self.known_version();
         self.say(peer, &Said::Hello { version });
         if self.leader() == Some(peer) {
