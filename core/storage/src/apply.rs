@@ -6,12 +6,13 @@ use alloc::vec::Vec;
 use kernel::codec::{DecodeError, Reader};
 use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Millis, Rng};
+use smallvec::SmallVec;
 
 use crate::Fault;
 use crate::command::generic::{EXEC, EXEC_READ};
 use crate::command::list_blocking::RETRY;
 use crate::command::tagged::TAGGED;
-use crate::command::{Command, Registry};
+use crate::command::{Command, Keys, Registry};
 use crate::entry::{Args, next_command};
 use crate::reply::Reply;
 use crate::store::scripts::ScriptId;
@@ -216,8 +217,11 @@ pub fn apply_entry(
     store.begin_entry(index, time);
     let mut reader = Reader::new(body);
     let mut args = Args::new();
-    let mut count = 0;
+    let mut count: u32 = 0;
     while !reader.is_empty() {
+        if count.is_multiple_of(NEAR) {
+            bring_near(store, machinery.registry, reader);
+        }
         let id = next_command(&mut reader, &mut args)?;
         let command = readable(machinery.registry, id, &args)?;
         let mut silence = crate::reply::Silence;
@@ -230,6 +234,29 @@ pub fn apply_entry(
     store.end_entry();
     store.free_dead(REPLAY_FREED_MAX);
     Ok(())
+}
+
+/// Commands of an entry whose keys are brought near together.
+const NEAR: u32 = 16;
+
+/// Brings the first keys of the next [`NEAR`] commands near, if there is more than one. What cannot be read is told when it is
+/// its turn.
+fn bring_near(store: &Store, registry: &Registry, mut reader: Reader<'_>) {
+    let mut args = Args::new();
+    let mut keys: SmallVec<[&[u8]; NEAR as usize]> = SmallVec::new();
+    for _ in 0..NEAR {
+        let Ok(mut id) = next_command(&mut reader, &mut args) else { break };
+        if let (TAGGED, &[_, body]) = (id, &args[..]) {
+            let Ok(inner) = next_command(&mut Reader::new(body), &mut args) else { break };
+            id = inner;
+        }
+        let named =
+            registry.by_id(id).is_some_and(|command| matches!(command.keys, Keys::Range { first: 1, .. }));
+        keys.extend(args.first().copied().filter(|_| named));
+    }
+    if keys.len() > 1 {
+        store.bring_near(keys.into_iter());
+    }
 }
 
 /// Pieces of removed values that are freed behind each replayed entry: as a worker does behind a turn, so that
