@@ -123,6 +123,12 @@ class Member(Server):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/cluster", timeout=PATIENCE_SECONDS) as answer:
             return json.load(answer)
 
+    def metric(self, name):
+        """A whole figure of the page for Prometheus that has no labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=PATIENCE_SECONDS) as page:
+            lines = page.read().decode().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
     def is_whole(self, members):
         """So many members are up and have all their copies, and every partition is led."""
         status = self.status()

@@ -201,8 +201,8 @@ impl Checkpointer {
         let (remotes, remote) = channel::<Remote>();
         let (patience, ended) = channel();
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn({
-            let (meters, asked) = (Arc::clone(&meters), Arc::clone(&asked));
-            let persister = Persister { engine, ended, meters, asked, failed: Cell::new(0) };
+            let (log, meters, asked) = (Arc::clone(&log), Arc::clone(&meters), Arc::clone(&asked));
+            let persister = Persister { engine, log, ended, meters, asked, failed: Cell::new(0) };
             move || persister.run(&queue, &answers, &remote)
         })?;
         let progress = durable.into_iter().map(|(group, durable)| Progress::begin(group, durable)).collect();

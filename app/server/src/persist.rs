@@ -12,6 +12,7 @@ use std::time::Duration;
 use consensus::codec::Descriptor;
 use control::CONTROL;
 use disk::engine::{Change, Engine, EngineError, Mark, Place};
+use disk::log::{Log, OldEntry};
 use kernel::{GroupId, Index, Lsn};
 use node::cluster::transfer::{Report, Task};
 use runtime::Remote;
@@ -32,6 +33,8 @@ const RETRY_MILLIS_MAX: u64 = 10_000;
 const REST_MILLIS: u64 = 1_000;
 /// Entries of older generations removed at a time.
 const SWEEP_ENTRIES: usize = 10_000;
+/// Bytes of old entries read at a time, a single larger one apart.
+const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What the engine thread is given, one after another.
 pub(crate) enum Job {
@@ -64,6 +67,17 @@ pub(crate) enum Job {
     },
     /// A step of a snapshot on its way.
     Transfer(Task),
+    /// Read old entries of a group for followers.
+    Read {
+        /// Which of the worker's partitions.
+        partition: usize,
+        /// Its group.
+        group: GroupId,
+        /// From here on
+        first: Index,
+        /// up to here, as many as fit a lot.
+        last: Index,
+    },
     /// Switch to the snapshot that is staged, and load it.
     Install(snapshot::Install),
     /// Make a file of the data directory durable.
@@ -105,6 +119,8 @@ pub(crate) enum Done {
     Held(usize, GroupId, Option<Descriptor>),
     /// What a step of a transfer led to, if that was asked.
     Transferred(Option<Report>),
+    /// Old entries of this partition's group up to there, as far as they were had.
+    Read(usize, GroupId, Index, Vec<OldEntry>),
     /// The snapshot is the group's state now.
     Installed(usize, GroupId, Box<Store>),
     /// A file, which nobody waits for.
@@ -115,6 +131,8 @@ pub(crate) enum Done {
 pub(crate) struct Persister {
     /// Where cuts go.
     pub engine: Arc<Engine>,
+    /// Where old entries are read.
+    pub log: Arc<Log>,
     /// Its other end is gone when the node stops.
     pub ended: Receiver<()>,
     /// What is told of it.
@@ -176,6 +194,9 @@ impl Persister {
     /// Does one job while no other worker's is in the engine, and measures cuts. After a sync of another worker's has
     /// failed, nothing is tried.
     fn keep(&self, job: &Job) -> Result<Done, EngineError> {
+        if let &Job::Read { partition, group, first, last } = job {
+            return Ok(Done::Read(partition, group, last, self.read(group, first, last)));
+        }
         let mut disk = self.asked.engine();
         if *disk == Disk::Failed {
             let source = std::io::Error::other("it failed at another worker's checkpoint");
@@ -210,8 +231,12 @@ impl Persister {
             }
             Job::Install(install) => {
                 let store = again(&self.engine, &mut |_| snapshot::install(&self.engine, install));
-                store.map(|store| Done::Installed(install.partition, install.group, Box::new(store)))
+                store.map(|store| {
+                    self.meters.installs.add_among_others(1);
+                    Done::Installed(install.partition, install.group, Box::new(store))
+                })
             }
+            Job::Read { .. } => unreachable!("it needs no engine"),
             Job::Keep { dir, name, bytes } => match replace(dir, name, bytes) {
                 Ok(()) => Ok(Done::Kept),
                 Err(source) => Err(EngineError::Io { place: Place::Directory(dir.join(name)), source }),
@@ -232,6 +257,16 @@ impl Persister {
         let (group, changes, millis) = (cut.group.0, cut.images.len(), micros / 1000);
         tracing::debug!(group, changes, millis, "checkpoint");
         Ok(Done::Cut(cut.partition, cut.group, cut.mark.index))
+    }
+
+    /// What cannot be read a follower gets as a snapshot.
+    fn read(&self, group: GroupId, first: Index, last: Index) -> Vec<OldEntry> {
+        let read = self.log.entries(group, (first, last), READ_BYTES_MAX).unwrap_or_else(|error| {
+            tracing::warn!(group = group.0, first = first.0, %error, "old entries cannot be read from the log");
+            Vec::new()
+        });
+        self.meters.old_entries.add_among_others(read.len() as u64);
+        read
     }
 
     /// Has the engine do what nobody waits for, unless its disk has failed.
@@ -287,6 +322,7 @@ impl Job {
             Job::Control(_) => "the checkpoint of the control group",
             Job::Hold { .. } => "a snapshot for followers",
             Job::Transfer(_) => "a step of a snapshot's transfer",
+            Job::Read { .. } => "old entries for followers",
             Job::Install(_) => "the installation of a snapshot",
             Job::Keep { name, .. } => name,
         }
@@ -334,6 +370,7 @@ fn commit(engine: &Engine, job: &Cut) -> Result<(), EngineError> {
 #[cfg(test)]
 mod tests {
     use disk::engine::EngineOptions;
+    use disk::log::LogOptions;
     use kernel::{KeyspaceId, Term};
 
     use super::*;
@@ -384,8 +421,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = Arc::new(Asked::default());
         let (_patience, ended) = std::sync::mpsc::channel();
+        let engine = dir.path().join("engine");
+        let options = LogOptions { segment_bytes: 16 << 10, reserve_bytes: 0 };
+        let (log, _) = Log::open(&dir.path().join("log"), options, &mut |_, _| (), Box::new(|_| ())).unwrap();
         let persister = Persister {
-            engine: Arc::new(Engine::open(dir.path(), EngineOptions::default()).unwrap()),
+            engine: Arc::new(Engine::open(&engine, EngineOptions::default()).unwrap()),
+            log: Arc::new(log),
             ended,
             meters: Arc::default(),
             asked: Arc::clone(&asked),

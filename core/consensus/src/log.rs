@@ -4,7 +4,7 @@
 //! stay while they fit a bound; a follower that needs older ones waits until the host has read them from the
 //! node's log. Compaction follows the host's checkpoints.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use kernel::{Index, Term};
@@ -30,6 +30,8 @@ pub(crate) struct Log {
     bytes: usize,
     /// Old entries that the host has read.
     fetched: Vec<Entry>,
+    /// Whether somebody asked for them since they came, or were looked at last.
+    wanted: Cell<bool>,
     offer: Option<Snapshot>,
     asked: RefCell<Asked>,
 }
@@ -52,6 +54,7 @@ impl Log {
             held: VecDeque::new(),
             bytes: 0,
             fetched: Vec::new(),
+            wanted: Cell::new(false),
             offer: None,
             asked: RefCell::default(),
         };
@@ -69,6 +72,7 @@ impl Log {
             held: VecDeque::new(),
             bytes: 0,
             fetched: Vec::new(),
+            wanted: Cell::new(false),
             offer: None,
             asked: RefCell::default(),
         }
@@ -76,6 +80,13 @@ impl Log {
 
     fn held_first(&self) -> u64 {
         self.last + 1 - self.held.len() as u64
+    }
+
+    /// Gives back old entries that nobody has asked for since the last call.
+    pub fn forget_unwanted(&mut self) {
+        if !self.wanted.replace(false) {
+            self.fetched = Vec::new();
+        }
     }
 
     /// Takes entries that follow, or replace a tail that was never committed.
@@ -179,6 +190,7 @@ impl Log {
     /// The host has read old entries, or could not; who waited asks again.
     pub fn take_waiting(&mut self, entries: Vec<Entry>) -> Vec<GetEntriesContext> {
         self.fetched = entries;
+        self.wanted.set(true);
         std::mem::take(&mut self.asked.get_mut().entries).into_iter().map(|(_, _, context)| context).collect()
     }
 }
@@ -226,6 +238,7 @@ impl Storage for Log {
             && low >= start
             && low < start + self.fetched.len() as u64
         {
+            self.wanted.set(true);
             let (from, to) = ((low - start) as usize, ((high - start) as usize).min(self.fetched.len()));
             return Ok(copies(self.fetched[from..to].iter(), max));
         }
@@ -311,6 +324,11 @@ mod tests {
         assert_eq!(log.take_waiting(read).len(), 1);
         let served = log.entries(3, 8, None, GetEntriesContext::empty(true)).expect("served");
         assert_eq!(served.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3, 4, 5]);
+        log.forget_unwanted();
+        assert!(log.entries(3, 8, None, GetEntriesContext::empty(false)).is_ok(), "they were wanted");
+        log.forget_unwanted();
+        log.forget_unwanted();
+        assert!(log.entries(3, 8, None, GetEntriesContext::empty(false)).is_err(), "they were not");
     }
 
     #[test]

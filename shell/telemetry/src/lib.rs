@@ -62,6 +62,10 @@ pub struct StorageMeters {
     pub misses: Counter,
     /// Those among them for which a worker had to wait.
     pub blocking_misses: Counter,
+    /// Old entries that were read from the log for followers.
+    pub old_entries: Counter,
+    /// Snapshots from leaders that took the place of a copy's state.
+    pub installs: Counter,
     /// Bytes of the data directory when it was last measured.
     pub directory_bytes: Gauge,
     /// 1 while the directory is above its quota and writes are refused.

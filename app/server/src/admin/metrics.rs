@@ -121,6 +121,16 @@ fn disk(page: &mut Exposition, subject: &Subject) {
     page.counter("archipel_misses_total", "Values read back from disk.", meters.misses.get());
     let blocking = meters.blocking_misses.get();
     page.counter("archipel_blocking_misses_total", "Values read back while the worker waited.", blocking);
+    page.counter(
+        "archipel_log_entries_read_total",
+        "Old entries read from the log for followers that lacked them.",
+        meters.old_entries.get(),
+    );
+    page.counter(
+        "archipel_snapshots_installed_total",
+        "Snapshots taken over from leaders.",
+        meters.installs.get(),
+    );
 }
 
 /// What the node sees of its cluster.

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use consensus::Logged;
 use control::CONTROL;
 use disk::engine::Engine;
+use disk::log::OldEntry;
 use kernel::{GroupId, Index, KeyspaceId, NodeId};
 use node::Worker;
 use node::cluster::{Done, Holding, Job, store_seed};
@@ -116,9 +118,8 @@ impl Checkpointer {
                 self.remove(at);
                 self.give(persist::Job::Install(install));
             }
-            // What a follower lacks that is not in memory any more it gets as a snapshot.
-            Job::ReadEntries { at, last, .. } => {
-                worker.job_done(self.now, Done::Entries { at, last, entries: Vec::new() });
+            Job::ReadEntries { at, group, first, last } => {
+                self.give(persist::Job::Read { partition: at, group, first, last });
             }
             Job::Incarnation(number) => {
                 let (dir, bytes) = (keeper.dir.clone(), incarnation::line(number).into_bytes());
@@ -212,6 +213,14 @@ impl Checkpointer {
             persist::Done::Transferred(report) => {
                 if let Some(report) = report {
                     worker.job_done(now, Done::Transferred(report));
+                }
+            }
+            persist::Done::Read(at, group, last, entries) => {
+                if worker.partitions()[at].group_id() == group {
+                    let logged =
+                        |it: OldEntry| Logged::new(it.term, it.index, it.semantics, it.time, &it.body);
+                    let entries = entries.into_iter().map(logged).collect();
+                    worker.job_done(now, Done::Entries { at, last, entries });
                 }
             }
             persist::Done::Installed(at, group, store) => {

@@ -105,6 +105,7 @@ impl Replica {
         } else {
             self.raw.tick();
         }
+        self.raw.mut_store().forget_unwanted();
         self.ask_recovery();
         self.watch_snapshots();
         self.leave_joint();

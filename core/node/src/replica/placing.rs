@@ -368,8 +368,11 @@ impl Worker {
         self.make_busy(at);
     }
 
-    fn take_entries(&mut self, at: usize, last: Index, entries: Vec<Logged>) {
+    fn take_entries(&mut self, at: usize, last: Index, mut entries: Vec<Logged>) {
         let Some(replica) = self.partitions[at].group.replica_mut() else { return };
+        // What the log has otherwise than the replica is nothing to send on.
+        let sound = |entry: &&Logged| replica.term_at(entry.index()) == Some(entry.term());
+        entries.truncate(entries.iter().take_while(sound).count());
         if entries.is_empty() {
             // They would be asked for again and again: whoever needs them gets a snapshot.
             replica.compact(last);
