@@ -53,6 +53,8 @@ pub struct Setting {
     pub rounds: u64,
     /// `always` or `everysec`.
     pub durability: &'static str,
+    /// Further words of the command, each after a space: what only this campaign is told.
+    pub words: String,
 }
 
 /// A figure of a report.
@@ -104,7 +106,7 @@ impl Report {
     /// The report for people.
     #[must_use]
     pub fn text(&self) -> String {
-        let Setting { seed, rounds, durability, .. } = &self.setting;
+        let Setting { seed, rounds, durability, words, .. } = &self.setting;
         let mut text =
             format!("{} ({durability}, {rounds} rounds, seed {seed}): {}", self.name, self.verdict());
         match &self.result {
@@ -114,7 +116,7 @@ impl Report {
                     .for_each(|(name, value, unit)| text.push_str(&format!("\n  {name:<44} {value} {unit}")));
             }
             Err(failure) => {
-                text.push_str(&format!("\n  {failure}\n  again with: cargo run --release -p chaos -- {} --rounds {rounds} --durability {durability} --seed {seed}", self.name));
+                text.push_str(&format!("\n  {failure}\n  again with: cargo run --release -p chaos -- {} --rounds {rounds} --durability {durability} --seed {seed}{words}", self.name));
             }
         }
         text

@@ -96,6 +96,11 @@ impl History {
         self.ended.push(Ended { client, called, at: now, how });
     }
 
+    /// The keys that somebody asked for.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.keys.keys()
+    }
+
     /// Judges every key.
     ///
     /// # Errors
@@ -461,22 +466,32 @@ impl Client {
         false
     }
 
-    /// Reads the keys of this number, and changes them: whoever is well answers.
+    /// Reads the key of this number, and changes it: whoever is well answers.
     pub fn ask_for(&mut self, now: u64, history: &mut History, key: u64, kind: Kind) {
+        self.look_for(now, history, key, kind);
+        self.change(now, history, key, kind);
+    }
+
+    /// Reads the key of this number.
+    pub fn look_for(&mut self, now: u64, history: &mut History, key: u64, kind: Kind) {
+        let key = self.name(kind, key);
+        match kind {
+            Kind::Text | Kind::Number => self.one(now, history, &key, Ask::Get, &["GET", &key]),
+            Kind::List => self.one(now, history, &key, Ask::Items, &["LRANGE", &key, "0", "-1"]),
+        }
+    }
+
+    /// Changes the key of this number, so that it does not expire any more.
+    pub fn change(&mut self, now: u64, history: &mut History, key: u64, kind: Kind) {
         let value = Client::fresh(history);
         let key = self.name(kind, key);
         match kind {
             Kind::Text => {
-                self.one(now, history, &key, Ask::Get, &["GET", &key]);
                 let ask = Ask::Set { value: value.clone().into(), expires: false };
                 self.one(now, history, &key, ask, &["SET", &key, &value]);
             }
-            Kind::Number => {
-                self.one(now, history, &key, Ask::Get, &["GET", &key]);
-                self.one(now, history, &key, Ask::Increment, &["INCR", &key]);
-            }
+            Kind::Number => self.one(now, history, &key, Ask::Increment, &["INCR", &key]),
             Kind::List => {
-                self.one(now, history, &key, Ask::Items, &["LRANGE", &key, "0", "-1"]);
                 self.one(now, history, &key, Ask::Push(value.clone().into()), &["RPUSH", &key, &value]);
             }
         }

@@ -15,6 +15,10 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["node", "--version"], "nodejs"),
     (&["npm", "--version"], "npm"),
     (&["dig", "-v"], "bind9-dnsutils"),
+    // What faults on a cluster need: hosts of its own, and clocks that differ.
+    (&["unshare", "--version"], "util-linux"),
+    (&["ip", "-V"], "iproute2"),
+    (&["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"], "libfaketime"),
 ];
 
 /// What the scenarios in JavaScript use: a package, and which of its versions.

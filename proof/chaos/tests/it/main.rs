@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use chaos::campaign::{Failure, Report, Setting};
+use chaos::cluster::{self, Length, Plant, rolling};
 
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -58,14 +59,31 @@ fn newest(root: &Path) -> SystemTime {
 type Campaign = fn(&Setting, &mut dyn FnMut(&str)) -> Report;
 
 fn holds(campaign: Campaign, durability: &'static str, rounds: u64) {
-    let setting = Setting { binary: binary().to_owned(), seed: 42, rounds, durability };
-    let report = campaign(&setting, &mut |line| eprintln!("{line}"));
-    if let Err(Failure::NotJudged(why)) = &report.result {
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
-        eprintln!("\n*** SKIPPED: {}: {why} ***\n", report.name);
-        return;
+    if let Some(report) = judged(&setting(durability, rounds), campaign) {
+        assert_eq!(report.exit_code(), 0, "{}", report.text());
     }
-    assert_eq!(report.exit_code(), 0, "{}", report.text());
+}
+
+fn setting(durability: &'static str, rounds: u64) -> Setting {
+    Setting { binary: binary().to_owned(), seed: 42, rounds, durability, words: String::new() }
+}
+
+/// What a campaign reports, unless this machine cannot judge it.
+fn judged(
+    setting: &Setting,
+    campaign: impl FnOnce(&Setting, &mut dyn FnMut(&str)) -> Report,
+) -> Option<Report> {
+    let report = campaign(setting, &mut |line| eprintln!("{line}"));
+    let Err(Failure::NotJudged(why)) = &report.result else { return Some(report) };
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    eprintln!("\n*** SKIPPED: {}: {why} ***\n", report.name);
+    None
+}
+
+fn cluster(seed: u64, rounds: u64, plant: Option<Plant>) -> Option<Report> {
+    let options = cluster::Options { nodes: cluster::NODES, length: Length::Short, from: 1, plant };
+    let setting = Setting { seed, words: " --short".into(), ..setting("always", rounds) };
+    judged(&setting, |setting, progress| cluster::run(setting, &options, progress))
 }
 
 #[test]
@@ -98,10 +116,43 @@ fn a_flipped_bit_is_refused_or_harmless() {
     holds(chaos::bit_flip::run, "always", 12);
 }
 
+#[test]
+fn a_cluster_that_is_killed_stopped_and_cut_apart_loses_nothing_and_is_linearizable() {
+    if let Some(report) = cluster(42, 10, None) {
+        assert_eq!(report.exit_code(), 0, "{}", report.text());
+    }
+}
+
+/// The negative controls: what was never written is missed, and so is what older data does not have.
+#[test]
+fn a_write_that_a_cluster_never_had_and_one_that_it_lost_are_found() {
+    for plant in [Plant::Claim, Plant::Rollback] {
+        if let Some(report) = cluster(42, 1, Some(plant)) {
+            assert_eq!(report.exit_code(), 1, "{plant:?}: {}", report.text());
+            assert!(report.text().contains("nothing explains"), "{plant:?}: {}", report.text());
+        }
+    }
+}
+
+#[test]
+fn a_rolling_restart_tells_clients_of_other_nodes_no_error() {
+    let options = rolling::Options { nodes: cluster::NODES, old_binary: None };
+    let report = judged(&setting("always", 1), |setting, progress| rolling::run(setting, &options, progress));
+    if let Some(report) = report {
+        assert_eq!(report.exit_code(), 0, "{}", report.text());
+    }
+}
+
 /// The negative control: a program that ends at once is a node that does not start.
 #[test]
 fn a_node_that_does_not_start_fails() {
-    let setting = Setting { binary: "/bin/false".into(), seed: 42, rounds: 1, durability: "always" };
+    let setting = Setting {
+        binary: "/bin/false".into(),
+        seed: 42,
+        rounds: 1,
+        durability: "always",
+        words: String::new(),
+    };
     let report = chaos::kill::run(&setting, &mut |_| {});
     assert_eq!(report.exit_code(), 1, "{}", report.text());
 }
