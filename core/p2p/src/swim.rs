@@ -213,8 +213,7 @@ impl Swim {
         self.order.retain(|node| known.contains_key(node));
         self.relays.retain(|relay| known.contains_key(&relay.target) && known.contains_key(&relay.origin));
         self.probe = self.probe.filter(|probe| known.contains_key(&probe.target));
-        let claim = Claim::Alive;
-        self.gossip.add(Update { node: self.me, incarnation: self.incarnation, claim });
+        self.tell_of_me();
     }
 
     fn receive(&mut self, now: Micros, from: NodeId, message: Message, out: &mut Vec<Effect>) {
@@ -330,12 +329,21 @@ impl Swim {
         } else if incarnation >= self.incarnation {
             self.object(incarnation, out);
             self.health = (self.health + 1).min(HEALTH_MAX);
+        } else {
+            // Whoever still says so has missed the objection, and nobody tells it any more: without this, a member
+            // whose objection was lost on every way would be dead for good.
+            self.tell_of_me();
         }
     }
 
     fn object(&mut self, against: u64, out: &mut Vec<Effect>) {
         self.incarnation = against + 1;
         out.push(Effect::Incarnation(self.incarnation));
+        self.tell_of_me();
+    }
+
+    /// Has it told that this node is alive.
+    fn tell_of_me(&mut self) {
         self.gossip.add(Update { node: self.me, incarnation: self.incarnation, claim: Claim::Alive });
     }
 

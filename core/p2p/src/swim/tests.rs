@@ -36,6 +36,8 @@ struct World {
     /// Standing still until then; what comes waits.
     paused: BTreeMap<usize, u64>,
     cut: Option<usize>,
+    /// Nobody hears it.
+    mute: Option<usize>,
     said: Vec<Said>,
 }
 
@@ -62,12 +64,13 @@ impl World {
             down: BTreeSet::new(),
             paused: BTreeMap::new(),
             cut: None,
+            mute: None,
             said: Vec::new(),
         }
     }
 
-    fn connected(&self, a: usize, b: usize) -> bool {
-        self.cut.is_none_or(|cut| (a < cut) == (b < cut))
+    fn hears(&self, b: usize, a: usize) -> bool {
+        self.mute != Some(a) && self.cut.is_none_or(|cut| (a < cut) == (b < cut))
     }
 
     fn act(&mut self, at: usize, effects: Vec<Effect>) {
@@ -79,7 +82,7 @@ impl World {
                     message.encode(&mut bytes);
                     let message = Message::decode(&bytes).unwrap();
                     self.sent += 1;
-                    if self.rng.chance(self.loss) || !self.connected(at, number(to)) {
+                    if self.rng.chance(self.loss) || !self.hears(number(to), at) {
                         continue;
                     }
                     let delay = self.delay.0 + self.rng.below(self.delay.1 - self.delay.0 + 1);
@@ -229,6 +232,23 @@ fn a_cut_group_thinks_the_other_dead_and_finds_it_again() {
     }
 }
 
+/// It heard that it was suspected and objected, and nobody heard that: what others think of it is older than what it says.
+#[test]
+fn a_member_that_hears_and_is_not_heard_is_found_again() {
+    for seed in 0..40 {
+        for count in [2, 3, 5] {
+            let mut world = World::new(seed, count);
+            world.run_until(5 * SECOND);
+            world.mute = Some(1);
+            world.run_until(60 * SECOND);
+            assert!(world.all_see(1, Liveness::Dead), "seed {seed}, {count} members");
+            world.mute = None;
+            world.run_until(120 * SECOND);
+            assert!(world.all_see(1, Liveness::Alive), "seed {seed}, {count} members");
+        }
+    }
+}
+
 #[test]
 fn a_member_that_forgot_its_incarnation_is_believed_again() {
     let mut world = World::new(3, 3);
@@ -281,6 +301,27 @@ fn an_objection_comes_with_the_answer() {
     let Effect::Send { message, .. } = &out[1] else { panic!("{out:?}") };
     assert_eq!(message.updates, vec![Update { node: node(0), incarnation: 5, claim: Claim::Alive }]);
     assert_eq!(swim.health(), 1);
+}
+
+#[test]
+fn what_was_objected_to_before_is_answered_and_makes_nothing_new() {
+    let mut swim = Swim::new(SwimOptions::default(), node(0), 4, Micros(0), 1);
+    swim.step(Micros(0), Input::Members(vec![node(0), node(1)]), &mut Vec::new());
+    let mut ask = |claim| {
+        let mut out = Vec::new();
+        let updates = vec![Update { node: node(0), incarnation: 3, claim }];
+        let message = Message { kind: Kind::Ping, number: 1, updates };
+        swim.step(Micros(1), Input::Received { from: node(1), message }, &mut out);
+        assert_eq!((swim.incarnation(), swim.health()), (4, 0));
+        let [Effect::Send { message, .. }] = &out[..] else { panic!("{out:?}") };
+        message.updates.clone()
+    };
+    let mine = vec![Update { node: node(0), incarnation: 4, claim: Claim::Alive }];
+    // Until nobody is told any more by itself.
+    while !ask(Claim::Alive).is_empty() {}
+    for claim in [Claim::Dead, Claim::Suspect(node(1))] {
+        assert_eq!(ask(claim), mine, "{claim:?}");
+    }
 }
 
 #[test]
