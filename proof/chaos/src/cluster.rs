@@ -34,6 +34,8 @@ pub const NODES_ALLOWED: std::ops::RangeInclusive<u64> = NODES as u64..=net::HOS
 
 /// What has not come to be after so long never will. No measure of speed.
 const NEVER: Duration = Duration::from_secs(120);
+/// What the judge of histories says of one that is not linearizable.
+pub const UNEXPLAINED: &str = "nothing explains";
 /// Between two looks at whether it has, in milliseconds.
 const LOOK_MS: u64 = 100;
 /// Load after the last fault, in milliseconds.
@@ -108,10 +110,14 @@ struct Cluster {
 /// Runs the campaign; `progress` hears a line for each round.
 pub fn run(setting: &Setting, options: &Options, progress: &mut dyn FnMut(&str)) -> Report {
     let result = Scratch::new().and_then(|scratch| {
-        let result = Campaign::new(setting, options, scratch.path())
-            .and_then(|mut campaign| campaign.rounds(setting, progress));
-        // Who spoils a round knows what went wrong.
-        if options.plant.is_some() { result } else { scratch.end(result) }
+        let result = Campaign::new(setting, options, scratch.path()).and_then(|mut campaign| {
+            let result = campaign.rounds(setting, progress);
+            campaign.cluster.keep_pages(result)
+        });
+        // Who spoils a round knows what went wrong, if it is that.
+        let found = |failure: &Failure| failure.to_string().contains(UNEXPLAINED);
+        let known = options.plant.is_some() && result.as_ref().is_err_and(found);
+        if known { result } else { scratch.end(result) }
     });
     Report { name: "cluster", setting: setting.clone(), result }
 }
@@ -243,16 +249,31 @@ impl Cluster {
         let members = (0..nodes).map(|number| Member::new(number, hosts.host(number), home));
         let members = members.collect::<Result<_, _>>()?;
         let mut cluster = Cluster { hosts, members, binary: binary.to_owned() };
-        cluster.start(0, &Begins::First)?;
-        for number in 1..nodes {
-            let token = cluster.until("the first node gives a token", |cluster| {
+        let made = cluster.form();
+        cluster.keep_pages(made)?;
+        Ok(cluster)
+    }
+
+    fn form(&mut self) -> Result<(), Failure> {
+        self.start(0, &Begins::First)?;
+        for number in 1..self.members.len() {
+            let token = self.until("the first node gives a token", |cluster| {
                 let (first, host) = (&cluster.members[0], cluster.hosts.host(0));
                 first.token(&cluster.binary, host)
             })?;
-            cluster.start(number, &Begins::Joins(&token))?;
+            self.start(number, &Begins::Joins(&token))?;
         }
-        cluster.whole()?;
-        Ok(cluster)
+        self.whole()
+    }
+
+    /// Keeps what the nodes say of themselves if `result` needs to be looked into.
+    fn keep_pages<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(Failure::Broken(_)) = &result {
+            for (member, host) in self.members.iter().zip(&self.hosts.hosts) {
+                member.keep_pages(host)?;
+            }
+        }
+        result
     }
 
     fn start(&mut self, number: usize, begins: &Begins<'_>) -> Result<(), Failure> {

@@ -114,8 +114,25 @@ impl Member {
     /// # Errors
     /// The system lets nobody ask.
     pub fn status(&self, host: &Host) -> Result<Option<Value>, Failure> {
+        Ok(self.page(host, "cluster")?.ok().and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    fn page(&self, host: &Host, name: &str) -> Result<io::Result<String>, Failure> {
         let stream = host.inside(|| TcpStream::connect_timeout(&ADMIN, PAGE))?;
-        Ok(stream.and_then(page).ok().and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(stream.and_then(|stream| read_page(stream, name)))
+    }
+
+    /// Writes what it says of itself into its folder, for whoever looks into a failure.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn keep_pages(&self, host: &Host) -> Result<(), Failure> {
+        for (name, file) in [("cluster", "status.json"), ("metrics", "metrics.txt")] {
+            let text = self.page(host, name)?.unwrap_or_else(|error| format!("{name}: {error}\n"));
+            let written = std::fs::write(self.folder.join(file), text);
+            written.map_err(Failure::world("keep what a node says"))?;
+        }
+        Ok(())
     }
 
     /// An error if it has ended by itself.
@@ -185,10 +202,10 @@ impl Drop for Member {
 }
 
 /// Reads a page of the admin port.
-fn page(mut stream: TcpStream) -> io::Result<String> {
+fn read_page(mut stream: TcpStream, name: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(PAGE))?;
     stream.set_write_timeout(Some(PAGE))?;
-    stream.write_all(b"GET /cluster HTTP/1.0\r\n\r\n")?;
+    stream.write_all(format!("GET /{name} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());

@@ -41,15 +41,18 @@ pub fn run(setting: &Setting, options: &Options, progress: &mut dyn FnMut(&str))
     let result = Scratch::new().and_then(|scratch| {
         let begins_as = options.old_binary.as_ref().unwrap_or(&setting.binary);
         let rng = Rng::new(setting.seed);
-        let result = Cluster::gather(begins_as, options.nodes, scratch.path(), rng.fork(0))
-            .and_then(|cluster| rounds(cluster, setting, &rng, progress));
+        let result =
+            Cluster::gather(begins_as, options.nodes, scratch.path(), rng.fork(0)).and_then(|mut cluster| {
+                let result = rounds(&mut cluster, setting, &rng, progress);
+                cluster.keep_pages(result)
+            });
         scratch.end(result)
     });
     Report { name: "rolling", setting: setting.clone(), result }
 }
 
 fn rounds(
-    mut cluster: Cluster,
+    cluster: &mut Cluster,
     setting: &Setting,
     rng: &Rng,
     progress: &mut dyn FnMut(&str),
@@ -61,7 +64,7 @@ fn rounds(
         let mut crowd = Crowd::new(began, round, rng.fork(round), Temper::Patient);
         for node in 0..cluster.members.len() {
             let named = format!("round {round}, restart of node {node}");
-            restart(&mut cluster, &mut crowd, node, &mut totals).map_err(Failure::broken(&named))?;
+            restart(cluster, &mut crowd, node, &mut totals).map_err(Failure::broken(&named))?;
             progress(&format!("{named}: {} answered so far", crowd.history.answered));
         }
         crowd.end(&cluster.hosts)?;

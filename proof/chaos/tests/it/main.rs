@@ -129,7 +129,7 @@ fn a_write_that_a_cluster_never_had_and_one_that_it_lost_are_found() {
     for plant in [Plant::Claim, Plant::Rollback] {
         if let Some(report) = cluster(42, 1, Some(plant)) {
             assert_eq!(report.exit_code(), 1, "{plant:?}: {}", report.text());
-            assert!(report.text().contains("nothing explains"), "{plant:?}: {}", report.text());
+            assert!(report.text().contains(cluster::UNEXPLAINED), "{plant:?}: {}", report.text());
         }
     }
 }
