@@ -4,7 +4,6 @@
 //! writes every socket that has output. Level of detail: only this crate names the event loop.
 
 mod affinity;
-mod clock;
 mod crowd;
 mod peers;
 mod reactor;
@@ -12,8 +11,8 @@ mod socket;
 mod stopwatch;
 
 pub use affinity::Core;
-pub use clock::Clock;
 pub use crowd::Crowd;
 pub use peers::{Begin, Peers};
 pub use reactor::{Clients, Control, Listener, Newcomer, Reactor, ReactorError, Remote, Tasks};
 pub use stopwatch::Stopwatch;
+pub use telemetry::Clock;

@@ -12,10 +12,9 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use node::{LogSink, Parcel, Worker};
 use rustls::{ServerConfig, ServerConnection};
-use telemetry::WorkerMeters;
+use telemetry::{Clock, WorkerMeters};
 use thiserror::Error;
 
-use crate::clock::Clock;
 use crate::crowd::Crowd;
 use crate::peers::{Begin, Peers};
 use crate::socket::{Got, Socket};

@@ -60,27 +60,36 @@ impl Exposition {
     /// A distribution, in one bucket for each power of two.
     pub fn histogram(&mut self, name: &str, help: &str, unit: Unit, values: &Distribution) {
         self.family(name, "histogram", help);
+        self.buckets(name, &[], unit, values);
+    }
+
+    /// One distribution of the metric just begun.
+    pub fn buckets(&mut self, name: &str, labels: &[(&str, &str)], unit: Unit, values: &Distribution) {
+        let mut text = String::new();
+        for (label, value) in labels {
+            text.push_str(&format!("{label}=\"{}\",", escaped(value)));
+        }
         for bits in 0..=bits_max(unit) {
             let below = values.below_power(bits);
             match unit {
                 // A whole number of microseconds below 2^bits was a time of at most that.
                 Unit::Micros => {
                     let seconds = seconds(1 << bits);
-                    self.line(format_args!("{name}_bucket{{le=\"{seconds}\"}} {below}"));
+                    self.line(format_args!("{name}_bucket{{{text}le=\"{seconds}\"}} {below}"));
                 }
                 Unit::Count => {
                     let most = (1u64 << bits) - 1;
-                    self.line(format_args!("{name}_bucket{{le=\"{most}\"}} {below}"));
+                    self.line(format_args!("{name}_bucket{{{text}le=\"{most}\"}} {below}"));
                 }
             }
         }
         let count = values.count();
-        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_bucket{{{text}le=\"+Inf\"}} {count}"));
         match unit {
-            Unit::Micros => self.line(format_args!("{name}_sum {}", seconds(values.sum()))),
-            Unit::Count => self.line(format_args!("{name}_sum {}", values.sum())),
+            Unit::Micros => self.sample(&format!("{name}_sum"), labels, seconds(values.sum())),
+            Unit::Count => self.sample(&format!("{name}_sum"), labels, values.sum()),
         }
-        self.line(format_args!("{name}_count {count}"));
+        self.sample(&format!("{name}_count"), labels, count);
     }
 
     /// The page.
@@ -117,6 +126,23 @@ mod tests {
         let expected = "# HELP a_total What a counts.\n# TYPE a_total counter\na_total 3\n\
                         # HELP b By name.\n# TYPE b gauge\nb{name=\"x\\\"y\\\\z\\n\",id=\"1\"} 0.5\n";
         assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn labels_stand_before_the_bound_of_a_bucket() {
+        let histogram = Histogram::default();
+        histogram.record(1);
+        let mut page = Exposition::default();
+        page.family("t_seconds", "histogram", "Times.");
+        page.buckets("t_seconds", &[("route", "a\"b")], Unit::Micros, &histogram.distribution());
+        let page = page.finish();
+        for line in [
+            "t_seconds_bucket{route=\"a\\\"b\",le=\"0.000002\"} 1",
+            "t_seconds_sum{route=\"a\\\"b\"} 0.000001",
+            "t_seconds_count{route=\"a\\\"b\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! What a node counts and measures, and how it is read.
+//! What a node counts and measures, time among it, and how it is read.
 //!
 //! A worker's figure has one writer, so writing is a relaxed load and store: no lock, no bus-locked instruction.
 //! Readers may come at any time and see each figure as it was a moment ago; figures of one scrape need not
 //! belong to the same moment. What belongs to the state (keys, memory) is not kept here: it is asked for.
 
+mod clock;
 mod exposition;
 mod histogram;
 mod meter;
 
+pub use clock::Clock;
 pub use exposition::{Exposition, Unit};
 pub use histogram::{Distribution, Histogram};
 pub use meter::{Counter, Gauge};

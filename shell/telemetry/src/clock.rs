@@ -1,4 +1,4 @@
-//! The worker's clock: wall time that never goes back.
+//! An event loop's clock: wall time that never goes back.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,30 @@
+//! The proxy's data plane: HTTP/1.1 and TCP between clients and the endpoints of services.
+//!
+//! Each thread has an event loop of its own and shares nothing with the others: its own listeners (`SO_REUSEPORT`), clients,
+//! connections to endpoints, and its own view of breakers, balancing and budgets (`mesh::upstream`). What HTTP is, is
+//! `wire::http1`'s affair; which endpoint, when again and when not at all, is `mesh`'s. Here are sockets, bytes and time.
+//!
+//! A [`Plan`] is followed as a whole. Requests under way keep the one that they began with; endpoints that a new one does
+//! not name finish what they have.
+
+mod access;
+mod answer;
+mod buffers;
+mod conn;
+mod meters;
+mod plan;
+mod serve;
+mod slab;
+mod start;
+mod timers;
+mod transfer;
+mod tries;
+mod tunnel;
+mod worker;
+
+pub use answer::Reason;
+pub use meters::{EndpointFigures, LoopMeters, Meters, RouteFigures, RouteMeters, ServiceMeters};
+pub use plan::{
+    EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
+};
+pub use start::{Proxy, ProxyError};

@@ -1,0 +1,165 @@
+//! What a proxy is to do: listeners, routes and services, as one immutable value that is replaced whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mesh::limit::Rate;
+use mesh::retry::RetryOptions;
+use mesh::route::{Routes, Split};
+use mesh::upstream::UpstreamOptions;
+
+/// Everything that a proxy does. Services are named by their place in `services`, routes by their place in `routes`.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Where clients connect.
+    pub listeners: Vec<ListenerPlan>,
+    /// Where requests go.
+    pub services: Vec<ServicePlan>,
+    /// Which requests go where.
+    pub routes: Vec<RoutePlan>,
+    /// The rules of `routes`, in their order.
+    pub index: Routes,
+    /// How long things may take, and how many there may be.
+    pub limits: Limits,
+    /// What is told of requests.
+    pub telling: Telling,
+}
+
+/// A port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPlan {
+    /// What it is called.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its clients speak.
+    pub kind: ListenerKind,
+}
+
+/// What the clients of a port speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// HTTP/1.1: each request takes its route.
+    Http,
+    /// Anything: each connection goes to this service.
+    Tcp {
+        /// The service's place.
+        service: u32,
+    },
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub endpoints: Vec<EndpointPlan>,
+    /// How requests are divided among them, and when they are not sent.
+    pub options: UpstreamOptions,
+    /// A connection must be there within this, in milliseconds.
+    pub connect_ms: u64,
+    /// A connection without a request is kept so long, in milliseconds; 0: not.
+    pub idle_ms: u64,
+    /// Such connections of one thread to one endpoint.
+    pub idle_max: usize,
+    /// How a connection's client chooses its endpoint, where the policy hashes.
+    pub retry: RetryOptions,
+}
+
+/// One instance of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointPlan {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How much it takes beside the others; at least 1.
+    pub weight: u16,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// What it is called.
+    pub name: String,
+    /// The services that its requests go to.
+    pub split: Split,
+    /// A prefix of the path, and what stands there instead.
+    pub rewrite: Option<(String, String)>,
+    /// Timeouts and tries.
+    pub retry: RetryOptions,
+    /// Statuses of a service after which a request that may be sent twice is sent again.
+    pub retry_statuses: Vec<u16>,
+    /// How many requests it takes.
+    pub rate: Option<RatePlan>,
+    /// What keeps a client's requests at one endpoint, where the policy hashes.
+    pub key: KeyOf,
+    /// Connections may change their protocol (WebSocket).
+    pub upgrade: bool,
+    /// CONNECT leads to the service's endpoints.
+    pub connect: bool,
+}
+
+/// How many requests a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RatePlan {
+    /// How many of each key.
+    pub rate: Rate,
+    /// Whose.
+    pub key: KeyOf,
+    /// Keys that are remembered at once.
+    pub keys_max: usize,
+}
+
+/// What requests have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// Their route.
+    Route,
+    /// Their client's address.
+    Client,
+    /// The value of this header field; those without have that in common.
+    Field(String),
+}
+
+/// Bounds in time, each in milliseconds, and in number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients at once, of all threads; more wait to be accepted.
+    pub clients_max: usize,
+    /// From the first byte of a request's head to its last.
+    pub head_ms: u64,
+    /// Between two requests of a client.
+    pub idle_ms: u64,
+    /// Between two pieces of a body.
+    pub body_ms: u64,
+    /// Between two pieces through a tunnel.
+    pub tunnel_ms: u64,
+    /// For requests under way when the proxy stops.
+    pub drain_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            clients_max: 10_000,
+            head_ms: 10_000,
+            idle_ms: 60_000,
+            body_ms: 30_000,
+            tunnel_ms: 3_600_000,
+            drain_ms: 5_000,
+        }
+    }
+}
+
+/// What is told of requests, and what they tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Telling {
+    /// Clients are proxies whose `X-Forwarded-For` is believed.
+    pub trusted: bool,
+    /// Requests without a trace context begin one.
+    pub trace: bool,
+    /// A file that gets a line for one of `access_sample` requests.
+    pub access_log: Option<PathBuf>,
+    /// See `access_log`; at least 1.
+    pub access_sample: u32,
+}

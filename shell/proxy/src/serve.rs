@@ -1,0 +1,411 @@
+//! Clients between requests: heads are read, requests take their routes, and what is not sent on is answered here.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use kernel::hash::KeyHasher;
+use mesh::route::{Ask, FieldRule, rewritten};
+use wire::http1::{Body, Frame, HEAD_BYTES_MAX, Headers, Onward, Relay, Request, Target, request};
+
+use crate::answer::{Answer, Reason};
+use crate::conn::{Exchange, Got, Method, Phase, Told};
+use crate::plan::KeyOf;
+use crate::slab::Key;
+use crate::timers::Whose;
+use crate::worker::{Loop, Step, Table};
+
+/// What a client that was refused may still send, in bytes, while it is given the time to read why.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How long it has for that, in milliseconds.
+const LINGER_MS: u64 = 2_000;
+/// What this proxy calls itself in `Via`.
+const VIA: &str = "archipel";
+
+/// What a head came to.
+enum Taken {
+    /// It is not whole.
+    Partial,
+    /// So many bytes were its; a request is under way, or it was answered.
+    Head(usize),
+    /// It cannot be read; the client was told.
+    Refused,
+}
+
+impl Loop {
+    /// Reads the head of a client's next request.
+    pub fn open(&mut self, key: Key) -> Step {
+        let Loop { clients, buffers, scratch, .. } = self;
+        let Some(client) = clients.get(key) else { return Step::Blocked };
+        if client.socket.flush(&mut client.output).is_err() {
+            self.close(key);
+            return Step::Blocked;
+        }
+        buffers.settle(&mut client.output);
+        if !client.output.is_empty() {
+            return Step::Blocked;
+        }
+        if client.input.len() > client.partial {
+            // What came behind the last request.
+            let input = std::mem::take(&mut client.input);
+            return self.take_head(key, input);
+        }
+        if !client.socket.readable {
+            return Step::Blocked;
+        }
+        match client.socket.read(scratch) {
+            Ok(Got::Bytes(n)) if client.input.is_empty() => {
+                let scratch = std::mem::take(&mut self.scratch);
+                let taken = self.head(key, &scratch[..n]);
+                let rest = match taken {
+                    Taken::Head(taken) => &scratch[taken..n],
+                    Taken::Partial => &scratch[..n],
+                    Taken::Refused => &[],
+                };
+                self.keep(key, rest, matches!(taken, Taken::Partial));
+                self.scratch = scratch;
+                Step::On
+            }
+            Ok(Got::Bytes(n)) => {
+                client.input.extend_from_slice(&scratch[..n]);
+                Step::On
+            }
+            Ok(Got::Nothing) => Step::Blocked,
+            Ok(Got::End) | Err(_) => {
+                self.close(key);
+                Step::Blocked
+            }
+        }
+    }
+
+    fn take_head(&mut self, key: Key, mut input: Vec<u8>) -> Step {
+        match self.head(key, &input) {
+            Taken::Head(taken) => {
+                input.drain(..taken);
+            }
+            Taken::Partial => {
+                if let Some(client) = self.clients.get(key) {
+                    client.partial = input.len();
+                    client.input = input;
+                }
+                return Step::On;
+            }
+            Taken::Refused => input.clear(),
+        }
+        let Some(client) = self.clients.get(key) else { return Step::Blocked };
+        client.partial = 0;
+        if input.is_empty() {
+            self.buffers.give(input);
+        } else {
+            client.input = input;
+        }
+        Step::On
+    }
+
+    fn keep(&mut self, key: Key, rest: &[u8], partial: bool) {
+        let Some(client) = self.clients.get(key) else { return };
+        if rest.is_empty() {
+            return;
+        }
+        self.buffers.room(&mut client.input);
+        client.input.extend_from_slice(rest);
+        if partial {
+            client.partial = rest.len();
+        }
+    }
+
+    fn head(&mut self, key: Key, bytes: &[u8]) -> Taken {
+        let mut room = Headers::new();
+        match Request::parse(bytes, &mut room) {
+            Ok(Some(head)) => {
+                let taken = head.bytes;
+                self.begin(key, &head);
+                Taken::Head(taken)
+            }
+            Ok(None) => {
+                debug_assert!(bytes.len() <= HEAD_BYTES_MAX, "a longer head is refused");
+                // The first piece of a head begins its time.
+                let head_ms = self.table.plan.limits.head_ms;
+                let Some(client) = self.clients.get(key) else { return Taken::Partial };
+                if client.partial == 0 {
+                    let deadline = self.now.plus_millis(head_ms);
+                    self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+                }
+                Taken::Partial
+            }
+            Err(error) => {
+                let answer = Answer { status: error.status(), close: true, ..Answer::of(Reason::Malformed) };
+                self.answer(key, answer);
+                Taken::Refused
+            }
+        }
+    }
+
+    /// A request takes its route.
+    fn begin(&mut self, key: Key, head: &Request<'_, '_>) {
+        self.requests += 1;
+        let table = Rc::clone(&self.table);
+        let asked = Asked::of(head.target);
+        let has = |rule: &FieldRule| {
+            head.headers.iter().any(|field| {
+                field.name.eq_ignore_ascii_case(&rule.name)
+                    && rule.value.as_ref().is_none_or(|value| value.as_bytes() == field.value)
+            })
+        };
+        let ask = Ask { host: head.host, path: asked.routed(), method: head.method };
+        let method = Method::of(head.method);
+        let close = !head.keep_alive || head.body != Body::None;
+        let refused = |reason| Answer { close, bare: method == Method::Head, ..Answer::of(reason) };
+        let Some(route) = table.plan.index.find(&ask, &has) else {
+            return self.answer(key, refused(Reason::NoRoute));
+        };
+        if method == Method::Connect && !table.plan.routes[route as usize].connect {
+            return self.answer(key, refused(Reason::NoConnect));
+        }
+        let slot = table.routes[route as usize];
+        if let Err(seconds) = self.limited(key, slot, head) {
+            self.route_meters(slot).classes[4].increment();
+            let retry_after = Some(seconds);
+            return self.answer(key, Answer { retry_after, ..refused(Reason::RateLimited) });
+        }
+        if let Some(exchange) = self.request_of(key, head, &table, route, asked) {
+            self.start(key, exchange);
+        }
+    }
+
+    /// The request as it is sent on.
+    fn request_of(
+        &mut self,
+        key: Key,
+        head: &Request<'_, '_>,
+        table: &Rc<Table>,
+        route: u32,
+        asked: Asked<'_>,
+    ) -> Option<Exchange> {
+        let plan = &table.plan.routes[route as usize];
+        let service = table.services[plan.split.draw(&mut self.rng) as usize];
+        let mut exchange = Exchange::new(Rc::clone(table), route, service, self.now);
+        exchange.method = Method::of(head.method);
+        let connects = exchange.method == Method::Connect;
+        let telling = &table.plan.telling;
+        if self.access.is_some() && self.requests.is_multiple_of(u64::from(telling.access_sample.max(1))) {
+            let (method, host) = (head.method.to_owned(), head.host.to_owned());
+            exchange.told = Some(Told { method, host, path: asked.path.to_owned(), endpoint: None });
+        }
+        let client = self.clients.get(key)?;
+        exchange.key = key_of(&plan.key, &client.peer, head, &KeyHasher::new(0));
+        exchange.idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
+        exchange.version = head.version;
+        exchange.close = !head.keep_alive || self.stop_at.is_some();
+        exchange.upgrade = plan.upgrade && head.upgrade.is_some();
+        exchange.fresh = connects;
+        exchange.outgoing.bytes = self.buffers.take();
+        if connects {
+            // A tunnel's bytes are no body.
+            return Some(exchange);
+        }
+        let frame = if head.body == Body::Chunked { Frame::Chunked } else { Frame::Plain };
+        exchange.request = Relay::new(head.body, frame);
+        let mut trace = [0; TRACE_BYTES];
+        let onward = Onward {
+            path: asked.onward(plan.rewrite.as_ref()),
+            client: &client.name,
+            scheme: "http",
+            trusted: telling.trusted,
+            via: VIA,
+            trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
+            upgrade: exchange.upgrade,
+        };
+        request(head, &onward, &mut exchange.outgoing.bytes);
+        Some(exchange)
+    }
+
+    /// A connection that is passed through, without a look at its bytes.
+    pub fn begin_raw(&mut self, key: Key, service: u32) {
+        let table = Rc::clone(&self.table);
+        let service = table.services[service as usize];
+        let Some(client) = self.clients.get(key) else { return };
+        let mut exchange = Exchange::new(table, u32::MAX, service, self.now);
+        exchange.method = Method::Raw;
+        (exchange.idempotent, exchange.close, exchange.fresh) = (true, true, true);
+        exchange.key = Some(hash_ip(&KeyHasher::new(0), &client.peer));
+        self.start(key, exchange);
+    }
+
+    fn start(&mut self, key: Key, exchange: Exchange) {
+        let mut exchange = match self.spare.pop() {
+            Some(mut room) => {
+                *room = exchange;
+                room
+            }
+            None => Box::new(exchange),
+        };
+        let Some(client) = self.clients.get(key) else { return };
+        client.phase = Phase::Busy;
+        self.services[exchange.service as usize].upstream.request();
+        let step = self.try_once(key, &mut exchange);
+        match self.clients.get(key) {
+            Some(client) if step != Step::Finished => client.exchange = Some(exchange),
+            _ => self.recycle(exchange),
+        }
+    }
+
+    /// Whether the route's rate allows the request; if not, after how many seconds it may be asked again.
+    fn limited(&mut self, key: Key, slot: u32, head: &Request<'_, '_>) -> Result<(), u64> {
+        let Some(client) = self.clients.get(key) else { return Ok(()) };
+        let Some((rate, keyed)) = &mut self.routes[slot as usize].keyed else { return Ok(()) };
+        let hash = key_of(&rate.key, &client.peer, head, &self.secret).unwrap_or_default();
+        keyed.take(hash, self.now, 1).map_err(|early| early.wait_micros.div_ceil(1_000_000).max(1))
+    }
+
+    /// Answers here. With `close` the connection ends, when the answer has had its time to arrive.
+    pub fn answer(&mut self, key: Key, answer: Answer) {
+        self.meters.answered[answer.reason as usize].increment();
+        let (now, idle_ms) = (self.now, self.table.plan.limits.idle_ms);
+        let Loop { clients, buffers, timers, .. } = self;
+        let Some(client) = clients.get(key) else { return };
+        buffers.room(&mut client.output.bytes);
+        answer.write(&mut client.output.bytes);
+        if client.socket.flush(&mut client.output).is_err() {
+            return self.close(key);
+        }
+        buffers.settle(&mut client.output);
+        if answer.close {
+            return self.last(key);
+        }
+        client.phase = Phase::Open;
+        timers.set(&mut client.timer, Whose::Client(key), now.plus_millis(idle_ms));
+    }
+
+    /// Nothing is answered to this client behind what waits for it.
+    pub fn last(&mut self, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        client.phase = Phase::Linger;
+        client.linger = LINGER_BYTES_MAX;
+        self.buffers.give(std::mem::take(&mut client.input));
+        client.partial = 0;
+        self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(LINGER_MS));
+    }
+
+    /// Takes what a client still sends: a socket that is closed with unread bytes is reset, and the client might lose
+    /// the answer that says why.
+    pub fn linger(&mut self, key: Key) -> Step {
+        let Loop { clients, buffers, scratch, .. } = self;
+        let Some(client) = clients.get(key) else { return Step::Blocked };
+        let flushed = client.socket.flush(&mut client.output).is_ok();
+        buffers.settle(&mut client.output);
+        if flushed && !client.output.is_empty() {
+            return Step::Blocked;
+        }
+        if flushed {
+            client.socket.shut();
+            if !client.socket.readable {
+                return Step::Blocked;
+            }
+            match client.socket.read(scratch) {
+                Ok(Got::Bytes(n)) if n <= client.linger => {
+                    client.linger -= n;
+                    return Step::On;
+                }
+                Ok(Got::Nothing) => return Step::Blocked,
+                Ok(Got::Bytes(_) | Got::End) | Err(_) => {}
+            }
+        }
+        self.close(key);
+        Step::Blocked
+    }
+
+    /// A client's time is over.
+    pub fn expired(&mut self, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        match client.phase {
+            Phase::Open if client.partial > 0 => {
+                self.answer(key, Answer { close: true, ..Answer::of(Reason::SlowRequest) });
+                self.drive(key);
+            }
+            Phase::Open | Phase::Linger => self.close(key),
+            Phase::Busy => {
+                let Some(mut exchange) = client.exchange.take() else { return };
+                let step = self.late(key, &mut exchange);
+                match self.clients.get(key) {
+                    Some(client) if step != Step::Finished => client.exchange = Some(exchange),
+                    _ => self.recycle(exchange),
+                }
+                self.drive(key);
+            }
+            Phase::Tunnel => self.gone(key),
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// A slash that is missing before `path`: a whole URI may have a query and no path.
+    slash: &'static str,
+    path: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn of(target: Target<'a>) -> Asked<'a> {
+        match target {
+            Target::Path(path) | Target::Absolute { path, .. } if path.is_empty() => {
+                Asked { slash: "/", path }
+            }
+            Target::Path(path) | Target::Absolute { path, .. } if path.starts_with('?') => {
+                Asked { slash: "/", path }
+            }
+            Target::Path(path) | Target::Absolute { path, .. } => Asked { slash: "", path },
+            Target::Authority(_) => Asked { slash: "", path: "/" },
+            Target::Asterisk => Asked { slash: "", path: "*" },
+        }
+    }
+
+    /// By what it takes its route.
+    const fn routed(self) -> &'a str {
+        if self.slash.is_empty() { self.path } else { self.slash }
+    }
+
+    /// What is asked for behind the proxy, in two pieces.
+    fn onward(self, rewrite: Option<&'a (String, String)>) -> (&'a str, &'a str) {
+        match rewrite {
+            Some((prefix, by)) if self.slash.is_empty() => rewritten(self.path, prefix, by),
+            Some((_, by)) => (by, self.path),
+            None => (self.slash, self.path),
+        }
+    }
+}
+
+/// Bytes of a `traceparent` field.
+const TRACE_BYTES: usize = 55;
+
+/// A new trace context (W3C Trace Context, 3.2), sampled.
+fn traced<'a>(rng: &mut kernel::Rng, room: &'a mut [u8; TRACE_BYTES]) -> &'a str {
+    *room = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    for at in [3, 19, 36] {
+        // None of the ids may be zero.
+        let mut drawn = rng.next_u64() | 1;
+        for digit in &mut room[at..at + 16] {
+            *digit = b"0123456789abcdef"[(drawn & 15) as usize];
+            drawn >>= 4;
+        }
+    }
+    std::str::from_utf8(room).expect("digits and dashes are text")
+}
+
+fn key_of(key: &KeyOf, peer: &IpAddr, head: &Request<'_, '_>, hasher: &KeyHasher) -> Option<u64> {
+    match key {
+        KeyOf::Route => None,
+        KeyOf::Client => Some(hash_ip(hasher, peer)),
+        KeyOf::Field(name) => {
+            let field = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+            field.map(|field| hasher.hash(field.value))
+        }
+    }
+}
+
+fn hash_ip(hasher: &KeyHasher, peer: &IpAddr) -> u64 {
+    match peer {
+        IpAddr::V4(ip) => hasher.hash(&ip.octets()),
+        IpAddr::V6(ip) => hasher.hash(&ip.octets()),
+    }
+}

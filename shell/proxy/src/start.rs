@@ -1,0 +1,173 @@
+//! A proxy as the rest of a process sees it: threads that follow a plan, until they are stopped.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use mio::{Poll, Waker};
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+use thiserror::Error;
+
+use crate::meters::Meters;
+use crate::plan::{ListenerPlan, Plan};
+use crate::worker::{Control, Loop, WAKE};
+
+/// Connections that the kernel keeps for a listener that is slow to take them.
+const BACKLOG: i32 = 1024;
+
+/// Why a proxy does not do what it is asked.
+#[derive(Debug, Error)]
+pub enum ProxyError {
+    /// A port is taken or not ours.
+    #[error(
+        "cannot listen on {address} for the proxy's listener `{name}`: {source}; stop what holds the port, or choose another"
+    )]
+    Listen {
+        /// The listener.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("a thread of the proxy cannot be started: {source}")]
+    Thread {
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+struct Thread {
+    control: Sender<Control>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A running proxy.
+pub struct Proxy {
+    threads: Vec<Thread>,
+    /// What it listens on, as planned and as it came to be.
+    listening: Vec<(ListenerPlan, SocketAddr)>,
+    generation: u64,
+    meters: Arc<Meters>,
+}
+
+impl Proxy {
+    /// Starts `workers` threads that follow `plan` and count in `meters`. They serve when this returns.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; nothing is left running.
+    pub fn start(plan: Plan, workers: usize, meters: Arc<Meters>) -> Result<Proxy, ProxyError> {
+        let failed = |source| ProxyError::Thread { source };
+        let mut proxy = Proxy { threads: Vec::new(), listening: Vec::new(), generation: 0, meters };
+        for number in 0..workers {
+            let poll = Poll::new().map_err(failed)?;
+            let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
+            let (control, told) = channel();
+            let meters = Arc::clone(&proxy.meters);
+            let thread = std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || Loop::new(poll, told, workers as u32, meters).run())
+                .map_err(failed)?;
+            proxy.threads.push(Thread { control, waker, thread: Some(thread) });
+        }
+        proxy.follow(plan)?;
+        Ok(proxy)
+    }
+
+    /// Has all threads follow another plan. Ports that it shares with the one before stay open meanwhile.
+    ///
+    /// # Errors
+    /// [`ProxyError::Listen`]; the plan before stays in force.
+    pub fn follow(&mut self, plan: Plan) -> Result<(), ProxyError> {
+        let known =
+            |one: &ListenerPlan| self.listening.iter().find(|(other, _)| other.address == one.address);
+        let mut sockets: Vec<Vec<(ListenerPlan, TcpListener)>> =
+            (0..self.threads.len()).map(|_| Vec::new()).collect();
+        let mut listening = Vec::new();
+        for one in &plan.listeners {
+            let failed = |source| ProxyError::Listen { name: one.name.clone(), address: one.address, source };
+            let address = match known(one) {
+                Some((_, address)) => *address,
+                None => bound(one, &mut sockets).map_err(failed)?,
+            };
+            listening.push((one.clone(), address));
+        }
+        let plan = Arc::new(plan);
+        self.generation += 1;
+        for (thread, sockets) in self.threads.iter().zip(sockets) {
+            // A thread that has ended listens to nobody.
+            let _ = thread.control.send(Control::Plan(Arc::clone(&plan), self.generation, sockets));
+            thread.waker.wake().map_err(|source| ProxyError::Thread { source })?;
+        }
+        self.listening = listening;
+        Ok(())
+    }
+
+    /// Where its listeners are, by name.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.listening.iter().map(|(plan, address)| (plan.name.clone(), *address)).collect()
+    }
+
+    /// The number of the plan that is followed, from 1.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Takes no more clients, lets requests under way end for as long as the plan says, and ends.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for thread in &self.threads {
+            // One that has ended needs no word.
+            let _ = thread.control.send(Control::Stop);
+            if let Err(error) = thread.waker.wake() {
+                tracing::error!(%error, "a thread of the proxy cannot be woken");
+            }
+        }
+        for thread in self.threads.iter_mut().filter_map(|thread| thread.thread.take()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the proxy ended badly");
+            }
+        }
+    }
+}
+
+/// A socket for each thread.
+fn bound(plan: &ListenerPlan, sockets: &mut [Vec<(ListenerPlan, TcpListener)>]) -> io::Result<SocketAddr> {
+    let several = sockets.len() > 1;
+    let mut address = plan.address;
+    if several {
+        // Others of this user could share the port with us; whoever has it already is seen by this.
+        address = opened(address, false)?.local_addr()?;
+    }
+    for of_thread in sockets {
+        let socket = opened(address, several)?;
+        address = socket.local_addr()?;
+        of_thread.push((plan.clone(), socket));
+    }
+    Ok(address)
+}
+
+fn opened(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    if shared {
+        set_socket_reuseport(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}

@@ -1,0 +1,383 @@
+//! Bytes of a request on their way to the endpoint, and of the response on their way back.
+//!
+//! At most one read and what stands before it waits in each direction: as long as the receiver takes nothing, nothing more
+//! is read from the sender.
+
+use mesh::Outcome;
+use mesh::retry::Progress;
+use wire::http1::{Body, Connection, Frame, Headers, Relay, Response, Version, frame, response};
+
+use crate::answer::Reason;
+use crate::conn::{Exchange, Got, Method, State};
+use crate::slab::Key;
+use crate::timers::Whose;
+use crate::tries::Failed;
+use crate::worker::{Loop, Step};
+
+/// A request of up to so many bytes, head and body, is kept until its response begins, so that it can be sent again.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// So many bytes of a body may wait for the endpoint before no more is read from the client.
+const OUTGOING_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a request's body does not go on.
+enum Broken {
+    /// It breaks its grammar.
+    Grammar,
+    /// The client has gone.
+    Client,
+}
+
+impl Loop {
+    /// Goes on with a request: what waits for the client, then the request's body, then the response.
+    pub fn exchange(&mut self, key: Key, x: &mut Exchange) -> Step {
+        match x.state {
+            State::Backoff if x.retry_at <= self.now => return self.try_once(key, x),
+            State::Backoff => return Step::Blocked,
+            State::Connecting => match self.connected(key, x) {
+                Ok(true) => {}
+                Ok(false) => return Step::Blocked,
+                Err(failed) => return self.failed(key, x, failed),
+            },
+            State::Waiting | State::Responding => {}
+        }
+        if x.method == Method::Raw || x.method == Method::Connect {
+            return Step::On;
+        }
+        let Loop { clients, buffers, .. } = self;
+        let Some(client) = clients.get(key) else { return Step::Finished };
+        if client.socket.flush(&mut client.output).is_err() {
+            return self.left(key, x);
+        }
+        buffers.settle(&mut client.output);
+        match self.upload(key, x) {
+            Ok(()) => {}
+            Err(Broken::Grammar) => {
+                self.abandon(x);
+                if x.state == State::Responding {
+                    return self.cut(key, x, Reason::BadBody);
+                }
+                x.close = true;
+                return self.answered(key, x, Reason::BadBody, None);
+            }
+            Err(Broken::Client) => return self.left(key, x),
+        }
+        let step = self.respond(key, x);
+        if step == Step::Blocked {
+            self.arm(key, x);
+        }
+        step
+    }
+
+    /// The client went away in the middle.
+    fn left(&mut self, key: Key, x: &mut Exchange) -> Step {
+        self.abandon(x);
+        self.tell_of(key, x, None);
+        self.close(key);
+        Step::Finished
+    }
+
+    fn upload(&mut self, key: Key, x: &mut Exchange) -> Result<(), Broken> {
+        let Loop { clients, conns, scratch, buffers, now, .. } = self;
+        let Some(client) = clients.get(key) else { return Err(Broken::Client) };
+        loop {
+            if let Some(conn) = x.conn.and_then(|conn| conns.get(conn)) {
+                let before = x.outgoing.sent;
+                if conn.socket.flush(&mut x.outgoing).is_err() {
+                    // It may have answered before it closed: the read will tell.
+                    (conn.socket.writable, conn.socket.readable, conn.socket.closing) = (false, true, true);
+                }
+                x.sent_any |= x.outgoing.sent > before;
+            }
+            if x.request.has_ended() {
+                return Ok(());
+            }
+            if x.outgoing.waiting().len() >= OUTGOING_BYTES_MAX {
+                return Ok(());
+            }
+            if x.outgoing.bytes.len() >= REPLAY_BYTES_MAX && x.outgoing.sent > 0 {
+                x.replayable = false;
+            }
+            if !x.replayable {
+                x.outgoing.compact();
+            }
+            buffers.room(&mut x.outgoing.bytes);
+            if client.input.is_empty() {
+                if !client.socket.readable {
+                    return Ok(());
+                }
+                match client.socket.read(scratch) {
+                    Ok(Got::Bytes(n)) => {
+                        let taken = x.request.pass(&scratch[..n], &mut x.outgoing.bytes);
+                        let taken = taken.map_err(|_| Broken::Grammar)?;
+                        if taken < n {
+                            buffers.room(&mut client.input);
+                            client.input.extend_from_slice(&scratch[taken..n]);
+                        }
+                    }
+                    Ok(Got::Nothing) => return Ok(()),
+                    Ok(Got::End) | Err(_) => return Err(Broken::Client),
+                }
+            } else {
+                let taken =
+                    x.request.pass(&client.input, &mut x.outgoing.bytes).map_err(|_| Broken::Grammar)?;
+                client.input.drain(..taken);
+                if client.input.is_empty() {
+                    buffers.give(std::mem::take(&mut client.input));
+                }
+            }
+            if x.request.has_ended() {
+                x.came = *now;
+            }
+        }
+    }
+
+    fn respond(&mut self, key: Key, x: &mut Exchange) -> Step {
+        loop {
+            let Some(client) = self.clients.get(key) else { return Step::Finished };
+            if !client.output.is_empty() {
+                return Step::Blocked;
+            }
+            let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Step::Blocked };
+            if !conn.connected || !conn.socket.readable {
+                return Step::Blocked;
+            }
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let step = match conn.socket.read(&mut scratch) {
+                Ok(Got::Bytes(n)) => self.received(key, x, &scratch[..n]),
+                Ok(Got::Nothing) => Step::Blocked,
+                Ok(Got::End) => self.ended(key, x, true),
+                Err(_) => self.ended(key, x, false),
+            };
+            self.scratch = scratch;
+            if step != Step::On || x.status == 101 {
+                return step;
+            }
+        }
+    }
+
+    /// The endpoint's connection has ended: well, or by a reset.
+    fn ended(&mut self, key: Key, x: &mut Exchange, well: bool) -> Step {
+        x.reusable = false;
+        if x.state == State::Responding {
+            let mut end = std::mem::take(&mut self.head);
+            end.clear();
+            let whole = well && x.response.close(&mut end);
+            let step = if whole { self.send(key, x, &end, &[]) } else { None };
+            self.head = end;
+            return match step {
+                Some(step) => step,
+                None if whole => self.finished(key, x),
+                None => self.failed(key, x, Failed::new(Reason::EndpointReset, Progress::Answering)),
+            };
+        }
+        let reused = x.conn.and_then(|conn| self.conns.get(conn)).is_some_and(|conn| conn.reused);
+        let progress = match (reused && x.incoming.is_empty(), x.sent_any) {
+            (true, _) => Progress::Stale,
+            (false, true) => Progress::Sent,
+            (false, false) => Progress::Unconnected,
+        };
+        let mut failed = Failed::new(Reason::EndpointReset, progress);
+        if progress == Progress::Stale {
+            // That a server closes connections that wait is nobody's failure.
+            failed.outcome = Outcome::Abandoned;
+        }
+        self.failed(key, x, failed)
+    }
+
+    fn received(&mut self, key: Key, x: &mut Exchange, bytes: &[u8]) -> Step {
+        if x.state == State::Responding {
+            let mut out = std::mem::take(&mut self.head);
+            out.clear();
+            let step = self.content(key, x, &mut out, bytes);
+            self.head = out;
+            return step;
+        }
+        if x.incoming.is_empty() {
+            return self.response_head(key, x, bytes);
+        }
+        let mut incoming = std::mem::take(&mut x.incoming);
+        incoming.extend_from_slice(bytes);
+        let step = self.response_head(key, x, &incoming);
+        self.buffers.give(incoming);
+        step
+    }
+
+    /// Reads heads until there is one that is final.
+    fn response_head(&mut self, key: Key, x: &mut Exchange, mut bytes: &[u8]) -> Step {
+        loop {
+            let mut room = Headers::new();
+            let head = match Response::parse(x.method.word(), bytes, &mut room) {
+                Ok(Some(head)) => head,
+                Ok(None) => {
+                    self.buffers.room(&mut x.incoming);
+                    x.incoming.extend_from_slice(bytes);
+                    return Step::On;
+                }
+                Err(_) => return self.failed(key, x, Failed::new(Reason::BadResponse, Progress::Sent)),
+            };
+            bytes = &bytes[head.bytes..];
+            if head.status == 101 {
+                return self.switched(key, x, &head, bytes);
+            }
+            if head.status >= 200 {
+                return self.final_head(key, x, &head, bytes);
+            }
+            if x.version == Version::Http11 {
+                let mut out = std::mem::take(&mut self.head);
+                out.clear();
+                response(&head, Frame::Plain, Connection::Default, &mut out);
+                let step = self.send(key, x, &out, &[]);
+                self.head = out;
+                if let Some(step) = step {
+                    return step;
+                }
+            }
+            if bytes.is_empty() {
+                return Step::On;
+            }
+        }
+    }
+
+    fn final_head(&mut self, key: Key, x: &mut Exchange, head: &Response<'_, '_>, bytes: &[u8]) -> Step {
+        let route = x.table.plan.routes.get(x.route as usize);
+        let again = route.is_some_and(|route| route.retry_statuses.contains(&head.status));
+        if again
+            && x.idempotent
+            && x.replayable
+            && x.request.has_ended()
+            && x.tries < self.retry_options(x).tries_max
+        {
+            let failed = Failed::new(Reason::EndpointReset, Progress::Sent);
+            return self.instead(key, x, head, bytes, failed);
+        }
+        self.answer_head(key, x, head, bytes)
+    }
+
+    /// Tries again instead of handing on a failure, if the budget allows it.
+    fn instead(
+        &mut self,
+        key: Key,
+        x: &mut Exchange,
+        head: &Response<'_, '_>,
+        bytes: &[u8],
+        failed: Failed,
+    ) -> Step {
+        let (now, options) = (self.now, self.retry_options(x));
+        let last = mesh::retry::Try {
+            number: x.tries,
+            outcome: failed.outcome,
+            idempotent: true,
+            replayable: true,
+            progress: failed.progress,
+            came: x.came,
+        };
+        let verdict = self.services[x.service as usize].upstream.again(now, &options, &last);
+        let at = match verdict {
+            mesh::retry::Verdict::Stop => return self.answer_head(key, x, head, bytes),
+            mesh::retry::Verdict::Fresh => now,
+            mesh::retry::Verdict::Again(at) => at,
+        };
+        self.retry_at(key, x, failed.outcome, at)
+    }
+
+    fn answer_head(&mut self, key: Key, x: &mut Exchange, head: &Response<'_, '_>, bytes: &[u8]) -> Step {
+        let to = frame(head.body, x.version);
+        x.status = head.status;
+        x.close |= to == Frame::UntilClose || !x.request.has_ended() || self.stop_at.is_some();
+        x.reusable = head.keep_alive && head.body != Body::UntilClose;
+        x.response = Relay::new(head.body, to);
+        x.state = State::Responding;
+        let connection = match (x.close, x.version) {
+            (true, _) => Connection::Close,
+            (false, Version::Http10) => Connection::KeepAlive,
+            (false, Version::Http11) => Connection::Default,
+        };
+        let mut out = std::mem::take(&mut self.head);
+        out.clear();
+        response(head, to, connection, &mut out);
+        let step = self.content(key, x, &mut out, bytes);
+        self.head = out;
+        step
+    }
+
+    /// Sends `out` and what the bytes bring of the body.
+    fn content(&mut self, key: Key, x: &mut Exchange, out: &mut Vec<u8>, bytes: &[u8]) -> Step {
+        let plain = x.response.plain(bytes.len());
+        let rest = &bytes[plain..];
+        let (second, taken) = if plain > 0 {
+            (&bytes[..plain], 0)
+        } else {
+            match x.response.pass(rest, out) {
+                Ok(taken) => (&bytes[..0], taken),
+                Err(_) => return self.failed(key, x, Failed::new(Reason::BadResponse, Progress::Answering)),
+            }
+        };
+        if taken < rest.len() {
+            // What is behind the end is no answer to anything.
+            x.reusable = false;
+        }
+        if let Some(step) = self.send(key, x, out, second) {
+            return step;
+        }
+        if x.response.has_ended() { self.finished(key, x) } else { Step::On }
+    }
+
+    /// Sends to the client; what it does not take waits. A step if the client has gone.
+    fn send(&mut self, key: Key, x: &mut Exchange, first: &[u8], second: &[u8]) -> Option<Step> {
+        let Loop { clients, buffers, meters, .. } = self;
+        let Some(client) = clients.get(key) else { return Some(Step::Finished) };
+        meters.output_bytes.add((first.len() + second.len()) as u64);
+        let sent = if client.output.is_empty() { client.socket.write(first, second) } else { Ok(0) };
+        match sent {
+            Ok(sent) => {
+                buffers.extend(&mut client.output, &first[sent.min(first.len())..]);
+                buffers.extend(&mut client.output, &second[sent.saturating_sub(first.len())..]);
+                None
+            }
+            Err(_) => Some(self.left(key, x)),
+        }
+    }
+
+    /// Sets the moment at which this request has waited too long.
+    pub fn arm(&mut self, key: Key, x: &mut Exchange) {
+        let limits = &x.table.plan.limits;
+        let options = self.retry_options(x);
+        let connect_ms = self.services[x.service as usize].plan.connect_ms;
+        let whole = x.request.has_ended() && x.outgoing.is_empty();
+        let deadline = match x.state {
+            State::Backoff => return,
+            State::Connecting => self.now.plus_millis(connect_ms),
+            State::Waiting if whole => {
+                let asked = *x.asked.get_or_insert(self.now);
+                asked.plus_millis(options.try_ms).min(x.came.plus_millis(options.total_ms))
+            }
+            State::Waiting | State::Responding => self.now.plus_millis(limits.body_ms),
+        };
+        if let Some(client) = self.clients.get(key) {
+            self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+        }
+    }
+
+    /// It has waited too long.
+    pub fn late(&mut self, key: Key, x: &mut Exchange) -> Step {
+        let Some(client) = self.clients.get(key) else { return Step::Finished };
+        match x.state {
+            State::Backoff => self.try_once(key, x),
+            State::Connecting => self.failed(key, x, Failed::late(Progress::Unconnected)),
+            State::Waiting if x.outgoing.is_empty() && !x.request.has_ended() => {
+                self.abandon(x);
+                x.close = true;
+                self.answered(key, x, Reason::SlowRequest, None)
+            }
+            State::Waiting => {
+                let progress = if x.sent_any { Progress::Sent } else { Progress::Unconnected };
+                self.failed(key, x, Failed::late(progress))
+            }
+            State::Responding if !client.output.is_empty() => {
+                self.abandon(x);
+                self.cut(key, x, Reason::SlowRequest)
+            }
+            State::Responding => self.failed(key, x, Failed::late(Progress::Answering)),
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The tries of a request: where it goes, when it goes again, and how it ends.
+
+use kernel::Micros;
+use mesh::Outcome;
+use mesh::breaker::Refused;
+use mesh::retry::{Progress, RetryOptions, Try, Verdict};
+use mesh::upstream::Refusal;
+
+use crate::access::Line;
+use crate::answer::{Answer, Reason};
+use crate::conn::{Exchange, Got, Method, Phase, State};
+use crate::slab::Key;
+use crate::timers::Whose;
+use crate::worker::{Loop, Step};
+
+/// How a try failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failed {
+    pub reason: Reason,
+    pub outcome: Outcome,
+    pub progress: Progress,
+}
+
+impl Failed {
+    pub const fn new(reason: Reason, progress: Progress) -> Failed {
+        Failed { reason, outcome: Outcome::Failure, progress }
+    }
+
+    pub const fn late(progress: Progress) -> Failed {
+        Failed { reason: Reason::Timeout, outcome: Outcome::Timeout, progress }
+    }
+}
+
+impl Loop {
+    /// Sends a request to an endpoint, for the first time or again.
+    pub fn try_once(&mut self, key: Key, x: &mut Exchange) -> Step {
+        let now = self.now;
+        let upstream = &mut self.services[x.service as usize].upstream;
+        let ticket = match upstream.enter(now, x.key, x.except) {
+            Ok(ticket) => ticket,
+            Err(refusal) => return self.refused(key, x, refusal),
+        };
+        let id = ticket.id;
+        let endpoint = self.endpoint(id);
+        endpoint.users += 1;
+        if let Some(told) = &mut x.told {
+            told.endpoint = Some(endpoint.address);
+        }
+        (x.state, x.asked) = (State::Backoff, None);
+        x.tries = x.tries.saturating_add(1);
+        x.ticket = Some(ticket);
+        (x.sent_any, x.outgoing.sent) = (false, 0);
+        x.incoming.clear();
+        if !x.fresh
+            && let Some(conn) = self.pooled(id, x.idempotent)
+        {
+            self.join(key, conn, x);
+            x.state = State::Waiting;
+            // What came behind the head is not at hand here.
+            return Step::On;
+        }
+        if let Err(refused) = self.services[x.service as usize].upstream.wait() {
+            return self.refused(key, x, Refusal::Breaker(refused));
+        }
+        match self.connect(id) {
+            Ok(conn) => {
+                self.join(key, conn, x);
+                x.state = State::Connecting;
+                self.arm(key, x);
+                Step::Blocked
+            }
+            Err(error) => {
+                self.waited(x);
+                // Not the endpoint's fault.
+                let ours = matches!(error.raw_os_error(), Some(23 | 24))
+                    || error.kind() == std::io::ErrorKind::OutOfMemory;
+                let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
+                let outcome = if ours { Outcome::Abandoned } else { failed.outcome };
+                let reason = if ours { Reason::NoDescriptors } else { failed.reason };
+                self.failed(key, x, Failed { reason, outcome, ..failed })
+            }
+        }
+    }
+
+    /// A connection to the endpoint that waits for a request.
+    fn pooled(&mut self, id: u32, idempotent: bool) -> Option<Key> {
+        loop {
+            let key = self.endpoint(id).idle.pop()?;
+            let Some(conn) = self.conns.get(key) else { continue };
+            // What must not be sent twice is not sent on a connection that is closed already.
+            if (conn.socket.readable || !idempotent) && !self.is_quiet(key) {
+                self.remove_conn(key);
+                continue;
+            }
+            return Some(key);
+        }
+    }
+
+    fn join(&mut self, client: Key, key: Key, x: &mut Exchange) {
+        x.conn = Some(key);
+        if let Some(conn) = self.conns.get(key) {
+            conn.client = Some(client);
+        }
+    }
+
+    /// Whether nothing has come on a connection that waits for a request, not even its end.
+    pub fn is_quiet(&mut self, key: Key) -> bool {
+        self.conns.get(key).is_some_and(|conn| matches!(conn.socket.read(&mut [0]), Ok(Got::Nothing)))
+    }
+
+    pub fn remove_conn(&mut self, key: Key) {
+        if let Some(conn) = self.conns.remove(key) {
+            self.let_go(conn.endpoint);
+        }
+    }
+
+    pub fn drop_idle(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let endpoint = conn.endpoint;
+        self.endpoint(endpoint).idle.retain(|other| *other != key);
+        self.remove_conn(key);
+    }
+
+    /// The connection of a request that was not refused for the last time waits no more to be made.
+    fn waited(&mut self, x: &Exchange) {
+        if let Some(ticket) = &x.ticket {
+            self.services[x.service as usize].upstream.waited(ticket);
+        }
+    }
+
+    /// Whether the connection is there by now; an error if it will not be.
+    pub fn connected(&mut self, key: Key, x: &mut Exchange) -> Result<bool, Failed> {
+        let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
+        let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Err(failed) };
+        if !conn.socket.writable {
+            return Ok(false);
+        }
+        let error = conn.socket.stream.take_error();
+        if !matches!(error, Ok(None)) {
+            return Err(failed);
+        }
+        if conn.socket.stream.peer_addr().is_err() {
+            conn.socket.writable = false;
+            return Ok(false);
+        }
+        // If it cannot be set, small requests wait for acknowledgements.
+        let _ = conn.socket.stream.set_nodelay(true);
+        conn.connected = true;
+        self.waited(x);
+        x.state = State::Waiting;
+        match x.method {
+            Method::Raw | Method::Connect => self.tunnelled(key, x),
+            Method::Head | Method::Other => {}
+        }
+        Ok(true)
+    }
+
+    /// The service does not take it now.
+    fn refused(&mut self, key: Key, x: &mut Exchange, refusal: Refusal) -> Step {
+        let now = self.now;
+        self.end_try(x, Outcome::Abandoned);
+        let (reason, until) = match refusal {
+            Refusal::Breaker(Refused::Open { until }) => (Reason::BreakerOpen, Some(until)),
+            Refusal::Breaker(Refused::Probing) => (Reason::BreakerOpen, None),
+            Refusal::Breaker(Refused::TooMany { .. } | Refused::TooManyPending { .. }) => {
+                (Reason::TooMany, None)
+            }
+            Refusal::NoEndpoint => (Reason::NoEndpoint, None),
+        };
+        let seconds = |until: Micros| until.since(now).div_ceil(1_000_000).max(1);
+        self.answered(key, x, reason, until.map(seconds).or(Some(1)))
+    }
+
+    /// A try has failed: the request goes again, or its client is told.
+    pub fn failed(&mut self, key: Key, x: &mut Exchange, failed: Failed) -> Step {
+        let now = self.now;
+        if x.state == State::Connecting {
+            self.waited(x);
+        }
+        let endpoint = x.ticket.as_ref().map(|ticket| ticket.id);
+        self.drop_conn(x);
+        self.end_try(x, failed.outcome);
+        if x.state == State::Responding {
+            return self.cut(key, x, failed.reason);
+        }
+        let last = Try {
+            number: x.tries,
+            outcome: if failed.outcome.is_failure() { failed.outcome } else { Outcome::Failure },
+            idempotent: x.idempotent,
+            replayable: x.replayable,
+            progress: failed.progress,
+            came: x.came,
+        };
+        let options = self.retry_options(x);
+        match self.services[x.service as usize].upstream.again(now, &options, &last) {
+            Verdict::Stop => self.answered(key, x, failed.reason, None),
+            Verdict::Fresh => {
+                x.fresh = true;
+                self.later(key, x, now)
+            }
+            Verdict::Again(at) => {
+                x.except = endpoint;
+                self.later(key, x, at)
+            }
+        }
+    }
+
+    pub fn retry_options(&self, x: &Exchange) -> RetryOptions {
+        match x.table.plan.routes.get(x.route as usize) {
+            Some(route) => route.retry,
+            None => self.services[x.service as usize].plan.retry,
+        }
+    }
+
+    /// The client is told in the place of the service.
+    pub fn answered(&mut self, key: Key, x: &mut Exchange, reason: Reason, retry_after: Option<u64>) -> Step {
+        self.drop_conn(x);
+        let answer = Answer { retry_after, bare: x.method == Method::Head, ..Answer::of(reason) };
+        x.status = answer.status;
+        self.tell_of(key, x, Some(reason));
+        if x.method == Method::Raw {
+            self.meters.answered[reason as usize].increment();
+            if let Some(client) = self.clients.get(key) {
+                client.socket.poison();
+            }
+            self.close(key);
+            return Step::Finished;
+        }
+        self.answer(key, Answer { close: x.close || !x.request.has_ended(), ..answer });
+        Step::Finished
+    }
+
+    /// The client has a part of the response and does not get the rest: it must not take that for the whole.
+    pub fn cut(&mut self, key: Key, x: &mut Exchange, reason: Reason) -> Step {
+        self.drop_conn(x);
+        self.tell_of(key, x, Some(reason));
+        if let Some(client) = self.clients.get(key) {
+            client.socket.poison();
+        }
+        self.close(key);
+        Step::Finished
+    }
+
+    /// The response is whole, and the client has it or will have.
+    pub fn finished(&mut self, key: Key, x: &mut Exchange) -> Step {
+        let outcome = if x.status >= 500 { Outcome::Failure } else { Outcome::Success };
+        self.end_try(x, outcome);
+        self.release(x);
+        self.tell_of(key, x, None);
+        let (now, idle_ms) = (self.now, self.table.plan.limits.idle_ms);
+        let stopping = self.stop_at.is_some();
+        let Some(client) = self.clients.get(key) else { return Step::Finished };
+        if x.close || !x.request.has_ended() || stopping {
+            self.last(key);
+            return Step::Finished;
+        }
+        client.phase = Phase::Open;
+        self.timers.set(&mut client.timer, Whose::Client(key), now.plus_millis(idle_ms));
+        Step::Finished
+    }
+
+    /// The connection waits for the next request, if nothing is left on it.
+    fn release(&mut self, x: &mut Exchange) {
+        let Some(key) = x.conn.take() else { return };
+        let service = &self.services[x.service as usize].plan;
+        let (idle_ms, idle_max) = (service.idle_ms, service.idle_max);
+        let clean = x.reusable && x.request.has_ended() && x.outgoing.is_empty() && idle_ms > 0;
+        let Some(conn) = self.conns.get(key) else { return };
+        let id = conn.endpoint;
+        if !clean || conn.socket.closing || self.is_retired(id) || self.endpoint(id).idle.len() >= idle_max {
+            return self.remove_conn(key);
+        }
+        let deadline = self.now.plus_millis(idle_ms);
+        let Some(conn) = self.conns.get(key) else { return };
+        (conn.client, conn.reused) = (None, true);
+        self.timers.set(&mut conn.timer, Whose::Conn(key), deadline);
+        self.endpoint(id).idle.push(key);
+    }
+
+    /// Nothing more comes or goes on the connection of this try.
+    pub fn drop_conn(&mut self, x: &mut Exchange) {
+        if let Some(key) = x.conn.take() {
+            self.remove_conn(key);
+        }
+    }
+
+    fn end_try(&mut self, x: &mut Exchange, outcome: Outcome) {
+        let Some(ticket) = x.ticket.take() else { return };
+        let id = ticket.id;
+        let micros = self.services[x.service as usize].upstream.leave(self.now, ticket, outcome);
+        let meters = self.endpoint_meters(id);
+        if outcome != Outcome::Abandoned {
+            meters.requests.increment();
+            meters.micros.record(micros);
+        }
+        if outcome.is_failure() {
+            meters.failures.increment();
+        }
+        if outcome == Outcome::Timeout {
+            meters.timeouts.increment();
+        }
+        self.let_go(id);
+    }
+
+    /// Tries again at this moment, elsewhere if that can be.
+    pub fn retry_at(&mut self, key: Key, x: &mut Exchange, outcome: Outcome, at: Micros) -> Step {
+        x.except = x.ticket.as_ref().map(|ticket| ticket.id);
+        self.drop_conn(x);
+        self.end_try(x, outcome);
+        self.later(key, x, at)
+    }
+
+    /// The next try begins at this moment, and not from within the end of the last one.
+    fn later(&mut self, key: Key, x: &mut Exchange, at: Micros) -> Step {
+        self.meters.retries.increment();
+        (x.state, x.retry_at) = (State::Backoff, at);
+        if at <= self.now {
+            self.again.push(key);
+        } else if let Some(client) = self.clients.get(key) {
+            self.timers.set(&mut client.timer, Whose::Client(key), at);
+        }
+        Step::Blocked
+    }
+
+    /// A tunnel has ended.
+    pub fn end_tunnel(&mut self, key: Key, x: &mut Exchange, outcome: Outcome) {
+        self.end_try(x, outcome);
+        self.tell_of(key, x, None);
+    }
+
+    /// The client went away.
+    pub fn abandon(&mut self, x: &mut Exchange) {
+        if x.state == State::Connecting {
+            self.waited(x);
+        }
+        self.drop_conn(x);
+        self.end_try(x, Outcome::Abandoned);
+        x.status = 0;
+    }
+
+    /// Counts a request that is over, and tells the access log if it is one of those.
+    pub fn tell_of(&mut self, key: Key, x: &Exchange, reason: Option<Reason>) {
+        let Some(&slot) = x.table.routes.get(x.route as usize) else { return };
+        let micros = self.now.since(x.began);
+        let class = usize::from(x.status / 100).min(5);
+        let meters = self.route_meters(slot);
+        meters.classes[class].increment();
+        meters.micros.record(micros);
+        let Some(told) = &x.told else { return };
+        let Loop { access: Some(access), clients, .. } = self else { return };
+        access.note(&Line {
+            now: self.now,
+            client: clients.get(key).map_or("", |client| &client.name),
+            method: &told.method,
+            host: &told.host,
+            path: &told.path,
+            route: &x.table.plan.routes[x.route as usize].name,
+            service: &self.services[x.service as usize].plan.name,
+            endpoint: told.endpoint,
+            status: x.status,
+            micros,
+            tries: x.tries,
+            reason: reason.map(Reason::word),
+        });
+    }
+}

@@ -1,0 +1,533 @@
+//! One thread of the proxy: its event loop, its listeners, and the plan that it follows.
+//!
+//! All of it is the thread's own; other threads send it plans and the wish to stop, and read its meters. Sockets are
+//! registered once for edges, so a request on kept connections costs two reads, two writes and its share of a wait.
+
+mod follow;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use kernel::hash::KeyHasher;
+use kernel::{Micros, Rng};
+use mesh::breaker::Standing;
+use mesh::limit::Keyed;
+use mesh::upstream::Upstream;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use telemetry::Clock;
+
+use crate::access::AccessLog;
+use crate::buffers::{Buffer, Buffers};
+use crate::conn::{Client, Conn, Exchange, Phase, Socket};
+use crate::meters::{EndpointMeters, LoopMeters, Meters, RouteMeters, ServiceMeters};
+use crate::plan::{ListenerKind, ListenerPlan, Plan, RatePlan, ServicePlan};
+use crate::slab::{Key, Slab};
+use crate::timers::{Due, Timer, Timers, Whose};
+
+/// What is read at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// Clients that are accepted in one turn.
+const ACCEPTS_MAX: usize = 64;
+/// How long accepting pauses when there are no descriptors or too many clients, in milliseconds.
+const PAUSE_MS: u64 = 100;
+/// How often figures of services are told, in milliseconds.
+const LOOK_MS: u64 = 1_000;
+/// Steps of one connection in one turn; then others have theirs.
+const STEPS_MAX: usize = 16;
+/// Requests whose room is kept for later ones.
+const SPARE_MAX: usize = 256;
+
+/// What an event is about, in the two highest bits of its token.
+const KIND_SHIFT: u32 = 62;
+const WAKER: usize = 0;
+const LISTENER: usize = 1;
+const CLIENT: usize = 2;
+const CONN: usize = 3;
+
+/// The token by which other threads wake the loop.
+pub(crate) const WAKE: Token = Token(WAKER << KIND_SHIFT);
+
+/// What other threads ask of a loop.
+pub(crate) enum Control {
+    /// Follow this plan from now on, its number, and the sockets that it has and earlier ones had not.
+    Plan(Arc<Plan>, u64, Vec<(ListenerPlan, std::net::TcpListener)>),
+    /// Take no clients any more, finish what is under way, and end.
+    Stop,
+}
+
+/// A plan, with this thread's places for what it names.
+pub(crate) struct Table {
+    pub plan: Arc<Plan>,
+    /// For each service of the plan its slot.
+    pub services: Vec<u32>,
+    /// For each route of the plan its slot.
+    pub routes: Vec<u32>,
+}
+
+/// A service, also when later plans do not name it any more.
+pub(crate) struct Service {
+    pub plan: ServicePlan,
+    pub upstream: Upstream,
+    meters: Arc<ServiceMeters>,
+}
+
+/// An endpoint of a service.
+pub(crate) struct Endpoint {
+    service: u32,
+    pub address: SocketAddr,
+    weight: u16,
+    /// Connections without a request; the last one is used first.
+    pub idle: Vec<Key>,
+    /// Connections and tickets that name it.
+    pub users: u32,
+    retired: bool,
+    meters: Option<Arc<EndpointMeters>>,
+}
+
+/// What is remembered of a route.
+pub(crate) struct RouteState {
+    name: String,
+    pub keyed: Option<(RatePlan, Keyed)>,
+    meters: Option<Arc<RouteMeters>>,
+}
+
+struct Listening {
+    plan: ListenerPlan,
+    socket: TcpListener,
+}
+
+/// Whether there is more to do for a connection now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Something was done, and more may be possible.
+    On,
+    /// Nothing can be done before an event comes.
+    Blocked,
+    /// The request is over.
+    Finished,
+}
+
+/// One thread's all. See the module's text.
+pub(crate) struct Loop {
+    poll: Poll,
+    control: Receiver<Control>,
+    clock: Clock,
+    pub now: Micros,
+    pub table: Rc<Table>,
+    listeners: Slab<Listening>,
+    pub clients: Slab<Client>,
+    pub conns: Slab<Conn>,
+    pub services: Vec<Service>,
+    service_names: BTreeMap<String, u32>,
+    pub routes: Vec<RouteState>,
+    route_names: BTreeMap<String, u32>,
+    endpoints: Vec<Option<Endpoint>>,
+    free_endpoints: Vec<u32>,
+    pub timers: Timers,
+    pub scratch: Vec<u8>,
+    /// The head that is just written.
+    pub head: Vec<u8>,
+    pub buffers: Buffers,
+    /// Rooms for requests; a room moves as a whole.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub spare: Vec<Box<Exchange>>,
+    /// Clients that are gone on with at the end of the turn.
+    pub again: Vec<Key>,
+    accept_at: Option<Micros>,
+    look_at: Micros,
+    /// Clients of this thread at once.
+    clients_max: usize,
+    pub workers: u32,
+    /// Nobody outside knows it: for keys that clients choose.
+    pub secret: KeyHasher,
+    pub rng: Rng,
+    all_meters: Arc<Meters>,
+    pub meters: Arc<LoopMeters>,
+    pub access: Option<AccessLog>,
+    pub requests: u64,
+    /// The loop ends then, or when no client is left.
+    pub stop_at: Option<Micros>,
+}
+
+impl Loop {
+    pub fn new(poll: Poll, control: Receiver<Control>, workers: u32, all_meters: Arc<Meters>) -> Loop {
+        let mut clock = Clock::new();
+        let now = clock.now();
+        let seed = || RandomState::new().build_hasher().finish();
+        let table = Table { plan: Arc::default(), services: Vec::new(), routes: Vec::new() };
+        Loop {
+            poll,
+            control,
+            clock,
+            now,
+            table: Rc::new(table),
+            listeners: Slab::new(),
+            clients: Slab::new(),
+            conns: Slab::new(),
+            services: Vec::new(),
+            service_names: BTreeMap::new(),
+            routes: Vec::new(),
+            route_names: BTreeMap::new(),
+            endpoints: Vec::new(),
+            free_endpoints: Vec::new(),
+            timers: Timers::default(),
+            scratch: vec![0; READ_BYTES],
+            head: Vec::new(),
+            buffers: Buffers::default(),
+            spare: Vec::new(),
+            again: Vec::new(),
+            accept_at: None,
+            look_at: now,
+            clients_max: 0,
+            workers,
+            secret: KeyHasher::new(seed()),
+            rng: Rng::new(seed()),
+            meters: all_meters.of_loop(),
+            all_meters,
+            access: None,
+            requests: 0,
+            stop_at: None,
+        }
+    }
+
+    /// Serves until it is stopped.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        while !self.has_ended() {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a thread of the proxy cannot wait for events and ends");
+                    return;
+                }
+            }
+            self.now = self.clock.now();
+            for event in &events {
+                let bits = event.token().0;
+                let key = Key::from_bits(bits & !(0b11 << KIND_SHIFT));
+                match bits >> KIND_SHIFT {
+                    LISTENER => self.accept(key),
+                    CLIENT => self.client_event(key, event),
+                    CONN => self.conn_event(key, event),
+                    _ => self.controlled(),
+                }
+            }
+            self.end_turn();
+        }
+    }
+
+    fn end_turn(&mut self) {
+        while let Some((tick, list)) = self.timers.due(self.now) {
+            for &whose in &list {
+                self.look(whose, tick);
+            }
+            self.timers.recycle(list);
+        }
+        for key in std::mem::take(&mut self.again) {
+            self.drive(key);
+        }
+        if self.accept_at.is_some_and(|at| at <= self.now) {
+            self.accept_at = None;
+            self.listeners.keys().into_iter().for_each(|key| self.accept(key));
+        }
+        if self.look_at <= self.now {
+            self.look_at = self.now.plus_millis(LOOK_MS);
+            self.tell();
+        }
+        if let Some(access) = &mut self.access {
+            access.flush();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let moments = [Some(self.look_at), self.accept_at, self.timers.next(), self.stop_at];
+        let next = moments.into_iter().flatten().min()?;
+        // Rounded up by the kernel's millisecond, so that nothing is looked at before its time again and again.
+        Some(Duration::from_micros(next.since(self.now) + 1))
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stop_at.is_some_and(|at| at <= self.now || self.clients.len() == 0)
+    }
+
+    fn controlled(&mut self) {
+        loop {
+            match self.control.try_recv() {
+                Ok(Control::Plan(plan, number, sockets)) => self.follow(plan, number, sockets),
+                Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        let drain = self.table.plan.limits.drain_ms;
+        self.stop_at = Some(self.now.plus_millis(drain));
+        for key in self.listeners.keys() {
+            self.listeners.remove(key);
+        }
+        for key in self.clients.keys() {
+            let idle = |client: &mut Client| client.phase == Phase::Open && client.partial == 0;
+            if self.clients.get(key).is_some_and(idle) {
+                self.close(key);
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.clock.check();
+        self.meters.clients.set(self.clients.len() as u64);
+        self.meters.conns.set(self.conns.len() as u64);
+        for Service { upstream, meters, .. } in &mut self.services {
+            let counted = upstream.counted();
+            meters.requests.set(u64::from(upstream.requests()));
+            meters.endpoints.set(counted.endpoints as u64);
+            meters.usable.set(counted.usable as u64);
+            meters.ejections.set(counted.ejections);
+            meters.panics.set(counted.panics);
+            meters.breaker.set(match upstream.standing(self.now) {
+                Standing::Closed => 0,
+                Standing::HalfOpen => 1,
+                Standing::Open(_) => 2,
+            });
+        }
+    }
+}
+
+impl Loop {
+    fn accept(&mut self, key: Key) {
+        for _ in 0..ACCEPTS_MAX {
+            if self.clients.len() >= self.clients_max {
+                return self.pause();
+            }
+            let Some(listening) = self.listeners.get(key) else { return };
+            match listening.socket.accept() {
+                Ok((stream, peer)) => {
+                    let kind = listening.plan.kind;
+                    self.admit(stream, peer.ip(), kind);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        tracing::warn!(%error, "accepting clients pauses");
+                        return self.pause();
+                    }
+                },
+            }
+        }
+        // The rest waits for the next turn, without another edge.
+        self.accept_at = Some(self.now);
+    }
+
+    /// Others must go first. Clients wait in the kernel meanwhile.
+    fn pause(&mut self) {
+        self.meters.pauses.increment();
+        self.accept_at = Some(self.now.plus_millis(PAUSE_MS));
+    }
+
+    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, kind: ListenerKind) {
+        let key = self.clients.reserve();
+        let token = Token(CLIENT << KIND_SHIFT | key.to_bits());
+        let both = Interest::READABLE | Interest::WRITABLE;
+        // A client that is gone already is as good as none.
+        let taken =
+            stream.set_nodelay(true).and_then(|()| self.poll.registry().register(&mut stream, token, both));
+        if let Err(error) = taken {
+            tracing::debug!(%error, "a client could not be taken");
+            self.clients.remove(key);
+            return;
+        }
+        self.meters.accepted.increment();
+        let mut timer = Timer::default();
+        let deadline = self.now.plus_millis(self.table.plan.limits.head_ms);
+        self.timers.set(&mut timer, Whose::Client(key), deadline);
+        let peer = peer.to_canonical();
+        let client = Client {
+            socket: Socket::new(stream),
+            peer,
+            name: peer.to_string().into_boxed_str(),
+            phase: Phase::Open,
+            input: Vec::new(),
+            partial: 0,
+            output: Buffer::default(),
+            timer,
+            linger: 0,
+            exchange: None,
+        };
+        self.clients.fill(key, client);
+        if let ListenerKind::Tcp { service } = kind {
+            self.begin_raw(key, service);
+        }
+    }
+
+    fn client_event(&mut self, key: Key, event: &mio::event::Event) {
+        let Some(client) = self.clients.get(key) else { return };
+        client.socket.note(event);
+        // It reset the connection, or both ends have closed it. A tunnel may still have bytes to be read.
+        if client.phase != Phase::Tunnel && (event.is_error() || event.is_write_closed()) {
+            return self.gone(key);
+        }
+        self.drive(key);
+    }
+
+    fn conn_event(&mut self, key: Key, event: &mio::event::Event) {
+        let Some(conn) = self.conns.get(key) else { return };
+        conn.socket.note(event);
+        match (conn.client, conn.socket.readable) {
+            (Some(client), _) => self.drive(client),
+            (None, true) if !self.is_quiet(key) => self.drop_idle(key),
+            (None, true | false) => {}
+        }
+    }
+
+    /// Goes on with a client for as long as something can be done.
+    pub fn drive(&mut self, key: Key) {
+        for _ in 0..STEPS_MAX {
+            let Some(client) = self.clients.get(key) else { return };
+            let step = match client.phase {
+                Phase::Open => self.open(key),
+                Phase::Busy | Phase::Tunnel => self.busy(key),
+                Phase::Linger => self.linger(key),
+            };
+            if step == Step::Blocked {
+                return;
+            }
+        }
+        self.again.push(key);
+    }
+
+    fn busy(&mut self, key: Key) -> Step {
+        let Some(client) = self.clients.get(key) else { return Step::Blocked };
+        let tunnel = client.phase == Phase::Tunnel;
+        let Some(mut exchange) = client.exchange.take() else { return Step::Blocked };
+        let step = if tunnel { self.tunnel(key, &mut exchange) } else { self.exchange(key, &mut exchange) };
+        match self.clients.get(key) {
+            Some(client) if step != Step::Finished => {
+                client.exchange = Some(exchange);
+                step
+            }
+            _ => {
+                self.recycle(exchange);
+                Step::On
+            }
+        }
+    }
+
+    /// Takes back the rooms of a request that is over.
+    pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        self.buffers.give_buffer(&mut exchange.outgoing);
+        self.buffers.give(std::mem::take(&mut exchange.incoming));
+        exchange.told = None;
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(exchange);
+        }
+    }
+
+    fn look(&mut self, whose: Whose, tick: u64) {
+        let now = self.now;
+        match whose {
+            Whose::Client(key) => {
+                let Some(client) = self.clients.get(key) else { return };
+                if self.timers.look(&mut client.timer, whose, tick, now) == Due::Now {
+                    self.expired(key);
+                }
+            }
+            Whose::Conn(key) => {
+                let Some(conn) = self.conns.get(key) else { return };
+                let due = self.timers.look(&mut conn.timer, whose, tick, now) == Due::Now;
+                if due && conn.client.is_none() {
+                    self.drop_idle(key);
+                }
+            }
+        }
+    }
+
+    /// Ends a client's connection and what it has under way.
+    pub fn gone(&mut self, key: Key) {
+        let exchange = self.clients.get(key).and_then(|client| client.exchange.take());
+        if let Some(mut exchange) = exchange {
+            self.abandon(&mut exchange);
+            self.tell_of(key, &exchange, None);
+            self.recycle(exchange);
+        }
+        self.close(key);
+    }
+
+    /// Closes a client's socket. Its request is not its own any more.
+    pub fn close(&mut self, key: Key) {
+        if let Some(mut client) = self.clients.remove(key) {
+            self.buffers.give_buffer(&mut client.output);
+            self.buffers.give(client.input);
+        }
+    }
+
+    pub fn connect(&mut self, endpoint: u32) -> io::Result<Key> {
+        let address = self.endpoint(endpoint).address;
+        let mut stream = TcpStream::connect(address)?;
+        let key = self.conns.reserve();
+        let token = Token(CONN << KIND_SHIFT | key.to_bits());
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, both) {
+            self.conns.remove(key);
+            return Err(error);
+        }
+        self.meters.connects.increment();
+        let mut socket = Socket::new(stream);
+        // The first time that it can be written to says that it is connected.
+        socket.writable = false;
+        let timer = Timer::default();
+        self.conns.fill(key, Conn { socket, endpoint, client: None, connected: false, reused: false, timer });
+        self.endpoint(endpoint).users += 1;
+        Ok(key)
+    }
+
+    pub fn endpoint(&mut self, id: u32) -> &mut Endpoint {
+        self.endpoints[id as usize].as_mut().expect("an endpoint stays while it is named")
+    }
+
+    /// One connection or ticket less names it.
+    pub fn let_go(&mut self, id: u32) {
+        let endpoint = self.endpoint(id);
+        endpoint.users -= 1;
+        if endpoint.retired && endpoint.users == 0 {
+            let gone = self.endpoints[id as usize].take();
+            self.free_endpoints.push(id);
+            if let Some(Endpoint { service, address, meters: Some(meters), .. }) = gone {
+                let service = &self.services[service as usize].plan.name;
+                self.all_meters.forget_endpoint(service, &address.to_string(), &meters);
+            }
+        }
+    }
+
+    pub fn endpoint_meters(&mut self, id: u32) -> Arc<EndpointMeters> {
+        let (service, address) = (self.endpoint(id).service, self.endpoint(id).address);
+        if let Some(meters) = &self.endpoint(id).meters {
+            return Arc::clone(meters);
+        }
+        let name = &self.services[service as usize].plan.name;
+        let meters = self.all_meters.endpoint(name, &address.to_string());
+        self.endpoint(id).meters = Some(Arc::clone(&meters));
+        meters
+    }
+
+    pub fn route_meters(&mut self, slot: u32) -> &RouteMeters {
+        let RouteState { name, meters, .. } = &mut self.routes[slot as usize];
+        meters.get_or_insert_with(|| self.all_meters.route(name))
+    }
+}

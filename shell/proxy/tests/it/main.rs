@@ -1,0 +1,6 @@
+//! The proxy on real sockets.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod http;
+mod malformed;
+mod world;
