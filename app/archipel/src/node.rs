@@ -7,7 +7,7 @@ mod status;
 use anyhow::Context;
 use server::Server;
 use server::cluster::join::token;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::command::{NodeCommand, StartArgs};
@@ -30,8 +30,8 @@ fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
     let join = args.join.as_deref().map(token).transpose().map_err(Failure::usage)?;
     logs::init(&loaded.config.log);
     // Before anything starts, so that no signal is lost.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
-    let server = Server::start(&loaded, join, Box::new(raise))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be caught")?;
+    let mut server = Server::start(&loaded, join, Box::new(raise))?;
     banner::print(&loaded, &server);
     if args.until_stdin_ends {
         std::thread::spawn(|| {
@@ -40,11 +40,13 @@ fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
             raise();
         });
     }
-    signals.forever().next();
+    while signals.forever().next() == Some(SIGHUP) {
+        reload(options, args, &mut server);
+    }
     tracing::info!("stopping; a second signal ends at once");
     let handle = signals.handle();
     let second = std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             tracing::warn!("ended by a second signal; the log has what was acknowledged");
             std::process::exit(SECOND_SIGNAL);
         }
@@ -55,6 +57,34 @@ fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
     drop(second);
     tracing::info!("stopped");
     Ok(Exit::Holds)
+}
+
+/// Reads the configuration again. What cannot be followed changes nothing.
+fn reload(options: &Options, args: &StartArgs, server: &mut Server) {
+    let loaded = match options.load_with(&args.settings()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            server.reload_refused();
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the configuration is refused; the last good one stays"
+            );
+            return;
+        }
+    };
+    match server.reload(&loaded) {
+        Ok(others) => {
+            let proxy = banner::proxy(server);
+            tracing::info!(proxy, "the proxy follows the configuration that was read again");
+            if others {
+                tracing::warn!("other settings have changed too; they count from the next start");
+            }
+        }
+        Err(error) => {
+            server.reload_refused();
+            tracing::error!(%error, "the configuration is refused; the last good one stays");
+        }
+    }
 }
 
 /// A client's wish to stop the node is as good as an operator's.

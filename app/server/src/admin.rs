@@ -7,6 +7,7 @@ mod answer;
 mod cluster;
 mod metrics;
 mod p2p;
+mod proxied;
 mod snapshot;
 
 use std::borrow::Cow;
@@ -80,6 +81,8 @@ pub struct Subject {
     pub overlay: Option<(P2pNode, Dht)>,
     /// What it is asked of its cluster, if it is in one.
     pub desk: Option<Arc<Desk>>,
+    /// What its proxy counts, once it has one.
+    pub proxy: Arc<proxy::Meters>,
 }
 
 impl Subject {

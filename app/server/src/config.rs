@@ -5,8 +5,10 @@
 //! file, `ARCHIPEL_SECTION__KEY` variables, flags.
 
 mod check;
+pub(crate) mod items;
 mod load;
 mod places;
+pub mod proxy;
 mod reference;
 mod section;
 #[cfg(test)]
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
 pub use places::Places;
+pub use proxy::Proxy;
 pub use reference::reference;
 pub use value::{
     Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
@@ -52,6 +55,9 @@ section! {
         consul: Consul = Consul::default(),
         /// The port at which services are found by DNS, over UDP and TCP.
         dns: Dns = Dns::default(),
+        /// The proxy: requests of HTTP, or connections of TCP, to services. SIGHUP has the node read its configuration again
+        /// and follow what changed here; one that is refused changes nothing.
+        proxy: Proxy = Proxy::default(),
         /// What makes this node one of several.
         cluster: Cluster = Cluster::default(),
         /// The log and the engine on disk.
@@ -294,7 +300,7 @@ impl Config {
     }
 
     /// A port with the offset; 0, any free one, stays 0.
-    fn shifted(&self, port: u64) -> u16 {
+    pub(crate) fn shifted(&self, port: u64) -> u16 {
         let port = if port == 0 { 0 } else { port + self.port_offset.get() };
         u16::try_from(port).expect("a checked configuration has no port above 65535")
     }

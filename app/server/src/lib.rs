@@ -18,6 +18,7 @@ pub mod log;
 pub mod node;
 pub mod p2p;
 mod persist;
+pub mod proxy;
 mod relay;
 pub mod serve;
 pub mod services;

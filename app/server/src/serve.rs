@@ -14,17 +14,19 @@ use gateway::resp::{Secret, Users};
 use kernel::KeyspaceId;
 use node::Settings;
 use placement::Partitions;
+use proxy::{Meters, Proxy, ProxyError};
 use storage::store::Policy;
 use thiserror::Error;
 
 use crate::admin::{Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
 use crate::cluster::start::ClusterOptions;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, ConfigError, Loaded};
 use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
+use crate::proxy::plan;
 use crate::services::{self, Entrance, Services, ServicesError};
 use crate::tls::{self, TlsError};
 
@@ -49,6 +51,12 @@ pub enum ServeError {
     /// The registry of services.
     #[error(transparent)]
     Services(#[from] ServicesError),
+    /// The configuration, in what is only seen when it is put to use.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
 /// A running server.
@@ -59,6 +67,10 @@ pub struct Server {
     overlay: Option<Overlay>,
     /// Its part of the registry of services, with Consul's HTTP API and DNS, if it has one.
     pub services: Option<Services>,
+    proxy: Option<Proxy>,
+    proxy_meters: Arc<Meters>,
+    /// What it was started with, and the proxy's settings that are followed now.
+    config: Config,
     /// Where Redis clients connect.
     pub redis: SocketAddr,
     /// Where the admin port is.
@@ -83,6 +95,8 @@ impl Server {
         let config = &loaded.config;
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
+        let proxy_meters = Arc::<Meters>::default();
+        let proxy = proxying(loaded, &proxy_meters)?;
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         let mut options = options(config)?;
@@ -110,10 +124,51 @@ impl Server {
             labels,
             overlay: overlay.as_ref().map(|overlay| (overlay.node(), overlay.dht())),
             desk: node.desk.clone(),
+            proxy: Arc::clone(&proxy_meters),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
-        Ok(Server { node, admin, housekeeper, overlay, services, redis, admin_address, p2p, _lock: lock })
+        let config = config.clone();
+        Ok(Server {
+            node,
+            admin,
+            housekeeper,
+            overlay,
+            services,
+            proxy,
+            proxy_meters,
+            config,
+            redis,
+            admin_address,
+            p2p,
+            _lock: lock,
+        })
+    }
+
+    /// Where the proxy listens, by the names of its listeners.
+    #[must_use]
+    pub fn proxy(&self) -> Vec<(String, SocketAddr)> {
+        self.proxy.as_ref().map(Proxy::addresses).unwrap_or_default()
+    }
+
+    /// Follows what changed of the proxy's settings, without a connection lost. Whether other settings differ too, which
+    /// the next start takes.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing changes.
+    pub fn reload(&mut self, loaded: &Loaded) -> Result<bool, ServeError> {
+        match &mut self.proxy {
+            Some(proxy) => proxy.follow(plan(loaded)?)?,
+            None => self.proxy = proxying(loaded, &self.proxy_meters)?,
+        }
+        let workers = self.config.proxy.workers;
+        self.config.proxy = config::Proxy { workers, ..loaded.config.proxy.clone() };
+        Ok(self.config != loaded.config)
+    }
+
+    /// Counts a configuration that could not be loaded: the last good one stays in force.
+    pub fn reload_refused(&self) {
+        self.proxy_meters.refused.increment();
     }
 
     /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
@@ -125,6 +180,7 @@ impl Server {
         self.housekeeper.stop();
         self.overlay.into_iter().for_each(Overlay::stop);
         self.services.into_iter().for_each(Services::stop);
+        self.proxy.into_iter().for_each(Proxy::stop);
         self.node.stop()?;
         self.admin.stop();
         Ok(())
@@ -144,6 +200,16 @@ fn entrance(config: &Config, redis: SocketAddr) -> Option<Entrance> {
     let ip = if redis.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { redis.ip() };
     let address = SocketAddr::new(ip, redis.port());
     Some(Entrance { address, user, keyspace: config.consul.keyspace.get() })
+}
+
+/// The proxy, if the configuration has a listener of it.
+fn proxying(loaded: &Loaded, meters: &Arc<Meters>) -> Result<Option<Proxy>, ServeError> {
+    let proxy = &loaded.config.proxy;
+    if proxy.listener.is_empty() {
+        return Ok(None);
+    }
+    let workers = usize::try_from(proxy.workers.get()).expect("there are at most 16 workers");
+    Ok(Some(Proxy::start(plan(loaded)?, workers, Arc::clone(meters))?))
 }
 
 fn options(config: &Config) -> Result<NodeOptions, TlsError> {

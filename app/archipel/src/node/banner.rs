@@ -14,7 +14,8 @@ pub fn print(loaded: &Loaded, server: &Server) {
         let p2p = server.p2p.map(|address| address.to_string());
         let consul = server.services.as_ref().map(|services| services.consul.to_string());
         let dns = server.services.as_ref().map(|services| services.dns.to_string());
-        tracing::info!(%redis, %admin, p2p, consul, dns, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+        let proxy = proxy(server);
+        tracing::info!(%redis, %admin, p2p, consul, dns, proxy, data_dir = %data.display(), version = env!("CARGO_PKG_VERSION"), "serving");
         return;
     }
     let (bold, plain) = if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -35,11 +36,13 @@ pub fn print(loaded: &Loaded, server: &Server) {
         .as_ref()
         .map(|services| format!("  consul  {}\n  dns     {}, UDP and TCP\n", services.consul, services.dns));
     let services = services.unwrap_or_default();
+    let proxied: String =
+        server.proxy().iter().map(|(name, address)| format!("  proxy   {address} ({name})\n")).collect();
     eprintln!(
         "\n{bold}archipel {version}{plain} is serving\n\n\
          \x20 Redis   {redis}{security}\n\
          \x20 admin   http://{admin}/health  /metrics  /status\n\
-         {p2p}{services}\
+         {p2p}{services}{proxied}\
          \x20 data    {data}\n\n\
          Try:\n\
          \x20 {cli} set greeting hello\n\
@@ -48,6 +51,13 @@ pub fn print(loaded: &Loaded, server: &Server) {
         version = env!("CARGO_PKG_VERSION"),
         data = data.display(),
     );
+}
+
+/// Where the proxy listens, as one text; `None` if it does not.
+pub fn proxy(server: &Server) -> Option<String> {
+    let listeners: Vec<String> =
+        server.proxy().iter().map(|(name, address)| format!("{name}={address}")).collect();
+    (!listeners.is_empty()).then(|| listeners.join(","))
 }
 
 fn redis_cli(loaded: &Loaded, server: &Server) -> String {

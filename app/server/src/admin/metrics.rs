@@ -5,8 +5,8 @@ use std::time::Duration;
 use fabric::link::LinkMeters;
 use telemetry::{Exposition, Unit};
 
-use super::Subject;
 use super::snapshot::{ClusterFigures, KeyspaceFigures, Snapshot};
+use super::{Subject, proxied};
 use crate::cluster::desk::Desk;
 use crate::housekeep::{Memory, processor_micros};
 
@@ -27,6 +27,7 @@ pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Durat
     if let Some(meters) = subject.desk.as_deref().and_then(Desk::links) {
         links(&mut page, meters);
     }
+    proxied::write(&mut page, &subject.proxy);
     page.finish()
 }
 

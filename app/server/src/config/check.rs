@@ -15,11 +15,12 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     cluster(loaded)?;
     names(loaded)?;
     users(loaded)?;
-    keyspaces(loaded)
+    keyspaces(loaded)?;
+    crate::proxy::plan(loaded).map(drop)
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { redis, admin, p2p, consul, dns, cluster, port_offset, .. } = &loaded.config;
+    let Config { redis, admin, p2p, consul, dns, cluster, proxy, port_offset, .. } = &loaded.config;
     let ports = [
         ("redis.port", redis.port.get()),
         ("admin.port", admin.port.get()),
@@ -29,7 +30,11 @@ fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
         ("cluster.port", cluster.port.get()),
         ("cluster.redis_port", cluster.redis_port.get()),
     ];
-    for (key, port) in ports {
+    let ports = ports.map(|(key, port)| (key.to_owned(), port));
+    let listeners = (0..)
+        .zip(&proxy.listener)
+        .map(|(at, one): (usize, _)| (format!("proxy.listener[{at}].port"), one.port.get()));
+    for (key, port) in ports.into_iter().chain(listeners) {
         let (offset, sum) = (port_offset.get(), port + port_offset.get());
         if port != 0 && sum > u64::from(u16::MAX) {
             let origin = loaded.origin("port_offset");

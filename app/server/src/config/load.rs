@@ -125,6 +125,18 @@ pub enum ConfigError {
         /// What is offered.
         instead: String,
     },
+    /// A service that is not there.
+    #[error("{origin}: `{key}` names the service \"{found}\"; [[proxy.service]] has {known}")]
+    NoService {
+        /// Where.
+        origin: Origin,
+        /// The setting.
+        key: String,
+        /// The name.
+        found: String,
+        /// The names that there are.
+        known: String,
+    },
     /// Anyone could enter.
     #[error(
         "{origin}: `redis.bind` is {bind}, which others can reach, and no password is set; set `redis.requirepass` (ARCHIPEL_REDIS__REQUIREPASS) or [[redis.users]], or bind 127.0.0.1"
@@ -195,7 +207,7 @@ pub enum ConfigError {
         /// Where the offset was given.
         origin: Origin,
         /// The port's setting.
-        key: &'static str,
+        key: String,
         /// The offset.
         offset: u64,
         /// The sum.

@@ -94,6 +94,30 @@ fn a_member_says_where_it_is() {
 }
 
 #[test]
+fn a_proxy_is_planned_as_it_is_written() {
+    let text = "[proxy]\nhead_ms = 7\n[[proxy.listener]]\nname = \"web\"\n\
+                [[proxy.listener]]\nname = \"db\"\nport = 5432\nprotocol = \"tcp\"\nservice = \"two\"\n\
+                [[proxy.service]]\nname = \"one\"\nendpoints = [\"127.0.0.1:1 3\", \"[::1]:2\"]\npolicy = \"least\"\n\
+                [[proxy.service]]\nname = \"two\"\nendpoints = \"127.0.0.1:3\"\npanic_percent = 50\n\
+                [[proxy.route]]\nservice = [\"one 90\", \"two 10\"]\nhost = \"*.Example.org\"\npath = \"/api/\"\n\
+                rewrite = \"/v2\"\nmethods = [\"GET\"]\nheaders = \"X-Beta: yes\"\nrate = 5\ntry_ms = 9\n";
+    let loaded = load(text, &[], &[]).unwrap();
+    let plan = crate::proxy::plan(&loaded).unwrap();
+    assert_eq!(plan.limits.head_ms, 7);
+    assert_eq!(plan.listeners[1].kind, ::proxy::ListenerKind::Tcp { service: 1 });
+    assert_eq!(plan.services[0].endpoints.iter().map(|one| one.weight).collect::<Vec<_>>(), [3, 1]);
+    assert_eq!(plan.services[1].options.outliers.panic, mesh::outlier::Panic::UseAllBelow(50));
+    let route = &plan.routes[0];
+    assert_eq!(route.name, "*.example.org/api/ GET x-beta: yes");
+    assert_eq!(route.rewrite, Some(("/api".to_owned(), "/v2".to_owned())));
+    assert_eq!((route.split.services().collect::<Vec<_>>(), route.retry.try_ms), (vec![0, 1], 9));
+    assert!(route.rate.is_some());
+    let ask = mesh::route::Ask { host: "a.example.org", path: "/api/x", method: "GET" };
+    assert_eq!(plan.index.find(&ask, &|rule| &*rule.name == "x-beta"), Some(0));
+    assert_eq!(plan.index.find(&ask, &|_| false), None);
+}
+
+#[test]
 fn port_zero_is_any_port_whatever_the_offset() {
     let config = config("port_offset = 10\n[redis]\nport = 0");
     assert_eq!(config.redis_address().port(), 0);

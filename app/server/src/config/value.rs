@@ -19,6 +19,8 @@ macro_rules! setting {
     };
 }
 
+pub(super) use setting;
+
 setting!(bool, PathBuf, IpAddr, PortOffset, Secret, Name, Address);
 
 impl<T: Value + Default> Setting for Option<T> {
@@ -60,7 +62,7 @@ impl<T: Value + Default> Value for Option<T> {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
@@ -466,6 +468,8 @@ macro_rules! words {
         setting!($name);
     };
 }
+
+pub(super) use words;
 
 words! {
     /// How important a message is.

@@ -1,0 +1,273 @@
+//! The proxy of a server, from its configuration.
+
+use std::net::SocketAddr;
+
+use mesh::breaker::BreakerOptions;
+use mesh::limit::Rate;
+use mesh::outlier::{OutlierOptions, Panic};
+use mesh::retry::RetryOptions;
+use mesh::route::{FieldRule, PathRule, Routes, Rule, RuleError, Split};
+use mesh::upstream::UpstreamOptions;
+use proxy::{
+    EndpointPlan, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
+};
+
+use crate::config::items::Item;
+use crate::config::proxy::{Protocol, ProxyRoute, ProxyService};
+use crate::config::{Config, ConfigError, Loaded};
+
+/// Clients whose rates are remembered at once, in a route.
+const RATE_KEYS_MAX: usize = 64 * 1024;
+/// Most retries that a service may have saved up.
+const BUDGET_MAX: u16 = 10;
+
+/// The plan that the configuration comes to. Loading checks with this, so a configuration that was loaded has one.
+///
+/// # Errors
+/// [`ConfigError`], which names the place.
+pub fn plan(loaded: &Loaded) -> Result<Plan, ConfigError> {
+    let config = &loaded.config.proxy;
+    Ok(Plan {
+        listeners: listeners(loaded)?,
+        services: services(loaded)?,
+        routes: routes(loaded)?,
+        index: index(loaded)?,
+        limits: Limits {
+            clients_max: size(config.clients_max.get()),
+            head_ms: config.head_ms.get(),
+            idle_ms: config.idle_ms.get(),
+            body_ms: config.body_ms.get(),
+            tunnel_ms: config.tunnel_ms.get(),
+            drain_ms: config.drain_ms.get(),
+        },
+        telling: Telling {
+            trusted: config.trusted,
+            trace: config.trace,
+            access_log: config.access_log.clone(),
+            access_sample: small(config.access_sample.get()),
+        },
+    })
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+fn small(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The place of a service by its name.
+fn service(loaded: &Loaded, key: &str, name: &str) -> Result<u32, ConfigError> {
+    let services = &loaded.config.proxy.service;
+    let at = services.iter().position(|one| one.name.as_str() == name);
+    at.map(|at| at as u32).ok_or_else(|| {
+        let known: Vec<&str> = services.iter().map(|one| one.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        ConfigError::NoService {
+            origin: loaded.origin(key),
+            key: key.to_owned(),
+            found: name.to_owned(),
+            known,
+        }
+    })
+}
+
+fn twice(loaded: &Loaded, key: String, found: &str) -> ConfigError {
+    ConfigError::Twice { origin: loaded.origin(&key), key, found: format!("\"{found}\"") }
+}
+
+/// Where a listener is, with the node's offset.
+fn address(config: &Config, at: usize) -> SocketAddr {
+    let listener = &config.proxy.listener[at];
+    SocketAddr::new(listener.bind, config.shifted(listener.port.get()))
+}
+
+fn listeners(loaded: &Loaded) -> Result<Vec<ListenerPlan>, ConfigError> {
+    let listeners = &loaded.config.proxy.listener;
+    let mut plans: Vec<ListenerPlan> = Vec::new();
+    for (at, listener) in listeners.iter().enumerate() {
+        let key = |name: &str| format!("proxy.listener[{at}].{name}");
+        let address = address(&loaded.config, at);
+        if plans.iter().any(|other| other.name == listener.name.as_str()) {
+            return Err(twice(loaded, key("name"), listener.name.as_str()));
+        }
+        if address.port() != 0 && plans.iter().any(|other| other.address == address) {
+            return Err(twice(loaded, key("port"), &address.to_string()));
+        }
+        let kind = match (listener.protocol, &listener.service) {
+            (Protocol::Http, None) => ListenerKind::Http,
+            (Protocol::Tcp, Some(name)) => {
+                ListenerKind::Tcp { service: service(loaded, &key("service"), name.as_str())? }
+            }
+            (Protocol::Tcp, None) => {
+                let origin = loaded.origin(&key("protocol"));
+                return Err(ConfigError::Missing { origin, key: key("service") });
+            }
+            (Protocol::Http, Some(name)) => {
+                return Err(ConfigError::NotAllowed {
+                    origin: loaded.origin(&key("service")),
+                    key: key("service"),
+                    found: format!("\"{}\"", name.as_str()),
+                    allowed: "a service where `protocol` is \"tcp\"; requests of HTTP take [[proxy.route]]"
+                        .into(),
+                });
+            }
+        };
+        plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind });
+    }
+    Ok(plans)
+}
+
+fn services(loaded: &Loaded) -> Result<Vec<ServicePlan>, ConfigError> {
+    let services = &loaded.config.proxy.service;
+    let mut plans = Vec::new();
+    for (at, service) in services.iter().enumerate() {
+        let key = |name: &str| format!("proxy.service[{at}].{name}");
+        if services[..at].iter().any(|other| other.name == service.name) {
+            return Err(twice(loaded, key("name"), service.name.as_str()));
+        }
+        let endpoints = &service.endpoints.0;
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            if endpoints[..at].iter().any(|other| other.address == endpoint.address) {
+                return Err(twice(loaded, key("endpoints"), &endpoint.show()));
+            }
+        }
+        plans.push(service_plan(service));
+    }
+    Ok(plans)
+}
+
+fn service_plan(service: &ProxyService) -> ServicePlan {
+    let percent = |n: u64| u8::try_from(n).expect("a percentage is at most 100");
+    let endpoints = service.endpoints.0.iter();
+    let breaker = BreakerOptions {
+        requests_max: small(service.requests_max.get()),
+        pending_max: small(service.pending_max.get()),
+        failure_percent: percent(service.breaker_percent.get()),
+        requests_min: small(service.breaker_requests.get()),
+        window_ms: service.breaker_window_ms.get(),
+        open_ms: service.breaker_open_ms.get(),
+        ..BreakerOptions::default()
+    };
+    let outliers = OutlierOptions {
+        consecutive: small(service.outlier_failures.get()),
+        eject_ms: service.outlier_ms.get(),
+        out_percent_max: percent(service.outlier_percent.get()),
+        panic: match percent(service.panic_percent.get()) {
+            0 => Panic::Never,
+            below => Panic::UseAllBelow(below),
+        },
+        ..OutlierOptions::default()
+    };
+    ServicePlan {
+        name: service.name.as_str().to_owned(),
+        endpoints: endpoints.map(|one| EndpointPlan { address: one.address, weight: one.weight }).collect(),
+        options: UpstreamOptions {
+            policy: service.policy.policy(),
+            slow_start_ms: service.slow_start_ms.get(),
+            breaker,
+            outliers,
+            budget_percent: percent(service.retry_percent.get()),
+            budget_max: BUDGET_MAX,
+        },
+        connect_ms: service.connect_ms.get(),
+        idle_ms: service.keep_ms.get(),
+        idle_max: size(service.keep_max.get()),
+        retry: RetryOptions { tries_max: percent(service.tries.get()), ..RetryOptions::default() },
+    }
+}
+
+/// What a route is called.
+fn route_name(route: &ProxyRoute) -> String {
+    let made = || {
+        let exact = if route.exact { "=" } else { "" };
+        let mut name = format!("{}{exact}{}", route.host.0.show(), route.path.0.0);
+        route.methods.0.iter().for_each(|method| name = format!("{name} {}", method.0));
+        route.headers.0.iter().for_each(|field| name = format!("{name} {}", field.show()));
+        name
+    };
+    route.name.as_ref().map_or_else(made, |name| name.as_str().to_owned())
+}
+
+fn routes(loaded: &Loaded) -> Result<Vec<RoutePlan>, ConfigError> {
+    let routes = &loaded.config.proxy.route;
+    let workers = loaded.config.proxy.workers.get();
+    let mut plans: Vec<RoutePlan> = Vec::new();
+    for (at, route) in routes.iter().enumerate() {
+        let key = |name: &str| format!("proxy.route[{at}].{name}");
+        let name = route_name(route);
+        if plans.iter().any(|other| other.name == name) {
+            return Err(twice(loaded, key(if route.name.is_some() { "name" } else { "service" }), &name));
+        }
+        let mut parts = Vec::new();
+        for share in &route.service.0 {
+            parts.push((service(loaded, &key("service"), &share.service)?, share.part));
+        }
+        let missing = || ConfigError::Missing { origin: loaded.origin(&key("service")), key: key("service") };
+        let split = Split::new(&parts).ok_or_else(missing)?;
+        let milliseconds = |value: u64| value;
+        plans.push(RoutePlan {
+            name,
+            split,
+            rewrite: route.rewrite.as_ref().map(|by| {
+                let path = &route.path.0.0;
+                (path.strip_suffix('/').unwrap_or(path).to_owned(), by.0.0.clone())
+            }),
+            retry: RetryOptions {
+                tries_max: u8::try_from(route.tries.get()).expect("there are at most 10 tries"),
+                try_ms: milliseconds(route.try_ms.get()),
+                total_ms: milliseconds(route.total_ms.get()),
+                backoff_ms: milliseconds(route.backoff_ms.get()),
+                hedge_ms: None,
+            },
+            retry_statuses: route.retry_on.0.iter().map(|status| status.0).collect(),
+            rate: rate(route, workers),
+            key: route.hash.0.0.clone(),
+            upgrade: route.upgrade,
+            connect: route.connect,
+        });
+    }
+    Ok(plans)
+}
+
+/// Each thread lets its part through, so that all together keep to the rate.
+fn rate(route: &ProxyRoute, workers: u64) -> Option<RatePlan> {
+    let requests = small(route.rate.get());
+    if requests == 0 {
+        return None;
+    }
+    let burst = small(route.rate_burst.get().div_ceil(workers));
+    let rate = Rate::new(requests, 1000 * workers, burst);
+    let rate = rate.expect("a rate of 1 to 1000000 in at most 16 s, with a burst of at least 1, can be");
+    Some(RatePlan { rate, key: route.rate_key.0.0.clone(), keys_max: RATE_KEYS_MAX })
+}
+
+fn index(loaded: &Loaded) -> Result<Routes, ConfigError> {
+    let routes = &loaded.config.proxy.route;
+    let rule = |route: &ProxyRoute| {
+        let path = &route.path.0.0;
+        let path = if route.exact { PathRule::exact(path) } else { PathRule::prefix(path) };
+        Ok(Rule {
+            host: route.host.0.0.clone(),
+            path: path?,
+            methods: route.methods.0.iter().map(|method| method.0.as_str().into()).collect(),
+            fields: route
+                .headers
+                .0
+                .iter()
+                .map(|field| FieldRule {
+                    name: field.name.as_str().into(),
+                    value: field.value.as_deref().map(Into::into),
+                })
+                .collect(),
+        })
+    };
+    let rules: Result<Vec<Rule>, RuleError> = routes.iter().map(rule).collect();
+    rules.and_then(|rules| Routes::new(&rules)).map_err(|error| ConfigError::NotAllowed {
+        origin: loaded.origin("proxy.route[0]"),
+        key: "proxy.route".into(),
+        found: format!("{} routes", routes.len()),
+        allowed: error.to_string(),
+    })
+}
