@@ -11,6 +11,7 @@ mod larger;
 mod load;
 mod memory;
 mod process;
+mod proxy;
 mod redis;
 mod report;
 
@@ -67,6 +68,8 @@ enum Bench {
         #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
         kills: u32,
     },
+    /// CPU for each request and latency of the proxy beside HAProxy and nginx.
+    Proxy,
 }
 
 /// What a bench needs to know.
@@ -107,7 +110,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
     let needed = match args.bench {
         Bench::Redis | Bench::Memory => Some("redis-server"),
         Bench::Cluster { .. } => Some("redis-benchmark"),
-        Bench::Larger | Bench::Fabric | Bench::Etcd => None,
+        Bench::Larger | Bench::Fabric | Bench::Etcd | Bench::Proxy => None,
     };
     if let Some(program) = needed.filter(|program| !packages::works(&[program, "--version"])) {
         bail!(NotJudged(format!("there is no {program}; `cargo xtask setup` installs it")));
@@ -131,6 +134,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Fabric => fabric::run(&setting)?,
         Bench::Etcd => etcd::run(root, &setting)?,
         Bench::Cluster { kills } => cluster::run(&setting, kills)?,
+        Bench::Proxy => proxy::run(&setting)?,
     };
     report.load_average = load;
     report.quick = args.quick;

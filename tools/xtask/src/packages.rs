@@ -12,6 +12,8 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["redis-cli", "--version"], "redis-tools"),
     (&["redis-benchmark", "--version"], "redis-tools"),
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
+    (&["curl", "--version"], "curl"),
+    (&["wrk", "-h"], "wrk"),
     (&["node", "--version"], "nodejs"),
     (&["npm", "--version"], "npm"),
     (&["dig", "-v"], "bind9-dnsutils"),
