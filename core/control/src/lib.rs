@@ -56,8 +56,9 @@ pub const AUDIT_MAX: usize = 1024;
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
 /// A name of a zone, keyspace or user, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Moves of partitions that are under way at once. What they send is bounded by each node's own transfers, so this bounds how
-/// many groups are changed at a time: most of a move of little data is waiting for confirmations.
-pub const MOVES_MAX: usize = 32;
+/// Moves of partitions that are under way at once. What they send is bounded by each node's own transfers. More would make
+/// empty copies sooner, whose moves are mostly waiting for confirmations; but the leader's log keeps what follows each
+/// snapshot that waits to be sent, so fewer are better where partitions are large.
+pub const MOVES_MAX: usize = 16;
 /// One encoded request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
