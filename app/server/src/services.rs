@@ -464,11 +464,11 @@ async fn run(handle: &Handle, kept: &Kept) {
         }
         if changes > *handle.0.kept.borrow() {
             keep(handle, kept).await;
-            continue;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = handle.0.nudge.notified() => {}
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = handle.0.nudge.notified() => {}
+            }
         }
         handle.act(|agent, now| agent.wake(now));
     }

@@ -104,6 +104,8 @@ pub struct Agent {
     registry: Registry,
     checks: BTreeMap<String, State>,
     due: BTreeSet<(Micros, String)>,
+    /// Those that follow another service.
+    aliases: BTreeSet<String>,
     rng: Rng,
     probes: Vec<Probe>,
     /// Registrations were changed since this was asked last.
@@ -118,6 +120,7 @@ impl Agent {
             registry,
             checks: BTreeMap::new(),
             due: BTreeSet::new(),
+            aliases: BTreeSet::new(),
             rng,
             probes: Vec::new(),
             changed: false,
@@ -408,12 +411,11 @@ impl Agent {
 
     /// Lets checks that are as good as another service be so.
     fn follow(&mut self, now: Micros) {
-        let aliases: Vec<(String, String)> = (self.checks.iter())
-            .filter_map(|(id, state)| match &state.definition.how {
-                How::Alias { service } => Some((id.clone(), service.clone())),
-                How::Http { .. } | How::Tcp { .. } | How::Grpc { .. } | How::Ttl { .. } => None,
-            })
-            .collect();
+        let target = |id: &String| match &self.checks.get(id)?.definition.how {
+            How::Alias { service } => Some((id.clone(), service.clone())),
+            How::Http { .. } | How::Tcp { .. } | How::Grpc { .. } | How::Ttl { .. } => None,
+        };
+        let aliases: Vec<(String, String)> = self.aliases.iter().filter_map(target).collect();
         for (id, service) in aliases {
             let checks = if service.is_empty() {
                 Some(self.registry.node().checks.clone())
@@ -460,6 +462,11 @@ impl Agent {
             status: shown,
             critical_since,
         };
+        if matches!(state.definition.how, How::Alias { .. }) {
+            self.aliases.insert(id.clone());
+        } else {
+            self.aliases.remove(&id);
+        }
         self.checks.insert(id.clone(), state);
         self.plan(&id);
         self.follow(now);
@@ -468,6 +475,7 @@ impl Agent {
     fn forget(&mut self, id: &str) {
         self.unplan(id);
         self.checks.remove(id);
+        self.aliases.remove(id);
     }
 
     fn plan(&mut self, id: &str) {

@@ -33,6 +33,8 @@ enum Target {
     Parcel,
     Transfer,
     Cluster,
+    Consul,
+    Dns,
 }
 
 impl Target {
@@ -48,6 +50,8 @@ impl Target {
         Target::Parcel,
         Target::Transfer,
         Target::Cluster,
+        Target::Consul,
+        Target::Dns,
     ];
 
     const fn name(self) -> &'static str {
@@ -63,6 +67,8 @@ impl Target {
             Target::Parcel => "parcel",
             Target::Transfer => "transfer",
             Target::Cluster => "cluster",
+            Target::Consul => "consul",
+            Target::Dns => "dns",
         }
     }
 }

@@ -21,6 +21,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["unshare", "--version"], "util-linux"),
     (&["ip", "-V"], "iproute2"),
     (&["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"], "libfaketime"),
+    (&["victoria-metrics", "-version"], "victoria-metrics"),
 ];
 
 /// What the scenarios in JavaScript use: a package, and which of its versions.
