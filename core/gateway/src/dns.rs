@@ -8,8 +8,8 @@
 //! | `NODE.node` | a node: A or AAAA, TXT (metadata) |
 //! | `HEX.addr` | the address that stands in the name: what an SRV record points to |
 //!
-//! The datacenter may stand behind `service`, `node` and `addr`. A name that nobody has is NXDOMAIN; one that has nothing of
-//! the wanted type, or whose instances are all critical, is NODATA; both carry the SOA record. What is outside the domain is
+//! The datacenter may stand behind `service`, `node` and `addr`. A name that nobody has, or whose instances are all critical, is
+//! NXDOMAIN; one that has nothing of the wanted type is NODATA; both carry the SOA record. What is outside the domain is
 //! refused, except addresses that are known here (PTR).
 
 #[cfg(test)]
@@ -194,11 +194,10 @@ fn services(view: &View, labels: &[&str]) -> Found {
     let has_tag = |entry: &Entry| {
         tag.is_none_or(|tag| entry.instance.tags.iter().any(|it| it.eq_ignore_ascii_case(tag)))
     };
-    let all: Vec<&Arc<Entry>> = service.entries.iter().filter(|entry| has_tag(entry)).collect();
-    if all.is_empty() {
-        return Found::Nothing;
-    }
-    Found::Service(all.into_iter().filter(|entry| entry.is_usable()).cloned().collect())
+    let usable: Vec<Arc<Entry>> = service.usable().filter(|entry| has_tag(entry)).cloned().collect();
+    // As in Consul: a client that is told of no such name drops the servers that it knew, one that is told of no data
+    // (HAProxy among them) holds on to them.
+    if usable.is_empty() { Found::Nothing } else { Found::Service(usable) }
 }
 
 /// The names of the address in `4.3.2.1.in-addr.arpa`.

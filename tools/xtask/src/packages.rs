@@ -17,11 +17,12 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["node", "--version"], "nodejs"),
     (&["npm", "--version"], "npm"),
     (&["dig", "-v"], "bind9-dnsutils"),
+    (&["haproxy", "-v"], "haproxy"),
+    (&["victoria-metrics", "-version"], "victoria-metrics"),
     // What faults on a cluster need: hosts of its own, and clocks that differ.
     (&["unshare", "--version"], "util-linux"),
     (&["ip", "-V"], "iproute2"),
     (&["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"], "libfaketime"),
-    (&["victoria-metrics", "-version"], "victoria-metrics"),
 ];
 
 /// What the scenarios in JavaScript use: a package, and which of its versions.

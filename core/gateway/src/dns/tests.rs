@@ -99,7 +99,7 @@ fn each_name_has_its_records_and_nothing_is_told_from_no_such_name() {
         ("_web._tcp.service.consul",         Kind::SRV,  0, [3, 0, 3]),
         ("_web._v1.service.consul",          Kind::SRV,  0, [1, 0, 1]),
         ("_web._v3.service.consul",          Kind::SRV,  3, [0, 1, 0]),
-        ("down.service.consul",              Kind::A,    0, [0, 1, 0]),
+        ("down.service.consul",              Kind::A,    3, [0, 1, 0]),
         ("named.service.consul",             Kind::A,    0, [1, 0, 0]),
         ("named.service.consul",             Kind::SRV,  0, [1, 0, 0]),
         ("none.service.consul",              Kind::A,    3, [0, 1, 0]),
