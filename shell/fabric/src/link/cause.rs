@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::door::Turned;
 use super::frame::FrameError;
+use super::greeting::{OLDEST, Spoken, VERSION};
 use super::stall::Stalled;
 
 /// Why a connection ended or never began.
@@ -35,11 +36,13 @@ pub enum Cause {
     Closed,
     /// The other end does not take this node's key: we are no member there.
     Refused,
+    /// It speaks other versions of the link protocol.
+    Version(Spoken),
 }
 
 impl Cause {
     /// Labels of the meters, in the order of [`Cause::index`].
-    pub const LABELS: [&'static str; 13] = [
+    pub const LABELS: [&'static str; 14] = [
         "turned",
         "stranger",
         "garbage",
@@ -53,6 +56,7 @@ impl Cause {
         "no_room",
         "closed",
         "refused",
+        "version",
     ];
 
     /// Its place among the meters.
@@ -72,6 +76,7 @@ impl Cause {
             Cause::NoRoom => 10,
             Cause::Closed => 11,
             Cause::Refused => 12,
+            Cause::Version(_) => 13,
         }
     }
 
@@ -84,7 +89,9 @@ impl Cause {
             | Cause::Garbage
             | Cause::Frame(_)
             | Cause::Unexpected
-            | Cause::Stalled(_) => true,
+            | Cause::Stalled(_)
+            // No misdeed, and nothing that goes by: the operator must hear of it.
+            | Cause::Version(_) => true,
             Cause::Removed
             | Cause::Settled
             | Cause::Lost
@@ -118,6 +125,13 @@ impl fmt::Display for Cause {
             Cause::NoRoom => "there is no room for another connection",
             Cause::Closed => "this node closed it",
             Cause::Refused => "the other end does not take this node's key",
+            Cause::Version(Spoken { newest, oldest }) => {
+                return write!(
+                    f,
+                    "it speaks versions {oldest} to {newest} of the link protocol, and this node {OLDEST} to {VERSION}: \
+                     members may be one version apart, so exchange the older one next"
+                );
+            }
         })
     }
 }
@@ -142,6 +156,7 @@ mod tests {
             Cause::NoRoom,
             Cause::Closed,
             Cause::Refused,
+            Cause::Version(Spoken { newest: 9, oldest: 8 }),
         ];
         for (at, cause) in all.into_iter().enumerate() {
             assert_eq!(cause.index(), at);

@@ -8,7 +8,7 @@ use rustls::{AlertDescription, Connection, Error};
 use super::connection::{Aim, Client, Conn, Dial, Stage, State, Tls, Up, Wire};
 use super::event::{Event, JoinId};
 use super::frame::{Frame, Kind};
-use super::greeting::Hello;
+use super::greeting::{Hello, agree};
 use super::links::Links;
 use super::settle::{self, Own, Side, Verdict};
 use super::tls::{ALPN_JOIN, ALPN_LINK, binding_of, peer_of};
@@ -143,7 +143,7 @@ impl Links {
                 // A server that chose no protocol is none of ours.
                 let (expected, frame) = match &dial.aim {
                     Aim::Link(lane) => {
-                        let hello = Hello { lane: *lane, incarnation: self.settings.incarnation };
+                        let hello = Hello::new(*lane, self.settings.incarnation);
                         (ALPN_LINK, (Kind::Hello, hello.encode()))
                     }
                     Aim::Join(ask) => {
@@ -210,12 +210,12 @@ impl Links {
             (Stage::Up(_), Kind::Beat) => Ok(None),
             (Stage::Greeting(Client::Member(node)), Kind::Hello) => {
                 let node = *node;
-                let hello = Hello::decode(frame.payload).map_err(|_| Cause::Unexpected)?;
+                let hello = understood(frame.payload)?;
                 self.greet(slot, state, node, hello, now).map(Some)
             }
             (Stage::Greeted(Dial { node, aim: Aim::Link(lane) }), Kind::Hello) => {
                 let (node, lane) = (*node, *lane);
-                let hello = Hello::decode(frame.payload).map_err(|_| Cause::Unexpected)?;
+                let hello = understood(frame.payload)?;
                 if hello.lane != lane {
                     return Err(Cause::Unexpected);
                 }
@@ -273,7 +273,7 @@ impl Links {
             Verdict::Refuse => Err(Cause::Settled),
             Verdict::Take => {
                 dial.into_iter().chain(up).for_each(|slot| self.close(slot, Cause::Settled, now));
-                let answer = Hello { lane, incarnation: self.settings.incarnation };
+                let answer = Hello::new(lane, self.settings.incarnation);
                 state.queue(Kind::Hello, &answer.encode());
                 self.bring_up(slot, state, Side::Peer, node, hello, now);
                 Ok(lane.frame_bytes_max())
@@ -291,7 +291,7 @@ impl Links {
         hello: Hello,
         now: Micros,
     ) {
-        let Hello { lane, incarnation } = hello;
+        let Hello { lane, incarnation, .. } = hello;
         self.release(&mut state.admitted, now);
         let place = &mut self.peer(now, node).lanes[lane.index()];
         assert!(place.up.is_none(), "a lane has one link");
@@ -305,6 +305,13 @@ impl Links {
         self.meters.up.set(self.meters.up.get() + 1);
         self.events.push(Event::Up { node, lane, incarnation });
     }
+}
+
+/// A greeting in a version that this node speaks too.
+fn understood(payload: &[u8]) -> Result<Hello, Cause> {
+    let hello = Hello::decode(payload).map_err(|_| Cause::Unexpected)?;
+    agree(hello.spoken).map_err(Cause::Version)?;
+    Ok(hello)
 }
 
 /// Whose fault it is that TLS cannot go on.
