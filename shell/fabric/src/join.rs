@@ -1,26 +1,23 @@
 //! How a node becomes a member: a token that one member makes and one newcomer uses.
 //!
 //! The newcomer proves that it has the token's secret without sending it: an HMAC over keying material of the
-//! very TLS connection that it asks on, so that nobody can carry the proof elsewhere.
+//! very TLS connection that it asks on, so that nobody can carry the proof elsewhere. The key is the secret's hash,
+//! which the cluster's state has: so a member can judge it that was started again since it made the token.
 
 mod token;
 
 pub use kernel::{ClusterId, TokenId};
 pub use token::{Secret, Token, TokenError};
 
-use std::collections::BTreeMap;
-
 use kernel::codec::{DecodeError, Reader, put_bytes};
 use kernel::{Millis, NodeId};
 use ring::hmac;
 use thiserror::Error;
 
-/// Tokens that are open or remembered as used at once.
-pub const TOKENS_MAX: usize = 256;
 /// Longest text that a newcomer sends with its request, in bytes: what the cluster must know of it.
 pub const ABOUT_BYTES_MAX: usize = 2 * 1024;
 /// Separates this HMAC from any other over the same secret.
-const PROOF_DOMAIN: &[u8] = b"archipel join 1";
+const PROOF_DOMAIN: &[u8] = b"archipel join 2";
 
 /// A newcomer's one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +38,7 @@ impl JoinRequest {
     #[must_use]
     pub fn new(token: &Token, node: NodeId, binding: &[u8; 32], about: Vec<u8>) -> JoinRequest {
         assert!(about.len() <= ABOUT_BYTES_MAX, "what a newcomer tells of itself is small");
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret.0);
-        let tag = hmac::sign(&key, &proven(token.cluster, node, binding));
+        let tag = hmac::sign(&key(&token.secret.hash()), &proven(token.cluster, node, binding));
         let proof = tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes");
         JoinRequest { token: token.id(), proof, about }
     }
@@ -68,6 +64,10 @@ impl JoinRequest {
     }
 }
 
+fn key(hash: &[u8; 32]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, hash)
+}
+
 /// What the HMAC is over.
 fn proven(cluster: ClusterId, node: NodeId, binding: &[u8; 32]) -> Vec<u8> {
     [PROOF_DOMAIN, &cluster.0, &node.0, binding].concat()
@@ -76,7 +76,7 @@ fn proven(cluster: ClusterId, node: NodeId, binding: &[u8; 32]) -> Vec<u8> {
 /// A request that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redeemed {
-    /// The token is used now.
+    /// Nobody has used the token.
     Now,
     /// The same node used it before, and did not hear the answer.
     Before,
@@ -85,7 +85,7 @@ pub enum Redeemed {
 /// Why a request to join is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// No token has this id: it was never made here, was revoked, or expired long ago.
+    /// No token has this id: it was never made in this cluster, was revoked, or expired long ago.
     #[error("this cluster has no such token; make a new one with `archipel cluster token`")]
     Unknown,
     /// It was made for a shorter time.
@@ -99,85 +99,49 @@ pub enum Refusal {
     Proof,
 }
 
-/// There are too many tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("there are {TOKENS_MAX} tokens already; revoke one, or wait until one expires")]
-pub struct TooManyTokens;
-
-/// The tokens of a cluster: each lets one node in, before it expires. Deterministic; time comes in.
-#[derive(Debug, Default)]
-pub struct Registry {
-    tokens: BTreeMap<TokenId, Entry>,
+/// What a cluster keeps of a token: enough to let one node in before it expires, and not the secret.
+///
+/// Who has this can prove what the secret proves, so it is told to members only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    /// The cluster that the token is for.
+    pub cluster: ClusterId,
+    /// SHA-256 of its secret.
+    pub hash: [u8; 32],
+    /// Until when.
+    pub expires: Millis,
+    /// Who has joined with it.
+    pub used: Option<NodeId>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    cluster: ClusterId,
-    secret: Secret,
-    expires: Millis,
-    used: Option<NodeId>,
-}
-
-impl Registry {
-    /// No tokens.
+impl Invitation {
+    /// Of a token that nobody has used.
     #[must_use]
-    pub fn new() -> Registry {
-        Registry::default()
+    pub fn of(token: &Token) -> Invitation {
+        Invitation { cluster: token.cluster, hash: token.secret.hash(), expires: token.expires, used: None }
     }
 
-    /// From now on `token` lets one node in.
-    ///
-    /// # Errors
-    /// [`TooManyTokens`]; expired ones make room first.
-    pub fn open(&mut self, now: Millis, token: &Token) -> Result<(), TooManyTokens> {
-        if self.tokens.len() >= TOKENS_MAX {
-            self.tokens.retain(|_, entry| entry.expires > now);
-        }
-        if self.tokens.len() >= TOKENS_MAX {
-            return Err(TooManyTokens);
-        }
-        let (cluster, secret) = (token.cluster, token.secret.clone());
-        self.tokens.insert(token.id(), Entry { cluster, secret, expires: token.expires, used: None });
-        Ok(())
-    }
-
-    /// SHA-256 of the secret of `token`, by which the cluster knows it; `None` if there is no such token here.
-    #[must_use]
-    pub fn hash(&self, token: TokenId) -> Option<[u8; 32]> {
-        self.tokens.get(&token).map(|entry| entry.secret.hash())
-    }
-
-    /// Takes a token back. True if there was one.
-    pub fn revoke(&mut self, token: TokenId) -> bool {
-        self.tokens.remove(&token).is_some()
-    }
-
-    /// Uses a token for `node`, whose connection has this `binding`.
+    /// Whether `node`, whose connection has this `binding`, may join by it. Deterministic; time comes in.
     ///
     /// The proof is compared in constant time, and before anything is said about the token's state: who has no
-    /// secret learns no more than that an id is known. A wrong proof does not use the token up.
+    /// secret learns no more than that an id is known. Nothing is used up by it: that is the cluster's to say.
     ///
     /// # Errors
-    /// [`Refusal`]; the registry is as before.
+    /// [`Refusal`].
     pub fn redeem(
-        &mut self,
+        &self,
         now: Millis,
         node: NodeId,
         request: &JoinRequest,
         binding: &[u8; 32],
     ) -> Result<Redeemed, Refusal> {
-        let entry = self.tokens.get_mut(&request.token).ok_or(Refusal::Unknown)?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &entry.secret.0);
-        hmac::verify(&key, &proven(entry.cluster, node, binding), &request.proof)
+        hmac::verify(&key(&self.hash), &proven(self.cluster, node, binding), &request.proof)
             .map_err(|_| Refusal::Proof)?;
-        match entry.used {
+        match self.used {
             Some(user) if user == node => Ok(Redeemed::Before),
             Some(_) => Err(Refusal::Used),
-            None if entry.expires <= now => Err(Refusal::Expired),
-            None => {
-                entry.used = Some(node);
-                Ok(Redeemed::Now)
-            }
+            None if self.expires <= now => Err(Refusal::Expired),
+            None => Ok(Redeemed::Now),
         }
     }
 }
@@ -199,14 +163,6 @@ mod tests {
         }
     }
 
-    fn registry(tokens: &[&Token]) -> Registry {
-        let mut registry = Registry::new();
-        for token in tokens {
-            registry.open(Millis(0), token).unwrap();
-        }
-        registry
-    }
-
     #[test]
     fn a_token_lets_one_node_in_once_and_before_it_expires() {
         let good = token(5, 1000);
@@ -219,7 +175,7 @@ mod tests {
         #[rustfmt::skip] // columns
         let table = [
             // what is asked                    by      on           at     comes to
-            (ask(&token(6, 1000), NODE),        NODE,   BINDING,     10,    Err(Refusal::Unknown)),
+            (ask(&token(6, 1000), NODE),        NODE,   BINDING,     10,    Err(Refusal::Proof)),
             (forged,                            NODE,   BINDING,     10,    Err(Refusal::Proof)),
             (ask(&good, NODE),                  other,  BINDING,     10,    Err(Refusal::Proof)), // stolen in transit
             (ask(&good, NODE),                  NODE,   [8; 32],     10,    Err(Refusal::Proof)), // replayed on another connection
@@ -229,29 +185,14 @@ mod tests {
             (ask(&good, NODE),                  NODE,   BINDING,     2000,  Ok(Redeemed::Before)),
             (ask(&good, other),                 other,  BINDING,     999,   Err(Refusal::Used)),
         ];
-        let mut registry = registry(&[&good]);
-        assert_eq!(registry.hash(good.id()), Some(good.secret.hash()));
-        assert_eq!(registry.hash(token(6, 1000).id()), None);
+        let mut invitation = Invitation::of(&good);
         for (row, (request, node, binding, now, expected)) in table.into_iter().enumerate() {
-            assert_eq!(registry.redeem(Millis(now), node, &request, &binding), expected, "row {row}");
+            let redeemed = invitation.redeem(Millis(now), node, &request, &binding);
+            assert_eq!(redeemed, expected, "row {row}");
+            if redeemed == Ok(Redeemed::Now) {
+                invitation.used = Some(node);
+            }
         }
-        assert!(registry.revoke(good.id()));
-        assert!(!registry.revoke(good.id()));
-        let again = ask(&good, NODE);
-        assert_eq!(registry.redeem(Millis(10), NODE, &again, &BINDING), Err(Refusal::Unknown));
-    }
-
-    #[test]
-    fn tokens_are_bounded_and_expired_ones_make_room() {
-        let mut registry = Registry::new();
-        for n in 0..TOKENS_MAX {
-            let mut one = token(0, if n == 0 { 10 } else { 1000 });
-            one.secret.0[..8].copy_from_slice(&n.to_le_bytes());
-            registry.open(Millis(0), &one).unwrap();
-        }
-        assert_eq!(registry.open(Millis(9), &token(200, 1000)), Err(TooManyTokens));
-        assert_eq!(registry.open(Millis(10), &token(200, 1000)), Ok(()));
-        assert_eq!(registry.open(Millis(10), &token(201, 1000)), Err(TooManyTokens));
     }
 
     #[test]

@@ -141,6 +141,34 @@ fn start(data: &str, how: &[&str]) -> std::process::Output {
 }
 
 #[test]
+fn a_token_lets_a_node_in_although_the_member_that_made_it_was_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    // The token names the port of the links, so it has to stay.
+    let stays = format!("cluster.port={port}");
+    let again = |how: &[&str]| Node::start_last(&dir.path().join("1"), how, &["--set", &stays]);
+    let member = again(&["--cluster"]);
+    let (kept, used) = (token(&member), token(&member));
+    let second = Node::start_as(&dir.path().join("2"), &["--join", &used], &[]);
+    second.until("it is a member", |node| status(node)["members"].as_array().unwrap().len() == 2);
+    member.signal("KILL");
+    member.wait();
+    let member = again(&[]);
+    let third = Node::start_as(&dir.path().join("3"), &["--join", &kept], &[]);
+    third.until("it is a member", |node| status(node)["members"].as_array().unwrap().len() == 3);
+    // One that was used lets in nobody else, whoever remembers that.
+    let output = start(&dir.path().join("4").display().to_string(), &["--join", &used]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("used by another node"), "{}", stderr(&output));
+    for node in [third, second, member] {
+        node.stop();
+    }
+}
+
+#[test]
 fn changes_are_asked_for_properly_and_strangers_are_cut() {
     let dir = tempfile::tempdir().unwrap();
     let member = first(&dir.path().join("1"));

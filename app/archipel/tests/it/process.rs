@@ -55,6 +55,15 @@ impl Node {
 
     /// The same with flags of `node start` besides those of all verbs.
     pub fn start_as(dir: &Path, how: &[&str], flags: &[&str]) -> Node {
+        Node::begin(dir, how, flags, &[])
+    }
+
+    /// The same with settings that come after all others.
+    pub fn start_last(dir: &Path, how: &[&str], last: &[&str]) -> Node {
+        Node::begin(dir, how, &[], last)
+    }
+
+    fn begin(dir: &Path, how: &[&str], flags: &[&str], last: &[&str]) -> Node {
         let data = dir.to_str().unwrap();
         let mut args =
             vec!["--data-dir", data, "--set", "log.format=json", "--set", "storage.segment_bytes=1MiB"];
@@ -63,7 +72,7 @@ impl Node {
         for port in ["redis.port=0", "admin.port=0", "cluster.port=0", "cluster.redis_port=0"] {
             command.args(["--set", port]);
         }
-        command.args(["node", "start"]).args(how);
+        command.args(last).args(["node", "start"]).args(how);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let flags = args.iter().map(|arg| (*arg).to_owned()).collect();

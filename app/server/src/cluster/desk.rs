@@ -23,7 +23,8 @@ pub struct Desk {
     pub node: NodeId,
     /// Where it listens for other members.
     pub address: SocketAddr,
-    introducer: Mutex<Introducer>,
+    /// Makes tokens and judges who has one.
+    pub(crate) introducer: Introducer,
     next: AtomicU64,
     waiting: Mutex<BTreeMap<Ticket, oneshot::Sender<Answer>>>,
     meters: OnceLock<Arc<LinkMeters>>,
@@ -42,17 +43,12 @@ impl Desk {
         Desk {
             node,
             address,
-            introducer: Mutex::new(Introducer::new(cluster, node, addresses)),
+            introducer: Introducer::new(cluster, node, addresses),
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             meters: OnceLock::new(),
             post: Post::default(),
         }
-    }
-
-    /// The tokens that were made here.
-    pub(crate) fn introducer(&self) -> MutexGuard<'_, Introducer> {
-        self.introducer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for a question that the loop itself waits for.

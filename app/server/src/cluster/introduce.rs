@@ -1,13 +1,13 @@
-//! Letting others in: the tokens that this member made, and whether what a newcomer asks is good.
+//! Letting others in: tokens are made here, and what a newcomer asks is judged by what the cluster's state has of them.
 //!
-//! The secret of a token is kept here alone, in memory; the cluster knows its hash. So a newcomer must ask the member
-//! that made its token, and a token is worth nothing once that member was started again.
+//! A token's secret is kept nowhere: the state has its hash, until when it is good, and who has used it. So it does not
+//! matter how often the member that made it was started again meanwhile.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use control::{Newcomer, Operation};
-use fabric::join::{ClusterId, JoinRequest, Registry, Secret, Token, TokenId, TooManyTokens};
+use control::{Newcomer, Operation, State};
+use fabric::join::{ClusterId, Invitation, JoinRequest, Refusal, Secret, Token};
 use kernel::{Millis, NodeId};
 use node::cluster::mind::Admission;
 use thiserror::Error;
@@ -24,32 +24,39 @@ pub enum IssueError {
     /// The system gave no random bytes.
     #[error("the system has no random bytes for a token")]
     NoRandom,
-    /// There is no room.
-    #[error(transparent)]
-    TooMany(#[from] TooManyTokens),
 }
 
-/// The tokens of one member.
+/// Why a newcomer is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unwelcome {
+    /// The state has no such token; one that is behind may have it soon.
+    #[error("{0}", Refusal::Unknown)]
+    Unknown,
+    /// It is refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// How a member lets others in.
 #[derive(Debug)]
 pub struct Introducer {
     cluster: ClusterId,
     node: NodeId,
     addresses: Vec<SocketAddr>,
-    registry: Registry,
 }
 
 impl Introducer {
-    /// No tokens yet, of the member `node` of `cluster`, which listens at `addresses`.
+    /// Of the member `node` of `cluster`, which listens at `addresses`.
     #[must_use]
     pub fn new(cluster: ClusterId, node: NodeId, addresses: Vec<SocketAddr>) -> Introducer {
-        Introducer { cluster, node, addresses, registry: Registry::new() }
+        Introducer { cluster, node, addresses }
     }
 
     /// Makes a token that lives for `life`, and what the cluster must be asked before it is given away.
     ///
     /// # Errors
     /// [`IssueError`]; there is no token then.
-    pub fn issue(&mut self, now: Millis, life: Duration) -> Result<(Token, Operation), IssueError> {
+    pub fn issue(&self, now: Millis, life: Duration) -> Result<(Token, Operation), IssueError> {
         if !(1..=TOKEN_SECONDS_MAX).contains(&life.as_secs()) {
             return Err(IssueError::Life);
         }
@@ -61,33 +68,29 @@ impl Introducer {
             secret,
             expires: Millis(now.0 + life.as_secs() * 1000),
         };
-        self.registry.open(now, &token)?;
         let (hash, expires) = (token.secret.hash(), token.expires);
         let ask = Operation::IssueToken { token: token.id(), hash, expires };
         Ok((token, ask))
     }
 
-    /// A token that the cluster does not know after all.
-    pub fn withdraw(&mut self, token: TokenId) {
-        self.registry.revoke(token);
-    }
-
     /// Judges what `node` asks on the connection that `binding` comes from: what the cluster must be asked now, or why
-    /// it is refused.
+    /// it is refused. `state` is the cluster's, as far as this member has it.
     ///
     /// # Errors
     /// The reason, as the newcomer is told.
     pub fn examine(
-        &mut self,
+        &self,
         now: Millis,
-        node: NodeId,
-        request: &JoinRequest,
-        binding: &[u8; 32],
-    ) -> Result<Admission, String> {
-        self.registry.redeem(now, node, request, binding).map_err(|refusal| refusal.to_string())?;
+        state: &State,
+        (node, request, binding): (NodeId, &JoinRequest, &[u8; 32]),
+    ) -> Result<Admission, Unwelcome> {
+        let secret = state.secrets().get(&request.token).ok_or(Unwelcome::Unknown)?;
+        let (cluster, hash) = (self.cluster, secret.hash);
+        let invitation = Invitation { cluster, hash, expires: secret.expires, used: secret.used };
+        let refused = |text: String| Unwelcome::Refused(text);
+        invitation.redeem(now, node, request, binding).map_err(|refusal| refused(refusal.to_string()))?;
         let newcomer = Newcomer::decode(&request.about)
-            .map_err(|error| format!("what it says of itself cannot be read: {error}"))?;
-        let hash = self.registry.hash(request.token).expect("a token that was redeemed is in the registry");
+            .map_err(|error| refused(format!("what it says of itself cannot be read: {error}")))?;
         Ok(Admission { token: request.token, hash, node, newcomer })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 
 use control::{Name, Newcomer, Operation};
 use fabric::Identity;
+use fabric::join::JoinRequest;
 use fabric::link::{Event, JoinId, Lane, Links, Members, SendError, Settings, TokenRange};
 use kernel::{Micros, NodeId};
 use mio::Registry;
@@ -19,6 +20,7 @@ use node::cluster::{self, Outgoing, kind};
 use runtime::Peers;
 
 use super::desk::Desk;
+use super::introduce::Unwelcome;
 use super::join;
 use crate::checkpoint::keeper::LinkJob;
 
@@ -26,6 +28,10 @@ use crate::checkpoint::keeper::LinkJob;
 const CONNECTIONS_MAX: usize = 4096;
 /// How often it is looked whether the cluster knows where this node is, in milliseconds.
 const ADDRESS_MS: u64 = 2_000;
+/// For so long after its start a node may be behind its cluster, so that it does not know a token; in milliseconds.
+const BEHIND_MS_MAX: u64 = 8_000;
+/// Newcomers whose tokens are not known that wait meanwhile.
+const WAITING_MAX: usize = 16;
 
 /// What the links of a loop begin with.
 pub(crate) struct LinkStart {
@@ -45,6 +51,15 @@ pub(crate) struct LinkStart {
     pub desk: Arc<Desk>,
 }
 
+/// A newcomer whose request was not judged yet.
+struct Waiting {
+    id: JoinId,
+    node: NodeId,
+    address: SocketAddr,
+    request: JoinRequest,
+    binding: [u8; 32],
+}
+
 /// The links of a member.
 pub(crate) struct MemberLinks {
     links: Links,
@@ -57,6 +72,10 @@ pub(crate) struct MemberLinks {
     frames: Vec<Outgoing>,
     events: Vec<Event>,
     answers: Vec<(Ticket, Answer)>,
+    /// Newcomers that were not judged yet.
+    waiting: Vec<Waiting>,
+    /// When it was started: for a while after that it may not know tokens that its cluster knows.
+    begun: Option<Micros>,
     /// Newcomers that wait for the cluster.
     joining: BTreeMap<Ticket, JoinId>,
     /// When it is next looked where the cluster has this node.
@@ -87,6 +106,8 @@ impl MemberLinks {
             frames: Vec::new(),
             events: Vec::new(),
             answers: Vec::new(),
+            waiting: Vec::new(),
+            begun: None,
             joining: BTreeMap::new(),
             address_at: Micros(0),
             expelled: false,
@@ -145,21 +166,36 @@ impl MemberLinks {
                 Event::Up { lane: Lane::Bulk, .. } | Event::Down { lane: Lane::Bulk, .. } => {}
                 Event::Room { .. } => {}
                 Event::Joining { id, node, address, request, binding } => {
-                    let judged = self.desk.introducer().examine(now.millis(), node, &request, &binding);
-                    match judged {
-                        Ok(admission) => {
-                            let ticket = self.desk.ticket();
-                            self.joining.insert(ticket, id);
-                            worker.admit_newcomer(now, ticket, admission);
-                        }
-                        Err(reason) => {
-                            tracing::warn!(peer = ?node, %address, reason, "a node may not join");
-                            self.links.answer(id, &join::Answer::Refused(reason).encode());
-                        }
-                    }
+                    self.waiting.push(Waiting { id, node, address, request, binding });
                 }
                 // A member asks nobody to be let in.
                 Event::Joined { .. } | Event::JoinFailed { .. } => {}
+            }
+        }
+    }
+
+    /// Judges who asks to join; whose token is not known waits while this node may be behind.
+    fn judge(&mut self, now: Micros, worker: &mut Worker) {
+        let behind = now < self.begun.get_or_insert(now).plus_millis(BEHIND_MS_MAX);
+        for one in std::mem::take(&mut self.waiting) {
+            let Some(mind) = worker.mind() else { return };
+            let asked = (one.node, &one.request, &one.binding);
+            let judged = self.desk.introducer.examine(now.millis(), mind.state(), asked);
+            match judged {
+                Ok(admission) => {
+                    let ticket = self.desk.ticket();
+                    self.joining.insert(ticket, one.id);
+                    worker.admit_newcomer(now, ticket, admission);
+                }
+                Err(Unwelcome::Unknown) if behind && self.waiting.len() < WAITING_MAX => {
+                    self.waiting.push(one);
+                }
+                Err(reason) => {
+                    let Waiting { id, node, address, .. } = one;
+                    let reason = reason.to_string();
+                    tracing::warn!(peer = ?node, %address, reason, "a node may not join");
+                    self.links.answer(id, &join::Answer::Refused(reason).encode());
+                }
             }
         }
     }
@@ -221,6 +257,7 @@ impl Peers for MemberLinks {
         };
         let more = self.links.end_turn(now, &mut receive);
         self.attend(now, worker);
+        self.judge(now, worker);
         more || told || arrived || worker.is_ready()
     }
 

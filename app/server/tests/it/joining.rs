@@ -74,7 +74,7 @@ fn serve(
     let addresses = vec![address];
     let made = Operation::CreateCluster { cluster, node, zone: name("a"), addresses: addresses.clone() };
     ask(&mut state, clock.now().millis(), made).unwrap();
-    let mut introducer = Introducer::new(cluster, node, addresses);
+    let introducer = Introducer::new(cluster, node, addresses);
     let members = Arc::new(Members::new([node].into()));
     let settings = Settings { incarnation: 1, seed: 1 };
     let mut alone = Standalone::new(&identity(1), &members, settings, 64, Some(listener)).unwrap();
@@ -89,12 +89,14 @@ fn serve(
         alone.links.take_events(&mut events);
         for event in events.drain(..) {
             let Event::Joining { id, node, request, binding, .. } = event else { continue };
-            let judged = introducer.examine(now.millis(), node, &request, &binding);
-            let admitted = judged.and_then(|Admission { token, hash, node, newcomer }| {
-                let Newcomer { zone, addresses } = newcomer;
-                let operation = Operation::Admit { token, hash, node, zone, addresses };
-                ask(&mut state, now.millis(), operation).map_err(|refused| refused.to_string())
-            });
+            let judged = introducer.examine(now.millis(), &state, (node, &request, &binding));
+            let admitted = judged.map_err(|unwelcome| unwelcome.to_string()).and_then(
+                |Admission { token, hash, node, newcomer }| {
+                    let Newcomer { zone, addresses } = newcomer;
+                    let operation = Operation::Admit { token, hash, node, zone, addresses };
+                    ask(&mut state, now.millis(), operation).map_err(|refused| refused.to_string())
+                },
+            );
             let answer = match admitted {
                 Ok(_) => Answer::Welcome(Welcome::new(state.roster().unwrap(), node).unwrap()),
                 Err(reason) => Answer::Refused(reason),
@@ -160,8 +162,7 @@ fn a_token_that_is_forged_or_of_nobody_lets_nobody_in() {
 #[test]
 fn a_token_is_judged_before_anybody_is_asked() {
     let now = Clock::new().now().millis();
-    let mut introducer =
-        Introducer::new(ClusterId([1; 16]), NodeId([2; 32]), vec![([10, 0, 0, 1], 1).into()]);
+    let introducer = Introducer::new(ClusterId([1; 16]), NodeId([2; 32]), vec![([10, 0, 0, 1], 1).into()]);
     for seconds in [0, TOKEN_SECONDS_MAX + 1] {
         assert!(introducer.issue(now, Duration::from_secs(seconds)).is_err(), "{seconds}");
     }

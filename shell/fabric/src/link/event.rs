@@ -75,7 +75,7 @@ pub enum Event {
         address: SocketAddr,
         /// What it asks.
         request: JoinRequest,
-        /// What its proof is over, for [`crate::join::Registry::redeem`].
+        /// What its proof is over, for [`crate::join::Invitation::redeem`].
         binding: [u8; 32],
     },
     /// Our own request to join was answered.

@@ -1,16 +1,19 @@
 //! Newcomers: a token lets one in, over a connection that can do nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fabric::join::{ClusterId, JoinRequest, Redeemed, Refusal, Registry, Secret, Token};
+use fabric::join::{ClusterId, Invitation, JoinRequest, Redeemed, Refusal, Secret, Token, TokenId};
 use fabric::link::frame::ANSWER_BYTES_MAX;
 use fabric::link::stall::{JOIN_MS_MAX, Stalled};
 use fabric::link::{Cause, Event, Members};
-use kernel::Millis;
+use kernel::{Millis, NodeId};
 
 use crate::harness::{Node, World, identity};
 use crate::raw::Raw;
+
+/// The tokens that a cluster knows.
+type Registry = BTreeMap<TokenId, Invitation>;
 
 /// A cluster of one, and a newcomer that knows nobody.
 fn world() -> (World, Token, Registry) {
@@ -24,9 +27,21 @@ fn world() -> (World, Token, Registry) {
         secret: Secret([5; 16]),
         expires: world.now.plus_millis(60_000).millis(),
     };
-    let mut registry = Registry::new();
-    registry.open(world.now.millis(), &token).unwrap();
+    let registry = Registry::from([(token.id(), Invitation::of(&token))]);
     (world, token, registry)
+}
+
+fn redeem(
+    registry: &mut Registry,
+    now: Millis,
+    node: NodeId,
+    request: &JoinRequest,
+    binding: &[u8; 32],
+) -> Result<Redeemed, Refusal> {
+    let invitation = registry.get_mut(&request.token).ok_or(Refusal::Unknown)?;
+    let redeemed = invitation.redeem(now, node, request, binding)?;
+    invitation.used = Some(node);
+    Ok(redeemed)
 }
 
 /// Has the newcomer ask, and the introducer judge and answer.
@@ -37,7 +52,7 @@ fn ask(world: &mut World, token: &Token, registry: &mut Registry) -> Result<Rede
     let asked = world.nodes[0].events.pop();
     let Some(Event::Joining { id, node, request, binding, .. }) = asked else { panic!("{asked:?}") };
     assert_eq!((node, &request.about[..]), (world.nodes[1].id(), &b"at 10.0.0.2"[..]));
-    let judged = registry.redeem(world.now.millis(), node, &request, &binding);
+    let judged = redeem(registry, world.now.millis(), node, &request, &binding);
     // A welcome tells of every member.
     let welcome = vec![7; ANSWER_BYTES_MAX];
     let answer: &[u8] = if judged.is_ok() { &welcome } else { b"refused" };
@@ -80,7 +95,7 @@ fn a_used_an_expired_and_a_foreign_token_are_refused() {
     let mut late = token.clone();
     late.secret = Secret([7; 16]);
     late.expires = world.now.millis();
-    registry.open(Millis(0), &late).unwrap();
+    registry.insert(late.id(), Invitation::of(&late));
     assert_eq!(ask(&mut world, &late, &mut registry), Err(Refusal::Expired));
 }
 
@@ -118,9 +133,9 @@ fn a_proof_that_was_overheard_is_worth_nothing_on_another_connection() {
     };
     assert_eq!((&again, same), (&request, node));
     let now = world.now.millis();
-    assert_eq!(registry.redeem(now, same, &again, &other), Err(Refusal::Proof));
+    assert_eq!(redeem(&mut registry, now, same, &again, &other), Err(Refusal::Proof));
     // The control: on its own connection it is good.
-    assert_eq!(registry.redeem(now, node, &request, &binding), Ok(Redeemed::Now));
+    assert_eq!(redeem(&mut registry, now, node, &request, &binding), Ok(Redeemed::Now));
 }
 
 fn framed(kind: u8, request: &JoinRequest) -> Vec<u8> {
