@@ -2,12 +2,13 @@
 
 mod dev;
 mod member;
+mod settings;
 mod status;
 
 use serde_json::{Value, json};
 
 use crate::admin::{Answer, SECONDS_MAX, ask};
-use crate::command::ClusterCommand;
+use crate::command::{ClusterCommand, UserCommand};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
 
@@ -61,7 +62,50 @@ pub fn run(options: &Options, what: ClusterCommand) -> Result<Exit, Failure> {
             let path = format!("/cluster/move-leader?keyspace={keyspace}&partition={partition}&node={node}");
             done(options, &post(&path)?)
         }
+        ClusterCommand::Keyspace(what) => {
+            done(options, &post(&settings::keyspace(&what).map_err(Failure::usage)?)?)
+        }
+        ClusterCommand::User(what) => user(options, what, &get, &post),
+        ClusterCommand::Audit => {
+            let asked = ask(address, "GET", "/cluster/audit", SECONDS_MAX).and_then(Answer::good);
+            let (body, audit) = parsed(asked?)?;
+            if options.json {
+                println!("{body}")
+            } else {
+                print!("{}", settings::trail(&audit))
+            }
+            Ok(Exit::Holds)
+        }
         ClusterCommand::Dev { nodes, dir } => dev::run(options, nodes, dir),
+    }
+}
+
+fn user(
+    options: &Options,
+    what: UserCommand,
+    get: &dyn Fn() -> anyhow::Result<String>,
+    post: &dyn Fn(&str) -> anyhow::Result<String>,
+) -> Result<Exit, Failure> {
+    match what {
+        UserCommand::Set { name } => {
+            let name = settings::plain(&name).map_err(Failure::usage)?;
+            let password = settings::password().map_err(Failure::usage)?;
+            done(options, &post(&settings::user(name, &password)?)?)
+        }
+        UserCommand::Remove { name } => {
+            let name = settings::plain(&name).map_err(Failure::usage)?;
+            done(options, &post(&format!("/cluster/user/remove?name={name}"))?)
+        }
+        UserCommand::List => {
+            let (_, status) = parsed(get()?)?;
+            if options.json {
+                println!("{}", json!({"schema": 1, "users": status["users"]}));
+            } else {
+                let users = status["users"].as_array().into_iter().flatten();
+                users.filter_map(Value::as_str).for_each(|user| println!("{user}"));
+            }
+            Ok(Exit::Holds)
+        }
     }
 }
 

@@ -139,8 +139,8 @@ Examples:
   archipel cluster token --expires 1h
   archipel node start --join \"$(archipel cluster token)\" --data-dir ./second --port-offset 10
 
-It is used up by the first node that joins with it, and it is worth nothing when the member that made it was
-started again.")]
+It is used up by the first node that joins with it. The member that made it must be there; it may have been started
+again meanwhile.")]
     Token {
         /// For how long, such as 90s, 10m or 24h.
         #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
@@ -193,6 +193,20 @@ Examples:
         /// The beginning of the node's id, with or without 12D3KooW.
         node: String,
     },
+    /// Make or change keyspaces while the cluster runs.
+    #[command(subcommand)]
+    Keyspace(KeyspaceCommand),
+    /// Make, change and remove users, who may enter at every member.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Print what was asked of the cluster lately: when, by whom, and what came of it.
+    #[command(after_help = "\
+Examples:
+  archipel cluster audit
+  archipel cluster audit --json | jq '.operations[] | select(.refused)'
+
+Steps of moves are operations too: admin asks for what people ask for, and plan for what follows.")]
+    Audit,
     /// Run a throw-away cluster on this machine until Ctrl-C.
     #[command(after_help = "\
 Examples:
@@ -210,6 +224,84 @@ again with the other. What is started by hand is not stopped by Ctrl-C here.")]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// What is done with a keyspace of a cluster.
+#[derive(Subcommand, Clone, Debug)]
+pub enum KeyspaceCommand {
+    /// Make a keyspace; its partitions are placed on the members at once.
+    #[command(after_help = "\
+Examples:
+  archipel cluster keyspace create 20 --name orders
+  archipel cluster keyspace create 21 --name cache --partitions 64 --durability everysec --memory 1073741824")]
+    Create {
+        /// Its number, for SELECT.
+        id: u16,
+        /// Into how many partitions its keys are divided; never changes.
+        #[arg(long, value_name = "N")]
+        partitions: Option<u16>,
+        /// What it is.
+        #[command(flatten)]
+        settings: KeyspaceArgs,
+    },
+    /// Change a keyspace. Copies are made or removed one after the other, never below what is promised.
+    #[command(after_help = "\
+Examples:
+  archipel cluster keyspace alter 0 --copies 5
+  archipel cluster keyspace alter 3 --durability everysec
+  archipel cluster status                   shows what still moves")]
+    Alter {
+        /// Its number.
+        id: u16,
+        /// What is to change.
+        #[command(flatten)]
+        settings: KeyspaceArgs,
+    },
+}
+
+/// What can be set of a keyspace that exists; what is not said stays.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KeyspaceArgs {
+    /// What it is called.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Copies of each partition, as far as there are members.
+    #[arg(long, value_name = "N")]
+    pub copies: Option<u8>,
+    /// When a write counts: `always` once a majority has it on disk, or `everysec`.
+    #[arg(long, value_name = "WHEN", value_parser = ["always", "everysec"])]
+    pub durability: Option<String>,
+    /// Bytes that it may use on each node; 0 for no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<u64>,
+    /// What happens at that limit: `noeviction`, `allkeys-lru` and so on, as in Redis.
+    #[arg(long, value_name = "POLICY")]
+    pub eviction: Option<String>,
+}
+
+/// What is done with a user of a cluster.
+#[derive(Subcommand, Clone, Debug)]
+pub enum UserCommand {
+    /// Make a user, or give one another password, which is read from stdin. Who is in with the old one is cut.
+    #[command(after_help = "\
+Examples:
+  archipel cluster user set ann < password.txt
+  printf %s \"$PASSWORD\" | archipel cluster user set default
+
+The first user closes the cluster: from then on everyone enters with a name and a password. The cluster keeps the
+password's SHA-256 and never itself, so choose one that cannot be guessed. A member that is cut off or was away goes on
+with the users that it knows until it hears of the others.")]
+    Set {
+        /// Their name; `default` is who gives none.
+        name: String,
+    },
+    /// Remove a user. Who is in under that name is cut.
+    Remove {
+        /// Their name.
+        name: String,
+    },
+    /// Print the names of the cluster's users.
+    List,
 }
 
 /// A time such as `90s`, `10m` or `24h`.

@@ -292,6 +292,14 @@ impl Replica {
         self.config.id
     }
 
+    /// Promises another durability from now on. What has counted unsynced before has.
+    ///
+    /// A restart must not take such a log for one that lost nothing: who makes the promise stronger says so durably only
+    /// when all that was written before is synced, and who makes it weaker has said so durably before.
+    pub const fn set_durability(&mut self, durability: Durability) {
+        self.config.durability = durability;
+    }
+
     /// Its group.
     #[must_use]
     pub const fn group(&self) -> GroupId {

@@ -275,6 +275,10 @@ whole {
     MailBehindMind,
     /// A snapshot of the control group whose name was lost with a link is not named again when the link is back.
     NameNotRepeated,
+    /// A keyspace that promises more says so durably before what was logged under the weaker promise is synced.
+    PledgeBeforeSync,
+    /// A keyspace promises less before that is durable.
+    PledgeWeakAtOnce,
 }
 }
 

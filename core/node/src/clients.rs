@@ -6,8 +6,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use gateway::resp::{
-    Client, Config, Facts, Keyspace, Latency, Pause, Process, Release, Request, Sequence, Slow, Slowlog,
-    Survey, Users, slowlog,
+    Client, Config, DEFAULT_USER, Facts, Keyspace, Latency, Pause, Process, Release, Request, Sequence, Slow,
+    Slowlog, Survey, Users, slowlog,
 };
 use kernel::{ConnId, Micros};
 use storage::{Command, Flags, Reply};
@@ -211,6 +211,20 @@ impl Worker {
     pub(crate) fn clients(&self) -> Vec<Client> {
         let alive = self.connections.iter().filter(|connection| !connection.cut);
         alive.map(|connection| connection.session.client(&connection.io)).collect()
+    }
+
+    /// The cluster has this user with a password of this SHA-256, or none of that name. Who has entered as somebody whose
+    /// password is another now, or without one where one is asked for now, is cut.
+    pub(crate) fn share_user(&mut self, name: &[u8], password: Option<[u8; 32]>) {
+        let was_open = self.front.users.is_open();
+        if !self.front.users.share(name, password) {
+            return;
+        }
+        let closes = was_open && !self.front.users.is_open();
+        let stale = |user: &[u8]| user == name || closes && user == DEFAULT_USER;
+        let connections = self.connections.iter().filter(|one| one.session.user().is_some_and(stale));
+        let gone: Vec<ConnId> = connections.map(|one| one.session.origin().id).collect();
+        gone.into_iter().for_each(|id| self.kill(id));
     }
 
     /// Cuts a connection: it gets nothing any more, and the host closes it.

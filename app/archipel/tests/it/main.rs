@@ -10,5 +10,6 @@ mod p2p;
 mod partitions;
 mod process;
 mod running;
+mod settings;
 mod starting;
 mod workers;

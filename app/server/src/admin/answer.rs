@@ -69,7 +69,8 @@ impl Answerer {
         let is_own = request.headers().contains_key(OWN_HEADER);
         match (request.uri().path(), request.method()) {
             ("/cluster", &Method::GET | &Method::HEAD) => clerk.status().await,
-            ("/cluster", _) => not_allowed("GET, HEAD"),
+            ("/cluster/audit", &Method::GET | &Method::HEAD) => clerk.audit().await,
+            ("/cluster" | "/cluster/audit", _) => not_allowed("GET, HEAD"),
             (_, &Method::POST) if !is_own => page(
                 StatusCode::FORBIDDEN,
                 TEXT,
@@ -81,13 +82,18 @@ impl Answerer {
             ("/cluster/leave", &Method::POST) => clerk.leave().await,
             ("/cluster/remove", &Method::POST) => clerk.remove(&query).await,
             ("/cluster/move-leader", &Method::POST) => clerk.move_leader(&query).await,
-            ("/cluster/token" | "/cluster/leave" | "/cluster/remove" | "/cluster/move-leader", _) => {
-                not_allowed("POST")
-            }
+            ("/cluster/keyspace/create", &Method::POST) => clerk.create_keyspace(&query).await,
+            ("/cluster/keyspace/alter", &Method::POST) => clerk.alter_keyspace(&query).await,
+            ("/cluster/user/set", &Method::POST) => clerk.set_user(&query).await,
+            ("/cluster/user/remove", &Method::POST) => clerk.remove_user(&query).await,
+            ("/cluster/token" | "/cluster/leave" | "/cluster/remove" | "/cluster/move-leader", _)
+            | ("/cluster/keyspace/create" | "/cluster/keyspace/alter", _)
+            | ("/cluster/user/set" | "/cluster/user/remove", _) => not_allowed("POST"),
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are GET /cluster, and POST /cluster/token, /leave, /remove and /move-leader\n",
+                "there are GET /cluster and /cluster/audit, and POST /cluster/token, /leave, /remove, /move-leader, \
+                 /keyspace/create, /keyspace/alter, /user/set and /user/remove\n",
             ),
         }
     }

@@ -1,5 +1,7 @@
 //! The pages about the node's cluster: how it is, and what is asked of it.
 
+mod settings;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,13 +105,9 @@ impl Clerk<'_> {
     }
 
     async fn make_token(&self, life: Duration) -> Attempt<Token> {
-        let issued = self.desk.introducer().issue(Clock::new().now().millis(), life);
+        let issued = self.desk.introducer.issue(Clock::new().now().millis(), life);
         let (token, operation) = issued.or_else(|error| no(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let asked = self.change(move |_| Ok(operation)).await;
-        if asked.is_err() {
-            self.desk.introducer().withdraw(token.id());
-        }
-        asked.map(|()| token)
+        self.change(move |_| Ok(operation)).await.map(|()| token)
     }
 
     /// This node's data is to move away.
@@ -278,6 +276,7 @@ fn status(worker: &Worker, mind: &Mind) -> Value {
         "leader": status.leader.map(peer),
         "members": members,
         "keyspaces": keyspaces,
+        "users": mind.state().users().keys().map(Name::as_str).collect::<Vec<_>>(),
         "moves": status.moves.iter().map(movement).collect::<Vec<_>>(),
         "waiting": (status.progress.missing + status.progress.surplus).saturating_sub(status.progress.moving),
         "trouble": status.trouble.map(|trouble| trouble.to_string()),
@@ -312,6 +311,9 @@ fn keyspaces(worker: &Worker, mind: &Mind) -> (Vec<Value>, BTreeMap<NodeId, u64>
             "name": keyspace.settings.name.as_str(),
             "partitions": keyspace.settings.partitions.count(),
             "copies": keyspace.settings.copies,
+            "durability": settings::word(keyspace.settings.durability),
+            "memory": keyspace.settings.memory,
+            "eviction": keyspace.settings.eviction.name(),
             "led": leaders.values().sum::<u64>(),
             "leaders": leaders.into_iter().map(|(node, count)| (peer(node), count.into())).collect::<BTreeMap<String, Value>>(),
         })

@@ -44,5 +44,5 @@ pub use latency::Latency;
 pub use pubsub::{PUBSUB_OUTPUT_BYTES_MAX, put_message};
 pub use session::{Fed, OUTPUT_BYTES_HIGH, Origin, Session, State};
 pub use slowlog::{Slow, Slowlog};
-pub use users::{Secret, Users};
+pub use users::{DEFAULT_USER, Secret, Users};
 pub use whole::{Order, Progress, Setting, Survey, Then};

@@ -114,6 +114,12 @@ impl Session {
         self.origin
     }
 
+    /// As whom it has entered, if it has.
+    #[must_use]
+    pub fn user(&self) -> Option<&[u8]> {
+        self.user.as_deref()
+    }
+
     /// When its client last sent something.
     #[must_use]
     pub const fn active(&self) -> Micros {

@@ -59,10 +59,14 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
 /// The name a connection has that gives none.
 pub const DEFAULT_USER: &[u8] = b"default";
 
-/// The users of a node. Without any secret for `default`, everyone enters as `default`.
+/// The users of a node: those of its configuration, and those that its cluster has. Without any, everyone enters as
+/// `default`.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
+    /// All of them. Invariant: nobody is in it without a secret.
     secrets: BTreeMap<Box<[u8]>, Vec<Secret>>,
+    /// What of that is the cluster's.
+    shared: BTreeMap<Box<[u8]>, Secret>,
 }
 
 impl Users {
@@ -77,6 +81,29 @@ impl Users {
     pub fn with(mut self, name: &[u8], secret: Secret) -> Users {
         self.secrets.entry(name.into()).or_default().push(secret);
         self
+    }
+
+    /// The cluster has a user `name` with the password that has this SHA-256, or none of that name any more. False if that
+    /// is no news. Secrets that the configuration has for `name` stay.
+    pub fn share(&mut self, name: &[u8], password: Option<[u8; 32]>) -> bool {
+        let secret = password.map(|digest| Secret::Salted { salt: [].into(), digest });
+        if self.shared.get(name) == secret.as_ref() {
+            return false;
+        }
+        let secrets = self.secrets.entry(name.into()).or_default();
+        if let Some(old) = self.shared.remove(name)
+            && let Some(at) = secrets.iter().rposition(|secret| *secret == old)
+        {
+            secrets.remove(at);
+        }
+        if let Some(secret) = secret {
+            secrets.push(secret.clone());
+            self.shared.insert(name.into(), secret);
+        }
+        if secrets.is_empty() {
+            self.secrets.remove(name);
+        }
+        true
     }
 
     /// Whether a connection is let in as `default` without a password: only while no user has one.
@@ -110,6 +137,36 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_of_the_cluster_come_and_go_beside_those_of_the_configuration() {
+        let hash = |text: &[u8]| Some(digest(&[], text));
+        let mut users = Users::open().with(b"ann", Secret::Plain(b"own".as_slice().into()));
+        let admitted = |users: &Users| {
+            let pairs: [(&[u8], &[u8]); 4] =
+                [(b"ann", b"own"), (b"ann", b"new"), (b"bob", b"old"), (b"bob", b"new")];
+            pairs.map(|(name, password)| users.admits(name, password))
+        };
+        #[rustfmt::skip] // columns
+        let table: [(&[u8], _, bool, [bool; 4]); 6] = [
+            (b"bob", hash(b"old"), true,  [true, false, true,  false]),
+            (b"bob", hash(b"old"), false, [true, false, true,  false]),
+            (b"bob", hash(b"new"), true,  [true, false, false, true]),
+            (b"ann", hash(b"new"), true,  [true, true,  false, true]),
+            (b"ann", None,         true,  [true, false, false, true]),
+            (b"bob", None,         true,  [true, false, false, false]),
+        ];
+        for (row, (name, password, news, expected)) in table.into_iter().enumerate() {
+            assert_eq!(users.share(name, password), news, "row {row}");
+            assert_eq!(admitted(&users), expected, "row {row}");
+        }
+        let mut users = Users::open();
+        assert!(!users.share(b"bob", None));
+        users.share(b"bob", hash(b"old"));
+        assert!(!users.is_open());
+        users.share(b"bob", None);
+        assert!(users.is_open());
+    }
 
     #[test]
     fn a_user_enters_with_its_own_password_only() {

@@ -5,13 +5,15 @@
 //! leads a group here gives it the members that the state names, hands it over to whom the placement prefers, and tells
 //! the control group's leader how far that has come.
 
+mod pledge;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use consensus::group::{ChangeError, Standing};
 use consensus::{Durability, Replica, ReplicaId, Role};
-use control::{CONTROL, Duty};
+use control::{CONTROL, Duty, Name, Rights, Settings, State};
 use gateway::resp::Address;
 use journal::record::Record;
 use kernel::planted::{Bug, is};
@@ -20,9 +22,10 @@ use p2p::swim::Liveness;
 
 use super::frames::{DONE, Learner, Report, is_of_mind};
 use super::mind::{Admission, Answer, Ask, Effect, Mind, Ticket, roles};
-use super::{Holding, Job, Outgoing, Seating};
+use super::{Job, Outgoing, Seating};
 use crate::replica::record;
 use crate::worker::{LogSink, ROUNDS_MAX, Worker};
+use pledge::Pledges;
 
 /// Groups that are not as they should be are looked at again after this, in milliseconds.
 const SURVEY_MS: u64 = 50;
@@ -41,6 +44,7 @@ const BEHIND_MAX: u64 = 64;
 /// The mind, and what the worker keeps for it.
 pub(crate) struct Thinking {
     mind: Mind,
+    pledges: Pledges,
     /// What each group of this node should be.
     duties: BTreeMap<GroupId, Duty>,
     /// When leadership of a group may be handed over again.
@@ -74,8 +78,13 @@ impl Worker {
     /// If it is in no cluster.
     #[must_use]
     pub fn with_mind(mut self, mind: Mind) -> Worker {
+        // Before the first client comes: where there are users nobody enters without being one.
+        for name in mind.state().users().keys() {
+            self.share_user(name.as_str().as_bytes(), password(mind.state(), name));
+        }
         let cluster = self.cluster.as_mut().expect("a mind is for a node in a cluster");
         cluster.thinking = Some(Box::new(Thinking {
+            pledges: Pledges::new(mind.state()),
             mind,
             duties: BTreeMap::new(),
             hand_over_at: BTreeMap::new(),
@@ -209,16 +218,19 @@ impl Worker {
 
     pub(crate) fn mind_synced(&mut self, lsn: kernel::Lsn) {
         let now = self.now;
-        if let Some(thinking) = self.thinking_mut() {
-            thinking.mind.synced(now, lsn);
-        }
+        let Some(thinking) = self.thinking_mut() else { return };
+        thinking.mind.synced(now, lsn);
+        let due = thinking.pledges.synced(lsn);
+        due.into_iter().for_each(|job| self.ask_host(job));
     }
 
     pub(crate) fn mind_persisted(&mut self, index: kernel::Index) {
         let now = self.now;
-        if let Some(thinking) = self.thinking_mut() {
-            thinking.mind.persisted(now, index);
-        }
+        let Some(mut thinking) = self.take_thinking() else { return };
+        thinking.mind.persisted(now, index);
+        thinking.pledges.persisted(index);
+        self.keep_pledges(&mut thinking);
+        self.put_thinking(thinking);
     }
 
     /// Gives the mind its turn: it writes, and what it decides for this node is done.
@@ -289,11 +301,12 @@ impl Worker {
                 if let Some(keyspace) = thinking.mind.state().keyspaces().get(&db) {
                     self.lay(db, keyspace.settings.partitions);
                 }
+                self.keep_pledges(thinking);
             }
             Effect::Link { node, addresses } => self.ask_host(Job::Link { node, addresses }),
             Effect::Unlink { node } => self.ask_host(Job::Unlink { node }),
             Effect::Start { group, duty } => {
-                if let Some(seating) = seating(&thinking.mind, group, &duty) {
+                if let Some(seating) = seating(thinking, group, &duty) {
                     self.start_replica(now, &seating);
                 }
                 thinking.duties.insert(group, duty);
@@ -304,12 +317,12 @@ impl Worker {
             }
             Effect::Liveness { node, liveness: Liveness::Suspect | Liveness::Dead } => self.rouse(now, node),
             Effect::Liveness { .. } => {}
-            // Users are those of the configuration.
-            Effect::User(_) => {}
-            Effect::Persist { mark, state } => {
-                let holding = Holding { replica: thinking.mind.replica().id(), mark: Some(mark) };
-                self.ask_host(Job::PersistControl { holding, state });
+            Effect::User(name) => {
+                self.share_user(name.as_str().as_bytes(), password(thinking.mind.state(), &name));
+                // A restart is to know them from its beginning.
+                thinking.mind.checkpoint();
             }
+            Effect::Persist { mark, state } => self.persist_control(thinking, mark, state),
             Effect::Incarnation(number) => self.ask_host(Job::Incarnation(number)),
             Effect::Answer { ticket, answer } => thinking.answers.push((ticket, answer)),
             Effect::Expelled => thinking.expelled = true,
@@ -382,22 +395,34 @@ fn node_of(duty: &Duty, replica: ReplicaId) -> Option<NodeId> {
 }
 
 /// What the worker needs to know of a replica that it is to have; none if its keyspace is gone again.
-fn seating(mind: &Mind, group: GroupId, duty: &Duty) -> Option<Seating> {
+fn seating(thinking: &Thinking, group: GroupId, duty: &Duty) -> Option<Seating> {
     let db: KeyspaceId = group.keyspace();
-    let settings = &mind.state().keyspaces().get(&db)?.settings;
-    let share = settings.memory / u64::from(settings.partitions.count());
-    let memory = (settings.memory > 0).then(|| usize::try_from(share.max(1)).unwrap_or(usize::MAX));
+    let settings = &thinking.mind.state().keyspaces().get(&db)?.settings;
     Some(Seating {
         group,
         replica: duty.replica,
         nodes: nodes(duty),
         founders: duty.founders.clone(),
         epoch: duty.epoch,
-        durability: settings.durability,
+        durability: thinking.pledges.may(db, settings.durability),
         partitions: settings.partitions,
         policy: settings.eviction,
-        memory,
+        memory: share(settings),
     })
+}
+
+/// The SHA-256 of a user's password; none of somebody who is no user, or may not do everything: sessions know no rights, so
+/// such a one is not let in at all.
+fn password(state: &State, name: &Name) -> Option<[u8; 32]> {
+    let user = state.users().get(name)?;
+    let Rights { read, write, admin, keyspaces } = &user.rights;
+    (*read && *write && *admin && keyspaces.is_none()).then_some(user.password)
+}
+
+/// A partition's budget: its part of its keyspace's.
+fn share(settings: &Settings) -> Option<usize> {
+    let share = settings.memory / u64::from(settings.partitions.count());
+    (settings.memory > 0).then(|| usize::try_from(share.max(1)).unwrap_or(usize::MAX))
 }
 
 /// The members that a group should have.

@@ -2,9 +2,10 @@
 
 mod world;
 
+use consensus::Durability;
 use control::plan::Progress;
-use kernel::GroupId;
 use kernel::planted::Bug;
+use kernel::{GroupId, KeyspaceId};
 
 use super::cluster::with_rules;
 use world::World;
@@ -75,17 +76,42 @@ fn who_leads_a_partition_and_knows_less_takes_nobody_away() {
     }
 }
 
+/// A keyspace comes to promise less and then more, several times.
+fn change_durability(seed: u64) {
+    let mut world = World::new(seed);
+    (1..3).for_each(|newcomer| world.join(newcomer));
+    world.until("it is whole", World::is_whole);
+    for _ in 0..3 {
+        world.promise(KeyspaceId(2), Durability::EverySec);
+        world.promise(KeyspaceId(2), Durability::Always);
+    }
+    world.pass(500);
+}
+
+#[test]
+fn what_is_on_disk_never_promises_more_than_was_kept() {
+    let _rules = with_rules(Bug::None);
+    (0..SEEDS).for_each(change_durability);
+}
+
 #[test]
 fn every_planted_bug_of_whole_nodes_is_caught() {
     // What breaks may say so by failing; its text is not news.
     std::panic::set_hook(Box::new(|_| {}));
-    let live = |seed| form(seed).and_then(|_| hand_over_to_who_knows_less(seed)).err();
-    let noticed =
-        |seed| std::panic::catch_unwind(|| live(seed)).unwrap_or_else(|_| Some("it panicked".into()));
+    let live = |bug, seed| match bug {
+        Bug::PledgeBeforeSync | Bug::PledgeWeakAtOnce => {
+            change_durability(seed);
+            None
+        }
+        _ => form(seed).and_then(|_| hand_over_to_who_knows_less(seed)).err(),
+    };
+    let noticed = |bug, seed| {
+        std::panic::catch_unwind(|| live(bug, seed)).unwrap_or_else(|_| Some("it panicked".into()))
+    };
     let mut missed = Vec::new();
     for &bug in Bug::WHOLE {
         let _rules = with_rules(bug);
-        match (0..BUDGET).find_map(noticed) {
+        match (0..BUDGET).find_map(|seed| noticed(bug, seed)) {
             Some(what) => println!("{bug:?}: caught: {what:.200}"),
             None => missed.push(bug),
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consensus::group::Refusal;
 use consensus::replay::Restored;
-use consensus::{Incarnation, Mark};
+use consensus::{Durability, Group, Incarnation, Mark};
 use control::plan::Progress;
 use control::{CONTROL, Name, Newcomer, Operation, Standing, State, Welcome};
 use gateway::resp::Address;
@@ -46,6 +46,10 @@ struct Host {
     jobs: VecDeque<Job>,
     busy_until: Option<Micros>,
     links: BTreeSet<NodeId>,
+    /// What keyspaces promise by the state that is durable here.
+    said: BTreeMap<KeyspaceId, Durability>,
+    /// Up to where the log was written while a group promised less than to be on disk.
+    weak: BTreeMap<GroupId, usize>,
     /// The process stands still until then; what comes waits for it.
     paused: Micros,
 }
@@ -63,6 +67,27 @@ pub struct World {
     broken: BTreeMap<(usize, usize), Micros>,
     /// The longest that a sync, a job and a frame take, in microseconds.
     takes: [u64; 3],
+}
+
+fn said(state: &State) -> BTreeMap<KeyspaceId, Durability> {
+    state.keyspaces().iter().map(|(&db, keyspace)| (db, keyspace.settings.durability)).collect()
+}
+
+impl Host {
+    /// A restart believes the durable state: whose keyspace promises to be on disk must do so, and all that it wrote before is.
+    fn judge_promises(&mut self) {
+        for partition in self.worker.partitions() {
+            let (group, Some(replica)) = (partition.group_id(), partition.replica()) else { continue };
+            let durable = self.said.get(&group.keyspace()) != Some(&Durability::EverySec);
+            if replica.durability() == Durability::EverySec {
+                assert!(!durable, "{group} promises less than the state on disk says");
+                self.weak.insert(group, self.disk.log.len());
+            } else if durable {
+                let weak = self.weak.get(&group).copied().unwrap_or_default();
+                assert!(weak <= self.disk.synced, "{group} promises more on disk than was kept");
+            }
+        }
+    }
 }
 
 fn id(node: usize) -> NodeId {
@@ -131,6 +156,7 @@ impl World {
         let birth =
             Birth { node: id(node), incarnation: 1, seed: chance, options: Options::default(), begin };
         let mind = Mind::new(self.now, birth).expect("a member");
+        let said = said(mind.state());
         let settings = Settings { started: self.now, ..Settings::default() };
         let worker = Worker::new(settings, Vec::new(), Box::new(NoScripts), 7)
             .with_cluster(start)
@@ -144,6 +170,8 @@ impl World {
             jobs: VecDeque::new(),
             busy_until: None,
             links: BTreeSet::new(),
+            said,
+            weak: BTreeMap::new(),
             paused: Micros(0),
         });
         self.turn(node);
@@ -154,15 +182,44 @@ impl World {
         let (hash, token, ticket) =
             ([newcomer as u8; 32], TokenId([newcomer as u8; 8]), Ticket(newcomer as u64));
         let expires = self.now.plus_millis(60_000).millis();
-        let operation = Operation::IssueToken { token, hash, expires };
-        self.hosts[0].worker.ask_cluster(Ask { ticket, id: None, by: name("test"), operation });
-        assert!(matches!(self.answer(ticket), Answer::Done(_)));
+        self.ask(ticket, Operation::IssueToken { token, hash, expires });
         let admission = Admission { token, hash, node: id(newcomer), newcomer: about(newcomer) };
         let now = self.now;
         self.hosts[0].worker.admit_newcomer(now, ticket, admission);
         let Answer::Welcome(bytes) = self.answer(ticket) else { panic!("it is let in") };
         let welcome = Welcome::decode(&bytes).expect("a welcome");
         self.start(Begin::Join { welcome, hard: (Term(0), None) });
+    }
+
+    fn ask(&mut self, ticket: Ticket, operation: Operation) {
+        self.hosts[0].worker.ask_cluster(Ask { ticket, id: None, by: name("test"), operation });
+        assert!(matches!(self.answer(ticket), Answer::Done(_)));
+    }
+
+    /// The owner of a keyspace with one partition wants another durability; clients write while that comes to be.
+    pub fn promise(&mut self, db: KeyspaceId, durability: Durability) {
+        let settings = &self.state(0).keyspaces()[&db].settings;
+        let settings = control::Settings { durability, ..settings.clone() };
+        let ticket = Ticket(self.now.0);
+        self.ask(ticket, Operation::AlterKeyspace { keyspace: db, settings });
+        let address = ([127, 0, 0, 1], 1).into();
+        let client = self.hosts[0].worker.connect(self.now, address).expect("there is room");
+        self.until("all promise that", |world| {
+            let now = world.now;
+            world.hosts[0].worker.receive(now, client, format!("SELECT {db}\r\nSET k v\r\n").as_bytes());
+            world.turn(0);
+            if let Some((output, _)) = world.hosts[0].worker.output(client) {
+                output.clear();
+                world.hosts[0].worker.drained(client);
+            }
+            let promises = |host: &Host| {
+                let at = host.worker.local(db, 0).expect("everybody has a copy");
+                let replica = host.worker.partitions()[at].replica();
+                replica.is_some_and(|replica| replica.durability() == durability)
+            };
+            world.hosts.iter().all(promises)
+        });
+        self.hosts[0].worker.disconnect(client);
     }
 
     fn answer(&mut self, ticket: Ticket) -> Answer {
@@ -324,6 +381,7 @@ impl World {
             if host.syncing.is_none() && host.disk.synced < host.disk.log.len() {
                 host.syncing = Some((self.now + 1 + self.rng.below(sync), host.disk.log.len()));
             }
+            host.judge_promises();
             let (mut frames, mut jobs) = (Vec::new(), Vec::new());
             host.worker.take_frames(&mut frames);
             host.worker.take_jobs(&mut jobs);
@@ -427,8 +485,10 @@ impl World {
             }
             // As the real host: what is not in memory is given away.
             Job::ReadEntries { at, last, .. } => Some(Done::Entries { at, last, entries: Vec::new() }),
-            Job::PersistControl { holding, .. } => {
+            Job::PersistControl { holding, state } => {
                 let index = holding.mark.expect("a checkpoint has a mark").index;
+                self.hosts[node].said = said(&State::decode(&state).expect("a state"));
+                self.hosts[node].judge_promises();
                 Some(Done::ControlPersisted { index })
             }
             Job::Link { .. } | Job::Unlink { .. } | Job::Incarnation(_) => None,

@@ -1,0 +1,115 @@
+//! What is changed about a cluster while it runs: keyspaces, users, and the trail of that.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::process::{Node, PATIENCE, code, stderr, stdout};
+
+fn asked(node: &Node, args: &[&str]) -> String {
+    let output = node.run(args);
+    assert_eq!(code(&output), 0, "{args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+fn refused(node: &Node, args: &[&str], text: &str) {
+    let output = node.run(args);
+    assert_ne!(code(&output), 0, "{args:?}");
+    assert!(stderr(&output).contains(text), "{args:?}: {}", stderr(&output));
+}
+
+fn status(node: &Node) -> Value {
+    serde_json::from_str(&node.http("GET", "/cluster").1).unwrap()
+}
+
+fn keyspace(node: &Node, id: u64) -> Value {
+    let status = status(node);
+    let found = status["keyspaces"].as_array().unwrap().iter().find(|one| one["id"] == id);
+    found.cloned().unwrap_or_default()
+}
+
+/// Runs a verb that reads a password.
+fn with_password(node: &Node, args: &[&str], password: &str) -> Output {
+    let mut command = node.command(args);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn keyspaces_are_made_and_changed_while_the_cluster_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("1");
+    let node = Node::start_as(&data, &["--cluster"], &[]);
+    asked(&node, &["cluster", "keyspace", "create", "20", "--name", "orders", "--partitions", "4"]);
+    node.until("its partitions are led", |node| keyspace(node, 20)["led"] == 4);
+    assert_eq!(node.redis_all("SELECT 20\r\nSET a 1\r\n"), "+OK\r\n+OK\r\n+OK\r\n");
+    asked(&node, &["cluster", "keyspace", "alter", "20", "--durability", "everysec", "--copies", "5"]);
+    let altered = keyspace(&node, 20);
+    assert_eq!((&altered["durability"], &altered["copies"]), (&"everysec".into(), &5.into()));
+    assert_eq!(node.redis_all("SELECT 20\r\nSET b 2\r\n"), "+OK\r\n+OK\r\n+OK\r\n");
+    asked(
+        &node,
+        &["cluster", "keyspace", "alter", "20", "--durability", "always", "--eviction", "allkeys-lru"],
+    );
+    // What was answered while it promises to be on disk is there after a kill.
+    assert_eq!(node.redis_all("SELECT 20\r\nSET c 3\r\n"), "+OK\r\n+OK\r\n+OK\r\n");
+    refused(&node, &["cluster", "keyspace", "create", "20"], "exists");
+    refused(&node, &["cluster", "keyspace", "alter", "21", "--copies", "2"], "there is no keyspace 21");
+    refused(&node, &["cluster", "keyspace", "alter", "20"], "say what is to change");
+    refused(&node, &["cluster", "keyspace", "alter", "20", "--copies", "0"], "copies");
+    refused(&node, &["cluster", "keyspace", "alter", "20", "--name", "a b"], "is no name");
+    node.signal("KILL");
+    node.wait();
+    let node = Node::start_as(&data, &[], &[]);
+    node.until("its partitions are led", |node| keyspace(node, 20)["led"] == 4);
+    let altered = keyspace(&node, 20);
+    assert_eq!((&altered["durability"], &altered["eviction"]), (&"always".into(), &"allkeys-lru".into()));
+    assert_eq!(node.redis_all("SELECT 20\r\nGET c\r\n"), "+OK\r\n$1\r\n3\r\n+OK\r\n");
+    let trail = asked(&node, &["cluster", "audit"]);
+    for text in ["create keyspace 20 orders", "alter keyspace 20", "refused: "] {
+        assert!(trail.contains(text), "{text} is not in\n{trail}");
+    }
+    node.stop();
+}
+
+#[test]
+fn users_of_a_cluster_enter_at_its_members_and_are_cut_when_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("1");
+    let node = Node::start_as(&data, &["--cluster"], &[]);
+    node.until("it serves", |node| node.redis("SET k v\r\n") == "+OK");
+    let mut before = TcpStream::connect(node.redis).unwrap();
+    before.set_read_timeout(Some(PATIENCE)).unwrap();
+    before.write_all(b"PING\r\n").unwrap();
+    let mut pong = [0; 7];
+    before.read_exact(&mut pong).unwrap();
+    let set = with_password(&node, &["cluster", "user", "set", "ann"], "secret");
+    assert_eq!(code(&set), 0, "{}", stderr(&set));
+    // Who entered without a password is cut.
+    assert_eq!(before.read_to_end(&mut Vec::new()).unwrap(), 0);
+    let enter = |node: &Node, password: &str| node.redis(&format!("AUTH ann {password}\r\n"));
+    assert!(node.redis("GET k\r\n").starts_with("-NOAUTH"));
+    assert!(enter(&node, "wrong").starts_with("-WRONGPASS"));
+    assert_eq!(enter(&node, "secret"), "+OK");
+    assert_eq!(asked(&node, &["cluster", "user", "list"]), "ann\n");
+    node.stop();
+    let node = Node::start_as(&data, &[], &[]);
+    node.until("it knows its users", |node| node.redis("GET k\r\n").starts_with("-NOAUTH"));
+    assert_eq!(enter(&node, "secret"), "+OK");
+    node.until("it can be changed", |node| {
+        code(&with_password(node, &["cluster", "user", "set", "ann"], "other")) == 0
+    });
+    assert!(enter(&node, "secret").starts_with("-WRONGPASS"));
+    assert_eq!(enter(&node, "other"), "+OK");
+    refused(&node, &["cluster", "user", "remove", "bob"], "bob");
+    asked(&node, &["cluster", "user", "remove", "ann"]);
+    node.until("it is open again", |node| node.redis("SET k v\r\n") == "+OK");
+    let trail: Value = serde_json::from_str(&asked(&node, &["cluster", "audit", "--json"])).unwrap();
+    let told = trail.to_string();
+    assert!(told.contains("set user ann") && !told.contains("secret"), "{told}");
+    node.stop();
+}
