@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Replica numbers for `count` new replicas: the first of them. They are never given again, in no group.
-    fn allot(&mut self, count: u64) -> Result<u64, Refused> {
+    pub(crate) fn allot(&mut self, count: u64) -> Result<u64, Refused> {
         let first = self.next_replica;
         let next = first.saturating_add(count);
         if next > consensus::members::NUMBER_MAX {
@@ -142,7 +142,7 @@ impl State {
 }
 
 /// `text` in at most [`AUDIT_TEXT_BYTES_MAX`] bytes.
-fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     if text.len() > AUDIT_TEXT_BYTES_MAX {
         let end = (0..=AUDIT_TEXT_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);

@@ -12,6 +12,7 @@ pub mod codec;
 pub mod diff;
 mod operation;
 pub mod plan;
+pub mod recover;
 mod refused;
 mod roster;
 mod state;

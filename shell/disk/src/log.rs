@@ -208,6 +208,17 @@ impl Log {
         Log::open_on(Arc::new(files::Os), dir, options, visit, on_synced)
     }
 
+    /// Reads the log in `dir` and changes nothing: not even a torn tail is cut, and who opens it afterwards finds what
+    /// was to be found before. `None` if there is no log.
+    ///
+    /// Hands each record to `visit`, as [`Log::open`] does. No process may write the log meanwhile.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn read(dir: &Path, visit: &mut dyn FnMut(Lsn, Record<'_>)) -> Result<Option<Recovered>, LogError> {
+        open::read(dir, visit)
+    }
+
     fn open_on(
         files: Arc<dyn Files>,
         dir: &Path,

@@ -2,5 +2,6 @@
 
 mod bytes;
 mod life;
+mod recovery;
 mod refusals;
 mod world;

@@ -129,6 +129,12 @@ impl World {
         }
     }
 
+    /// The operator has decided what the state is.
+    pub fn take_over(&mut self, state: State) {
+        let before = std::mem::replace(&mut self.state, state);
+        self.judge(&before, true);
+    }
+
     /// What the host of a sound cluster would see soon.
     pub fn see_all(&mut self) {
         self.view.caught_up = self.learners();

@@ -39,8 +39,7 @@ pub(super) fn open(
     }
     let dir = Directory::open(path)?;
     let names = dir.names().map_err(failed(path, "list"))?;
-    let ids: Vec<SegmentId> =
-        names.iter().filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None }).collect();
+    let ids = segments(&names);
     let found = scan(&dir, &ids, visit)?;
     let spares = keep_spares(&dir, &names, bytes, found.is_none())?;
     let (commit, segments, recovered) = match found {
@@ -68,6 +67,36 @@ fn scan(
         recover.segment(id, &bytes, &mut |lsn, record| visit(lsn, record)).map_err(refused)?;
     }
     recover.finish().map_err(refused)
+}
+
+/// Reads the log in `path` and changes nothing, not even what is torn; `None` if there is none.
+pub(super) fn read(
+    path: &Path,
+    visit: &mut dyn FnMut(Lsn, Record<'_>),
+) -> Result<Option<Recovered>, LogError> {
+    if !path.try_exists().map_err(failed(path, "look for"))? {
+        return Ok(None);
+    }
+    let dir = Directory::open(path)?;
+    let names = dir.names().map_err(failed(path, "list"))?;
+    let ids = segments(&names);
+    Ok(scan(&dir, &ids, visit)?.map(|found| told(&found, ids.len())))
+}
+
+fn segments(names: &[Name]) -> Vec<SegmentId> {
+    names.iter().filter_map(|name| if let Name::Segment(id) = name { Some(*id) } else { None }).collect()
+}
+
+/// What the host is told of a scan of so many segments.
+fn told(found: &journal::Recovered, segments: usize) -> Recovered {
+    Recovered {
+        end: found.state.end,
+        marked: found.state.marked,
+        torn: found.torn,
+        complete: found.is_complete(),
+        floors: found.floors.clone(),
+        segments: segments - found.discard.len(),
+    }
 }
 
 /// Sorts out what is not a segment of the log.
@@ -149,14 +178,7 @@ fn go_on(
     found: journal::Recovered,
 ) -> Result<Ready, LogError> {
     let kept = ids.len() - found.discard.len();
-    let recovered = Recovered {
-        end: found.state.end,
-        marked: found.state.marked,
-        torn: found.torn,
-        complete: found.is_complete(),
-        floors: found.floors,
-        segments: kept,
-    };
+    let recovered = told(&found, ids.len());
     let next = Need { id: found.state.next, bytes: options.segment_bytes };
     let active = found.state.active;
     let fresh_next = active.is_none();

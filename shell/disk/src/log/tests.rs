@@ -185,6 +185,27 @@ fn what_was_synced_survives_a_crash_and_a_torn_tail_is_cut() {
 }
 
 #[test]
+fn reading_a_log_changes_nothing_of_what_its_opening_finds() {
+    let dir = TempDir::new().unwrap();
+    assert!(Log::read(&dir.path().join("none"), &mut |_, _| ()).unwrap().is_none());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is made by looking");
+    let opened = open(dir.path());
+    let synced = append(&opened.log, 1, b"kept").unwrap();
+    wait_synced(&opened, synced);
+    let crashed = copy(dir.path());
+    let at = FIRST_ENTRY + (ENTRY_BYTES + 8) as u64;
+    first_segment(crashed.path()).write_all_at(&[0xAB; 20], at).unwrap();
+    let bytes = |dir: &Path| fs::read(dir.join("0000000000000001.log")).unwrap();
+    let before = bytes(crashed.path());
+    let mut seen = 0;
+    let found = Log::read(crashed.path(), &mut |_, _| seen += 1).unwrap().unwrap();
+    assert!(bytes(crashed.path()) == before);
+    let reopened = open(crashed.path());
+    assert_eq!((seen, found), (reopened.records.len(), reopened.recovered.clone()));
+    assert!(!reopened.recovered.complete, "that its end may be lost is still known");
+}
+
+#[test]
 fn a_segment_cut_short_by_the_file_system_is_made_whole_again() {
     let dir = TempDir::new().unwrap();
     let opened = open(dir.path());
