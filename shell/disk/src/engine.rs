@@ -25,7 +25,7 @@ mod error;
 mod flips;
 mod stage;
 mod store;
-mod stream;
+pub(crate) mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -346,6 +346,23 @@ impl Engine {
         self.reading(|store| store.read_cut(group, generation, cursor, bytes_max))
     }
 
+    /// Lets one cut of a group go.
+    pub fn release_cut(&self, group: GroupId, generation: u64) {
+        // Without a store there is none.
+        let _ = self.reading(|store| {
+            store.release_cut(group, generation);
+            Ok(())
+        });
+    }
+
+    /// The index of the group's last checkpoint; none if it has none.
+    ///
+    /// # Errors
+    /// There is no store.
+    pub fn index_of(&self, group: GroupId) -> Result<Option<Index>, EngineError> {
+        self.reading(|store| Ok(store.books().ledgers.get(&group).map(|ledger| ledger.index)))
+    }
+
     /// Lets all cuts of a group go.
     pub fn release_cuts(&self, group: GroupId) {
         // Without a store there is none.
@@ -454,5 +471,15 @@ impl Engine {
             self.failed.store(true, Ordering::Release);
         }
         result
+    }
+}
+
+/// What a stream of [`Engine::read_cut`] that begins with `bytes` announces: index, term and number of objects; none if it
+/// does not begin so.
+#[must_use]
+pub fn announced(bytes: &[u8]) -> Option<(Index, Term, u64)> {
+    match stream::decode(&mut kernel::codec::Reader::new(bytes)) {
+        Ok(stream::Item::Begin(begin)) => Some((Index(begin.index), Term(begin.term), begin.objects)),
+        Ok(_) | Err(_) => None,
     }
 }

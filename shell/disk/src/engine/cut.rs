@@ -132,6 +132,11 @@ impl Store {
         Ok(Lot { bytes, next: next.map(|cursor| cursor.encode()) })
     }
 
+    /// Lets one of the group's cuts go.
+    pub fn release_cut(&self, group: GroupId, generation: u64) {
+        self.cuts.lock().cuts.remove(&(group, generation));
+    }
+
     /// Lets the group's cuts go.
     pub fn release_cuts(&self, group: GroupId) {
         self.cuts.lock().cuts.retain(|(other, _), _| *other != group);

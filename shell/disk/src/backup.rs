@@ -1,0 +1,364 @@
+//! A directory of backups: each has a manifest, `manifest-<number>`, and what was new in it, `data-<number>`.
+//!
+//! A backup names chunks by their SHA-256. One that an earlier backup of the directory has is not written again, so a
+//! backup of what has hardly changed is small, and each is whole together with the data files that it names. The data is
+//! durable before the manifest is, which is renamed to its name last: an interrupted backup is none, and the next one
+//! takes its number. Nothing is ever removed here.
+//!
+//! It does not know where chunks come from, and restores nothing.
+
+mod data;
+mod manifest;
+mod split;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use kernel::codec::DecodeError;
+use thiserror::Error;
+
+use self::data::{DataReader, DataWriter, FRAME_BYTES};
+pub use self::manifest::{
+    Chunk, Digest, Group, Keyspace, MANIFEST_BYTES_MAX, Manifest, Origin, Unreadable, VERSION,
+};
+pub use self::split::{CHUNK_BYTES_MAX, Splitter};
+
+/// Why a backup is not made or not used.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// A file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// What is there is not what was written.
+    #[error("{} is damaged at byte {offset}: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// How.
+        what: &'static str,
+    },
+    /// It is of another version.
+    #[error("{} is of version {version} of the format, and this program reads version {VERSION}: use the one that made it", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// There is no such backup.
+    #[error("{} has no backup{}", dir.display(), number.map(|n| format!(" with the number {n}")).unwrap_or_default())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+        /// The number that was asked for.
+        number: Option<u64>,
+    },
+    /// Another process writes there.
+    #[error("another backup is being made in {}: wait for it, or give another directory", .0.display())]
+    InUse(PathBuf),
+    /// What came is not a partition's stream, or another one than was announced.
+    #[error("what the node sent of group {0} is not what it announced: try again")]
+    Unlike(kernel::GroupId),
+    /// What came cannot be read at all.
+    #[error("what the node sent cannot be read ({0})")]
+    Stream(#[from] DecodeError),
+}
+
+impl BackupError {
+    fn damaged(path: &Path, offset: u64, what: &'static str) -> BackupError {
+        BackupError::Damaged { path: path.to_path_buf(), offset, what }
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_path_buf();
+    move |source| BackupError::File { action, path, source }
+}
+
+/// A directory of backups that is read.
+pub struct Archive {
+    dir: PathBuf,
+    /// The data file that was read last: chunks mostly follow each other.
+    open: Option<(u64, DataReader)>,
+}
+
+/// What was found of a sound partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Chunks read.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Archive {
+    /// The directory `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Archive {
+        Archive { dir: dir.to_path_buf(), open: None }
+    }
+
+    /// The numbers of its backups, ascending; none if there is no such directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn numbers(&self) -> Result<Vec<u64>, BackupError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("list", &self.dir)(error)),
+        };
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed("list", &self.dir))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("manifest-")?.parse().ok());
+            numbers.extend(number.filter(|number| self.manifest_path(*number).ends_with(&name)));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The backup with this number, or the last one.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn manifest(&self, number: Option<u64>) -> Result<Manifest, BackupError> {
+        let numbers = self.numbers()?;
+        let missing = || BackupError::Missing { dir: self.dir.clone(), number };
+        let wanted = number.or(numbers.last().copied()).filter(|number| numbers.contains(number));
+        let wanted = wanted.ok_or_else(missing)?;
+        let path = self.manifest_path(wanted);
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed("read", &path))?;
+        let damaged = |what| BackupError::damaged(&path, 0, what);
+        if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+            return Err(damaged("it is longer than any manifest"));
+        }
+        let manifest = Manifest::decode(&bytes).map_err(|reason| match reason {
+            Unreadable::Foreign => damaged("it does not begin as a manifest does"),
+            Unreadable::Version(version) => BackupError::Version { path: path.clone(), version },
+            Unreadable::Damaged => damaged("its checksum is not that of what is in it"),
+            Unreadable::Invalid => damaged("it breaks off, or says what cannot be"),
+        })?;
+        if manifest.number == wanted { Ok(manifest) } else { Err(damaged("it is another backup's")) }
+    }
+
+    /// A chunk's bytes.
+    ///
+    /// # Errors
+    /// [`BackupError`], with file and place.
+    pub fn chunk(&mut self, chunk: &Chunk) -> Result<Vec<u8>, BackupError> {
+        let path = self.data_path(chunk.data);
+        if self.open.as_ref().is_none_or(|(number, _)| *number != chunk.data) {
+            self.open = Some((chunk.data, DataReader::open(&path, chunk.data)?));
+        }
+        let (_, reader) = self.open.as_mut().expect("it was just opened");
+        reader.read(&path, chunk)
+    }
+
+    /// Reads all of a partition and compares it with what its manifest says.
+    ///
+    /// # Errors
+    /// [`BackupError`], with file and place.
+    pub fn verify(&mut self, number: u64, group: &Group) -> Result<Verified, BackupError> {
+        let mut verified = Verified::default();
+        let mut hasher = crc32fast::Hasher::new();
+        let mut splitter = Splitter::default();
+        let mut first = None;
+        for chunk in &group.chunks {
+            let bytes = self.chunk(chunk)?;
+            let unfit = |_| {
+                BackupError::damaged(&self.data_path(chunk.data), chunk.offset, "it is no stream of objects")
+            };
+            splitter.push(&bytes, &mut |_: &[u8]| Ok::<(), DecodeError>(())).map_err(unfit)?;
+            first = first.or_else(|| crate::engine::announced(&bytes));
+            hasher.update(&bytes);
+            verified.chunks += 1;
+            verified.bytes += bytes.len() as u64;
+        }
+        let sum = group.objects() << 32 | u64::from(hasher.finalize());
+        let begins = first == Some((group.index, group.term, group.objects()));
+        if begins && sum == group.checksum && verified.bytes == group.bytes {
+            return Ok(verified);
+        }
+        Err(BackupError::damaged(&self.manifest_path(number), 0, "a partition's chunks are not its stream"))
+    }
+
+    fn manifest_path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("manifest-{number:06}"))
+    }
+
+    fn data_path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("data-{number:06}"))
+    }
+}
+
+/// A backup that is being made.
+pub struct Writer {
+    archive: Archive,
+    number: u64,
+    data: Option<DataWriter>,
+    /// Chunks of the backup before, and of this one.
+    known: HashMap<Digest, Chunk>,
+    before: Option<Manifest>,
+    groups: BTreeMap<kernel::GroupId, Group>,
+    /// Bytes of chunks that were written.
+    pub written: u64,
+    /// Bytes of chunks that were there.
+    pub reused: u64,
+    _lock: File,
+}
+
+/// A partition on its way into a backup.
+pub struct Incoming {
+    group: Group,
+    splitter: Splitter,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl Incoming {
+    /// A stream that is announced as this; its chunks are to come.
+    #[must_use]
+    pub fn new(announced: Group) -> Incoming {
+        let group = Group { chunks: Vec::new(), ..announced };
+        Incoming { group, splitter: Splitter::default(), crc: crc32fast::Hasher::new(), bytes: 0 }
+    }
+}
+
+impl Writer {
+    /// Begins the next backup in `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`BackupError`]; the last backup there must be sound, because this one is made of its chunks.
+    pub fn begin(dir: &Path) -> Result<Writer, BackupError> {
+        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        let path = dir.join("lock");
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(failed("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BackupError::InUse(dir.to_path_buf())),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+        }
+        let archive = Archive::new(dir);
+        let before = match archive.numbers()?.last() {
+            Some(last) => Some(archive.manifest(Some(*last))?),
+            None => None,
+        };
+        let number = before.as_ref().map_or(1, |before| before.number + 1);
+        let chunks = before.iter().flat_map(|before| &before.groups).flat_map(|group| &group.chunks);
+        let known = chunks.map(|chunk| (chunk.digest, *chunk)).collect();
+        let groups = BTreeMap::new();
+        Ok(Writer { archive, number, data: None, known, before, groups, written: 0, reused: 0, _lock: lock })
+    }
+
+    /// The backup before.
+    #[must_use]
+    pub const fn before(&self) -> Option<&Manifest> {
+        self.before.as_ref()
+    }
+
+    /// Takes a partition over from the backup before, if it is there as announced; false if it must be sent.
+    pub fn unchanged(&mut self, announced: &Group) -> bool {
+        let all = self.before.iter().flat_map(|before| &before.groups);
+        let same = |it: &&Group| {
+            (it.group, it.index, it.term, it.bytes, it.checksum)
+                == (announced.group, announced.index, announced.term, announced.bytes, announced.checksum)
+        };
+        let Some(found) = { all }.find(same).cloned() else { return false };
+        self.reused += found.bytes;
+        self.groups.insert(found.group, Group { leads: announced.leads, ..found });
+        true
+    }
+
+    /// Takes the next lot of a partition.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn push(&mut self, incoming: &mut Incoming, lot: &[u8]) -> Result<(), BackupError> {
+        incoming.crc.update(lot);
+        incoming.bytes += lot.len() as u64;
+        let (splitter, chunks) = (&mut incoming.splitter, &mut incoming.group.chunks);
+        splitter.push(lot, &mut |bytes| {
+            chunks.push(self.keep(bytes)?);
+            Ok(())
+        })
+    }
+
+    /// The partition is whole.
+    ///
+    /// # Errors
+    /// [`BackupError::Unlike`] if it is not what was announced.
+    pub fn end(&mut self, incoming: Incoming) -> Result<(), BackupError> {
+        let Incoming { mut group, splitter, crc, bytes } = incoming;
+        let chunks = &mut group.chunks;
+        splitter.finish(&mut |bytes: &[u8]| -> Result<(), BackupError> {
+            chunks.push(self.keep(bytes)?);
+            Ok(())
+        })?;
+        if bytes != group.bytes || group.objects() << 32 | u64::from(crc.finalize()) != group.checksum {
+            return Err(BackupError::Unlike(group.group));
+        }
+        self.groups.insert(group.group, group);
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<Chunk, BackupError> {
+        let digest = Digest::of(bytes);
+        if let Some(chunk) = self.known.get(&digest) {
+            self.reused += bytes.len() as u64;
+            return Ok(*chunk);
+        }
+        let path = self.archive.data_path(self.number);
+        if self.data.is_none() {
+            self.data = Some(DataWriter::create(&path, self.number)?);
+        }
+        let data = self.data.as_mut().expect("it was just made");
+        let chunk = data.append(&path, digest, bytes)?;
+        self.known.insert(digest, chunk);
+        self.written += (FRAME_BYTES + bytes.len()) as u64;
+        Ok(chunk)
+    }
+
+    /// Makes the backup durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`BackupError`]; there is no such backup then.
+    pub fn finish(
+        self,
+        at: kernel::Millis,
+        origin: Origin,
+        keyspaces: Vec<Keyspace>,
+    ) -> Result<Manifest, BackupError> {
+        let Writer { archive, number, data, groups, .. } = self;
+        if let Some(data) = data {
+            data.finish(&archive.data_path(number))?;
+        }
+        let groups = groups.into_values().collect();
+        let manifest = Manifest { number, at, origin, keyspaces, groups };
+        let (path, part) = (archive.manifest_path(number), archive.dir.join("manifest.new"));
+        let bytes = manifest.encode();
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&manifest), "a manifest reads back");
+        let mut file = File::create(&part).map_err(failed("create", &part))?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed("write", &part))?;
+        // The data file's name is durable before the manifest's.
+        let sync = || File::open(&archive.dir).and_then(|dir| dir.sync_all());
+        sync().map_err(failed("sync", &archive.dir))?;
+        fs::rename(&part, &path).map_err(failed("name", &path))?;
+        sync().map_err(failed("sync", &archive.dir))?;
+        Ok(manifest)
+    }
+}
