@@ -421,17 +421,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = Arc::new(Asked::default());
         let (_patience, ended) = std::sync::mpsc::channel();
-        let engine = dir.path().join("engine");
-        let options = LogOptions { segment_bytes: 16 << 10, reserve_bytes: 0 };
-        let (log, _) = Log::open(&dir.path().join("log"), options, &mut |_, _| (), Box::new(|_| ())).unwrap();
-        let persister = Persister {
-            engine: Arc::new(Engine::open(&engine, EngineOptions::default()).unwrap()),
-            log: Arc::new(log),
-            ended,
-            meters: Arc::default(),
-            asked: Arc::clone(&asked),
-            failed: Cell::new(0),
-        };
+        let persister = Persister { asked: Arc::clone(&asked), ..persister(dir.path(), ended) };
         let job = |index| {
             let group = GroupId::new(KeyspaceId(0), 0);
             let (index, term, state) = (Index(index), Term(1), Vec::new());
@@ -443,6 +433,83 @@ mod tests {
         assert!(matches!(persister.keep(&job(2)), Err(EngineError::Io { .. })));
         let marks = persister.engine.groups().unwrap();
         assert_eq!(marks.iter().map(|(_, mark)| mark.index).collect::<Vec<_>>(), [Index(1)]);
+    }
+
+    fn persister(dir: &std::path::Path, ended: Receiver<()>) -> Persister {
+        let engine = Arc::new(Engine::open(&dir.join("engine"), EngineOptions::default()).unwrap());
+        let options = LogOptions { segment_bytes: 16 << 10, reserve_bytes: 0 };
+        let (log, _) = Log::open(&dir.join("log"), options, &mut |_, _| (), Box::new(|_| ())).unwrap();
+        let (log, meters, asked) = (Arc::new(log), Arc::default(), Arc::default());
+        Persister { engine, log, ended, meters, asked, failed: Cell::new(0) }
+    }
+
+    const GROUP: GroupId = GroupId::new(KeyspaceId(0), 1);
+
+    fn mark(index: u64) -> Mark {
+        let (index, term) = (Index(index), Term(1));
+        Mark { index, term, generation: 0, objects: 0, standing: Vec::new(), state: Vec::new() }
+    }
+
+    /// A commit that ends in the middle, as after a write error: the engine takes none before it is opened anew.
+    fn break_off(engine: &Engine) {
+        let changes = std::iter::from_fn(|| -> Option<Change<'static>> { panic!("a planted failure") });
+        assert!(engine.commit(GroupId::new(KeyspaceId(9), 0), &mark(1), changes).is_err());
+        let refused = engine.drop_stage(GroupId::new(KeyspaceId(9), 1));
+        assert!(matches!(refused, Err(EngineError::Poisoned)), "{refused:?}");
+    }
+
+    #[test]
+    fn every_job_for_a_replica_is_done_although_the_engine_broke_before_it() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (_patience, ended) = std::sync::mpsc::channel();
+        let persister = persister(dirs[0].path(), ended);
+        let engine = &persister.engine;
+        // A snapshot of another node, staged.
+        let from = Engine::open(dirs[1].path(), EngineOptions::default()).unwrap();
+        let state = Store::new(1).encode_state();
+        from.commit(GROUP, &Mark { state, ..mark(7) }, std::iter::empty()).unwrap();
+        let cut = from.make_cut(GROUP).unwrap();
+        let content = from.read_cut(GROUP, 7, b"", 1 << 20).unwrap().bytes;
+        let (bytes, checksum, name, group) = (cut.bytes, cut.checksum, b"snapshot".to_vec(), GROUP);
+        let transfer = |task| Job::Transfer(task);
+        let install = snapshot::Install {
+            partition: 1,
+            group,
+            index: Index(7),
+            standing: Vec::new(),
+            seed: 1,
+            budget: None,
+            scope: storage::reach::Scope { partitions: placement::Partitions::ONE, own: 1 },
+        };
+        let jobs = [
+            Job::Begin { partition: 1, group, mark: mark(1) },
+            Job::Control(mark(3)),
+            transfer(Task::Begin { group, name, ticket: 1 }),
+            transfer(Task::Stage { group, content, next: None, ticket: 2 }),
+            transfer(Task::Check { group, bytes, checksum, ticket: 3 }),
+            Job::Hold { partition: 1, group },
+            Job::Install(install),
+            transfer(Task::Drop { group }),
+            Job::End { partition: 1, group },
+        ];
+        for job in jobs {
+            break_off(engine);
+            let done = persister.keep(&job).unwrap_or_else(|error| panic!("{}: {error}", job.label()));
+            let sound = match done {
+                Done::Transferred(Some(Report::Staged { staged, .. })) => staged.is_some(),
+                Done::Transferred(Some(Report::Checked { sound, .. })) => sound,
+                Done::Installed(_, _, store) => store.applied() == Index(7),
+                Done::Begun(..) | Done::Control(_) | Done::Held(..) | Done::Ended(..) => true,
+                Done::Transferred(_) => matches!(job, Job::Transfer(Task::Drop { .. })),
+                Done::Cut(..) | Done::Read(..) | Done::Kept => false,
+            };
+            assert!(sound, "{}", job.label());
+            // What only reads leaves the engine as it is.
+            if !matches!(job, Job::Hold { .. }) {
+                engine.drop_stage(GroupId::new(KeyspaceId(9), 1)).unwrap();
+            }
+        }
+        assert_eq!(engine.groups().unwrap().iter().map(|(group, _)| *group).collect::<Vec<_>>(), [CONTROL]);
     }
 
     #[test]
