@@ -1,7 +1,10 @@
-//! `archipel cluster`: asks a member through its admin port, or runs a throw-away cluster.
+//! `archipel cluster`: asks a member through its admin port, recovers a stopped one, or runs a throw-away cluster.
 
+mod backup;
 mod dev;
 mod member;
+mod recover;
+mod restore;
 mod settings;
 mod status;
 
@@ -75,6 +78,13 @@ pub fn run(options: &Options, what: ClusterCommand) -> Result<Exit, Failure> {
                 print!("{}", settings::trail(&audit))
             }
             Ok(Exit::Holds)
+        }
+        ClusterCommand::Backup { dir, also } => backup::run(&loaded, options.json, &dir, &also),
+        ClusterCommand::Restore { dir, number, list, verify } => {
+            restore::run(&loaded, options.json, &dir, restore::Wish { number, list, verify })
+        }
+        ClusterCommand::Recover { dry_run, confirm, even_if_others_answer } => {
+            recover::run(&loaded, options.json, recover::Wish { dry_run, confirm, even_if_others_answer })
         }
         ClusterCommand::Dev { nodes, dir } => dev::run(options, nodes, dir),
     }

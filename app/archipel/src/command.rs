@@ -1,5 +1,6 @@
 //! The command line: verbs on nouns.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,7 +100,8 @@ Examples:
 /// How a node becomes a member of a cluster.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StartArgs {
-    /// Be a member of a cluster: the first of a new one, if the data directory is empty (`cluster.enabled`).
+    /// Be a member of a cluster: the first of a new one, with the data of this node, if it is in none
+    /// (`cluster.enabled`).
     #[arg(long)]
     pub cluster: bool,
     /// Join the cluster that this token is of; the data directory must be empty.
@@ -207,6 +209,78 @@ Examples:
 
 Steps of moves are operations too: admin asks for what people ask for, and plan for what follows.")]
     Audit,
+    /// Make a backup of a running node or cluster; what an earlier one in the directory has is not written again.
+    #[command(after_help = "\
+Examples:
+  archipel cluster backup /backups/shop
+  archipel cluster backup /backups/shop --also 127.0.0.1:7410 --also 127.0.0.1:7420
+  archipel cluster backup /backups/shop --json | jq .number
+
+Each partition is backed up as it was at exactly one entry of its log, so a keyspace of one partition, which is any of
+Redis's databases, is consistent as a whole; of a divided keyspace each partition is, at its own entry, and a client that
+writes to two partitions while the backup begins may find one write in it and not the other. From the partition's leader
+the backup has all that was acknowledged when it began, unless that node was cut off and did not know it yet; from
+another copy it may lack the last moments, and that is said.
+A node backs up the partitions of which it has a copy: name the admin ports of other members with --also to take each
+partition from its leader, or if this node has no copy of some. Users and settings are not part of it.
+
+Exit code 1 if a partition is missing or the backup was interrupted: then there is no such backup.")]
+    Backup {
+        /// The directory of the backups; made if it is not there.
+        dir: PathBuf,
+        /// The admin port of another member.
+        #[arg(long, value_name = "HOST:PORT")]
+        also: Vec<SocketAddr>,
+    },
+    /// Make a new data directory out of a backup, or check one.
+    #[command(after_help = "\
+Examples:
+  archipel cluster restore /backups/shop --data-dir ./new
+  archipel cluster restore /backups/shop --list
+  archipel cluster restore /backups/shop --verify --number 3
+  archipel node start --data-dir ./new                  a node of its own
+  archipel node start --data-dir ./new --cluster        the first member of a new cluster; others join it
+
+The data directory must be empty or not there. What was backed up comes back with types, expiries, scripts and
+keyspaces; keys that have expired since then expire. --verify reads every byte and restores nothing; damage is named by
+file and place, with exit code 1.")]
+    Restore {
+        /// The directory of the backups.
+        dir: PathBuf,
+        /// Which of them; the last one without it.
+        #[arg(long, value_name = "N")]
+        number: Option<u64>,
+        /// Print the backups.
+        #[arg(long, conflicts_with_all = ["verify", "number"])]
+        list: bool,
+        /// Check everything and restore nothing.
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Make a stopped member a cluster of its own, when the majority is lost for good.
+    #[command(after_help = "\
+Examples:
+  archipel cluster recover --data-dir /var/lib/archipel --dry-run
+  archipel cluster recover --data-dir /var/lib/archipel --confirm 9f1c8e0d52b7a64e3a91c0d7f4b2e685
+  archipel node start --data-dir /var/lib/archipel
+  archipel node start --join \"$(archipel cluster token)\" --data-dir ./new --port-offset 10
+
+Only if more than half of the members that vote will never come back: else start them. Run it on the directory of a
+stopped member; of several, on the one whose --dry-run shows the latest writes. Copy the directory first. What this member
+has becomes the truth, with what it does not know to be agreed on; what others acknowledged without it is lost, and
+partitions that it has no copy of begin empty. The cluster gets a new id and the other members are removed for ever: wipe
+their directories and let them join anew.")]
+    Recover {
+        /// Show what is there and what may be lost, and change nothing.
+        #[arg(long, conflicts_with = "confirm")]
+        dry_run: bool,
+        /// The id of the cluster that is given up, as --dry-run prints it.
+        #[arg(long, value_name = "CLUSTER")]
+        confirm: Option<String>,
+        /// Although a majority of the other members seems to answer.
+        #[arg(long)]
+        even_if_others_answer: bool,
+    },
     /// Run a throw-away cluster on this machine until Ctrl-C.
     #[command(after_help = "\
 Examples:

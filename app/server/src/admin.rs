@@ -4,6 +4,7 @@
 //! Requests are small and few: what exceeds the limits below is refused.
 
 mod answer;
+mod backup;
 mod cluster;
 mod metrics;
 mod p2p;
@@ -13,15 +14,18 @@ mod snapshot;
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use disk::backup::Origin;
+use disk::engine::Engine;
 use fabric::overlay::{Dht, P2pNode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use node::Divisions;
 use runtime::Remote;
 use telemetry::{Distribution, Histogram, StorageMeters, WorkerMeters};
 use thiserror::Error;
@@ -83,6 +87,14 @@ pub struct Subject {
     pub desk: Option<Arc<Desk>>,
     /// What its proxy counts, once it has one.
     pub proxy: Arc<proxy::Meters>,
+    /// Where backups are read from; gone when the node has stopped.
+    pub engine: Weak<Engine>,
+    /// Whose data that is.
+    pub origin: Origin,
+    /// How the data of keyspaces is divided, if the node is in no cluster.
+    pub divisions: Divisions,
+    /// What Redis clients, and whoever makes a backup, must know.
+    pub password: Option<Vec<u8>>,
 }
 
 impl Subject {

@@ -1,5 +1,6 @@
 //! What makes a node a member of a cluster: how it begins, how others join through it, and its links.
 
+pub mod convert;
 pub mod desk;
 pub(crate) mod incarnation;
 pub mod introduce;
@@ -7,4 +8,6 @@ pub mod join;
 pub(crate) mod links;
 pub(crate) mod member;
 pub(crate) mod recover;
+pub(crate) mod settle;
 pub mod start;
+pub mod survivor;

@@ -183,9 +183,9 @@ section! {
 section! {
     /// See [`Config::cluster`].
     pub struct Cluster {
-        /// Whether the node is a member of a cluster (the flag `--cluster`). With an empty data directory it makes one
-        /// and is its first member; others join it with a token of `archipel cluster token`. What a data directory
-        /// belongs to never changes. A member has one worker (`storage.workers = 1`).
+        /// Whether the node is a member of a cluster (the flag `--cluster`). A node that is in none makes one, with
+        /// the data that it has, and is its first member; others join it with a token of `archipel cluster token`. Who
+        /// is a member stays one. A member has one worker (`storage.workers = 1`).
         enabled: bool = false,
         /// What fails together with this node, such as a machine, a rack or a site (the flag `--zone`). Copies of data are
         /// spread over the zones.

@@ -20,11 +20,14 @@ pub mod p2p;
 mod persist;
 pub mod proxy;
 mod relay;
+pub mod restore;
 pub mod serve;
 pub mod services;
 mod snapshot;
 pub mod tls;
 
 pub use config::Config;
+pub use disk::backup;
+pub use kernel;
 pub use node::{Node, NodeError, NodeOptions};
-pub use serve::{ServeError, Server};
+pub use serve::{ServeError, Server, engine_options};

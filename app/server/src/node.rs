@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use consensus::{Durability, Solo};
+use disk::backup::Origin;
 use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, Index, KeyspaceId, WorkerId};
@@ -111,7 +112,7 @@ impl NodeOptions {
         self.keyspaces.iter().filter_map(|keyspace| Some((keyspace.id, keyspace.share()?))).collect()
     }
 
-    fn divisions(&self) -> Divisions {
+    pub(crate) fn divisions(&self) -> Divisions {
         let mut divisions = Divisions::default();
         self.keyspaces.iter().for_each(|keyspace| divisions.set(keyspace.id, keyspace.partitions));
         divisions
@@ -179,6 +180,8 @@ pub struct Node {
     pub redis: SocketAddr,
     /// What it is asked of its cluster, if it is in one.
     pub desk: Option<Arc<Desk>>,
+    /// Whose data it has.
+    pub origin: Origin,
 }
 
 impl Node {
@@ -193,7 +196,7 @@ impl Node {
         let seed = identity(&options.data_dir)?;
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let relay = Arc::new(SyncRelay::new());
-        let member = cluster::start::begin(&options.cluster, &options.keyspaces, &options.data_dir, &engine)?;
+        let member = cluster::start::begin(&options, seed, &engine)?;
         let started = match member {
             Some(member) => member::start(&options, member, seed, engine, &relay, socket)?,
             None => start_alone(&options, seed, engine, &relay, socket)?,
@@ -217,7 +220,14 @@ impl Node {
                 }
             }
         }));
-        Ok(Node { remotes, workers, log, engine, meters, checkpoint: asked, redis, desk })
+        let origin = origin(desk.as_deref(), seed);
+        Ok(Node { remotes, workers, log, engine, meters, checkpoint: asked, redis, desk, origin })
+    }
+
+    /// Its engine, for who reads it as long as it is there.
+    #[must_use]
+    pub fn engine(&self) -> Weak<Engine> {
+        Arc::downgrade(&self.engine)
     }
 
     /// The other threads' ends of its workers.
@@ -269,6 +279,13 @@ impl Node {
             }
         }
     }
+}
+
+/// The cluster, or the seed of a node that is in none.
+fn origin(desk: Option<&Desk>, seed: u64) -> Origin {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&seed.to_le_bytes());
+    desk.map_or(Origin { id, is_cluster: false }, |desk| Origin { id: desk.cluster.0, is_cluster: true })
 }
 
 /// What runs, and what it has in common.

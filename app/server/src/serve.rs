@@ -22,6 +22,7 @@ use crate::admin::{Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
 use crate::cluster::start::ClusterOptions;
 use crate::config::{self, Config, ConfigError, Loaded};
+use crate::divisions::recorded;
 use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
@@ -125,6 +126,10 @@ impl Server {
             overlay: overlay.as_ref().map(|overlay| (overlay.node(), overlay.dht())),
             desk: node.desk.clone(),
             proxy: Arc::clone(&proxy_meters),
+            engine: node.engine(),
+            origin: node.origin,
+            divisions: recorded(&config.data_dir)?,
+            password: config.redis.requirepass.as_ref().map(|secret| secret.expose().as_bytes().to_vec()),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
@@ -212,7 +217,7 @@ fn proxying(loaded: &Loaded, meters: &Arc<Meters>) -> Result<Option<Proxy>, Serv
     Ok(Some(Proxy::start(plan(loaded)?, workers, Arc::clone(meters))?))
 }
 
-fn options(config: &Config) -> Result<NodeOptions, TlsError> {
+pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
     let redis_tls = match (&config.redis.tls_cert, &config.redis.tls_key) {
         (Some(cert), Some(key)) => Some(tls::server_config(cert, key)?),
         // One without the other was refused when the configuration was checked.
@@ -233,13 +238,19 @@ fn options(config: &Config) -> Result<NodeOptions, TlsError> {
             segment_bytes: storage.segment_bytes.get(),
             reserve_bytes: storage.reserve_bytes.get(),
         },
-        engine: EngineOptions { cache_bytes: storage.cache_bytes.get(), ..EngineOptions::default() },
+        engine: engine_options(config),
         cluster: cluster(config),
         checkpoint: CheckpointOptions {
             log_bytes: storage.checkpoint_bytes.get(),
             ..CheckpointOptions::default()
         },
     })
+}
+
+/// How the engine is kept.
+#[must_use]
+pub fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions { cache_bytes: config.storage.cache_bytes.get(), ..EngineOptions::default() }
 }
 
 fn cluster(config: &Config) -> ClusterOptions {

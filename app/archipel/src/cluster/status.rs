@@ -128,7 +128,7 @@ fn bar(progress: f64) -> String {
 }
 
 /// Columns as wide as what is in them.
-fn rows<const N: usize>(head: [&str; N], body: impl Iterator<Item = [String; N]>) -> String {
+pub fn rows<const N: usize>(head: [&str; N], body: impl Iterator<Item = [String; N]>) -> String {
     let mut all = vec![head.map(str::to_owned)];
     all.extend(body);
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod answers;
+mod backups;
 mod cluster;
 mod keys;
 mod lab;
@@ -9,6 +10,7 @@ mod larger;
 mod p2p;
 mod partitions;
 mod process;
+mod recovering;
 mod running;
 mod settings;
 mod starting;

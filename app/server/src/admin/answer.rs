@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Clerk, Query};
 use super::snapshot::Snapshot;
-use super::{Subject, metrics};
+use super::{Subject, backup, metrics};
 use crate::housekeep::{Memory, processor_micros};
 
 /// Answers requests.
@@ -28,7 +28,7 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 /// What requests that change the cluster carry.
-const OWN_HEADER: &str = "x-archipel";
+pub(super) const OWN_HEADER: &str = "x-archipel";
 
 impl Answerer {
     pub fn new(subject: Subject, stopping: Arc<AtomicBool>) -> Answerer {
@@ -42,13 +42,14 @@ impl Answerer {
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
+            (path, _) if path.starts_with("/backup/") => backup::answer(&self.subject, request).await,
             (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(request).await,
             ("/health" | "/metrics" | "/status", _) => not_allowed("GET, HEAD"),
             ("/checkpoint", _) => not_allowed("POST"),
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are GET /health, /metrics, /status, /cluster and /p2p, and POST /checkpoint and below /cluster/ and /p2p/\n",
+                "there are GET /health, /metrics, /status, /cluster and /p2p, and POST /checkpoint and below /cluster/, /backup/ and /p2p/\n",
             ),
         }
     }

@@ -25,7 +25,7 @@ use super::answer::{JSON, TEXT, page};
 use crate::cluster::desk::Desk;
 
 /// How long a worker may be busy, or the cluster may take, before that is an answer.
-const SECONDS_MAX: u64 = 20;
+pub(super) const SECONDS_MAX: u64 = 20;
 /// Who asks, in the cluster's audit trail.
 const OPERATOR: &str = "admin";
 /// A token's life unless another is asked for, in seconds.
@@ -33,10 +33,10 @@ const TOKEN_SECONDS: u64 = 600;
 
 type Page = Response<Full<Bytes>>;
 /// What came of it, or the page that says why nothing did.
-type Attempt<T> = Result<T, Box<Page>>;
+pub(super) type Attempt<T> = Result<T, Box<Page>>;
 
 /// A page that is not what was asked for.
-fn no<T>(status: StatusCode, text: impl Into<String>) -> Attempt<T> {
+pub(super) fn no<T>(status: StatusCode, text: impl Into<String>) -> Attempt<T> {
     let mut text = text.into();
     text.push('\n');
     Err(Box::new(page(status, TEXT, text)))
@@ -50,7 +50,7 @@ impl<'a> Query<'a> {
         Query(query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect())
     }
 
-    fn text(&self, name: &str) -> Attempt<&'a str> {
+    pub fn text(&self, name: &str) -> Attempt<&'a str> {
         let found = self.0.iter().find(|(key, _)| *key == name);
         match found {
             Some((_, value)) => Ok(value),
@@ -58,7 +58,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Attempt<T> {
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Attempt<T> {
         let text = self.text(name)?;
         let wrong =
             || no(StatusCode::BAD_REQUEST, format!("`{name}` is {text:?}, which is no number for it"));

@@ -19,6 +19,8 @@ const WAITING_MAX: usize = 128;
 /// See the module's text. One for each member, shared by its threads.
 #[derive(Debug)]
 pub struct Desk {
+    /// Its cluster.
+    pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
     /// Where it listens for other members.
@@ -41,6 +43,7 @@ impl Desk {
         address: SocketAddr,
     ) -> Desk {
         Desk {
+            cluster,
             node,
             address,
             introducer: Introducer::new(cluster, node, addresses),

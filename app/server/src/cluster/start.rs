@@ -4,12 +4,13 @@
 //! |---|---|---|---|
 //! | is empty | makes a cluster | joins one | a node of its own |
 //! | has a member's data | is that member | refused | is that member |
-//! | has a node's own data | refused | refused | a node of its own |
+//! | has a node's own data | makes a cluster with it | refused | a node of its own |
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 
 use consensus::Durability;
 use control::{CONTROL, Mode, Name, Newcomer, Refused, Settings, State, Welcome};
@@ -21,13 +22,15 @@ use kernel::{ClusterId, GroupId, NodeId, Rng};
 use node::cluster::Holding;
 use node::cluster::formation::{Formation, keyspaces};
 use node::cluster::mind::StartError;
+use node::recover::Stores;
 use runtime::Clock;
 use thiserror::Error;
 
+use super::convert::{self, ConvertError};
 use super::join::{self, JoinError};
-use super::links;
+use super::{links, survivor};
 use crate::held;
-use crate::node::Keyspace;
+use crate::node::{Keyspace, NodeOptions};
 
 /// How a node is asked to be a member.
 #[derive(Clone, Debug)]
@@ -73,7 +76,7 @@ pub enum ClusterError {
     },
     /// The data is of a node of its own.
     #[error(
-        "the data directory has data of a node that is in no cluster, which this version cannot make a member: give an empty --data-dir, and bring the data over with `archipel storage export` and `import`"
+        "the data directory has data of a node that is in no cluster, which cannot join one: give an empty --data-dir, or make it the first member of a new cluster with --cluster"
     )]
     Alone,
     /// The data is of a member already.
@@ -81,6 +84,17 @@ pub enum ClusterError {
         "the data directory is that of a member of cluster {0} already: start it without --join, or give an empty --data-dir"
     )]
     Member(ClusterId),
+    /// It must be finished first.
+    #[error(
+        "the recovery of this data directory was interrupted: run `archipel cluster recover` on it again, which goes on where it was"
+    )]
+    Unfinished,
+    /// A file of the data directory.
+    #[error("cannot use the data directory: {0}")]
+    Directory(#[source] io::Error),
+    /// Its data cannot be a cluster's.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
     /// Joining failed.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -156,17 +170,21 @@ impl Membership {
 /// # Errors
 /// [`ClusterError`]; it may be started again in the same way.
 pub(crate) fn begin(
-    options: &ClusterOptions,
-    spaces: &[Keyspace],
-    dir: &Path,
-    engine: &Engine,
+    node: &NodeOptions,
+    seed: u64,
+    engine: &Arc<Engine>,
 ) -> Result<Option<Membership>, ClusterError> {
+    let (options, dir): (_, &Path) = (&node.cluster, &node.data_dir);
+    if survivor::is_unfinished(dir).map_err(ClusterError::Directory)? {
+        return Err(ClusterError::Unfinished);
+    }
     let marks = engine.groups()?;
     let is_member = marks.iter().any(|(group, _)| *group == CONTROL);
     if !is_member && !options.enabled && options.join.is_none() {
         return Ok(None);
     }
-    if !is_member && (!marks.is_empty() || dir.join("log").exists()) {
+    let has_data = !is_member && (!marks.is_empty() || dir.join("log").exists());
+    if has_data && options.join.is_some() {
         return Err(ClusterError::Alone);
     }
     let failed = |source| ClusterError::Listen { address: options.listen, source };
@@ -179,7 +197,13 @@ pub(crate) fn begin(
     } else {
         let state = match &options.join {
             Some(token) => accept(&join::join(&identity, token, &about)?),
-            None => form(&identity, &about, spaces)?,
+            None => {
+                // What is refused is refused before anything is changed.
+                let stores = if has_data { convert::gather(node, seed, engine)? } else { Stores::new() };
+                let (mark, state) = form(&identity, &about, &node.keyspaces)?;
+                convert::convert(engine, stores, &state, identity.id())?;
+                mark
+            }
         };
         engine.commit(CONTROL, &state, std::iter::empty())?;
         engine.groups()?
@@ -199,7 +223,7 @@ fn accept(welcome: &Welcome) -> Mark {
 }
 
 /// What the first member of a new cluster begins with.
-fn form(identity: &Identity, about: &Newcomer, spaces: &[Keyspace]) -> Result<Mark, ClusterError> {
+fn form(identity: &Identity, about: &Newcomer, spaces: &[Keyspace]) -> Result<(Mark, State), ClusterError> {
     let random = || fabric::join::Secret::draw().map(|secret| secret.0).ok_or(ClusterError::NoRandom);
     let (cluster, seed) = (ClusterId(random()?), random()?);
     let seed = u64::from_le_bytes(*seed.first_chunk().expect("sixteen bytes are more than eight"));
@@ -216,7 +240,7 @@ fn form(identity: &Identity, about: &Newcomer, spaces: &[Keyspace]) -> Result<Ma
     let (mark, state) = formation.found()?;
     let replica = *mark.members.voters().first().expect("the first member votes");
     tracing::info!(%cluster, "formed");
-    Ok(held::empty_mark(&Holding { replica, mark: Some(mark) }, state.encode()))
+    Ok((held::empty_mark(&Holding { replica, mark: Some(mark) }, state.encode()), state))
 }
 
 fn settings(space: &Keyspace) -> Settings {

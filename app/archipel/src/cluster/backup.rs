@@ -1,0 +1,303 @@
+//! `archipel cluster backup`: asks nodes for their partitions, and keeps those of who leads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use server::backup::{Group, Incoming, Keyspace, Origin, Writer};
+use server::config::Loaded;
+use server::kernel::{GroupId, Index, KeyspaceId, Millis, Term};
+
+use crate::admin::ask_raw;
+use crate::exit::{Exit, Failure};
+
+/// How long a node may take for a step: it may have to write a large checkpoint.
+const STEP_SECONDS_MAX: u64 = 300;
+/// The header that says where the next lot begins.
+const NEXT_HEADER: &str = "x-archipel-next";
+
+/// A node that gives what it has.
+struct Source {
+    address: SocketAddr,
+    password: Option<String>,
+}
+
+/// What a node says that it has.
+struct Told {
+    origin: Origin,
+    keyspaces: Vec<Keyspace>,
+    copies: Vec<Copy>,
+}
+
+/// A node's copy of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copy {
+    group: GroupId,
+    applied: u64,
+    leads: bool,
+}
+
+/// Where a partition is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice {
+    source: usize,
+    copy: Copy,
+}
+
+/// Runs the verb.
+pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, also: &[SocketAddr]) -> Result<Exit, Failure> {
+    let password = loaded.config.redis.requirepass.as_ref().map(|secret| secret.expose().to_owned());
+    let own = loaded.config.admin_address();
+    let addresses = [own].into_iter().chain(also.iter().copied());
+    let sources: Vec<Source> =
+        addresses.map(|address| Source { address, password: password.clone() }).collect();
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let told = sources.iter().map(Source::begin).collect::<Result<Vec<Told>>>()?;
+    let first = told.first().context("there is a first node")?;
+    if let Some(strange) = told.iter().position(|other| other.origin != first.origin) {
+        let (one, other) = (own, sources[strange].address);
+        return Err(anyhow!("the nodes at {one} and {other} are not of one cluster").into());
+    }
+    let choices = choose(&told);
+    whole(first, &choices)?;
+    let mut writer = Writer::begin(dir)?;
+    if let Some(before) = writer.before().filter(|before| before.origin != first.origin) {
+        let whose = if before.origin.is_cluster { "another cluster" } else { "another node" };
+        return Err(anyhow!("{} has backups of {whose}: give another directory", dir.display()).into());
+    }
+    let bar = bar(as_json, choices.len() as u64);
+    for choice in choices.values() {
+        bar.set_message(name(choice.copy.group));
+        sources[choice.source].keep(choice.copy, &mut writer)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (written, reused) = (writer.written, writer.reused);
+    let manifest = writer.finish(Millis(at.as_millis() as u64), first.origin, first.keyspaces.clone())?;
+    let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
+    let behind: Vec<String> =
+        manifest.groups.iter().filter(|group| !group.leads).map(|group| name(group.group)).collect();
+    if as_json {
+        let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
+        println!(
+            "{}",
+            json!({"schema": 1, "number": manifest.number, "objects": objects, "written_bytes": written,
+                "reused_bytes": reused, "from_followers": behind.len(), "partitions": groups})
+        );
+        return Ok(Exit::Holds);
+    }
+    println!(
+        "backup {} in {}: {objects} keys in {} partitions, {written} bytes written, {reused} bytes there already",
+        manifest.number,
+        dir.display(),
+        manifest.groups.len(),
+    );
+    if !behind.is_empty() {
+        eprintln!(
+            "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the admin \
+             ports of the other members as --also they come from their leaders",
+            behind.len(),
+            behind.join(", ")
+        );
+    }
+    Ok(Exit::Holds)
+}
+
+/// A partition of a backup, for scripts.
+pub fn described(group: &Group) -> Value {
+    json!({
+        "keyspace": group.group.keyspace().0, "partition": group.group.partition(), "index": group.index.0,
+        "term": group.term.0, "leads": group.leads, "objects": group.objects(), "bytes": group.bytes,
+    })
+}
+
+/// A partition for people: its keyspace and number.
+fn name(group: GroupId) -> String {
+    format!("{}/{}", group.keyspace(), group.partition())
+}
+
+/// Each partition from who leads it, or else from who has come furthest.
+fn choose(told: &[Told]) -> BTreeMap<GroupId, Choice> {
+    let mut choices: BTreeMap<GroupId, Choice> = BTreeMap::new();
+    for (source, one) in told.iter().enumerate() {
+        for &copy in &one.copies {
+            let rank = |copy: &Copy| (copy.leads, copy.applied);
+            match choices.get(&copy.group) {
+                Some(known) if rank(&known.copy) >= rank(&copy) => {}
+                Some(_) | None => drop(choices.insert(copy.group, Choice { source, copy })),
+            }
+        }
+    }
+    choices
+}
+
+/// Refuses unless every partition of a cluster is there.
+fn whole(told: &Told, choices: &BTreeMap<GroupId, Choice>) -> Result<()> {
+    // A node of its own has all that it has.
+    if !told.origin.is_cluster {
+        return Ok(());
+    }
+    let all = told
+        .keyspaces
+        .iter()
+        .flat_map(|keyspace| (0..keyspace.partitions).map(|partition| GroupId::new(keyspace.id, partition)));
+    let missing: BTreeSet<GroupId> = all.filter(|group| !choices.contains_key(group)).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    bail!(
+        "{} partitions have no copy at the nodes that were asked, such as {}: name the admin ports of other members \
+         with --also",
+        missing.len(),
+        name(*first)
+    )
+}
+
+fn bar(as_json: bool, partitions: u64) -> ProgressBar {
+    if as_json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(partitions);
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} partitions, {msg} ({elapsed})");
+    bar.set_style(style.expect("the template is sound"));
+    bar
+}
+
+impl Source {
+    fn ask(&self, path: &str) -> Result<(Vec<u8>, Option<String>)> {
+        let headers: Vec<(&str, &str)> =
+            self.password.iter().map(|password| ("X-Archipel-Password", password.as_str())).collect();
+        ask_raw(self.address, path, STEP_SECONDS_MAX, &headers)?.good(NEXT_HEADER)
+    }
+
+    fn ask_json(&self, path: &str) -> Result<Value> {
+        let (body, _) = self.ask(path)?;
+        serde_json::from_slice(&body).context("the node's answer is not JSON")
+    }
+
+    fn begin(&self) -> Result<Told> {
+        let told = self.ask_json("/backup/begin")?;
+        understood(&told).with_context(|| format!("what {} says of itself is not understood", self.address))
+    }
+
+    /// Has one partition held and keeps it.
+    fn keep(&self, copy: Copy, writer: &mut Writer) -> Result<()> {
+        let group = copy.group;
+        let cut = self.ask_json(&format!("/backup/cut?group={}&after={}", group.0, copy.applied))?;
+        let number = |name: &str| cut[name].as_u64().with_context(|| format!("`{name}` is missing"));
+        let generation = number("generation")?;
+        let announced = Group {
+            group,
+            index: Index(number("index")?),
+            term: Term(number("term")?),
+            leads: copy.leads,
+            bytes: number("bytes")?,
+            checksum: number("checksum")?,
+            chunks: Vec::new(),
+        };
+        let taken =
+            if writer.unchanged(&announced) { Ok(()) } else { self.take(announced, generation, writer) };
+        // The node lets it go by itself when it needs the place.
+        let _ = self.ask(&format!("/backup/release?group={}&generation={generation}", group.0));
+        taken.with_context(|| format!("partition {} at {}", name(group), self.address))
+    }
+
+    fn take(&self, announced: Group, generation: u64, writer: &mut Writer) -> Result<()> {
+        let group = announced.group.0;
+        let mut left = announced.bytes;
+        let mut incoming = Incoming::new(announced);
+        let mut cursor = Some(String::new());
+        while let Some(at) = cursor {
+            let path = format!("/backup/lot?group={group}&generation={generation}&cursor={at}");
+            let (bytes, next) = self.ask(&path)?;
+            ensure!(bytes.len() as u64 <= left && !bytes.is_empty(), "the node sends more than it announced");
+            left -= bytes.len() as u64;
+            writer.push(&mut incoming, &bytes)?;
+            cursor = next;
+        }
+        Ok(writer.end(incoming)?)
+    }
+}
+
+/// What a node says of itself.
+fn understood(told: &Value) -> Option<Told> {
+    let hex = told["origin"].as_str().filter(|hex| hex.len() == 32 && hex.is_ascii())?;
+    let id = u128::from_str_radix(hex, 16).ok()?.to_be_bytes();
+    let origin = Origin { id, is_cluster: told["is_cluster"].as_bool()? };
+    let small = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    let keyspace = |it: &Value| {
+        Some(Keyspace {
+            id: KeyspaceId(small(&it[0])?),
+            partitions: small(&it[1]).filter(|count| *count > 0)?,
+        })
+    };
+    let copy = |it: &Value| {
+        let group = GroupId(u32::try_from(it[0].as_u64()?).ok()?);
+        Some(Copy { group, applied: it[1].as_u64()?, leads: it[2].as_bool()? })
+    };
+    Some(Told {
+        origin,
+        keyspaces: told["keyspaces"].as_array()?.iter().map(keyspace).collect::<Option<_>>()?,
+        copies: told["copies"].as_array()?.iter().map(copy).collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(copies: &[(u16, u64, bool)]) -> Told {
+        let copy = |&(partition, applied, leads): &(u16, u64, bool)| Copy {
+            group: GroupId::new(KeyspaceId(1), partition),
+            applied,
+            leads,
+        };
+        Told {
+            origin: Origin { id: [1; 16], is_cluster: true },
+            keyspaces: vec![Keyspace { id: KeyspaceId(1), partitions: 3 }],
+            copies: copies.iter().map(copy).collect(),
+        }
+    }
+
+    #[test]
+    fn each_partition_is_taken_from_its_leader_or_from_who_has_most() {
+        let all = [
+            told(&[(0, 9, true), (1, 5, false), (2, 7, false)]),
+            told(&[(0, 10, false), (1, 4, true), (2, 8, false)]),
+        ];
+        let sources: Vec<usize> = choose(&all).values().map(|choice| choice.source).collect();
+        assert_eq!(sources, [0, 1, 1]);
+        assert!(whole(&all[0], &choose(&all)).is_ok());
+        let few = [told(&[(0, 9, true)])];
+        let error = whole(&few[0], &choose(&few)).unwrap_err().to_string();
+        assert!(error.starts_with("2 partitions have no copy") && error.contains("1/1"), "{error}");
+        let alone = [Told { origin: Origin { id: [1; 16], is_cluster: false }, ..told(&[(0, 9, true)]) }];
+        assert!(whole(&alone[0], &choose(&alone)).is_ok(), "a node of its own has all there is");
+    }
+
+    #[test]
+    fn what_a_node_says_is_understood_or_refused() {
+        let good = json!({
+            "origin": "000102030405060708090a0b0c0d0e0f", "is_cluster": true,
+            "keyspaces": [[0, 1], [9, 64]], "copies": [[65536, 7, true]],
+        });
+        let told = understood(&good).unwrap();
+        assert_eq!((told.origin.id[15], told.keyspaces[1].partitions), (15, 64));
+        assert_eq!(told.copies[0].group, GroupId::new(KeyspaceId(1), 0));
+        type Change = fn(&mut Value);
+        let changes: [Change; 5] = [
+            |it| it["origin"] = "00".into(),
+            |it| it["is_cluster"] = 1.into(),
+            |it| it["keyspaces"][0] = json!([70_000, 1]),
+            |it| it["keyspaces"][0] = json!([0, 0]),
+            |it| it["copies"][0] = json!([-1, 7, true]),
+        ];
+        for (row, change) in changes.into_iter().enumerate() {
+            let mut it = good.clone();
+            change(&mut it);
+            assert!(understood(&it).is_none(), "row {row}");
+        }
+    }
+}

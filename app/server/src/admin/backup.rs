@@ -1,0 +1,256 @@
+//! The pages that a backup is made of: what this node has, a partition held as its checkpoint has it, and its bytes.
+//!
+//! They give away all data, so they are answered only with the header of our own commands, which no page of a browser can
+//! send, and with the password that Redis clients need, if there is one. They change nothing that clients can see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use disk::backup::Origin;
+use disk::engine::{Engine, EngineError};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode};
+use kernel::{GroupId, Index};
+use node::Worker;
+use runtime::Control;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::Subject;
+use super::answer::{JSON, OWN_HEADER, Page, TEXT, not_allowed, page};
+use super::cluster::{Attempt, Query, SECONDS_MAX, no};
+
+/// The header with the password.
+const PASSWORD_HEADER: &str = "x-archipel-password";
+/// The header of a lot's answer that says where the next one begins; without it there is none.
+const NEXT_HEADER: &str = "x-archipel-next";
+/// Bytes of a lot, about.
+const LOT_BYTES: usize = 1024 * 1024;
+/// How long a checkpoint may take, in seconds.
+const CHECKPOINT_SECONDS_MAX: u64 = 120;
+/// How often it is looked for, in milliseconds.
+const LOOK_MILLIS: u64 = 5;
+const BYTES: &str = "application/octet-stream";
+
+/// What the pages need of the node.
+pub(super) struct Vault<'a> {
+    pub subject: &'a Subject,
+    pub engine: Arc<Engine>,
+}
+
+/// What a worker has of a partition.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    group: GroupId,
+    applied: Index,
+    leads: bool,
+}
+
+/// A keyspace's number and how many partitions it has.
+type Division = (u16, u16);
+
+/// The answer to `request`, whose path begins with `/backup`.
+pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Page {
+    if !request.headers().contains_key(OWN_HEADER) {
+        let text = format!(
+            "a backup is asked for with the header {OWN_HEADER}, as `archipel cluster backup` does\n"
+        );
+        return page(StatusCode::FORBIDDEN, TEXT, text);
+    }
+    let given = request.headers().get(PASSWORD_HEADER).map(HeaderValue::as_bytes);
+    if !may(subject.password.as_deref(), given) {
+        let text = "a backup of this node needs the password of its Redis clients: run the command with the node's \
+                    configuration, or with --set redis.requirepass=...\n";
+        return page(StatusCode::FORBIDDEN, TEXT, text);
+    }
+    let Some(engine) = subject.engine.upgrade() else {
+        return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the node stops\n");
+    };
+    let vault = Vault { subject, engine };
+    let query = Query::of(request.uri().query());
+    let done = match (request.uri().path(), request.method()) {
+        ("/backup/begin", &Method::POST) => vault.begin().await,
+        ("/backup/cut", &Method::POST) => vault.cut(&query).await,
+        ("/backup/lot", &Method::POST) => vault.lot(&query).await,
+        ("/backup/release", &Method::POST) => vault.release(&query),
+        ("/backup/begin" | "/backup/cut" | "/backup/lot" | "/backup/release", _) => {
+            return not_allowed("POST");
+        }
+        _ => no(StatusCode::NOT_FOUND, "there are POST /backup/begin, /cut, /lot and /release"),
+    };
+    done.unwrap_or_else(|page| *page)
+}
+
+/// Whether what was given is what is needed. Takes the same time wherever they differ.
+fn may(needed: Option<&[u8]>, given: Option<&[u8]>) -> bool {
+    let Some(needed) = needed else { return true };
+    let given = given.unwrap_or_default();
+    let differ = needed.iter().zip(given).fold(0, |differ, (one, other)| differ | (one ^ other));
+    differ == 0 && needed.len() == given.len()
+}
+
+impl Vault<'_> {
+    /// Has everything checkpointed, and tells what there is.
+    async fn begin(&self) -> Attempt<Page> {
+        let (mut copies, mut keyspaces) = (Vec::new(), None);
+        for remote in &self.subject.remotes {
+            let (tell, told) = oneshot::channel();
+            let call = move |worker: &mut Worker| {
+                // Nobody may wait any more.
+                let _ = tell.send(copies_of(worker));
+            };
+            let asked = remote.send(Control::Call(Box::new(call)));
+            let answer = tokio::time::timeout(Duration::from_secs(SECONDS_MAX), told).await;
+            let (true, Ok(Ok((some, of_cluster)))) = (asked, answer) else {
+                return no(StatusCode::SERVICE_UNAVAILABLE, "the worker does not answer");
+            };
+            copies.extend(some);
+            keyspaces = keyspaces.or(of_cluster);
+        }
+        self.subject.checkpoint.ask();
+        // What nothing was ever written to needs no backup.
+        copies.retain(|copy| copy.applied > Index(0));
+        copies.sort_unstable_by_key(|copy| copy.group);
+        let Origin { id, is_cluster } = self.subject.origin;
+        let keyspaces = keyspaces.unwrap_or_else(|| self.divisions(&copies));
+        let keyspaces: Vec<Value> = keyspaces.into_iter().map(|(id, count)| json!([id, count])).collect();
+        let copies: Vec<Value> =
+            copies.iter().map(|copy| json!([copy.group.0, copy.applied.0, copy.leads])).collect();
+        let told = json!({
+            "schema": 1, "origin": hex(&id), "is_cluster": is_cluster, "keyspaces": keyspaces, "copies": copies,
+        });
+        Ok(page(StatusCode::OK, JSON, told.to_string()))
+    }
+
+    /// The keyspaces of a node of its own: those of its groups, as their data is divided.
+    fn divisions(&self, copies: &[Copy]) -> Vec<Division> {
+        let mut all: Vec<Division> = Vec::new();
+        for copy in copies {
+            let keyspace = copy.group.keyspace();
+            if all.last().is_none_or(|(last, _)| *last != keyspace.0) {
+                all.push((keyspace.0, self.subject.divisions.of(keyspace).count()));
+            }
+        }
+        all
+    }
+
+    /// Holds a group's checkpoint once it is at the wanted entry.
+    async fn cut(&self, query: &Query<'_>) -> Attempt<Page> {
+        let (group, after) = (GroupId(query.number("group")?), Index(query.number("after")?));
+        let end = tokio::time::Instant::now() + Duration::from_secs(CHECKPOINT_SECONDS_MAX);
+        while self.engine.index_of(group).or_else(refused)?.is_none_or(|index| index < after) {
+            if tokio::time::Instant::now() >= end {
+                return no(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    format!("group {group} was not checkpointed in time"),
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+        }
+        let info = self.blocking(move |engine| engine.make_cut(group)).await?;
+        let told = json!({
+            "schema": 1, "generation": info.generation, "index": info.mark.index.0, "term": info.mark.term.0,
+            "bytes": info.bytes, "checksum": info.checksum,
+        });
+        Ok(page(StatusCode::OK, JSON, told.to_string()))
+    }
+
+    /// A part of what is held.
+    async fn lot(&self, query: &Query<'_>) -> Attempt<Page> {
+        let (group, generation) = (GroupId(query.number("group")?), query.number("generation")?);
+        let Some(cursor) = unhex(query.text("cursor")?) else {
+            return no(StatusCode::BAD_REQUEST, "`cursor` is not hexadecimal");
+        };
+        let lot = self.blocking(move |engine| engine.read_cut(group, generation, &cursor, LOT_BYTES)).await?;
+        let mut told = page(StatusCode::OK, BYTES, lot.bytes);
+        if let Some(next) = lot.next {
+            let next = HeaderValue::from_str(&hex(&next)).expect("digits are allowed in a header");
+            told.headers_mut().insert(NEXT_HEADER, next);
+        }
+        Ok(told)
+    }
+
+    /// Holds it no more.
+    fn release(&self, query: &Query<'_>) -> Attempt<Page> {
+        self.engine.release_cut(GroupId(query.number("group")?), query.number("generation")?);
+        Ok(page(StatusCode::OK, TEXT, "released\n"))
+    }
+
+    /// Has the engine read on a thread that may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Attempt<T> {
+        let engine = Arc::clone(&self.engine);
+        match tokio::task::spawn_blocking(move || read(&engine)).await {
+            Ok(done) => done.or_else(refused),
+            Err(_) => no(StatusCode::INTERNAL_SERVER_ERROR, "the engine gave up"),
+        }
+    }
+}
+
+fn refused<T>(error: EngineError) -> Attempt<T> {
+    no(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+/// The partitions that a worker has, and the cluster's keyspaces if it is in one.
+fn copies_of(worker: &Worker) -> (Vec<Copy>, Option<Vec<Division>>) {
+    let copy = |at: usize| {
+        let partition = &worker.partitions()[at];
+        Copy { group: partition.group_id(), applied: partition.store().applied(), leads: partition.leads() }
+    };
+    let Some(mind) = worker.mind() else {
+        // Who is alone leads.
+        let all = (0..worker.partitions().len()).map(|at| Copy { leads: true, ..copy(at) });
+        return (all.collect(), None);
+    };
+    let groups = mind.state().partitions();
+    let local = groups.filter_map(|(group, _)| worker.local(group.keyspace(), group.partition()));
+    let copies = local.map(copy).collect();
+    let keyspaces = mind.state().keyspaces().iter();
+    (copies, Some(keyspaces.map(|(id, it)| (id.0, it.settings.partitions.count())).collect()))
+}
+
+/// Two digits for each byte.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| (*byte as char).to_digit(16).map(|digit| digit as u8);
+    let digits: Vec<u8> = text.as_bytes().iter().map(digit).collect::<Option<_>>()?;
+    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_needed_exactly_if_there_is_one() {
+        #[rustfmt::skip] // columns
+        let table: [(Option<&[u8]>, Option<&[u8]>, bool); 7] = [
+            (None,            None,            true),
+            (None,            Some(b"other"),  true),
+            (Some(b"secret"), None,            false),
+            (Some(b"secret"), Some(b""),       false),
+            (Some(b"secret"), Some(b"secre"),  false),
+            (Some(b"secret"), Some(b"secrets"), false),
+            (Some(b"secret"), Some(b"secret"), true),
+        ];
+        for (needed, given, expected) in table {
+            assert_eq!(may(needed, given), expected, "{needed:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn cursors_go_through_an_address_and_back() {
+        for bytes in [&b""[..], &[0, 255, 16], b"\x02key"] {
+            assert_eq!(unhex(&hex(bytes)).as_deref(), Some(bytes));
+        }
+        for text in ["0", "0g", "é", "+1"] {
+            assert_eq!(unhex(text), None, "{text}");
+        }
+    }
+}
