@@ -222,7 +222,8 @@ writes to two partitions while the backup begins may find one write in it and no
 the backup has all that was acknowledged when it began, unless that node was cut off and did not know it yet; from
 another copy it may lack the last moments, and that is said.
 A node backs up the partitions of which it has a copy: name the admin ports of other members with --also to take each
-partition from its leader, or if this node has no copy of some. Users and settings are not part of it.
+partition from its leader, or if this node has no copy of some; those of other machines are reached through a tunnel.
+Users and settings are not part of it.
 
 Exit code 1 if a partition is missing or the backup was interrupted: then there is no such backup.")]
     Backup {

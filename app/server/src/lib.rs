@@ -30,4 +30,4 @@ pub use config::Config;
 pub use disk::backup;
 pub use kernel;
 pub use node::{Node, NodeError, NodeOptions};
-pub use serve::{ServeError, Server, engine_options};
+pub use serve::{ServeError, Server, engine_options, password};

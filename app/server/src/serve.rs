@@ -129,7 +129,7 @@ impl Server {
             engine: node.engine(),
             origin: node.origin,
             divisions: recorded(&config.data_dir)?,
-            password: config.redis.requirepass.as_ref().map(|secret| secret.expose().as_bytes().to_vec()),
+            password: password(config).map(|password| password.as_bytes().to_vec()),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
@@ -245,6 +245,13 @@ pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
             ..CheckpointOptions::default()
         },
     })
+}
+
+/// What whoever makes a backup must know: the password of all Redis clients, or that of the first user if each has one.
+#[must_use]
+pub fn password(config: &Config) -> Option<&str> {
+    let named = config.redis.users.first().map(|user| &user.password);
+    config.redis.requirepass.as_ref().or(named).map(config::Secret::expose)
 }
 
 /// How the engine is kept.

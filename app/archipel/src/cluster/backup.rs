@@ -50,7 +50,7 @@ struct Choice {
 
 /// Runs the verb.
 pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, also: &[SocketAddr]) -> Result<Exit, Failure> {
-    let password = loaded.config.redis.requirepass.as_ref().map(|secret| secret.expose().to_owned());
+    let password = server::password(&loaded.config).map(str::to_owned);
     let own = loaded.config.admin_address();
     let addresses = [own].into_iter().chain(also.iter().copied());
     let sources: Vec<Source> =

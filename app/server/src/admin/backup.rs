@@ -1,7 +1,7 @@
 //! The pages that a backup is made of: what this node has, a partition held as its checkpoint has it, and its bytes.
 //!
 //! They give away all data, so they are answered only with the header of our own commands, which no page of a browser can
-//! send, and with the password that Redis clients need, if there is one. They change nothing that clients can see.
+//! send, and with a password of Redis clients, if they need one. They change nothing that clients can see.
 
 use std::sync::Arc;
 use std::time::Duration;

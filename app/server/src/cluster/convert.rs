@@ -101,3 +101,94 @@ pub(super) fn convert(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use control::CONTROL;
+    use kernel::{Index, Micros, Millis, Term};
+    use node::cluster::formation::{Formation, keyspaces};
+    use storage::Store;
+    use storage::object::Value;
+    use storage::store::Ttl;
+
+    use super::*;
+    use crate::config::{Loaded, Sources};
+    use crate::held;
+
+    const NODE: NodeId = NodeId([3; 32]);
+    const SEED: u64 = 77;
+
+    fn options(dir: &Path) -> NodeOptions {
+        let flag = ("--set".to_owned(), "data_dir".to_owned(), dir.display().to_string());
+        let sources = Sources { file: None, variables: Vec::new(), flags: vec![flag] };
+        crate::serve::options(&Loaded::load(&sources).unwrap().config).unwrap()
+    }
+
+    fn state(cluster: u8) -> State {
+        let formation = Formation {
+            cluster: kernel::ClusterId([cluster; 16]),
+            node: NODE,
+            zone: control::Name::new("a").unwrap(),
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            keyspaces: keyspaces(BTreeMap::new()),
+            at: Millis(5),
+            seed: 3,
+        };
+        formation.found().unwrap().1
+    }
+
+    /// The engine of a node of its own with a key in each of these keyspaces.
+    fn alone(dir: &Path, spaces: &[u16]) -> Arc<Engine> {
+        let home = crate::node::made(dir.join("engine")).unwrap();
+        let engine = Arc::new(Engine::open(&home, Default::default()).unwrap());
+        for &space in spaces {
+            let mut store = Store::new(SEED);
+            store.begin_entry(Index(1), Micros(9));
+            store.set(b"key", Value::from_bytes(&space.to_le_bytes()), Ttl::Clear).unwrap();
+            store.end_entry();
+            let group = GroupId::new(KeyspaceId(space), 0);
+            super::super::settle::commit(&engine, group, (&mut store, Term(1)), Vec::new()).unwrap();
+        }
+        engine
+    }
+
+    #[test]
+    fn a_conversion_that_is_killed_leaves_a_node_of_its_own_and_can_be_made_again() {
+        let home = tempfile::tempdir().unwrap();
+        let options = options(home.path());
+        let engine = alone(home.path(), &[0, 5]);
+        let digests = |stores: &Stores| -> Vec<u64> {
+            stores.values().map(|(store, _)| store.digest().unwrap()).collect()
+        };
+        let before = gather(&options, SEED, &engine).unwrap();
+        let expected = digests(&before);
+        // Killed before the control group's checkpoint: all replicas are there, and no cluster.
+        convert(&engine, before, &state(1), NODE).unwrap();
+        assert!(engine.groups().unwrap().iter().all(|(group, _)| *group != CONTROL));
+        let again = gather(&options, SEED, &engine).unwrap();
+        assert_eq!(digests(&again), expected, "it is served as before");
+        let other = state(2);
+        convert(&engine, again, &other, NODE).unwrap();
+        let marks = engine.groups().unwrap();
+        assert_eq!(marks.len(), 2);
+        for (group, mark) in marks {
+            let holding = held::holding(&mark).unwrap().unwrap();
+            assert_eq!(holding.replica, other.partition(group).unwrap().replica(NODE).unwrap().id);
+            assert_eq!((mark.index, mark.objects), (Index(1), 1));
+        }
+    }
+
+    #[test]
+    fn data_that_the_cluster_would_not_have_is_refused_before_anything_is_changed() {
+        let home = tempfile::tempdir().unwrap();
+        let options = options(home.path());
+        let engine = alone(home.path(), &[0, 200]);
+        let marks = engine.groups().unwrap();
+        let stores = gather(&options, SEED, &engine).unwrap();
+        let refused = convert(&engine, stores, &state(1), NODE).unwrap_err();
+        assert!(matches!(refused, ConvertError::Homeless(group) if group.keyspace() == KeyspaceId(200)));
+        assert_eq!(engine.groups().unwrap(), marks);
+    }
+}

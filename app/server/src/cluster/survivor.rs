@@ -404,3 +404,124 @@ fn set_aside(dir: &Path, cluster: ClusterId) -> PathBuf {
 fn absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap as Map;
+
+    use kernel::{KeyspaceId, Micros, Term};
+    use node::cluster::formation::{Formation, keyspaces};
+    use storage::Store;
+    use storage::object::Value;
+    use storage::store::Ttl;
+
+    use super::*;
+    use crate::config::Sources;
+
+    const OLD: ClusterId = ClusterId([1; 16]);
+    const NEW: ClusterId = ClusterId([2; 16]);
+    const NODE: NodeId = NodeId([3; 32]);
+    const WITH_DATA: [GroupId; 2] = [GroupId::new(KeyspaceId(0), 0), GroupId::new(KeyspaceId(7), 0)];
+
+    fn loaded(dir: &Path) -> Loaded {
+        let flag = |key: &str, value: String| ("--set".to_owned(), key.to_owned(), value);
+        let flags = vec![flag("data_dir", dir.display().to_string())];
+        Loaded::load(&Sources { file: None, variables: Vec::new(), flags }).unwrap()
+    }
+
+    /// The directory of a stopped member that has copies of two partitions; the other fourteen are elsewhere.
+    fn member(dir: &Path) {
+        std::fs::create_dir_all(dir.join("engine")).unwrap();
+        std::fs::create_dir_all(dir.join("log")).unwrap();
+        let formation = Formation {
+            cluster: OLD,
+            node: NODE,
+            zone: control::Name::new("a").unwrap(),
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            keyspaces: keyspaces(Map::new()),
+            at: kernel::Millis(5),
+            seed: 3,
+        };
+        let (mark, state) = formation.found().unwrap();
+        let engine = Engine::open(&dir.join("engine"), disk::engine::EngineOptions::default()).unwrap();
+        for (n, group) in WITH_DATA.into_iter().enumerate() {
+            let mut store = Store::new(1);
+            store.begin_entry(Index(2), Micros(5_000_000));
+            store.set(&[n as u8], Value::from_bytes(b"value"), Ttl::Clear).unwrap();
+            store.end_entry();
+            let replica = state.partition(group).unwrap().replica(NODE).unwrap().id;
+            settle(&engine, group, (&mut store, Term(4)), replica).unwrap();
+        }
+        let replica = *mark.members.voters().first().unwrap();
+        let mark = held::empty_mark(&Holding { replica, mark: Some(mark) }, state.encode());
+        engine.commit(CONTROL, &mark, std::iter::empty()).unwrap();
+        engine.close().unwrap();
+    }
+
+    /// What must be so once a recovery has come to its end, however often it was begun.
+    fn judge(dir: &Path, rescued: Rescued) {
+        assert_eq!((rescued.cluster, rescued.kept, rescued.lost), (NEW, 2, 14));
+        assert!(!dir.join(guard::NAME).exists() && !dir.join("log").exists());
+        assert!(dir.join(format!("log.before-{NEW}")).is_dir(), "the old log is kept");
+        let engine = Engine::open(&dir.join("engine"), disk::engine::EngineOptions::default()).unwrap();
+        let marks: Map<GroupId, Mark> = engine.groups().unwrap().into_iter().collect();
+        let state = State::decode(&marks[&CONTROL].state).unwrap();
+        assert_eq!(state.cluster(), Some(NEW));
+        let own = |group: GroupId| match group {
+            CONTROL => state.members()[&NODE].replica,
+            group => state.partition(group).unwrap().replica(NODE).unwrap().id,
+        };
+        for (&group, mark) in &marks {
+            let holding = held::holding(mark).unwrap().unwrap();
+            assert_eq!(holding.replica, own(group), "{group}");
+            let members = holding.mark.unwrap().members;
+            assert!(members.voters().iter().eq([&holding.replica]), "{group} has one voter");
+            assert!(holding.replica.get() > control::recover::NUMBERS_LEFT_OUT);
+        }
+        assert_eq!(marks.len(), 3, "what it has no copy of it does not have");
+        for group in WITH_DATA {
+            assert_eq!((marks[&group].objects, marks[&group].index), (1, Index(2)));
+        }
+    }
+
+    /// How far a recovery had come when the process was killed.
+    #[derive(Clone, Copy, Debug)]
+    enum Killed {
+        Guarded,
+        OneCopy,
+        Switched,
+        LogAside,
+    }
+
+    #[test]
+    fn a_recovery_that_is_killed_anywhere_is_finished_by_the_next() {
+        for killed in [Killed::Guarded, Killed::OneCopy, Killed::Switched, Killed::LogAside] {
+            let home = tempfile::tempdir().unwrap();
+            let dir = home.path();
+            member(dir);
+            let loaded = loaded(dir);
+            let first = Survivor::open(&loaded).unwrap();
+            assert!(!first.found().begun_before);
+            assert_eq!(first.found().partitions.iter().filter(|it| it.copy.is_some()).count(), 2);
+            assert!(!is_unfinished(dir).unwrap(), "looking changes nothing");
+            replace(dir, guard::NAME, guard::line(NEW, OLD).as_bytes()).unwrap();
+            match killed {
+                Killed::Guarded => {}
+                Killed::OneCopy => {
+                    let (group, copy) = first.copies.iter().next().unwrap();
+                    first.keep(*group, copy, consensus::ReplicaId::new(1 << 40).unwrap()).unwrap();
+                }
+                Killed::Switched | Killed::LogAside => drop(first.switch(NEW).unwrap()),
+            }
+            drop(first);
+            if matches!(killed, Killed::LogAside) {
+                std::fs::rename(dir.join("log"), set_aside(dir, NEW)).unwrap();
+            }
+            assert!(is_unfinished(dir).unwrap(), "{killed:?}: until then it does not start");
+            let second = Survivor::open(&loaded).unwrap();
+            assert!(second.found().begun_before, "{killed:?}");
+            assert_eq!(second.found().cluster, OLD, "{killed:?}: it is confirmed by the same id");
+            judge(dir, second.recover().unwrap());
+        }
+    }
+}
