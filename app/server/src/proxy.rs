@@ -1,23 +1,33 @@
 //! The proxy of a server, from its configuration.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mesh::breaker::BreakerOptions;
 use mesh::limit::Rate;
 use mesh::outlier::{OutlierOptions, Panic};
+use mesh::registry::View;
 use mesh::retry::RetryOptions;
 use mesh::route::{FieldRule, PathRule, Routes, Rule, RuleError, Split};
 use mesh::upstream::UpstreamOptions;
 use proxy::{
-    EndpointPlan, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
+    EndpointPlan, Limits, ListenerKind, ListenerPlan, Plan, Proxy, RatePlan, RoutePlan, ServicePlan, Telling,
 };
 
 use crate::config::items::Item;
 use crate::config::proxy::{Protocol, ProxyRoute, ProxyService};
 use crate::config::{Config, ConfigError, Loaded};
+use crate::services::Handle;
 
 /// Clients whose rates are remembered at once, in a route.
 const RATE_KEYS_MAX: usize = 64 * 1024;
+/// How often the registry is looked at for a change, which is one atomic load, in milliseconds.
+const LOOK_MS: u64 = 50;
 /// Most retries that a service may have saved up.
 const BUDGET_MAX: u16 = 10;
 
@@ -128,6 +138,10 @@ fn services(loaded: &Loaded) -> Result<Vec<ServicePlan>, ConfigError> {
             return Err(twice(loaded, key("name"), service.name.as_str()));
         }
         let endpoints = &service.endpoints.0;
+        if endpoints.is_empty() && !loaded.config.services.enabled {
+            let origin = loaded.origin(&format!("proxy.service[{at}]"));
+            return Err(ConfigError::Missing { origin, key: key("endpoints") });
+        }
         for (at, endpoint) in endpoints.iter().enumerate() {
             if endpoints[..at].iter().any(|other| other.address == endpoint.address) {
                 return Err(twice(loaded, key("endpoints"), &endpoint.show()));
@@ -163,6 +177,7 @@ fn service_plan(service: &ProxyService) -> ServicePlan {
     ServicePlan {
         name: service.name.as_str().to_owned(),
         endpoints: endpoints.map(|one| EndpointPlan { address: one.address, weight: one.weight }).collect(),
+        discovered: service.endpoints.0.is_empty(),
         options: UpstreamOptions {
             policy: service.policy.policy(),
             slow_start_ms: service.slow_start_ms.get(),
@@ -270,4 +285,73 @@ fn index(loaded: &Loaded) -> Result<Routes, ConfigError> {
         found: format!("{} routes", routes.len()),
         allowed: error.to_string(),
     })
+}
+
+/// A server's proxy, if it has one by now.
+#[derive(Clone, Default)]
+pub(crate) struct Proxied(Arc<Mutex<Option<Proxy>>>);
+
+impl Proxied {
+    pub fn lock(&self) -> MutexGuard<'_, Option<Proxy>> {
+        // A proxy takes a plan whole or not at all.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that tells a proxy what the registry has of services without endpoints in the configuration.
+pub(crate) struct Discovery {
+    end: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Discovery {
+    /// Starts it.
+    pub fn start(handle: Handle, proxied: Proxied) -> io::Result<Discovery> {
+        let (end, ended) = channel();
+        let run = move || discover(&handle, &proxied, &ended);
+        let thread = std::thread::Builder::new().name("discovery".into()).spawn(run)?;
+        Ok(Discovery { end, thread })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        drop(self.end);
+        if self.thread.join().is_err() {
+            tracing::error!("the discovery thread ended badly");
+        }
+    }
+}
+
+fn discover(handle: &Handle, proxied: &Proxied, ended: &Receiver<()>) {
+    let mut known = None;
+    loop {
+        if let Some(proxy) = proxied.lock().as_mut() {
+            // Another plan may have other services.
+            let now = (handle.index(), proxy.generation());
+            if known != Some(now) {
+                let view = handle.view();
+                if let Err(error) = proxy.discover(|name| found(&view, name)) {
+                    tracing::error!(%error, "the proxy cannot follow the registry");
+                }
+                known = Some((now.0, proxy.generation()));
+            }
+        }
+        match ended.recv_timeout(Duration::from_millis(LOOK_MS)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Where a service is: its instances that may get requests, each address once. Those whose address is a name are none.
+fn found(view: &View, name: &str) -> Vec<EndpointPlan> {
+    let mut weights = BTreeMap::new();
+    for entry in view.service(name).into_iter().flat_map(|service| service.usable()) {
+        let Ok(ip) = entry.address().parse::<IpAddr>() else { continue };
+        let weight = u16::try_from(entry.weight()).unwrap_or(u16::MAX);
+        if weight > 0 && entry.port() > 0 {
+            weights.insert(SocketAddr::new(ip, entry.port()), weight);
+        }
+    }
+    weights.into_iter().map(|(address, weight)| EndpointPlan { address, weight }).collect()
 }

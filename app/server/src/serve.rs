@@ -27,7 +27,7 @@ use crate::housekeep::{self, Housekeeper, Housekeeping};
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
-use crate::proxy::plan;
+use crate::proxy::{Discovery, Proxied, plan};
 use crate::services::{self, Entrance, Services, ServicesError};
 use crate::tls::{self, TlsError};
 
@@ -68,7 +68,8 @@ pub struct Server {
     overlay: Option<Overlay>,
     /// Its part of the registry of services, with Consul's HTTP API and DNS, if it has one.
     pub services: Option<Services>,
-    proxy: Option<Proxy>,
+    proxy: Proxied,
+    discovery: Option<Discovery>,
     proxy_meters: Arc<Meters>,
     /// What it was started with, and the proxy's settings that are followed now.
     config: Config,
@@ -97,7 +98,8 @@ impl Server {
         let lock = DirectoryLock::take(&config.data_dir)?;
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
-        let proxy = proxying(loaded, &proxy_meters)?;
+        let proxy = Proxied::default();
+        *proxy.lock() = proxying(loaded, &proxy_meters)?;
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         let mut options = options(config)?;
@@ -133,6 +135,9 @@ impl Server {
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
+        let discovery =
+            services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
+        let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
         let config = config.clone();
         Ok(Server {
             node,
@@ -141,6 +146,7 @@ impl Server {
             overlay,
             services,
             proxy,
+            discovery,
             proxy_meters,
             config,
             redis,
@@ -153,7 +159,7 @@ impl Server {
     /// Where the proxy listens, by the names of its listeners.
     #[must_use]
     pub fn proxy(&self) -> Vec<(String, SocketAddr)> {
-        self.proxy.as_ref().map(Proxy::addresses).unwrap_or_default()
+        self.proxy.lock().as_ref().map(Proxy::addresses).unwrap_or_default()
     }
 
     /// Follows what changed of the proxy's settings, without a connection lost. Whether other settings differ too, which
@@ -162,10 +168,12 @@ impl Server {
     /// # Errors
     /// [`ServeError`]; nothing changes.
     pub fn reload(&mut self, loaded: &Loaded) -> Result<bool, ServeError> {
-        match &mut self.proxy {
+        let mut proxy = self.proxy.lock();
+        match proxy.as_mut() {
             Some(proxy) => proxy.follow(plan(loaded)?)?,
-            None => self.proxy = proxying(loaded, &self.proxy_meters)?,
+            None => *proxy = proxying(loaded, &self.proxy_meters)?,
         }
+        drop(proxy);
         let workers = self.config.proxy.workers;
         self.config.proxy = config::Proxy { workers, ..loaded.config.proxy.clone() };
         Ok(self.config != loaded.config)
@@ -185,7 +193,8 @@ impl Server {
         self.housekeeper.stop();
         self.overlay.into_iter().for_each(Overlay::stop);
         self.services.into_iter().for_each(Services::stop);
-        self.proxy.into_iter().for_each(Proxy::stop);
+        self.discovery.into_iter().for_each(Discovery::stop);
+        self.proxy.lock().take().into_iter().for_each(Proxy::stop);
         self.node.stop()?;
         self.admin.stop();
         Ok(())

@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         services: vec![ServicePlan {
             name: "one".into(),
             endpoints: vec![endpoint],
+            discovered: false,
             options: UpstreamOptions::default(),
             connect_ms: 1_000,
             idle_ms: 55_000,

@@ -55,6 +55,8 @@ pub struct ServicePlan {
     pub name: String,
     /// Where it is.
     pub endpoints: Vec<EndpointPlan>,
+    /// That is found elsewhere and told by [`crate::Proxy::discover`].
+    pub discovered: bool,
     /// How requests are divided among them, and when they are not sent.
     pub options: UpstreamOptions,
     /// A connection must be there within this, in milliseconds.
@@ -63,7 +65,7 @@ pub struct ServicePlan {
     pub idle_ms: u64,
     /// Such connections of one thread to one endpoint.
     pub idle_max: usize,
-    /// How a connection's client chooses its endpoint, where the policy hashes.
+    /// Tries of a connection that is passed through.
     pub retry: RetryOptions,
 }
 

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use thiserror::Error;
 
 use crate::meters::Meters;
-use crate::plan::{ListenerPlan, Plan};
+use crate::plan::{EndpointPlan, ListenerPlan, Plan};
 use crate::worker::{Control, Loop, WAKE};
 
 /// Connections that the kernel keeps for a listener that is slow to take them.
@@ -53,6 +53,7 @@ pub struct Proxy {
     /// What it listens on, as planned and as it came to be.
     listening: Vec<(ListenerPlan, SocketAddr)>,
     generation: u64,
+    plan: Arc<Plan>,
     meters: Arc<Meters>,
 }
 
@@ -63,7 +64,8 @@ impl Proxy {
     /// [`ProxyError`]; nothing is left running.
     pub fn start(plan: Plan, workers: usize, meters: Arc<Meters>) -> Result<Proxy, ProxyError> {
         let failed = |source| ProxyError::Thread { source };
-        let mut proxy = Proxy { threads: Vec::new(), listening: Vec::new(), generation: 0, meters };
+        let mut proxy =
+            Proxy { threads: Vec::new(), listening: Vec::new(), generation: 0, plan: Arc::default(), meters };
         for number in 0..workers {
             let poll = Poll::new().map_err(failed)?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
@@ -83,7 +85,37 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyError::Listen`]; the plan before stays in force.
-    pub fn follow(&mut self, plan: Plan) -> Result<(), ProxyError> {
+    pub fn follow(&mut self, mut plan: Plan) -> Result<(), ProxyError> {
+        for service in plan.services.iter_mut().filter(|service| service.discovered) {
+            let before = self.plan.services.iter().find(|one| one.discovered && one.name == service.name);
+            service.endpoints = before.map(|one| one.endpoints.clone()).unwrap_or_default();
+        }
+        self.take(plan)
+    }
+
+    /// Tells the endpoints of all services whose endpoints are found elsewhere. Costs as much as another plan if any differ.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; the plan before stays in force.
+    pub fn discover(&mut self, find: impl Fn(&str) -> Vec<EndpointPlan>) -> Result<(), ProxyError> {
+        let mut found = Vec::new();
+        for (at, service) in self.plan.services.iter().enumerate().filter(|(_, one)| one.discovered) {
+            let endpoints = find(&service.name);
+            if endpoints != service.endpoints {
+                found.push((at, endpoints));
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut plan = Plan::clone(&self.plan);
+        for (at, endpoints) in found {
+            plan.services[at].endpoints = endpoints;
+        }
+        self.take(plan)
+    }
+
+    fn take(&mut self, plan: Plan) -> Result<(), ProxyError> {
         let known =
             |one: &ListenerPlan| self.listening.iter().find(|(other, _)| other.address == one.address);
         let mut sockets: Vec<Vec<(ListenerPlan, TcpListener)>> =
@@ -105,6 +137,7 @@ impl Proxy {
             thread.waker.wake().map_err(|source| ProxyError::Thread { source })?;
         }
         self.listening = listening;
+        self.plan = plan;
         Ok(())
     }
 

@@ -19,6 +19,9 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// So many bytes of a body may wait for the endpoint before no more is read from the client.
 const OUTGOING_BYTES_MAX: usize = 64 * 1024;
 
+/// A piece of a body up to this goes behind what stands before it, in one write of one buffer.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
 /// Why a request's body does not go on.
 enum Broken {
     /// It breaks its grammar.
@@ -316,6 +319,12 @@ impl Loop {
             // What is behind the end is no answer to anything.
             x.reusable = false;
         }
+        let second = if second.len() <= COPY_BYTES_MAX && !out.is_empty() {
+            out.extend_from_slice(second);
+            &bytes[..0]
+        } else {
+            second
+        };
         if let Some(step) = self.send(key, x, out, second) {
             return step;
         }

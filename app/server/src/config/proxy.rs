@@ -69,10 +69,10 @@ section! {
 
 section! {
     /// See [`Proxy::service`].
-    pub struct ProxyService requires [name, endpoints] {
+    pub struct ProxyService requires [name] {
         /// The name.
         name: Name = Name::of("shop"),
-        /// Its instances.
+        /// Its instances. Without any, those that are registered under its name (`services.enabled`).
         endpoints: Several<EndpointItem> = Several::default(),
         /// How one of them is chosen for a request.
         policy: Balance = Balance::PeakEwma,

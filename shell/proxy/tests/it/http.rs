@@ -478,3 +478,109 @@ fn a_proxy_that_stops_finishes_what_is_under_way() {
     drop(client);
     stopping.join().unwrap();
 }
+
+#[test]
+fn routes_rewrite_and_split() {
+    let (one, two) =
+        (Backend::answering(OK), Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"));
+    let mut plan = plan(&[one.address]);
+    plan.services.push(service("two", &[two.address]));
+    plan.routes = vec![route("one", 0), route("two", 1), route("both", 0)];
+    plan.routes[1].rewrite = Some(("/two".into(), "/".into()));
+    plan.routes[2].split = mesh::route::Split::new(&[(0, 1), (1, 1)]).unwrap();
+    let rules = [rule("*", "/"), rule("*", "/two"), rule("*.example.org", "/")];
+    plan.index = mesh::route::Routes::new(&rules).unwrap();
+    let world = World::new(plan);
+    let ask =
+        |host: &str, path: &str| world.ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).text();
+    assert_eq!(
+        (ask("a", "/x").as_str(), ask("a", "/two/x?y").as_str(), ask("a", "/twofold").as_str()),
+        ("ok", "two", "ok")
+    );
+    assert!(two.seen().starts_with("GET /x?y HTTP/1.1\r\n"), "{}", two.seen());
+    assert_eq!(ask("a", "http://b/two?z"), "two");
+    assert!(two.seen().contains("GET /?z HTTP/1.1\r\nhost: b\r\n"), "{}", two.seen());
+    let texts: Vec<String> = (0..40).map(|_| ask("x.example.org", "/")).collect();
+    assert!(["ok", "two"].iter().all(|text| texts.iter().any(|found| found == text)), "{texts:?}");
+}
+
+#[test]
+fn more_clients_than_there_may_be_wait_until_one_leaves() {
+    let backend = Backend::answering(OK);
+    let mut one = plan(&[backend.address]);
+    one.limits.clients_max = 2;
+    let world = World::new(one);
+    let (mut first, mut second, mut third) = (world.connect(), world.connect(), world.connect());
+    for client in [&mut first, &mut second] {
+        client.send(GET.as_bytes());
+        assert_eq!(client.reply("GET").status, 200);
+    }
+    third.send(GET.as_bytes());
+    drop(first);
+    assert_eq!(third.reply("GET").status, 200);
+    assert!(world.meters.sum(|meters| meters.pauses.get()) > 0);
+    second.send(GET.as_bytes());
+    assert_eq!(second.reply("GET").status, 200);
+}
+
+#[test]
+fn an_endpoint_that_dies_under_load_costs_no_request() {
+    let dead = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+    let served = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let order = std::sync::atomic::Ordering::SeqCst;
+    let backends: Vec<Backend> = (0..5)
+        .map(|number| {
+            let (dead, served) = (dead.clone(), served.clone());
+            Backend::start(move |stream, _| {
+                while read_head(stream).is_some() {
+                    // From then on it ends its connections in the middle of requests, and new ones at once.
+                    if number == 0 && dead.load(order) {
+                        return;
+                    }
+                    served.fetch_add(1, order);
+                    let _ = stream.write_all(OK.as_bytes());
+                }
+            })
+        })
+        .collect();
+    let world = World::new(plan(&backends.iter().map(|backend| backend.address).collect::<Vec<_>>()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = world.connect();
+                for n in 0..200 {
+                    client.send(GET.as_bytes());
+                    assert_eq!(client.reply("GET").status, 200, "request {n}");
+                    dead.fetch_or(served.load(order) > 200, order);
+                }
+            });
+        }
+    });
+    // The control: some tries did fail.
+    let failures: u64 = world.meters.endpoints().iter().map(|one| one.counts[1]).sum();
+    assert!(failures > 0);
+}
+
+#[test]
+fn endpoints_that_are_found_elsewhere_come_and_go() {
+    let (one, two) =
+        (Backend::answering(OK), Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"));
+    let mut next = plan(&[]);
+    next.services[0].discovered = true;
+    let mut world = World::new(next.clone());
+    assert_eq!(world.ask(GET).reason(), "no-endpoint");
+    for (address, text) in [(one.address, "ok"), (two.address, "two")] {
+        world.proxy.discover(|_| vec![proxy::EndpointPlan { address, weight: 1 }]).unwrap();
+        // The threads follow when they are woken.
+        while world.ask(GET).text() != text {}
+    }
+    // Another plan keeps what was found.
+    next.limits.idle_ms = 50_000;
+    world.proxy.follow(next).unwrap();
+    let before = world.proxy.generation();
+    world.proxy.discover(|_| vec![proxy::EndpointPlan { address: two.address, weight: 1 }]).unwrap();
+    assert_eq!(world.proxy.generation(), before, "nothing was new");
+    assert_eq!(world.ask(GET).text(), "two");
+    world.proxy.discover(|_| Vec::new()).unwrap();
+    while world.ask(GET).reason() != "no-endpoint" {}
+}

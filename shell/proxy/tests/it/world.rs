@@ -112,6 +112,7 @@ pub fn service(name: &str, endpoints: &[SocketAddr]) -> ServicePlan {
     ServicePlan {
         name: name.into(),
         endpoints: endpoints.iter().map(|&address| EndpointPlan { address, weight: 1 }).collect(),
+        discovered: false,
         options: UpstreamOptions { policy: mesh::balance::Policy::RoundRobin, ..UpstreamOptions::default() },
         connect_ms: 2_000,
         idle_ms: 60_000,
