@@ -22,45 +22,56 @@ pub fn read<'a>(
     hosts.host(node).inside(|| reads(names))?.map_err(Failure::broken(format!("node {node}")))
 }
 
+/// All in one pipeline: a node without a copy asks another one, which takes its time.
 fn reads<'a>(names: impl Iterator<Item = &'a Name>) -> io::Result<BTreeMap<Name, Reply>> {
     let mut client = Client::connect(REDIS)?;
-    let expect_ok = |reply: Reply| match reply {
-        ok if ok == Reply::ok() => Ok(()),
-        other => Err(io::Error::other(format!("it answers {}", other.brief()))),
-    };
-    expect_ok(client.ask(&["READONLY"])?)?;
-    let mut found = BTreeMap::new();
-    let mut db = 0;
+    client.queue(&["READONLY"]);
+    let (mut asked, mut db) = (Vec::new(), 0);
     for name in names {
         if name.0 != db {
             db = name.0;
-            expect_ok(client.ask(&["SELECT", &db.to_string()])?)?;
+            client.queue(&["SELECT", &db.to_string()]);
+            asked.push(None);
         }
-        let reply = match name.1.starts_with('l') {
-            true => client.ask(&["LRANGE", &name.1, "0", "-1"])?,
-            false => client.ask(&["GET", &name.1])?,
-        };
-        found.insert(name.clone(), reply);
+        match name.1.starts_with('l') {
+            true => client.queue(&["LRANGE", &name.1, "0", "-1"]),
+            false => client.queue(&["GET", &name.1]),
+        }
+        asked.push(Some(name));
+    }
+    client.flush()?;
+    expect_ok(&client.reply()?)?;
+    let mut found = BTreeMap::new();
+    for name in asked {
+        let reply = client.reply()?;
+        match name {
+            Some(name) => _ = found.insert(name.clone(), reply),
+            None => expect_ok(&reply)?,
+        }
     }
     Ok(found)
 }
 
-/// The first key of which two nodes have different copies.
+fn expect_ok(reply: &Reply) -> io::Result<()> {
+    if *reply == Reply::ok() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it answers {}", reply.brief())))
+}
+
+/// The first key of which two nodes have different copies, or of which one answers no content.
 #[must_use]
 pub fn difference(all: &[BTreeMap<Name, Reply>]) -> Option<String> {
-    let (first, others) = all.split_first()?;
-    for (at, other) in (1..).zip(others) {
-        for (name, reply) in first {
-            let theirs = other.get(name);
-            if theirs != Some(reply) {
-                let theirs = theirs.map_or_else(|| "nothing".into(), Reply::brief);
-                return Some(format!(
-                    "keyspace {}, key {}: node 0 has {}, and node {at} {theirs}",
-                    name.0,
-                    name.1,
-                    reply.brief()
-                ));
+    let (first, _) = all.split_first()?;
+    for (name, reply) in first {
+        for (at, node) in all.iter().enumerate() {
+            let theirs = node.get(name);
+            if theirs == Some(reply) && !matches!(reply, Reply::Error(_)) {
+                continue;
             }
+            let theirs = theirs.map_or_else(|| "nothing".into(), Reply::brief);
+            let (db, key, reply) = (name.0, &name.1, reply.brief());
+            return Some(format!("keyspace {db}, key {key}: node 0 has {reply}, and node {at} {theirs}"));
         }
     }
     None
@@ -77,5 +88,7 @@ mod tests {
         let found = difference(&[of(1), of(1), of(2)]).unwrap();
         assert!(found.contains("n1-0") && found.contains("node 2"), "{found}");
         assert!(difference(&[of(1), BTreeMap::new()]).is_some());
+        let down = || BTreeMap::from([((0, "n1-0".to_owned()), Reply::Error("CLUSTERDOWN".into()))]);
+        assert!(difference(&[down(), down()]).is_some(), "two that say nothing do not agree");
     }
 }
