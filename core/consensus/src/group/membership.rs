@@ -96,7 +96,7 @@ impl Replica {
     }
 
     /// Hands leadership to a voter; within an election timeout it has it, or this replica goes on. Meanwhile nothing is
-    /// proposed.
+    /// proposed. Asked again for the same voter, it tells it again, which may have missed it or have been busy.
     ///
     /// # Errors
     /// [`ChangeError::NotLeading`], or [`ChangeError::Unsound`] if `to` does not vote.
@@ -110,6 +110,10 @@ impl Replica {
         }
         self.awaken();
         self.spoil_lease();
+        if self.raw.raft.lead_transferee == Some(to.get()) {
+            // The engine would wait for the first attempt's end.
+            self.raw.raft.abort_leader_transfer();
+        }
         self.raw.transfer_leader(to.get());
         self.collect();
         Ok(())

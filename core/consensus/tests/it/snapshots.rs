@@ -88,3 +88,27 @@ fn a_snapshot_is_named_again_when_the_link_is_back() {
     leader.replica.peer_returned(one);
     assert_eq!(named(&leader.pass(20, two)), 0);
 }
+
+#[test]
+fn a_voter_that_is_handed_leadership_again_is_told_again() {
+    let (one, two) = (ReplicaId::new(1).expect("not 0"), ReplicaId::new(2).expect("not 0"));
+    let config = Config::new(GroupId(7), one, Incarnation(1), 3);
+    let replica = Replica::new(config, Micros(0), Restored::first(Mark::first(first_members(1))));
+    let mut leader = Leader { replica, end: 0, now: Micros(0) };
+    leader.pass(60, two);
+    leader.replica.change(leader.now, &[(two, Role::Voter)]).expect("it leads");
+    for _ in 0..20 {
+        leader.pass(1, two);
+        let index = leader.replica.last();
+        leader.hear(two, Said::Appended { index, commit: index });
+        leader.settle(&mut Vec::new());
+    }
+    assert_eq!((leader.replica.members().voters().len(), leader.replica.members().is_joint()), (2, false));
+    let mut told = || {
+        let mut sent = Vec::new();
+        leader.replica.hand_over(leader.now, two).expect("it votes");
+        leader.settle(&mut sent);
+        sent.iter().filter(|message| matches!(message.body, Said::TimeoutNow)).count()
+    };
+    assert_eq!([told(), told()], [1, 1], "the first may be lost");
+}
