@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         }
         assert!(agent.registry().view().index() >= index, "an index fell");
         if let Ok(task) = kv::plan(&request, "n", "dc1", [1; 16]) {
-            task.answer(&Reply::Int(1));
+            let _ = task.answer(&Reply::Int(1));
         }
         now = now.plus_millis(input.u64() % 100_000);
         agent.wake(now);
