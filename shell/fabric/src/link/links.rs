@@ -17,6 +17,7 @@ use super::connection::{Aim, Conn, Dial, Stage, State, Tls as ConnTls, Wire};
 use super::door::{Door, Source};
 use super::event::{Event, SendError};
 use super::frame::{ANSWER_BYTES_MAX, Decoder, HEADER_BYTES, Kind};
+use super::read::Late;
 use super::redial::Redial;
 use super::tls::{Purpose, Tls};
 use super::{Cause, Lane, LinkMeters, Members};
@@ -86,6 +87,8 @@ pub struct Links {
     pub(super) door: Door,
     pub(super) meters: Arc<LinkMeters>,
     pub(super) events: Vec<Event>,
+    /// What arrived behind them, of one connection; not read further before it is handed on.
+    pub(super) late: Vec<Late>,
     dirty: Vec<usize>,
     /// Memory for the next `dirty`.
     spare: Vec<usize>,
@@ -135,6 +138,7 @@ impl Links {
             door: Door::new(),
             meters: Arc::default(),
             events: Vec::new(),
+            late: Vec::new(),
             dirty: Vec::new(),
             spare: Vec::new(),
             again: Vec::new(),
@@ -253,13 +257,15 @@ impl Links {
         self.conns[slot].as_deref_mut()
     }
 
-    /// Handles one readiness of a token that [`Links::owns`]; frames go to `receive`, in order.
+    /// Handles one readiness of a token that [`Links::owns`]; frames go to `receive`, in order. Those behind an event wait
+    /// until it is taken, and come with the next call.
     pub fn ready(
         &mut self,
         now: Micros,
         event: &mio::event::Event,
         receive: &mut dyn FnMut(NodeId, Lane, &[u8]),
     ) {
+        self.hand_on_late(receive);
         self.check_members(now);
         let at = event.token().0 - self.tokens.first;
         let Some(slot) = at.checked_sub(1) else {
@@ -281,6 +287,7 @@ impl Links {
     /// Ends the turn: reads what was left over, does what is due, and writes each connection once, control
     /// lanes first. True if there is more to do at once.
     pub fn end_turn(&mut self, now: Micros, receive: &mut dyn FnMut(NodeId, Lane, &[u8])) -> bool {
+        self.hand_on_late(receive);
         self.check_members(now);
         if self.accepting.is_some_and(|at| at <= now) {
             self.accept(now);
@@ -303,7 +310,8 @@ impl Links {
         }
         dirty.clear();
         self.spare = dirty;
-        !self.dirty.is_empty() || !self.again.is_empty() || self.accepting.is_some_and(|at| at <= now)
+        let waits = !self.late.is_empty() || !self.again.is_empty();
+        !self.dirty.is_empty() || waits || self.accepting.is_some_and(|at| at <= now)
     }
 
     /// When [`Links::end_turn`] must be called again, although nothing is ready.
@@ -313,7 +321,7 @@ impl Links {
         (at != Micros(u64::MAX)).then_some(at)
     }
 
-    /// Appends what happened since the last call.
+    /// Appends what happened since the last call. To be called after each turn: frames wait behind events.
     pub fn take_events(&mut self, out: &mut Vec<Event>) {
         out.append(&mut self.events);
     }
@@ -524,6 +532,7 @@ impl Links {
         // Closing removes it from the poll in any case.
         let _ = self.registry.deregister(&mut conn.wire.stream);
         self.free.push(slot);
+        self.late.retain(|late| late.slot != slot);
         self.open -= 1;
         self.meters.connections.set(self.open as u64);
         self.release(&mut conn.state.admitted, now);

@@ -19,8 +19,20 @@ use crate::join::JoinRequest;
 type Receive<'a> = &'a mut dyn FnMut(NodeId, Lane, &[u8]);
 
 impl Links {
+    /// Hands on what waited for the host to take the events before it.
+    pub(super) fn hand_on_late(&mut self, receive: Receive<'_>) {
+        if self.events.is_empty() {
+            self.late.drain(..).for_each(|late| receive(late.node, late.lane, &late.bytes));
+        }
+    }
+
     /// Reads a connection, as much as is its share of a turn.
     pub(super) fn read(&mut self, slot: usize, now: Micros, receive: Receive<'_>) {
+        if !self.late.is_empty() {
+            // One connection's share waits already; nothing is to overtake it.
+            self.again.push(slot);
+            return;
+        }
         // It is taken out, because what arrives on it may end others.
         let ready = self.conns.get_mut(slot).and_then(|place| place.take_if(|conn| !conn.state.held));
         let Some(mut conn) = ready else { return };
@@ -185,7 +197,12 @@ impl Links {
                 any = true;
                 if let (Stage::Up(up), Kind::Data) = (&state.stage, frame.kind) {
                     data += 1;
-                    receive(up.node, up.lane, frame.payload);
+                    if self.events.is_empty() {
+                        receive(up.node, up.lane, frame.payload);
+                    } else {
+                        let (node, lane) = (up.node, up.lane);
+                        self.late.push(Late { slot, node, lane, bytes: frame.payload.to_vec() });
+                    }
                 } else if let Some(limit) = self.take_frame(slot, state, frame, now)? {
                     decoder.set_data_bytes_max(limit);
                 }
@@ -312,6 +329,17 @@ fn understood(payload: &[u8]) -> Result<Hello, Cause> {
     let hello = Hello::decode(payload).map_err(|_| Cause::Unexpected)?;
     agree(hello.spoken).map_err(Cause::Version)?;
     Ok(hello)
+}
+
+/// A data frame that arrived behind an event which the host has not been told: it might take the frame for one of an
+/// earlier link, and forget it together with what it had of that.
+#[derive(Debug)]
+pub(super) struct Late {
+    /// The connection that it came on.
+    pub slot: usize,
+    node: NodeId,
+    lane: Lane,
+    bytes: Vec<u8>,
 }
 
 /// Whose fault it is that TLS cannot go on.

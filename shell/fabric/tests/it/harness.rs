@@ -69,9 +69,16 @@ impl Node {
     }
 
     fn turn(&mut self, wait: Duration, now: Micros) {
-        let frames = &mut self.frames;
-        let mut receive =
-            |node: NodeId, lane: Lane, payload: &[u8]| frames.push((node, lane, payload.to_vec()));
+        let (frames, events) = (&mut self.frames, &self.events);
+        let mut receive = |node: NodeId, lane: Lane, payload: &[u8]| {
+            let last = events.iter().rev().find_map(|event| match event {
+                Event::Up { node: of, lane: on, .. } if (*of, *on) == (node, lane) => Some(true),
+                Event::Down { node: of, lane: on, .. } if (*of, *on) == (node, lane) => Some(false),
+                _ => None,
+            });
+            assert_eq!(last, Some(true), "a frame arrived before the host was told of its link");
+            frames.push((node, lane, payload.to_vec()));
+        };
         self.loops.begin_turn(wait, || now, &mut receive).unwrap();
         self.loops.end_turn(now, &mut receive);
         self.loops.links.take_events(&mut self.events);

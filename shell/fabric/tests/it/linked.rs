@@ -39,6 +39,26 @@ fn two_members_have_one_link_for_each_lane_and_frames_arrive_in_order() {
     }
 }
 
+/// What a host has of a peer is over when a new link comes up, so it must hear of the link before it hears its frames.
+#[test]
+fn what_arrives_with_a_greeting_comes_behind_the_news_of_the_link() {
+    let mut world = World::new(2);
+    let [a, b] = [world.ids()[0], world.ids()[1]];
+    let (now, address) = (world.now, world.nodes[1].address);
+    world.nodes[0].loops.links.set_peer(now, b, vec![address]);
+    world.until("the one that is dialled is up", |nodes| nodes[1].loops.links.is_up(a, Lane::Control));
+    // Its answer is on its way, and the other one has had no turn since.
+    world.nodes[0].stopped = true;
+    for n in 0..3 {
+        world.nodes[1].send(a, Lane::Control, &[n]);
+    }
+    world.rounds(3);
+    world.nodes[0].stopped = false;
+    world.until("all arrived", |nodes| nodes[0].frames.len() == 3);
+    let payloads: Vec<&[u8]> = world.nodes[0].frames.iter().map(|(_, _, bytes)| &bytes[..]).collect();
+    assert_eq!(payloads, [&[0][..], &[1], &[2]]);
+}
+
 #[test]
 fn a_frame_as_large_as_may_be_arrives_whole() {
     let mut world = World::linked();
