@@ -20,6 +20,10 @@ const SHARDED: u64 = 1;
 const PARTITIONS: u16 = 64;
 const CONFIG: &str = "[[keyspace]]\nid = 1\nname = \"sharded\"\npartitions = 64\n";
 
+/// How long nobody asks anything before something is measured: leaders go where they should be, groups fall asleep, and
+/// what was copied is tidied up.
+const REST_SECONDS: u64 = 15;
+
 /// The parts, by the names that `--work` knows.
 const PARTS: [&str; 4] = ["set", "idle", "kill", "stop"];
 

@@ -2,15 +2,13 @@
 
 use super::super::report::{Bar, Report};
 use super::super::{Setting, process};
-use super::{own, sharded};
+use super::{REST_SECONDS, own, sharded};
 use crate::trio::Trio;
 use anyhow::{Context, Result};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// How long nobody asks anything before it is measured: groups fall asleep, and what was copied is tidied up.
-const REST_SECONDS: u64 = 15;
 /// How long it is measured.
 const SECONDS: u64 = 30;
 /// Links of each of three nodes.

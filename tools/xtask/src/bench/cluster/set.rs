@@ -3,10 +3,12 @@
 use super::super::redis::csv;
 use super::super::report::{Bar, Pair, Report};
 use super::super::{Setting, load, process};
+use super::REST_SECONDS;
 use crate::server::Server;
 use crate::trio::Trio;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const REQUESTS: u32 = 400_000;
 /// Values of 64 bytes under 100,000 names, in database 0: one partition, each write on two disks before it is answered.
@@ -76,6 +78,7 @@ fn round(setting: &Setting) -> Result<Round> {
     let through = |right: bool| -> Result<Figures> {
         let dir = setting.scratch()?;
         let trio = Trio::node(&setting.binary, dir.path(), "")?;
+        std::thread::sleep(Duration::from_secs(REST_SECONDS));
         let leads = trio.leads(0, 0)?;
         let leader = leads.iter().position(|&leads| leads == 1).context("nobody leads database 0")?;
         let asked = if right { leader } else { (leader + 1) % leads.len() };
