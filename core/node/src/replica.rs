@@ -24,6 +24,7 @@ use storage::apply::{Machinery, apply_entry};
 use storage::command::generic::TICK;
 use storage::entry::put_command;
 
+use self::undone::Undone;
 use crate::cluster::seat::Seat;
 use crate::cluster::{Holding, Job};
 use crate::partition::{Batch, Partition, Queued, What};
@@ -120,7 +121,7 @@ impl Worker {
         let partition = &mut self.partitions[at];
         if !partition.leads {
             let open = partition.take_open();
-            self.undo(at, open);
+            self.undo(at, open, Undone::TriedAgain);
             return None;
         }
         let tick_after = partition.tick_after;

@@ -11,6 +11,7 @@ use placement::Partitions;
 use storage::Store;
 use storage::reach::Scope;
 
+use super::undone::Undone;
 use crate::agreement::Agreement;
 use crate::cluster::seat::Seat;
 use crate::cluster::{
@@ -166,10 +167,10 @@ impl Worker {
         self.settle_route(at);
         let flying = core::mem::take(&mut self.partitions[at].flying);
         for batch in flying {
-            if batch.read.is_some() { self.undo(at, batch) } else { self.give_up(at, batch) }
+            self.give_up(at, batch, Undone::TriedAgain);
         }
         let open = self.partitions[at].take_open();
-        self.undo(at, open);
+        self.undo(at, open, Undone::TriedAgain);
         self.set_timer(at, None);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.unsynced.retain(|&other| other != at);

@@ -11,6 +11,7 @@ use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, WorkerId};
 use storage::Reply;
 
+use super::undone::Undone;
 use crate::cluster::{NOBODY, UNBLOCKED, UNDECIDED_MS_MAX};
 use crate::partition::{Batch, Partition};
 use crate::route::Place;
@@ -165,7 +166,7 @@ impl Worker {
             match fate {
                 Fate::Readable => self.apply_reads(at, batch),
                 Fate::Answered => self.apply_batch(at, batch),
-                Fate::Undone | Fate::Open => self.undo(at, batch),
+                Fate::Undone | Fate::Open => self.undo(at, batch, Undone::TriedAgain),
             }
         }
         let partition = &mut self.partitions[at];
@@ -179,10 +180,14 @@ impl Worker {
     /// A later entry of this node is committed: it leads since before that was proposed, so reads before it may be
     /// answered from what is applied.
     pub(super) fn settle_before(&mut self, at: usize, batch: Batch) {
-        if batch.read.is_some() { self.apply_reads(at, batch) } else { self.undo(at, batch) }
+        match batch.read {
+            Some(_) => self.apply_reads(at, batch),
+            None => self.undo(at, batch, Undone::TriedAgain),
+        }
     }
 
-    /// Nobody has led for too long: clients are told that nobody knows.
+    /// Nobody has led for too long: clients are told so, and of writes that nobody knows. Reads have waited as long and
+    /// do not begin to look for a leader now.
     pub(super) fn give_up_undecided(&mut self, at: usize) {
         let now = self.now;
         let partition = &mut self.partitions[at];
@@ -198,7 +203,7 @@ impl Worker {
             Some(_) | None => return,
         };
         for batch in flying {
-            if batch.read.is_some() { self.undo(at, batch) } else { self.give_up(at, batch) }
+            self.give_up(at, batch, Undone::Refused);
         }
     }
 
@@ -206,10 +211,8 @@ impl Worker {
     pub(super) fn overtaken(&mut self, at: usize, index: Index) {
         let flying = core::mem::take(&mut self.partitions[at].flying);
         for batch in flying {
-            if batch.read.is_some() {
-                self.undo(at, batch);
-            } else if batch.index <= index {
-                self.give_up(at, batch);
+            if batch.read.is_some() || batch.index <= index {
+                self.give_up(at, batch, Undone::TriedAgain);
             } else {
                 self.partitions[at].flying.push_back(batch);
             }

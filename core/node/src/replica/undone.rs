@@ -16,9 +16,18 @@ use crate::parcel::{Asker, Guest, Parcel, Request};
 use crate::partition::{Batch, Queued, What};
 use crate::worker::Worker;
 
+/// What becomes of commands of this node's clients that surely have not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// They are proposed again, or go to who leads now.
+    TriedAgain,
+    /// They have waited their time, and are refused.
+    Refused,
+}
+
 impl Worker {
-    /// Nothing of this batch has run, and nothing will: its commands are proposed again, or go to who leads now.
-    pub(super) fn undo(&mut self, at: usize, batch: Batch) {
+    /// Nothing of this batch has run, and nothing will.
+    pub(super) fn undo(&mut self, at: usize, batch: Batch, fate: Undone) {
         let mut writes = Reader::new(&batch.body);
         let mut reads = Reader::new(&batch.reads);
         let mut args = Args::new();
@@ -34,6 +43,9 @@ impl Worker {
                 What::Part(joint) => self.part_done(joint, Some(DOWN)),
                 // Even if this node leads again: others may have taken meanwhile what it waits for.
                 What::Retry(waiter) => self.release(at, waiter, |reply, _| reply.error(UNBLOCKED)),
+                What::Write | What::Read if fate == Undone::Refused => {
+                    self.answer(item, |reply| reply.error(DOWN));
+                }
                 What::Write | What::Read => {
                     let command = self.registry.by_id(id).expect("a batch holds commands of this version");
                     self.redo(at, item, command, encoded);
@@ -82,8 +94,11 @@ impl Worker {
         self.others.push(leader, Parcel::Request(Box::new(request)));
     }
 
-    /// Nobody knows whether this batch has run, or will.
-    pub(super) fn give_up(&mut self, at: usize, batch: Batch) {
+    /// Nobody knows whether this batch has run, or will; its reads have not.
+    pub(super) fn give_up(&mut self, at: usize, batch: Batch, reads_fate: Undone) {
+        if batch.read.is_some() {
+            return self.undo(at, batch, reads_fate);
+        }
         let mut reads = Vec::new();
         let mut reader = Reader::new(&batch.reads);
         let mut args = Args::new();
@@ -104,6 +119,6 @@ impl Worker {
             }
         }
         again.reads = reads;
-        self.undo(at, again);
+        self.undo(at, again, reads_fate);
     }
 }
