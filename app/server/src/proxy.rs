@@ -31,16 +31,17 @@ const LOOK_MS: u64 = 50;
 /// Most retries that a service may have saved up.
 const BUDGET_MAX: u16 = 10;
 
-/// The plan that the configuration comes to. Loading checks with this, so a configuration that was loaded has one.
+/// The plan that the configuration comes to for so many threads. Loading checks with this, so a configuration that was
+/// loaded has one.
 ///
 /// # Errors
 /// [`ConfigError`], which names the place.
-pub fn plan(loaded: &Loaded) -> Result<Plan, ConfigError> {
+pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
     let config = &loaded.config.proxy;
     Ok(Plan {
         listeners: listeners(loaded)?,
         services: services(loaded)?,
-        routes: routes(loaded)?,
+        routes: routes(loaded, workers)?,
         index: index(loaded)?,
         limits: Limits {
             clients_max: size(config.clients_max.get()),
@@ -189,7 +190,10 @@ fn service_plan(service: &ProxyService) -> ServicePlan {
         connect_ms: service.connect_ms.get(),
         idle_ms: service.keep_ms.get(),
         idle_max: size(service.keep_max.get()),
-        retry: RetryOptions { tries_max: percent(service.tries.get()), ..RetryOptions::default() },
+        retry: RetryOptions {
+            tries_max: u8::try_from(service.tries.get()).expect("there are at most 10 tries"),
+            ..RetryOptions::default()
+        },
     }
 }
 
@@ -205,9 +209,8 @@ fn route_name(route: &ProxyRoute) -> String {
     route.name.as_ref().map_or_else(made, |name| name.as_str().to_owned())
 }
 
-fn routes(loaded: &Loaded) -> Result<Vec<RoutePlan>, ConfigError> {
+fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> {
     let routes = &loaded.config.proxy.route;
-    let workers = loaded.config.proxy.workers.get();
     let mut plans: Vec<RoutePlan> = Vec::new();
     for (at, route) in routes.iter().enumerate() {
         let key = |name: &str| format!("proxy.route[{at}].{name}");
@@ -221,7 +224,6 @@ fn routes(loaded: &Loaded) -> Result<Vec<RoutePlan>, ConfigError> {
         }
         let missing = || ConfigError::Missing { origin: loaded.origin(&key("service")), key: key("service") };
         let split = Split::new(&parts).ok_or_else(missing)?;
-        let milliseconds = |value: u64| value;
         plans.push(RoutePlan {
             name,
             split,
@@ -231,9 +233,9 @@ fn routes(loaded: &Loaded) -> Result<Vec<RoutePlan>, ConfigError> {
             }),
             retry: RetryOptions {
                 tries_max: u8::try_from(route.tries.get()).expect("there are at most 10 tries"),
-                try_ms: milliseconds(route.try_ms.get()),
-                total_ms: milliseconds(route.total_ms.get()),
-                backoff_ms: milliseconds(route.backoff_ms.get()),
+                try_ms: route.try_ms.get(),
+                total_ms: route.total_ms.get(),
+                backoff_ms: route.backoff_ms.get(),
                 hedge_ms: None,
             },
             retry_statuses: route.retry_on.0.iter().map(|status| status.0).collect(),

@@ -169,12 +169,19 @@ impl Server {
     /// [`ServeError`]; nothing changes.
     pub fn reload(&mut self, loaded: &Loaded) -> Result<bool, ServeError> {
         let mut proxy = self.proxy.lock();
-        match proxy.as_mut() {
-            Some(proxy) => proxy.follow(plan(loaded)?)?,
-            None => *proxy = proxying(loaded, &self.proxy_meters)?,
-        }
+        let workers = match proxy.as_mut() {
+            // Its threads stay as many as they are.
+            Some(proxy) => {
+                let workers = self.config.proxy.workers;
+                proxy.follow(plan(loaded, workers.get())?)?;
+                workers
+            }
+            None => {
+                *proxy = proxying(loaded, &self.proxy_meters)?;
+                loaded.config.proxy.workers
+            }
+        };
         drop(proxy);
-        let workers = self.config.proxy.workers;
         self.config.proxy = config::Proxy { workers, ..loaded.config.proxy.clone() };
         Ok(self.config != loaded.config)
     }
@@ -223,7 +230,7 @@ fn proxying(loaded: &Loaded, meters: &Arc<Meters>) -> Result<Option<Proxy>, Serv
         return Ok(None);
     }
     let workers = usize::try_from(proxy.workers.get()).expect("there are at most 16 workers");
-    Ok(Some(Proxy::start(plan(loaded)?, workers, Arc::clone(meters))?))
+    Ok(Some(Proxy::start(plan(loaded, proxy.workers.get())?, workers, Arc::clone(meters))?))
 }
 
 pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {

@@ -256,6 +256,8 @@ pub(crate) struct Exchange {
     pub replayable: bool,
     /// Some of it was sent in this try.
     pub sent_any: bool,
+    /// Something of it or of its response has moved since its deadline was set.
+    pub moved: bool,
     /// A response's head that is not whole.
     pub incoming: Vec<u8>,
     pub response: Relay,
@@ -292,6 +294,7 @@ impl Exchange {
             outgoing: Buffer::default(),
             replayable: true,
             sent_any: false,
+            moved: false,
             incoming: Vec::new(),
             response: Relay::new(Body::None, Frame::Plain),
             status: 0,

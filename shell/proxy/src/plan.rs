@@ -48,6 +48,13 @@ pub enum ListenerKind {
     },
 }
 
+impl ListenerPlan {
+    /// Whether both are one socket: where any free port is asked for, the name tells them apart.
+    pub(crate) fn is_same_socket(&self, other: &ListenerPlan) -> bool {
+        self.address == other.address && (self.address.port() != 0 || self.name == other.name)
+    }
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePlan {

@@ -34,13 +34,13 @@ enum Taken {
 impl Loop {
     /// Reads the head of a client's next request.
     pub fn open(&mut self, key: Key) -> Step {
-        let Loop { clients, buffers, scratch, .. } = self;
-        let Some(client) = clients.get(key) else { return Step::Blocked };
-        if client.socket.flush(&mut client.output).is_err() {
+        let rest_ms = self.table.plan.limits.idle_ms;
+        if !self.flush_last(key, rest_ms) {
             self.close(key);
             return Step::Blocked;
         }
-        buffers.settle(&mut client.output);
+        let Loop { clients, scratch, .. } = self;
+        let Some(client) = clients.get(key) else { return Step::Blocked };
         if !client.output.is_empty() {
             return Step::Blocked;
         }
@@ -122,7 +122,10 @@ impl Loop {
                 Taken::Head(taken)
             }
             Ok(None) => {
-                debug_assert!(bytes.len() <= HEAD_BYTES_MAX, "a longer head is refused");
+                debug_assert!(
+                    bytes.len() <= HEAD_BYTES_MAX + 2,
+                    "a longer head is refused, an empty line apart"
+                );
                 // The first piece of a head begins its time.
                 let head_ms = self.table.plan.limits.head_ms;
                 let Some(client) = self.clients.get(key) else { return Taken::Partial };
@@ -195,7 +198,8 @@ impl Loop {
         exchange.key = key_of(&plan.key, &client.peer, head, &KeyHasher::new(0));
         exchange.idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
         exchange.version = head.version;
-        exchange.close = !head.keep_alive || self.stop_at.is_some();
+        // What comes behind CONNECT is no request, whatever becomes of it.
+        exchange.close = !head.keep_alive || connects || self.stop_at.is_some();
         exchange.upgrade = plan.upgrade && head.upgrade.is_some();
         exchange.fresh = connects;
         exchange.outgoing.bytes = self.buffers.take();
@@ -283,16 +287,38 @@ impl Loop {
         client.linger = LINGER_BYTES_MAX;
         self.buffers.give(std::mem::take(&mut client.input));
         client.partial = 0;
-        self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(LINGER_MS));
+        self.rest(key, LINGER_MS);
+    }
+
+    /// Gives a client with no request under way its time: to take what is left of its answer, or else to rest.
+    pub fn rest(&mut self, key: Key, rest_ms: u64) {
+        let Some(client) = self.clients.get(key) else { return };
+        let ms = if client.output.is_empty() { rest_ms } else { self.table.plan.limits.body_ms };
+        self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(ms));
+    }
+
+    /// Sends what is left of a client's answer; a client that takes some of it has its time anew. False: it is gone.
+    fn flush_last(&mut self, key: Key, rest_ms: u64) -> bool {
+        let Loop { clients, buffers, .. } = self;
+        let Some(client) = clients.get(key) else { return false };
+        let before = client.output.waiting().len();
+        if client.socket.flush(&mut client.output).is_err() {
+            return false;
+        }
+        let moved = client.output.waiting().len() < before;
+        buffers.settle(&mut client.output);
+        if moved {
+            self.rest(key, rest_ms);
+        }
+        true
     }
 
     /// Takes what a client still sends: a socket that is closed with unread bytes is reset, and the client might lose
     /// the answer that says why.
     pub fn linger(&mut self, key: Key) -> Step {
-        let Loop { clients, buffers, scratch, .. } = self;
+        let flushed = self.flush_last(key, LINGER_MS);
+        let Loop { clients, scratch, .. } = self;
         let Some(client) = clients.get(key) else { return Step::Blocked };
-        let flushed = client.socket.flush(&mut client.output).is_ok();
-        buffers.settle(&mut client.output);
         if flushed && !client.output.is_empty() {
             return Step::Blocked;
         }
@@ -314,6 +340,16 @@ impl Loop {
         Step::Blocked
     }
 
+    /// Closes a client's connection; with a reset if it has not taken all of its answer, which would look whole.
+    pub fn close_short(&mut self, key: Key) {
+        if let Some(client) = self.clients.get(key)
+            && (client.exchange.is_some() || !client.output.is_empty())
+        {
+            client.socket.poison();
+        }
+        self.close(key);
+    }
+
     /// A client's time is over.
     pub fn expired(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
@@ -322,7 +358,7 @@ impl Loop {
                 self.answer(key, Answer { close: true, ..Answer::of(Reason::SlowRequest) });
                 self.drive(key);
             }
-            Phase::Open | Phase::Linger => self.close(key),
+            Phase::Open | Phase::Linger => self.close_short(key),
             Phase::Busy => {
                 let Some(mut exchange) = client.exchange.take() else { return };
                 let step = self.late(key, &mut exchange);

@@ -116,8 +116,7 @@ impl Proxy {
     }
 
     fn take(&mut self, plan: Plan) -> Result<(), ProxyError> {
-        let known =
-            |one: &ListenerPlan| self.listening.iter().find(|(other, _)| other.address == one.address);
+        let known = |one: &ListenerPlan| self.listening.iter().find(|(other, _)| other.is_same_socket(one));
         let mut sockets: Vec<Vec<(ListenerPlan, TcpListener)>> =
             (0..self.threads.len()).map(|_| Vec::new()).collect();
         let mut listening = Vec::new();

@@ -19,6 +19,8 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// So many bytes of a body may wait for the endpoint before no more is read from the client.
 const OUTGOING_BYTES_MAX: usize = 64 * 1024;
 
+/// Reads of a request's body in one step; then the response and others have theirs.
+const UPLOAD_READS_MAX: usize = 4;
 /// A piece of a body up to this goes behind what stands before it, in one write of one buffer.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
@@ -48,12 +50,14 @@ impl Loop {
         }
         let Loop { clients, buffers, .. } = self;
         let Some(client) = clients.get(key) else { return Step::Finished };
+        let before = client.output.waiting().len();
         if client.socket.flush(&mut client.output).is_err() {
             return self.left(key, x);
         }
+        x.moved |= client.output.waiting().len() < before;
         buffers.settle(&mut client.output);
-        match self.upload(key, x) {
-            Ok(()) => {}
+        let more = match self.upload(key, x) {
+            Ok(more) => more,
             Err(Broken::Grammar) => {
                 self.abandon(x);
                 if x.state == State::Responding {
@@ -63,12 +67,13 @@ impl Loop {
                 return self.answered(key, x, Reason::BadBody, None);
             }
             Err(Broken::Client) => return self.left(key, x),
-        }
+        };
         let step = self.respond(key, x);
-        if step == Step::Blocked {
+        let goes_on = step == Step::On && x.state == State::Responding && x.status != 101;
+        if step == Step::Blocked || goes_on {
             self.arm(key, x);
         }
-        step
+        if step == Step::Blocked && more { Step::On } else { step }
     }
 
     /// The client went away in the middle.
@@ -79,23 +84,25 @@ impl Loop {
         Step::Finished
     }
 
-    fn upload(&mut self, key: Key, x: &mut Exchange) -> Result<(), Broken> {
+    /// Moves the request's body on, at most [`UPLOAD_READS_MAX`] reads of it. True if there may be more at once.
+    fn upload(&mut self, key: Key, x: &mut Exchange) -> Result<bool, Broken> {
         let Loop { clients, conns, scratch, buffers, now, .. } = self;
         let Some(client) = clients.get(key) else { return Err(Broken::Client) };
-        loop {
+        for _ in 0..=UPLOAD_READS_MAX {
             if let Some(conn) = x.conn.and_then(|conn| conns.get(conn)) {
                 let before = x.outgoing.sent;
                 if conn.socket.flush(&mut x.outgoing).is_err() {
                     // It may have answered before it closed: the read will tell.
                     (conn.socket.writable, conn.socket.readable, conn.socket.closing) = (false, true, true);
                 }
-                x.sent_any |= x.outgoing.sent > before;
+                let sent = x.outgoing.sent > before;
+                (x.sent_any, x.moved) = (x.sent_any || sent, x.moved || sent);
             }
             if x.request.has_ended() {
-                return Ok(());
+                return Ok(false);
             }
             if x.outgoing.waiting().len() >= OUTGOING_BYTES_MAX {
-                return Ok(());
+                return Ok(false);
             }
             if x.outgoing.bytes.len() >= REPLAY_BYTES_MAX && x.outgoing.sent > 0 {
                 x.replayable = false;
@@ -106,10 +113,11 @@ impl Loop {
             buffers.room(&mut x.outgoing.bytes);
             if client.input.is_empty() {
                 if !client.socket.readable {
-                    return Ok(());
+                    return Ok(false);
                 }
                 match client.socket.read(scratch) {
                     Ok(Got::Bytes(n)) => {
+                        x.moved = true;
                         let taken = x.request.pass(&scratch[..n], &mut x.outgoing.bytes);
                         let taken = taken.map_err(|_| Broken::Grammar)?;
                         if taken < n {
@@ -117,7 +125,7 @@ impl Loop {
                             client.input.extend_from_slice(&scratch[taken..n]);
                         }
                     }
-                    Ok(Got::Nothing) => return Ok(()),
+                    Ok(Got::Nothing) => return Ok(false),
                     Ok(Got::End) | Err(_) => return Err(Broken::Client),
                 }
             } else {
@@ -132,30 +140,31 @@ impl Loop {
                 x.came = *now;
             }
         }
+        Ok(true)
     }
 
+    /// Takes one read of the response.
     fn respond(&mut self, key: Key, x: &mut Exchange) -> Step {
-        loop {
-            let Some(client) = self.clients.get(key) else { return Step::Finished };
-            if !client.output.is_empty() {
-                return Step::Blocked;
-            }
-            let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Step::Blocked };
-            if !conn.connected || !conn.socket.readable {
-                return Step::Blocked;
-            }
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let step = match conn.socket.read(&mut scratch) {
-                Ok(Got::Bytes(n)) => self.received(key, x, &scratch[..n]),
-                Ok(Got::Nothing) => Step::Blocked,
-                Ok(Got::End) => self.ended(key, x, true),
-                Err(_) => self.ended(key, x, false),
-            };
-            self.scratch = scratch;
-            if step != Step::On || x.status == 101 {
-                return step;
-            }
+        let Some(client) = self.clients.get(key) else { return Step::Finished };
+        if !client.output.is_empty() {
+            return Step::Blocked;
         }
+        let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Step::Blocked };
+        if !conn.connected || !conn.socket.readable {
+            return Step::Blocked;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let step = match conn.socket.read(&mut scratch) {
+            Ok(Got::Bytes(n)) => {
+                x.moved = true;
+                self.received(key, x, &scratch[..n])
+            }
+            Ok(Got::Nothing) => Step::Blocked,
+            Ok(Got::End) => self.ended(key, x, true),
+            Err(_) => self.ended(key, x, false),
+        };
+        self.scratch = scratch;
+        step
     }
 
     /// The endpoint's connection has ended: well, or by a reset.
@@ -360,6 +369,8 @@ impl Loop {
                 let asked = *x.asked.get_or_insert(self.now);
                 asked.plus_millis(options.try_ms).min(x.came.plus_millis(options.total_ms))
             }
+            // What keeps a connection from being given up is bytes that move, not events that move none.
+            State::Waiting | State::Responding if !std::mem::take(&mut x.moved) => return,
             State::Waiting | State::Responding => self.now.plus_millis(limits.body_ms),
         };
         if let Some(client) = self.clients.get(key) {

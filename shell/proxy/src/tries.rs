@@ -55,7 +55,7 @@ impl Loop {
             && let Some(conn) = self.pooled(id, x.idempotent)
         {
             self.join(key, conn, x);
-            x.state = State::Waiting;
+            (x.state, x.moved) = (State::Waiting, true);
             // What came behind the head is not at hand here.
             return Step::On;
         }
@@ -147,7 +147,7 @@ impl Loop {
         let _ = conn.socket.stream.set_nodelay(true);
         conn.connected = true;
         self.waited(x);
-        x.state = State::Waiting;
+        (x.state, x.moved) = (State::Waiting, true);
         match x.method {
             Method::Raw | Method::Connect => self.tunnelled(key, x),
             Method::Head | Method::Other => {}
@@ -247,7 +247,7 @@ impl Loop {
         self.end_try(x, outcome);
         self.release(x);
         self.tell_of(key, x, None);
-        let (now, idle_ms) = (self.now, self.table.plan.limits.idle_ms);
+        let idle_ms = self.table.plan.limits.idle_ms;
         let stopping = self.stop_at.is_some();
         let Some(client) = self.clients.get(key) else { return Step::Finished };
         if x.close || !x.request.has_ended() || stopping {
@@ -255,7 +255,7 @@ impl Loop {
             return Step::Finished;
         }
         client.phase = Phase::Open;
-        self.timers.set(&mut client.timer, Whose::Client(key), now.plus_millis(idle_ms));
+        self.rest(key, idle_ms);
         Step::Finished
     }
 

@@ -20,6 +20,8 @@ impl Loop {
         x.status = 200;
         let Some(client) = self.clients.get(key) else { return };
         client.phase = Phase::Tunnel;
+        let deadline = self.now.plus_millis(x.table.plan.limits.tunnel_ms);
+        self.timers.set(&mut client.timer, Whose::Client(key), deadline);
         if x.method == Method::Connect {
             self.buffers.extend(&mut client.output, b"HTTP/1.1 200 Connection Established\r\n\r\n");
         }
@@ -43,6 +45,8 @@ impl Loop {
         if let Some(client) = self.clients.get(key) {
             self.buffers.extend(&mut client.output, &out);
             client.phase = Phase::Tunnel;
+            let deadline = self.now.plus_millis(x.table.plan.limits.tunnel_ms);
+            self.timers.set(&mut client.timer, Whose::Client(key), deadline);
             let input = std::mem::take(&mut client.input);
             self.buffers.extend(&mut x.outgoing, &input);
             self.buffers.give(input);

@@ -223,6 +223,7 @@ impl Loop {
             }
             self.end_turn();
         }
+        self.clients.keys().into_iter().for_each(|key| self.close_short(key));
     }
 
     fn end_turn(&mut self) {
@@ -284,7 +285,10 @@ impl Loop {
         for key in self.clients.keys() {
             let idle = |client: &mut Client| client.phase == Phase::Open && client.partial == 0;
             if self.clients.get(key).is_some_and(idle) {
-                self.close(key);
+                match self.clients.get(key).is_some_and(|client| client.output.is_empty()) {
+                    true => self.close(key),
+                    false => self.last(key),
+                }
             }
         }
     }
@@ -434,6 +438,8 @@ impl Loop {
         self.buffers.give_buffer(&mut exchange.outgoing);
         self.buffers.give(std::mem::take(&mut exchange.incoming));
         exchange.told = None;
+        // It is no reason to keep an old plan.
+        exchange.table = Rc::clone(&self.table);
         if self.spare.len() < SPARE_MAX {
             self.spare.push(exchange);
         }

@@ -16,7 +16,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     names(loaded)?;
     users(loaded)?;
     keyspaces(loaded)?;
-    crate::proxy::plan(loaded).map(drop)
+    crate::proxy::plan(loaded, loaded.config.proxy.workers.get()).map(drop)
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {

@@ -102,7 +102,7 @@ fn a_proxy_is_planned_as_it_is_written() {
                 [[proxy.route]]\nservice = [\"one 90\", \"two 10\"]\nhost = \"*.Example.org\"\npath = \"/api/\"\n\
                 rewrite = \"/v2\"\nmethods = [\"GET\"]\nheaders = \"X-Beta: yes\"\nrate = 5\ntry_ms = 9\n";
     let loaded = load(text, &[], &[]).unwrap();
-    let plan = crate::proxy::plan(&loaded).unwrap();
+    let plan = crate::proxy::plan(&loaded, loaded.config.proxy.workers.get()).unwrap();
     assert_eq!(plan.limits.head_ms, 7);
     assert_eq!(plan.listeners[1].kind, ::proxy::ListenerKind::Tcp { service: 1 });
     assert_eq!(plan.services[0].endpoints.iter().map(|one| one.weight).collect::<Vec<_>>(), [3, 1]);

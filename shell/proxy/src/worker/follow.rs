@@ -36,6 +36,12 @@ impl Loop {
         for route in &plan.routes {
             routes.push(self.take_route(&route.name, route.rate.as_ref()));
         }
+        // Requests of a route that is not named any more were counted when they came.
+        for (slot, state) in (0..).zip(&mut self.routes) {
+            if !routes.contains(&slot) {
+                state.keyed = None;
+            }
+        }
         if self.table.plan.telling.access_log != plan.telling.access_log {
             self.access = plan.telling.access_log.as_ref().and_then(|path| {
                 let opened = AccessLog::open(path);
@@ -54,7 +60,7 @@ impl Loop {
     fn take_listeners(&mut self, plan: &Plan, sockets: Vec<(ListenerPlan, std::net::TcpListener)>) {
         for key in self.listeners.keys() {
             let Some(listening) = self.listeners.get(key) else { continue };
-            match plan.listeners.iter().find(|one| one.address == listening.plan.address) {
+            match plan.listeners.iter().find(|one| one.is_same_socket(&listening.plan)) {
                 Some(one) => listening.plan = one.clone(),
                 None => drop(self.listeners.remove(key)),
             }
