@@ -30,6 +30,12 @@ else:
     @check
     def keys_are_the_same_at_all_members(_):
         until(lambda: FIRST.is_whole(3), "the cluster is whole", 60)
+        # The first change of all is one, too.
+        index = FIRST.ask("GET", "/v1/kv/first")[1]["X-Consul-Index"]
+        assert kv(FIRST).put("first", "1")
+        status, headers, _ = FIRST.ask("GET", f"/v1/kv/first?index={index}&wait=60s", seconds=20)
+        equal(status, 200)
+        assert int(headers["X-Consul-Index"]) > int(index)
         assert kv(FIRST).put("app/one", "1")
         for member in MEMBERS:
             equal(value(member, "app/one"), b"1")
@@ -59,6 +65,13 @@ else:
         [thread.join(60) for thread in threads]
         equal(len(done), 30)
         equal(value(FIRST, "count"), b"30")
+
+    @check
+    def what_is_not_there_is_deleted_whatever_its_index(_):
+        for _ in range(2):
+            equal(FIRST.ask("DELETE", "/v1/kv/never?cas=7")[::2], (200, "true"))
+        kv(FIRST).put("there", "v")
+        equal(FIRST.ask("DELETE", "/v1/kv/there?cas=1")[::2], (200, "false"))
 
     @check
     def a_query_waits_for_its_key_at_another_member(_):

@@ -130,7 +130,9 @@ async fn connection(mut stream: TcpStream, handle: &Handle, zone: &Zone) -> io::
             return Ok(());
         }
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes();
-        let write = stream.write_all(&[&length[..], &answer].concat()).await;
-        write?;
+        let message = [&length[..], &answer].concat();
+        tokio::time::timeout(Duration::from_secs(IDLE_SECONDS_MAX), stream.write_all(&message))
+            .await
+            .map_err(io::Error::other)??;
     }
 }

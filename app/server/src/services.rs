@@ -412,6 +412,8 @@ impl Bound {
                         _ = ended => {}
                     }
                 });
+                // A write that is under way ends first: both write the same file.
+                drop(runtime);
                 // What was given out as an index is not given out again.
                 let saved = served.lock().end();
                 if let Err(error) = kept.write(&saved) {
@@ -457,7 +459,9 @@ async fn run(handle: &Handle, kept: &Kept) {
         for probe in probes {
             let (handle, places) = (handle.clone(), Arc::clone(&places));
             tokio::spawn(async move {
-                let Ok(_place) = places.acquire().await else { return };
+                // After its time it has failed already, and its result is nobody's.
+                let place = tokio::time::timeout(probe.timeout, places.acquire()).await;
+                let Ok(Ok(_place)) = place else { return };
                 let (status, output) = probe::make(&probe).await;
                 handle.act(|agent, now| agent.probed(now, &probe.check, probe.number, status, output));
             });

@@ -26,8 +26,8 @@ use mesh::registry::{RegisterError, Topic};
 
 pub use self::filter::FILTER_BYTES_MAX;
 use self::filter::Filter;
-use self::json::Json;
 pub use self::json::{DEPTH_MAX, NotJson, VALUES_MAX};
+use self::json::{Json, object};
 
 /// Largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -155,6 +155,16 @@ impl From<CheckError> for Refused {
 struct Page {
     topic: Topic,
     body: Json,
+    filtered: Filtered,
+}
+
+/// What of a page `filter=` chooses from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filtered {
+    /// The items of the list, or of the object of things by name.
+    Items,
+    /// Those of `Services` in it.
+    Services,
 }
 
 /// What a handler comes to.
@@ -184,7 +194,13 @@ fn done(body: &Json) -> Attempt {
 }
 
 fn read(topic: Topic, body: Json) -> Attempt {
-    Ok(Done::Read(Page { topic, body }))
+    Ok(Done::Read(Page { topic, body, filtered: Filtered::Items }))
+}
+
+/// A node and its services, of which it is chosen.
+fn read_services(topic: Topic, node: Json, services: Json) -> Attempt {
+    let body = object([("Node", node), ("Services", services)]);
+    Ok(Done::Read(Page { topic, body, filtered: Filtered::Services }))
 }
 
 /// It was done, and there is nothing to say.
@@ -327,7 +343,16 @@ fn attempt(
         return Ok(Answer::Wait { topic: page.topic, wait_ms });
     }
     if let Some(filter) = filter {
-        page.body = filtered(page.body, &filter);
+        page.body = match (page.filtered, page.body) {
+            (Filtered::Services, Json::Object(pairs)) => {
+                let one = |(name, body): (String, Json)| match name.as_str() {
+                    "Services" => (name, filtered(body, &filter)),
+                    _ => (name, body),
+                };
+                Json::Object(pairs.into_iter().map(one).collect())
+            }
+            (_, body) => filtered(body, &filter),
+        };
     }
     Ok(Answer::Now(Response { index: Some(index), ..Response::json(200, &page.body) }))
 }

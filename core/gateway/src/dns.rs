@@ -188,13 +188,13 @@ fn services(view: &View, labels: &[&str]) -> Found {
         [tag, name] => (*name, Some(*tag)),
         _ => return Found::Nothing,
     };
-    // Services with large letters are found as they are written.
-    let service = view.service(name).or_else(|| view.service(&name.to_ascii_lowercase()));
-    let Some(service) = service else { return Found::Nothing };
+    // Names are equal whatever their case (RFC 4343), so those of several services may be.
+    let named = view.services().filter(|service| service.name.eq_ignore_ascii_case(name));
     let has_tag = |entry: &Entry| {
         tag.is_none_or(|tag| entry.instance.tags.iter().any(|it| it.eq_ignore_ascii_case(tag)))
     };
-    let usable: Vec<Arc<Entry>> = service.usable().filter(|entry| has_tag(entry)).cloned().collect();
+    let usable = named.flat_map(|service| service.usable());
+    let usable: Vec<Arc<Entry>> = usable.filter(|entry| has_tag(entry)).cloned().collect();
     // As in Consul: a client that is told of no such name drops the servers that it knew, one that is told of no data
     // (HAProxy among them) holds on to them.
     if usable.is_empty() { Found::Nothing } else { Found::Service(usable) }

@@ -139,20 +139,21 @@ async fn ask(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[
             let answer = gateway::consul::answer(agent, about, now, &request, waited);
             let index = match &answer {
                 Answer::Wait { topic, .. } => agent.registry().view().index_of(topic),
-                Answer::Now(_) => now.0,
+                Answer::Now(_) => 0,
             };
-            (answer, index)
+            (answer, index, now.0)
         });
         match answer {
-            (Answer::Now(response), _) => {
+            (Answer::Now(response), ..) => {
                 let is_change = method != Method::Get && response.code == 200;
                 if is_change && !handle.kept(change).await {
                     return refused(503, "the node stops");
                 }
                 return page(response);
             }
-            (Answer::Wait { topic, wait_ms }, index) => {
-                let chance = Rng::new(index ^ change).fork(wait_ms).below(wait_ms / JITTER_PART + 1);
+            (Answer::Wait { topic, wait_ms }, index, moment) => {
+                // Those who began to wait together do not ask again together.
+                let chance = Rng::new(moment).fork(wait_ms).below(wait_ms / JITTER_PART + 1);
                 if !handle.wait(topic, index, Duration::from_millis(wait_ms + chance)).await {
                     return refused(429, "too many queries wait");
                 }

@@ -27,6 +27,8 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// Parts of a reply, at most.
 const PARTS_MAX: usize = 4_000_000;
+/// So many bytes of a value count as one part more, which bounds a reply to 64 MiB of values.
+const PART_BYTES: usize = 16;
 /// How often it is looked for changes while somebody waits for one, in milliseconds.
 const LOOK_MILLIS: u64 = 200;
 /// How often it is looked whether sessions have ended, while there is nobody, in milliseconds.
@@ -179,7 +181,10 @@ impl Store {
             view.hosts().filter(|host| host.is_down).map(|host| host.node.name.clone()).collect();
         ended.retain(|name| down.contains(name));
         for name in down {
-            if !ended.contains(&name) && self.run(&kv::end_sessions_of(&name)).await.is_ok() {
+            // A refusal is no end: it is asked again.
+            if !ended.contains(&name)
+                && matches!(self.run(&kv::end_sessions_of(&name)).await, Ok(Reply::Int(_)))
+            {
                 ended.insert(name);
             }
         }
@@ -232,6 +237,10 @@ async fn reply(connection: &mut Connection, parts: &mut usize) -> io::Result<Rep
             Err(_) => Reply::Nil,
             Ok(length) if length > VALUE_BYTES_MAX => return Err(broken("the store's value is too large")),
             Ok(length) => {
+                *parts += length / PART_BYTES;
+                if *parts > PARTS_MAX {
+                    return Err(broken("the store's reply is too large"));
+                }
                 let mut value = vec![0; length + 2];
                 connection.read_exact(&mut value).await?;
                 value.truncate(length);

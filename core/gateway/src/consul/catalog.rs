@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use mesh::health::Agent;
 use mesh::registry::{Entry, Health, Topic};
 
-use super::json::{Json, object};
-use super::{Asked, Attempt, Method, Refused, agent, done, read, show};
+use super::json::Json;
+use super::{Asked, Attempt, Method, Refused, agent, done, read, read_services, show};
 
 pub(super) fn answer(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attempt {
     match parts {
@@ -19,6 +19,9 @@ pub(super) fn answer(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
     }
     match parts {
         ["datacenters"] => done(&Json::List([Json::from(&asked.about.datacenter)].into())),
+        ["services"] if asked.query.is_set("filter") => {
+            Err(Refused::bad("filter is not offered here: what is listed are names with their tags"))
+        }
         ["services"] => {
             let services = it.registry().view().services();
             let wanted = services.filter(|service| service.entries.iter().any(|entry| is_at(asked, entry)));
@@ -42,14 +45,12 @@ pub(super) fn answer(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
             let all = agent::entries(it, host);
             let services =
                 all.iter().map(|entry| (entry.instance.id.clone(), show::service(entry))).collect();
-            let node = show::node(asked.about, host);
-            read(Topic::All, object([("Node", node), ("Services", Json::Object(services))]))
+            read_services(Topic::All, show::node(asked.about, host), Json::Object(services))
         }
         ["node-services", name] => {
             let Some(host) = agent::find(it, name) else { return read(Topic::All, Json::Null) };
             let services = agent::entries(it, host).iter().map(|entry| show::service(entry)).collect();
-            let node = show::node(asked.about, host);
-            read(Topic::All, object([("Node", node), ("Services", Json::List(services))]))
+            read_services(Topic::All, show::node(asked.about, host), Json::List(services))
         }
         ["connect" | "gateway-services", ..] => {
             Err(Refused::not_offered("the service mesh of sidecars".to_string()))
@@ -89,7 +90,7 @@ pub(super) fn health(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
     match parts {
         ["service", name] => {
             let mut found = entries(it, asked, name);
-            if asked.query.is_set("passing") || asked.query.get("passing") == Some("") {
+            if asked.query.is_set("passing") {
                 found.retain(|entry| entry.health() == Health::Passing);
             }
             let list = found.iter().map(|entry| show::healthy(about, entry)).collect();

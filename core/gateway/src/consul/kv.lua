@@ -8,7 +8,10 @@ local function now()
 end
 
 local function bump()
-  return redis.call('INCR', P .. 'index')
+  local index = redis.call('INCR', P .. 'index')
+  -- 1 is what is told of a store in which nothing was ever changed.
+  if index == 1 then index = redis.call('INCR', P .. 'index') end
+  return index
 end
 
 local function field(key, name)
@@ -42,8 +45,8 @@ local function forget(key)
 end
 
 -- A session ends: its locks are given back, or their keys go with it, and nobody has them before the delay is over.
-local function finish(id, time)
-  local it = redis.call('HMGET', P .. 's:' .. id, 'behavior', 'delay', 'node')
+local function finish(id)
+  local it = redis.call('HMGET', P .. 's:' .. id, 'behavior', 'delay')
   if not it[1] then return false end
   for _, key in ipairs(redis.call('SMEMBERS', P .. 'locks:' .. id)) do
     if it[1] == 'delete' then
@@ -62,7 +65,7 @@ local function finish(id, time)
 end
 
 local function sweep(time)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', time, 'LIMIT', 0, 64)) do finish(id, time) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', time, 'LIMIT', 0, 64)) do finish(id) end
 end
 
 local function session(id)
@@ -138,8 +141,10 @@ if op == 'put' then
   return 1
 elseif op == 'delete' then
   local old = told(ARGV[2])
-  if ARGV[3] ~= '' and not (old and old[5] == ARGV[3]) then return 0 end
-  if old then forget(ARGV[2]) end
+  -- As in Consul, what is not there is deleted whatever index is given.
+  if not old then return 1 end
+  if ARGV[3] ~= '' and old[5] ~= ARGV[3] then return 0 end
+  forget(ARGV[2])
   return 1
 elseif op == 'tree' then
   for _, key in ipairs(with_prefix(ARGV[2])) do forget(key) end
@@ -157,11 +162,11 @@ elseif op == 'session.renew' then
   if tonumber(it[5]) > 0 then redis.call('ZADD', P .. 'due', time + tonumber(it[5]), ARGV[2]) end
   return { it }
 elseif op == 'session.destroy' then
-  finish(ARGV[2], time)
+  finish(ARGV[2])
   return 1
 elseif op == 'session.node' then
   for _, id in ipairs(redis.call('SMEMBERS', P .. 'sessions')) do
-    if redis.call('HGET', P .. 's:' .. id, 'node') == ARGV[2] then finish(id, time) end
+    if redis.call('HGET', P .. 's:' .. id, 'node') == ARGV[2] then finish(id) end
   end
   return 1
 elseif op == 'sweep' then

@@ -245,9 +245,9 @@ fn create(body: &[u8], node: &str, random: [u8; 16]) -> Result<Task, Refused> {
     if ttl != 0 && !(TTL_MS.0..=TTL_MS.1).contains(&ttl) {
         return Err(Refused::bad(format!("Invalid Session TTL '{ttl}ms', must be between 1s and 24h")));
     }
-    // A delay without a unit is of seconds, if it is small, as in Consul.
+    // A delay without a unit is of seconds below 1000, as in Consul.
     let delay = match given.get("LockDelay") {
-        Some(Json::Int(small @ 0..=60)) => small.unsigned_abs() * 1000,
+        Some(Json::Int(small @ 0..1000)) => small.unsigned_abs() * 1000,
         _ => duration("LockDelay", LOCK_DELAY_MS)
             .map_err(|()| Refused::bad("Request LockDelay decode failed"))?,
     };

@@ -83,6 +83,23 @@ fn what_is_registered_is_found_when_it_is_well() {
     for (target, expected) in table {
         assert_eq!(count(&mut agent, target), expected, "{target}");
     }
+    // Of a node the filter chooses from the services, and the node stays.
+    for (target, expected) in [
+        ("/v1/catalog/node/n1?filter=Service+==+web", 1),
+        ("/v1/catalog/node/n1?filter=Service+==+x", 0),
+        ("/v1/catalog/node-services/n1?filter=Service+==+web", 1),
+        ("/v1/catalog/node-services/n1?filter=Service+==+x", 0),
+    ] {
+        let page = json(&get(&mut agent, target));
+        assert_eq!(page.exactly("Node").unwrap().exactly("Node"), Some(&"n1".into()), "{target}");
+        let count = match page.exactly("Services").unwrap() {
+            Json::List(list) => list.len(),
+            Json::Object(pairs) => pairs.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count, expected, "{target}");
+    }
+    assert_eq!(get(&mut agent, "/v1/catalog/services?filter=Service+==+web").code, 400);
     assert_eq!(put(&mut agent, "/v1/agent/check/pass/service:w1?note=fine", ""), 200);
     assert_eq!(count(&mut agent, "/v1/health/service/web?passing"), 1);
     let healthy = json(&get(&mut agent, "/v1/health/service/web?passing=1"));

@@ -30,6 +30,7 @@ fn registry() -> Registry {
         web("w3", "10.0.0.3", "v2", Health::Critical),
         web("w4", "fd00::4", "v6", Health::Passing),
         Instance { service: "down".to_string(), ..web("d1", "10.0.0.9", "a", Health::Critical) },
+        Instance { service: "Large".to_string(), ..web("l1", "10.0.0.5", "a", Health::Passing) },
         Instance { service: "named".to_string(), ..web("h1", "db.example.org", "a", Health::Passing) },
     ] {
         registry.register(NOW, instance).unwrap();
@@ -88,6 +89,8 @@ fn each_name_has_its_records_and_nothing_is_told_from_no_such_name() {
         // name                              type        code  answers authority additional
         ("web.service.consul",               Kind::A,    0, [2, 0, 0]),
         ("WEB.Service.Consul",               Kind::A,    0, [2, 0, 0]),
+        ("large.service.consul",             Kind::A,    0, [1, 0, 0]),
+        ("LARGE.service.consul",             Kind::A,    0, [1, 0, 0]),
         ("web.service.dc1.consul",           Kind::A,    0, [2, 0, 0]),
         ("web.service.consul",               Kind::AAAA, 0, [1, 0, 0]),
         ("web.service.consul",               Kind::SRV,  0, [3, 0, 3]),
