@@ -1,15 +1,18 @@
 """Keys, sessions and locks by Consul's HTTP API: python-consul2, three nodes, and one of them that dies."""
 
 import os
+import subprocess
 import threading
 import time
 
-from harness import check, equal, run, until
+from harness import PATIENCE_SECONDS, check, equal, run, until
 
 if os.environ.get("ARCHIPEL_BIN") is None:
     print("skip - keys of Consul's clients: the server under test is not a node")
 else:
     import consul
+    import redis
+    from processes import BINARY
     from services import ServiceMember
 
     FIRST = ServiceMember("a")
@@ -26,6 +29,13 @@ else:
     def value(member, key):
         found = kv(member).get(key)[1]
         return found and found["Value"]
+
+    def refuses(member):
+        try:
+            member.connect().get("any")
+        except redis.AuthenticationError:
+            return True
+        return False
 
     @check
     def keys_are_the_same_at_all_members(_):
@@ -109,6 +119,19 @@ else:
         assert kv(FIRST).put("leader", "me", acquire=brief)
         until(lambda: value(SECOND, "leader") is None, "the session has ended")
         equal(FIRST.get(f"/v1/session/info/{brief}"), [])
+
+    @check
+    def users_of_the_cluster_do_not_lock_the_node_out_of_its_keys(_):
+        def user(*words):
+            command = [BINARY, "cluster", "user", *words, "--port-offset", f"{FIRST.offset}"]
+            told = subprocess.run(command, input="secret\n", check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+            equal(told.returncode, 0)
+
+        user("set", "ann")
+        until(lambda: refuses(FIRST), "a password is asked for")
+        assert kv(FIRST).put("with/users", "v")
+        equal(value(FIRST, "with/users"), b"v")
+        user("remove", "ann")
 
     @check
     def the_lock_of_a_member_that_dies_is_free_again_and_keys_stay(_):

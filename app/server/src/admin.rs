@@ -93,8 +93,6 @@ pub struct Subject {
     pub origin: Origin,
     /// How the data of keyspaces is divided, if the node is in no cluster.
     pub divisions: Divisions,
-    /// What Redis clients, and whoever makes a backup, must know.
-    pub password: Option<Vec<u8>>,
 }
 
 impl Subject {

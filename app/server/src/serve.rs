@@ -58,6 +58,9 @@ pub enum ServeError {
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// What the node must draw.
+    #[error("the system has no random bytes for the node's own password")]
+    NoRandom,
 }
 
 /// A running server.
@@ -104,10 +107,15 @@ impl Server {
         let services = services::bind(config)?;
         let mut options = options(config)?;
         options.cluster.join = join;
+        // Neither the configuration nor the cluster's users need say how the node enters its own store.
+        let own = fabric::join::Secret::draw().ok_or(ServeError::NoRandom)?;
+        let own: String = own.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let users = std::mem::take(&mut options.settings.users);
+        options.settings.users = users.with_own(OWN_USER.as_bytes(), Secret::Plain(own.as_bytes().into()));
         let node = Node::start(options)?;
         let remote = node.remotes().into_iter().next();
         let services = services
-            .map(|bound| bound.serve(node.desk.clone(), remote, entrance(config, node.redis)))
+            .map(|bound| bound.serve(node.desk.clone(), remote, entrance(config, node.redis, own)))
             .transpose()?;
         let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
         let housekeeper = Housekeeper::start(Housekeeping {
@@ -131,7 +139,6 @@ impl Server {
             engine: node.engine(),
             origin: node.origin,
             divisions: recorded(&config.data_dir)?,
-            password: password(config).map(|password| password.as_bytes().to_vec()),
         })?;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
@@ -208,19 +215,17 @@ impl Server {
     }
 }
 
-/// How the node's own Redis port is entered; not at all if it asks for TLS.
-fn entrance(config: &Config, redis: SocketAddr) -> Option<Entrance> {
-    if config.redis.tls_cert.is_some() {
-        return None;
-    }
-    let password = config.redis.requirepass.as_ref();
-    let default = password.map(|password| ("default".to_owned(), password.expose().to_owned()));
-    let named = config.redis.users.first();
-    let user =
-        default.or(named.map(|user| (user.name.as_str().to_owned(), user.password.expose().to_owned())));
+/// Under which name the node is a client of its own store.
+const OWN_USER: &str = "archipel-services";
+
+/// How the node's own Redis port is entered with this password; not at all if it asks for TLS.
+fn entrance(config: &Config, redis: SocketAddr, password: String) -> Option<Entrance> {
     let ip = if redis.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { redis.ip() };
-    let address = SocketAddr::new(ip, redis.port());
-    Some(Entrance { address, user, keyspace: config.consul.keyspace.get() })
+    config.redis.tls_cert.is_none().then(|| Entrance {
+        address: SocketAddr::new(ip, redis.port()),
+        user: (OWN_USER.to_owned(), password),
+        keyspace: config.consul.keyspace.get(),
+    })
 }
 
 /// The proxy, if the configuration has a listener of it.
@@ -263,7 +268,8 @@ pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
     })
 }
 
-/// What whoever makes a backup must know: the password of all Redis clients, or that of the first user if each has one.
+/// What whoever makes a backup tells, if the configuration has it: the password of all Redis clients, or that of the first
+/// user.
 #[must_use]
 pub fn password(config: &Config) -> Option<&str> {
     let named = config.redis.users.first().map(|user| &user.password);

@@ -79,8 +79,8 @@ pub(crate) fn transfer(engine: &Engine, task: &Task) -> Result<Option<Report>, E
             };
             Ok(Some(Report::Read { ticket: *ticket, lot }))
         }
-        Task::Release { group } => {
-            engine.release_cuts(*group);
+        Task::Release { group, generation } => {
+            engine.release_cut(*group, *generation);
             Ok(None)
         }
     }

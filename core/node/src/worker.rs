@@ -165,6 +165,12 @@ impl Worker {
         &self.partitions
     }
 
+    /// Who may enter.
+    #[must_use]
+    pub const fn users(&self) -> &Users {
+        &self.front.users
+    }
+
     /// The same, for the checkpoint.
     pub fn partitions_mut(&mut self) -> &mut [Partition] {
         &mut self.partitions

@@ -11,7 +11,7 @@ mod data;
 mod manifest;
 mod split;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -260,6 +260,9 @@ impl Writer {
         };
         let number = before.as_ref().map_or(1, |before| before.number + 1);
         let chunks = before.iter().flat_map(|before| &before.groups).flat_map(|group| &group.chunks);
+        // What is taken over is not read again, so the files must be there.
+        let files: BTreeSet<u64> = chunks.clone().map(|chunk| chunk.data).collect();
+        files.iter().try_for_each(|&file| DataReader::open(&archive.data_path(file), file).map(drop))?;
         let known = chunks.map(|chunk| (chunk.digest, *chunk)).collect();
         let groups = BTreeMap::new();
         Ok(Writer { archive, number, data: None, known, before, groups, written: 0, reused: 0, _lock: lock })

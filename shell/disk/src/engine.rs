@@ -363,15 +363,6 @@ impl Engine {
         self.reading(|store| Ok(store.books().ledgers.get(&group).map(|ledger| ledger.index)))
     }
 
-    /// Lets all cuts of a group go.
-    pub fn release_cuts(&self, group: GroupId) {
-        // Without a store there is none.
-        let _ = self.reading(|store| {
-            store.release_cuts(group);
-            Ok(())
-        });
-    }
-
     /// Begins to stage a snapshot of `group` under a name, at most [`NAME_BYTES_MAX`] bytes, or goes on with it if that
     /// is what is staged, also after a restart. Another one is given up.
     ///

@@ -97,7 +97,7 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     let port = format!("admin.port={}", guarded.admin.port());
     let stranger = run(&["cluster", "backup", &backups.display().to_string(), "--set", &port]);
     assert_eq!(code(&stranger), 1);
-    assert!(stderr(&stranger).contains("needs the password"), "{}", stderr(&stranger));
+    assert!(stderr(&stranger).contains("needs a password"), "{}", stderr(&stranger));
     let other = guarded.run(&["cluster", "backup", &backups.display().to_string()]);
     assert_eq!(code(&other), 1);
     assert!(stderr(&other).contains("has backups of another node"), "{}", stderr(&other));
@@ -109,6 +109,12 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     // Damage is found and named, and nothing comes of it.
     let data = backups.join("data-000001");
     let mut bytes = std::fs::read(&data).unwrap();
+    std::fs::remove_file(&data).unwrap();
+    let node = Node::start(&dir.path().join("node"), &["--config", &config]);
+    let gone = node.run(&["cluster", "backup", &backups.display().to_string()]);
+    assert_eq!(code(&gone), 1, "it would take over what is not there");
+    assert!(stderr(&gone).contains("data-000001"), "{}", stderr(&gone));
+    node.stop();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     std::fs::write(&data, bytes).unwrap();

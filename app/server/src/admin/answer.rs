@@ -199,3 +199,30 @@ pub(super) fn not_allowed(allowed: &'static str) -> Page {
     page.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     page
 }
+
+/// Two digits for each byte.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What [`hex`] wrote, in large or small letters.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_as_digits_and_read_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        for text in ["0", "0g", "é0"] {
+            assert_eq!(unhex(text), None, "{text}");
+        }
+        assert_eq!(unhex(""), Some(Vec::new()));
+    }
+}

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Subject;
-use super::answer::{JSON, OWN_HEADER, Page, TEXT, not_allowed, page};
+use super::answer::{JSON, OWN_HEADER, Page, TEXT, hex, not_allowed, page, unhex};
 use super::cluster::{Attempt, Query, SECONDS_MAX, no};
 
 /// The header with the password.
@@ -58,11 +58,16 @@ pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Pa
         );
         return page(StatusCode::FORBIDDEN, TEXT, text);
     }
-    let given = request.headers().get(PASSWORD_HEADER).map(HeaderValue::as_bytes);
-    if !may(subject.password.as_deref(), given) {
-        let text = "a backup of this node needs the password of its Redis clients: run the command with the node's \
-                    configuration, or with --set redis.requirepass=...\n";
-        return page(StatusCode::FORBIDDEN, TEXT, text);
+    let given =
+        request.headers().get(PASSWORD_HEADER).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
+    match ask(subject, move |worker| worker.users().admit_by(&given)).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = "a backup of this node needs a password of its Redis clients: run the command with the node's \
+                        configuration, or with the password in the variable ARCHIPEL_REDIS__REQUIREPASS\n";
+            return page(StatusCode::FORBIDDEN, TEXT, text);
+        }
+        Err(page) => return *page,
     }
     let Some(engine) = subject.engine.upgrade() else {
         return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the node stops\n");
@@ -82,12 +87,21 @@ pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Pa
     done.unwrap_or_else(|page| *page)
 }
 
-/// Whether what was given is what is needed. Takes the same time wherever they differ.
-fn may(needed: Option<&[u8]>, given: Option<&[u8]>) -> bool {
-    let Some(needed) = needed else { return true };
-    let given = given.unwrap_or_default();
-    let differ = needed.iter().zip(given).fold(0, |differ, (one, other)| differ | (one ^ other));
-    differ == 0 && needed.len() == given.len()
+/// What the first worker says; all have the same users.
+async fn ask<T: Send + 'static>(
+    subject: &Subject,
+    what: impl FnOnce(&mut Worker) -> T + Send + 'static,
+) -> Attempt<T> {
+    let (tell, told) = oneshot::channel();
+    let call = move |worker: &mut Worker| {
+        // Nobody may wait any more.
+        let _ = tell.send(what(worker));
+    };
+    let asked = subject.remotes.first().is_some_and(|remote| remote.send(Control::Call(Box::new(call))));
+    match tokio::time::timeout(Duration::from_secs(SECONDS_MAX), told).await {
+        Ok(Ok(answer)) if asked => Ok(answer),
+        Ok(_) | Err(_) => no(StatusCode::SERVICE_UNAVAILABLE, "the worker does not answer"),
+    }
 }
 
 impl Vault<'_> {
@@ -210,47 +224,4 @@ fn copies_of(worker: &Worker) -> (Vec<Copy>, Option<Vec<Division>>) {
     let copies = local.map(copy).collect();
     let keyspaces = mind.state().keyspaces().iter();
     (copies, Some(keyspaces.map(|(id, it)| (id.0, it.settings.partitions.count())).collect()))
-}
-
-/// Two digits for each byte.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| (*byte as char).to_digit(16).map(|digit| digit as u8);
-    let digits: Vec<u8> = text.as_bytes().iter().map(digit).collect::<Option<_>>()?;
-    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_needed_exactly_if_there_is_one() {
-        #[rustfmt::skip] // columns
-        let table: [(Option<&[u8]>, Option<&[u8]>, bool); 7] = [
-            (None,            None,            true),
-            (None,            Some(b"other"),  true),
-            (Some(b"secret"), None,            false),
-            (Some(b"secret"), Some(b""),       false),
-            (Some(b"secret"), Some(b"secre"),  false),
-            (Some(b"secret"), Some(b"secrets"), false),
-            (Some(b"secret"), Some(b"secret"), true),
-        ];
-        for (needed, given, expected) in table {
-            assert_eq!(may(needed, given), expected, "{needed:?} {given:?}");
-        }
-    }
-
-    #[test]
-    fn cursors_go_through_an_address_and_back() {
-        for bytes in [&b""[..], &[0, 255, 16], b"\x02key"] {
-            assert_eq!(unhex(&hex(bytes)).as_deref(), Some(bytes));
-        }
-        for text in ["0", "0g", "é", "+1"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
-    }
 }

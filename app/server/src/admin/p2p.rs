@@ -20,7 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::answer::{Answerer, JSON, Page, TEXT, not_allowed, page};
+use super::answer::{Answerer, JSON, Page, TEXT, hex, not_allowed, page, unhex};
 
 /// Longest request, in bytes: the largest value as hexadecimal digits, and its name.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -264,29 +264,4 @@ fn hop(hop: &Hop) -> Value {
         "end": end,
         "closer": closer,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
-    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_written_as_digits_and_read_back() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        for text in ["0", "0g", "é0"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
-        assert_eq!(unhex(""), Some(Vec::new()));
-    }
 }

@@ -242,18 +242,15 @@ impl Survivor {
             engine.close()?;
         }
         let aside = set_aside(&dir, cluster);
-        std::fs::rename(dir.join("log"), &aside).or_else(absent).map_err(failed(aside))?;
+        std::fs::rename(dir.join("log"), &aside)
+            .or_else(absent)
+            .and_then(|()| std::fs::File::open(&dir)?.sync_all())
+            .map_err(failed(aside))?;
         std::fs::remove_file(dir.join(guard::NAME))
             .and_then(|()| std::fs::File::open(&dir)?.sync_all())
             .map_err(failed(dir.join(guard::NAME)))?;
         drop(lock);
         Ok(Rescued { cluster, kept, lost })
-    }
-
-    /// Where the log is set aside.
-    #[must_use]
-    pub fn old_log(&self, cluster: ClusterId) -> PathBuf {
-        set_aside(&self.options.data_dir, cluster)
     }
 
     /// Each group's checkpoint, then the state.

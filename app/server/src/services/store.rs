@@ -39,8 +39,8 @@ const IDLE_MILLIS: u64 = 1_000;
 pub(crate) struct Entrance {
     /// Where it is.
     pub address: SocketAddr,
-    /// Name and password, if it asks for them.
-    pub user: Option<(String, String)>,
+    /// Name and password.
+    pub user: (String, String),
     /// The keyspace of the keys.
     pub keyspace: u64,
 }
@@ -145,9 +145,8 @@ impl Store {
         let stream = TcpStream::connect(self.entrance.address).await?;
         stream.set_nodelay(true)?;
         let mut connection = BufReader::new(stream);
-        if let Some((name, password)) = &self.entrance.user {
-            good(exchange(&mut connection, &[b"AUTH", name.as_bytes(), password.as_bytes()]).await?)?;
-        }
+        let (name, password) = &self.entrance.user;
+        good(exchange(&mut connection, &[b"AUTH", name.as_bytes(), password.as_bytes()]).await?)?;
         let keyspace = self.entrance.keyspace.to_string();
         good(exchange(&mut connection, &[b"SELECT", keyspace.as_bytes()]).await?)?;
         Ok(connection)

@@ -67,6 +67,8 @@ pub struct Users {
     secrets: BTreeMap<Box<[u8]>, Vec<Secret>>,
     /// What of that is the cluster's.
     shared: BTreeMap<Box<[u8]>, Secret>,
+    /// A user of the node itself, who enters beside all others and closes the door to nobody.
+    own: Option<(Box<[u8]>, Secret)>,
 }
 
 impl Users {
@@ -80,6 +82,13 @@ impl Users {
     #[must_use]
     pub fn with(mut self, name: &[u8], secret: Secret) -> Users {
         self.secrets.entry(name.into()).or_default().push(secret);
+        self
+    }
+
+    /// The same with a user of the node itself: what of it is a client of its own store.
+    #[must_use]
+    pub fn with_own(mut self, name: &[u8], secret: Secret) -> Users {
+        self.own = Some((name.into(), secret));
         self
     }
 
@@ -115,10 +124,20 @@ impl Users {
     /// Whether `name` may enter with `password`.
     #[must_use]
     pub fn admits(&self, name: &[u8], password: &[u8]) -> bool {
+        if self.own.as_ref().is_some_and(|(own, secret)| **own == *name && secret.is(password)) {
+            return true;
+        }
         match self.secrets.get(name) {
             Some(secrets) => secrets.iter().fold(false, |found, secret| found | secret.is(password)),
             None => self.is_open() && name == DEFAULT_USER,
         }
+    }
+
+    /// Whether somebody may enter with `password`, or anybody without one.
+    #[must_use]
+    pub fn admit_by(&self, password: &[u8]) -> bool {
+        let secrets = self.secrets.values().flatten();
+        self.is_open() || secrets.fold(false, |found, secret| found | secret.is(password))
     }
 
     /// Whether `name` can be entered as at all.
@@ -160,10 +179,17 @@ mod tests {
             assert_eq!(users.share(name, password), news, "row {row}");
             assert_eq!(admitted(&users), expected, "row {row}");
         }
-        let mut users = Users::open();
+        let mut users = Users::open().with_own(b"node", Secret::Plain(b"drawn".as_slice().into()));
+        let own = |users: &Users| {
+            [users.admits(b"node", b"drawn"), users.admits(b"node", b""), users.admit_by(b"drawn")]
+        };
+        assert!(users.is_open() && users.iter().all(|(name, _)| name == DEFAULT_USER));
+        assert_eq!(own(&users), [true, false, true]);
         assert!(!users.share(b"bob", None));
         users.share(b"bob", hash(b"old"));
         assert!(!users.is_open());
+        assert_eq!(own(&users), [true, false, false], "it lets nobody in but itself");
+        assert!(users.admit_by(b"old") && !users.admit_by(b"new"));
         users.share(b"bob", None);
         assert!(users.is_open());
     }

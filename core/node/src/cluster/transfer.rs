@@ -110,10 +110,12 @@ pub enum Task {
         /// Comes back in the answer.
         ticket: u64,
     },
-    /// Let the snapshots of this group go.
+    /// Let a snapshot go. Others of the group may be read by others still.
     Release {
         /// The group.
         group: GroupId,
+        /// Which.
+        generation: u64,
     },
 }
 
@@ -344,8 +346,10 @@ impl Transfers {
         for group in idle {
             let offer = self.offers.remove(&group);
             let generations = offer.into_iter().flat_map(|offer| offer.generations).flatten();
-            self.effects.extend(generations.map(|generation| Effect::Retract { group, generation }));
-            self.effects.push(Effect::Do(Task::Release { group }));
+            for generation in generations {
+                self.effects.push(Effect::Retract { group, generation });
+                self.effects.push(Effect::Do(Task::Release { group, generation }));
+            }
         }
     }
 

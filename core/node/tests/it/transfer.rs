@@ -490,7 +490,7 @@ fn few_are_received_at_a_time_and_an_offer_that_nobody_pulls_ends() {
     effects.clear();
     machine.take_effects(&mut effects);
     let retract = Effect::Retract { group: GROUP, generation: 1 };
-    assert_eq!(effects, [retract, Effect::Do(Task::Release { group: GROUP })]);
+    assert_eq!(effects, [retract, Effect::Do(Task::Release { group: GROUP, generation: 1 })]);
 }
 
 #[test]

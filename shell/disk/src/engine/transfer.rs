@@ -264,7 +264,7 @@ fn a_cut_is_read_again_after_a_restart_as_long_as_it_is_the_checkpoint() {
     commit(&engine, GROUP, &stated(9, &sent, 10), &sent);
     let cut = engine.make_cut(GROUP).unwrap();
     let first = engine.read_cut(GROUP, 9, b"", 1000).unwrap();
-    engine.release_cuts(GROUP);
+    engine.release_cut(GROUP, 9);
     engine.reopen().unwrap();
     assert_eq!(engine.read_cut(GROUP, 9, b"", 1000).unwrap(), first);
     for index in [10, 11] {
