@@ -30,6 +30,7 @@ pub fn serve() -> Result<()> {
     let began = Instant::now();
     let mut replies: Vec<(NodeId, usize)> = Vec::new();
     let mut bytes: Vec<u8> = Vec::new();
+    let mut events = Vec::new();
     let mut busy = false;
     loop {
         let mut echo = |from: NodeId, _lane: Lane, payload: &[u8]| {
@@ -49,6 +50,9 @@ pub fn serve() -> Result<()> {
             replies.push((from, payload.len()));
             bytes.extend_from_slice(payload);
         });
+        // Frames wait until the events before them are taken.
+        loops.links.take_events(&mut events);
+        events.clear();
         busy |= !replies.is_empty();
     }
 }
@@ -59,6 +63,7 @@ pub fn drive(port: u16, mut pace: Pace) -> Result<()> {
     let server = identity(1).id();
     loops.links.set_peer(clock(began), server, vec![(Ipv4Addr::LOCALHOST, port).into()]);
     let message = [7; MESSAGE_BYTES];
+    let mut events = Vec::new();
     let mut busy = false;
     while !pace.is_done() {
         let wait = if busy { Duration::ZERO } else { WAIT };
@@ -75,6 +80,8 @@ pub fn drive(port: u16, mut pace: Pace) -> Result<()> {
             assert_eq!(payload, message);
             pace.answered();
         });
+        loops.links.take_events(&mut events);
+        events.clear();
     }
     pace.report();
     Ok(())
