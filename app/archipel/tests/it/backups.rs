@@ -47,6 +47,29 @@ fn config(dir: &Path) -> String {
     path.display().to_string()
 }
 
+/// Damage is found and named, and nothing comes of it.
+fn what_is_damaged_is_named(dir: &Path, backups: &Path, config: &str) {
+    let data = backups.join("data-000001");
+    let mut bytes = std::fs::read(&data).unwrap();
+    std::fs::remove_file(&data).unwrap();
+    let node = Node::start(&dir.join("node"), &["--config", config]);
+    let gone = node.run(&["cluster", "backup", &backups.display().to_string()]);
+    assert_eq!(code(&gone), 1, "it would take over what is not there");
+    assert!(stderr(&gone).contains("data-000001"), "{}", stderr(&gone));
+    node.stop();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&data, bytes).unwrap();
+    for flags in [vec!["--verify"], vec![]] {
+        let target = dir.join("damaged");
+        let refused = restore(backups, &target, &flags);
+        assert_eq!(code(&refused), 1);
+        let said = stderr(&refused);
+        assert!(said.contains("data-000001 is damaged at byte"), "{said}");
+        assert!(!target.exists());
+    }
+}
+
 #[test]
 fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() {
     let dir = tempfile::tempdir().unwrap();
@@ -105,27 +128,7 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     let (refused, _) = guarded.http("POST", "/backup/begin");
     assert_eq!(refused, 403, "it is no request of ours");
     guarded.stop();
-
-    // Damage is found and named, and nothing comes of it.
-    let data = backups.join("data-000001");
-    let mut bytes = std::fs::read(&data).unwrap();
-    std::fs::remove_file(&data).unwrap();
-    let node = Node::start(&dir.path().join("node"), &["--config", &config]);
-    let gone = node.run(&["cluster", "backup", &backups.display().to_string()]);
-    assert_eq!(code(&gone), 1, "it would take over what is not there");
-    assert!(stderr(&gone).contains("data-000001"), "{}", stderr(&gone));
-    node.stop();
-    let at = bytes.len() / 2;
-    bytes[at] ^= 1;
-    std::fs::write(&data, bytes).unwrap();
-    for flags in [vec!["--verify"], vec![]] {
-        let target = dir.path().join("damaged");
-        let refused = restore(&backups, &target, &flags);
-        assert_eq!(code(&refused), 1);
-        let said = stderr(&refused);
-        assert!(said.contains("data-000001 is damaged at byte"), "{said}");
-        assert!(!target.exists());
-    }
+    what_is_damaged_is_named(dir.path(), &backups, &config);
 }
 
 /// Whether so many members are active and alive and have so many copies each.
