@@ -35,6 +35,7 @@ enum Target {
     Cluster,
     Consul,
     Dns,
+    Http1,
 }
 
 impl Target {
@@ -52,6 +53,7 @@ impl Target {
         Target::Cluster,
         Target::Consul,
         Target::Dns,
+        Target::Http1,
     ];
 
     const fn name(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Target {
             Target::Cluster => "cluster",
             Target::Consul => "consul",
             Target::Dns => "dns",
+            Target::Http1 => "http1",
         }
     }
 }
