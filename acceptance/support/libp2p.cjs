@@ -1,10 +1,11 @@
-// Peers of js-libp2p with Kademlia, nodes of ours with an overlay, and the records that both keep.
+// Peers of js-libp2p and rust-libp2p with Kademlia, nodes of ours with an overlay, and the records that all keep.
 "use strict";
 const assert = require("node:assert/strict");
 const crypto = require("node:crypto");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const readline = require("node:readline");
 const { execFile, spawn } = require("node:child_process");
 const { pathToFileURL } = require("node:url");
 
@@ -78,8 +79,11 @@ function open(name, value) {
   return { sequence, expires, payload };
 }
 
-/** Starts a peer of js-libp2p with Kademlia, which serves it unless it is a client. */
-async function peer({ clientMode = false } = {}) {
+/**
+ * Starts a peer of js-libp2p with Kademlia, which serves it unless it is a client. One with `serve` has none: it says that it
+ * serves and lets that have the streams.
+ */
+async function peer({ clientMode = false, serve } = {}) {
   const [{ createLibp2p }, { tcp }, { noise }, { yamux }, { identify }, { ping }, kad] = await Promise.all(
     ["libp2p", "@libp2p/tcp", "@chainsafe/libp2p-noise", "@chainsafe/libp2p-yamux", "@libp2p/identify",
       "@libp2p/ping", "@libp2p/kad-dht"].map((name) => load(name)),
@@ -99,7 +103,7 @@ async function peer({ clientMode = false } = {}) {
     services: {
       identify: identify(),
       ping: ping(),
-      dht: kad.kadDHT({
+      dht: serve ? () => undefined : kad.kadDHT({
         protocol: "/ipfs/kad/1.0.0",
         clientMode,
         allowQueryWithZeroPeers: true,
@@ -111,7 +115,45 @@ async function peer({ clientMode = false } = {}) {
       }),
     },
   });
+  if (serve) await node.handle("/ipfs/kad/1.0.0", serve);
   return node;
+}
+
+/**
+ * Starts peers of rust-libp2p, in a process of their own: their ids and addresses, and for each `ask`, which gives what it
+ * answers to the words of a line.
+ */
+function rust(count = 1) {
+  const child = spawn(process.env.LIBP2P_KAD_BIN, [String(count)], { stdio: ["pipe", "pipe", "inherit"] });
+  ended.push(() => child.kill("SIGKILL"));
+  const [peers, waiting] = [[], new Map()];
+  let requests = 0;
+  const ask = (number, words) =>
+    new Promise((resolve, reject) => {
+      waiting.set(String(++requests), { resolve, reject });
+      child.stdin.write(`${requests} ${number} ${words.join(" ")}\n`);
+    });
+  // What it is still told when it is killed goes nowhere, and who waits is told.
+  child.stdin.on("error", () => {});
+  return new Promise((resolve, reject) => {
+    child.on("exit", (code) => {
+      const error = new Error(`the peers of rust-libp2p ended with ${code}`);
+      [{ reject }, ...waiting.values()].forEach((one) => one.reject(error));
+    });
+    readline.createInterface({ input: child.stdout }).on("line", (line) => {
+      const told = JSON.parse(line);
+      if (told.request === undefined) {
+        const { number, peer: id, address } = told;
+        peers[number] = { id, address, ask: (...words) => ask(number, words) };
+        if (peers.filter(Boolean).length === count) resolve({ peers, pid: child.pid, kill: () => child.kill("SIGKILL") });
+        return;
+      }
+      const { resolve: answer, reject: refuse } = waiting.get(told.request);
+      waiting.delete(told.request);
+      if (told.error) refuse(new Error(told.error));
+      else answer(told);
+    });
+  });
 }
 
 /** All events of a query, until `enough` is true of one; that one, or undefined. */
@@ -122,7 +164,7 @@ async function first(events, enough) {
   return undefined;
 }
 
-/** Starts a node of ours with an overlay. */
+/** Starts a node of ours with an overlay; `log` has what it logs. */
 async function archipel(flags = []) {
   const dir = fs.mkdtempSync(path.join(process.env.SCRATCH || os.tmpdir(), "p2p-"));
   const set = ["log.format=json", "redis.port=0", "admin.port=0", "p2p.port=0", "p2p.enabled=true",
@@ -130,19 +172,14 @@ async function archipel(flags = []) {
   const child = spawn(process.env.ARCHIPEL_BIN, ["--data-dir", dir, ...set, ...flags],
     { stdio: ["ignore", "ignore", "pipe"] });
   ended.push(() => child.kill("SIGKILL"));
+  const log = [];
   const serving = await new Promise((resolve, reject) => {
-    let [text, done] = ["", false];
-    child.stderr.on("data", (chunk) => {
-      text += done ? "" : chunk;
-      for (const line of done ? [] : text.split("\n").slice(0, -1)) {
-        const message = JSON.parse(line);
-        if (message.message === "serving") {
-          done = true;
-          resolve(message);
-        }
-      }
+    readline.createInterface({ input: child.stderr }).on("line", (line) => {
+      const message = JSON.parse(line);
+      log.push(message);
+      if (message.message === "serving") resolve(message);
     });
-    child.on("exit", (code) => reject(new Error(`the node ended with ${code}: ${text}`)));
+    child.on("exit", (code) => reject(new Error(`the node ended with ${code}: ${JSON.stringify(log.slice(-5))}`)));
   });
   const admin = serving.admin.split(":").pop();
   /** Runs a verb of `archipel p2p`: its exit code and the one object it printed, or what it said on stderr. */
@@ -155,7 +192,7 @@ async function archipel(flags = []) {
     });
   const { peer: id, addresses } = (await p2p("id")).json;
   const kill = (signal = "SIGKILL") => child.kill(signal);
-  return { id, address: `${addresses[0]}/p2p/${id}`, p2p, kill };
+  return { id, address: `${addresses[0]}/p2p/${id}`, p2p, kill, log, pid: child.pid };
 }
 
 /** Waits for a condition that others bring about. */
@@ -187,4 +224,9 @@ async function run() {
   process.exit(failed ? 1 : 0);
 }
 
-module.exports = { archipel, assert, check, crypto, first, load, open, peer, run, sign, signedName, until };
+/** Whether the program of `acceptance/libp2p-kad` was built for this run. */
+const hasRust = Boolean(process.env.LIBP2P_KAD_BIN);
+
+module.exports = {
+  archipel, assert, check, crypto, ended, first, hasRust, load, open, peer, run, rust, sign, signedName, until,
+};

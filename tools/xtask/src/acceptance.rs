@@ -20,7 +20,7 @@ const SCENARIO_SECONDS_MAX: u64 = 180;
 /// The same for those that take long, which run only when they are asked for.
 const LONG_SECONDS_MAX: u64 = 900;
 /// The folder of those, and what a filter that asks for them begins with.
-pub const LONG: &str = "long/";
+const LONG: &str = "long/";
 
 /// What the scenarios run against.
 pub enum Target {
@@ -53,7 +53,7 @@ pub fn run(root: &Path, target: &Target, clients: &Clients, filter: Option<&str>
     let seconds_max = if long { LONG_SECONDS_MAX } else { SCENARIO_SECONDS_MAX };
     for path in scenarios(&folder)? {
         let name = path.strip_prefix(&base)?.display().to_string();
-        if filter.is_some_and(|filter| !name.contains(filter)) {
+        if !is_wanted(&name, filter) {
             continue;
         }
         let Some(command) = interpreter(&home, &path, clients)? else {
@@ -76,6 +76,12 @@ pub fn run(root: &Path, target: &Target, clients: &Clients, filter: Option<&str>
         total.skipped.extend(outcome.skipped.iter().map(|skip| format!("{name}: {skip}")));
     }
     Ok(total)
+}
+
+/// Is the scenario of this name run with this filter? Those below [`LONG`] are only if it begins so.
+pub fn is_wanted(name: &str, filter: Option<&str>) -> bool {
+    let long = filter.is_some_and(|filter| filter.starts_with(LONG));
+    name.starts_with(LONG) == long && filter.is_none_or(|filter| name.contains(filter))
 }
 
 fn scenarios(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -193,6 +199,25 @@ fn count(output: &str, ended: Option<&str>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_scenarios_run_only_when_they_are_asked_for() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // name                filter             wanted
+            ("libp2p/a.cjs",       None,              true),
+            ("libp2p/a.cjs",       Some("libp2p/"),   true),
+            ("libp2p/a.cjs",       Some("redis"),     false),
+            ("long/libp2p/a.cjs",  None,              false),
+            ("long/libp2p/a.cjs",  Some("libp2p/"),   false),
+            ("long/libp2p/a.cjs",  Some("long/"),     true),
+            ("long/libp2p/a.cjs",  Some("long/x"),    false),
+            ("libp2p/a.cjs",       Some("long/"),     false),
+        ];
+        for (name, filter, wanted) in table {
+            assert_eq!(is_wanted(name, filter), wanted, "{name} {filter:?}");
+        }
+    }
 
     #[test]
     fn a_scenario_counts_its_checks_and_a_silent_or_broken_one_fails() {

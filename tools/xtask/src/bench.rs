@@ -7,6 +7,7 @@
 mod cluster;
 mod etcd;
 mod fabric;
+mod kad;
 mod larger;
 mod load;
 mod memory;
@@ -70,6 +71,8 @@ enum Bench {
     },
     /// CPU for each request and latency of the proxy beside HAProxy and nginx.
     Proxy,
+    /// Lookups in an overlay of fifty processes beside libp2p-kad: speed, CPU and memory.
+    Kad,
 }
 
 /// What a bench needs to know.
@@ -105,12 +108,14 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
     let binary = match &args.binary {
         Some(path) => path.clone(),
         None if matches!(args.bench, Bench::Fabric) => fabric::build(root)?,
+        // Its programs are examples, and not the node's.
+        None if matches!(args.bench, Bench::Kad) => PathBuf::new(),
         None => suite::build(root)?,
     };
     let needed = match args.bench {
         Bench::Redis | Bench::Memory => Some("redis-server"),
         Bench::Cluster { .. } => Some("redis-benchmark"),
-        Bench::Larger | Bench::Fabric | Bench::Etcd | Bench::Proxy => None,
+        Bench::Larger | Bench::Fabric | Bench::Etcd | Bench::Proxy | Bench::Kad => None,
     };
     if let Some(program) = needed.filter(|program| !packages::works(&[program, "--version"])) {
         bail!(NotJudged(format!("there is no {program}; `cargo xtask setup` installs it")));
@@ -135,6 +140,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Etcd => etcd::run(root, &setting)?,
         Bench::Cluster { kills } => cluster::run(&setting, kills)?,
         Bench::Proxy => proxy::run(&setting)?,
+        Bench::Kad => kad::run(root, &setting)?,
     };
     report.load_average = load;
     report.quick = args.quick;

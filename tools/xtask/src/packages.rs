@@ -13,7 +13,8 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["redis-benchmark", "--version"], "redis-tools"),
     (&["python3", "-c", "import ensurepip, venv"], "python3-venv"),
     (&["curl", "--version"], "curl"),
-    (&["wrk", "-h"], "wrk"),
+    // It has no flag that it ends well after.
+    (&["sh", "-c", "command -v wrk"], "wrk"),
     (&["node", "--version"], "nodejs"),
     (&["npm", "--version"], "npm"),
     (&["dig", "-v"], "bind9-dnsutils"),

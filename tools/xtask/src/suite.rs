@@ -59,10 +59,8 @@ pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
                 cargo_tests(root)?;
             }
             let binary = args.binary.clone().map_or_else(|| build(root), Ok)?;
-            let asks =
-                |filter: &String| filter.starts_with(acceptance::LONG) && RUST_PEER.contains(filter.as_str());
-            let wanted = args.scenario.as_ref().is_some_and(asks);
-            let rust_peer = if wanted { Some(build_rust_peer(root)?) } else { None };
+            let wanted = RUST_PEERS.iter().any(|name| acceptance::is_wanted(name, args.scenario.as_deref()));
+            let rust_peer = if wanted { Some(build_rust_peer(root, Profile::Dev)?) } else { None };
             Target::Node { binary, rust_peer }
         }
     };
@@ -106,16 +104,37 @@ fn cargo_tests(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace", "--doc"])
 }
 
-/// The scenario that needs the peer of rust-libp2p.
-const RUST_PEER: &str = "long/libp2p/rust.cjs";
+/// The scenarios that need the peers of rust-libp2p.
+const RUST_PEERS: &[&str] = &[
+    "libp2p/hostile.cjs",
+    "libp2p/mixed.cjs",
+    "libp2p/rust.cjs",
+    "libp2p/strangers.cjs",
+    "long/libp2p/strangers.cjs",
+];
 
-/// The peer of rust-libp2p, which is no part of the workspace.
-fn build_rust_peer(root: &Path) -> Result<PathBuf> {
+/// How the peer of rust-libp2p is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quickly; its ciphers are fast all the same.
+    Dev,
+    /// As the node is, to be compared with it.
+    Release,
+}
+
+/// The peer of rust-libp2p, which is no part of the workspace: nothing of Kademlia's other library is among the node's
+/// dependencies, and it is built when it is needed.
+pub fn build_rust_peer(root: &Path, profile: Profile) -> Result<PathBuf> {
     let target = target_dir(root).join("acceptance/libp2p-kad");
     let home = target.to_string_lossy();
+    let (words, dir): (&[&str], &str) = match profile {
+        Profile::Dev => (&[], "debug"),
+        Profile::Release => (&["--release"], "release"),
+    };
     let manifest = "acceptance/libp2p-kad/Cargo.toml";
-    cargo(root, &["build", "--locked", "--manifest-path", manifest, "--target-dir", &home])?;
-    Ok(target.join("debug/libp2p-kad-peer"))
+    let build = ["build", "--locked", "--manifest-path", manifest, "--target-dir", &home];
+    cargo(root, &[&build[..], words].concat())?;
+    Ok(target.join(dir).join("libp2p-kad-peer"))
 }
 
 /// The release binary, built once.

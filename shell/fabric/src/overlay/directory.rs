@@ -16,6 +16,10 @@ use super::tcp;
 /// Most peers that are known at once.
 pub(super) const PEERS_MAX: usize = 8192;
 
+/// With so many known, those who can do without are forgotten: strangers that come and go say where they are, some kilobytes
+/// each, and nobody would ever ask for it.
+pub(super) const PEERS_KEPT_MAX: usize = 1024;
+
 /// A handle of a peer: its place in the directory.
 pub(super) type Contact = u32;
 /// Our own handle.
@@ -78,7 +82,12 @@ impl Directory {
         self.free.is_empty() && self.peers.len() >= PEERS_MAX
     }
 
-    /// True if so many are known that those who can do without should not be kept.
+    /// True if it is time for [`Directory::make_room`].
+    pub fn wants_room(&self) -> bool {
+        self.by_id.len() > PEERS_KEPT_MAX
+    }
+
+    /// True if so many are needed that what would hold one more on behalf of its sender is refused.
     pub fn is_crowded(&self) -> bool {
         self.by_id.len() >= PEERS_MAX / 4 * 3
     }
@@ -241,12 +250,14 @@ mod tests {
             assert_eq!(directory.know(id(seed)), Some(Contact::from(seed)));
         }
         assert!(directory.is_full());
+        assert!(directory.wants_room());
         assert_eq!(directory.know(id(60_000)), None);
         // One that is known is found all the same.
         assert_eq!(directory.know(id(9)), Some(9));
         directory.connected(7, None, None);
         directory.make_room(&HashSet::from([OWN, 3]));
         assert_eq!(directory.len(), 3);
+        assert!(!directory.wants_room());
         assert_eq!(
             [directory.find(&id(3)), directory.find(&id(7)), directory.find(&id(9))],
             [Some(3), Some(7), None]

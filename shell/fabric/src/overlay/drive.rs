@@ -68,6 +68,10 @@ impl Host {
             Effect::Ask { to, id, body } => self.send(now, to, Some(id), &body),
             Effect::Answer { id, body, .. } => {
                 let Some((question, reply)) = self.owed.remove(&id) else { return };
+                if let Said::Stored(Err(why)) = &body {
+                    // The protocol has no word for it; whoever runs this node can know.
+                    tracing::debug!(%why, "a peer's record is refused");
+                }
                 if let Some(bytes) = words::answer(&self.directory, now, &question, &body) {
                     // A stream that has ended waits for nothing; a reply that is dropped resets it.
                     let _ = reply.send(Reply::Answer(bytes));

@@ -188,9 +188,9 @@ impl Host {
         self.drive(now);
     }
 
-    /// Makes room for peers that are not known yet, if there is little left.
+    /// Forgets peers that nobody needs, if there are many.
     pub(super) fn make_room(&mut self, now: Micros) {
-        if !self.directory.is_crowded() || self.room > now {
+        if !self.directory.wants_room() || self.room > now {
             return;
         }
         self.room = now.plus_millis(ROOM_MS_MIN);

@@ -35,11 +35,20 @@ pub fn resident(pid: u32) -> Result<Resident> {
 }
 
 fn resident_of(status: &str) -> Option<Resident> {
-    let kib = |name: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    Some(Resident { now: kib("VmRSS:")? * 1024, peak: kib("VmHWM:")? * 1024 })
+    Some(Resident { now: kib(status, "VmRSS:")?, peak: kib(status, "VmHWM:")? })
+}
+
+/// What a line of KiB says, in bytes.
+fn kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The resident memory that is the process's own: no file is behind it, in bytes.
+pub fn anonymous(pid: u32) -> Result<u64> {
+    let text = read(&format!("/proc/{pid}/status"))?;
+    kib(&text, "RssAnon:").with_context(|| format!("/proc/{pid}/status reads unlike proc(5)"))
 }
 
 /// The load average over the last minute.

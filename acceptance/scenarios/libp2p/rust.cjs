@@ -1,30 +1,14 @@
 // Our overlay and rust-libp2p's Kademlia: both put, get, provide, find providers and find nodes of the other.
 "use strict";
-const { spawn } = require("node:child_process");
-const readline = require("node:readline");
-const { archipel, assert, check, crypto, load, open, run, sign, signedName, until } = require("libp2p.cjs");
+const { archipel, assert, check, crypto, hasRust, load, open, run, rust, sign, signedName, until } = require("libp2p.cjs");
 
-if (!process.env.ARCHIPEL_BIN || !process.env.LIBP2P_KAD_BIN) {
+if (!process.env.ARCHIPEL_BIN || !hasRust) {
   console.log("skip - rust-libp2p: it needs a node of ours and the peer of acceptance/libp2p-kad");
   process.exit(0);
 }
 
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const net = {};
-
-/** Starts a peer of rust-libp2p; `ask` gives what it answers to one line. */
-async function rust() {
-  const child = spawn(process.env.LIBP2P_KAD_BIN, { stdio: ["pipe", "pipe", "inherit"] });
-  process.on("exit", () => child.kill("SIGKILL"));
-  const lines = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async () => JSON.parse((await lines.next()).value);
-  const { peer, address } = await next();
-  const ask = (...words) => {
-    child.stdin.write(`${words.join(" ")}\n`);
-    return next();
-  };
-  return { peer, address, ask };
-}
 
 async function known(one) {
   await until(async () => (await one.ask("contacts")).contacts > 0, "the peer of rust-libp2p has a contact");
@@ -37,8 +21,8 @@ async function multihash(words) {
 
 check("a peer of rust-libp2p takes our node into its routing table, and we take it into ours", async () => {
   net.ours = await archipel();
-  net.theirs = await rust();
-  assert.equal((await net.ours.p2p("connect", net.theirs.address)).json.peer, net.theirs.peer);
+  [net.theirs] = (await rust()).peers;
+  assert.equal((await net.ours.p2p("connect", net.theirs.address)).json.peer, net.theirs.id);
   await known(net.theirs);
   await until(async () => (await net.ours.p2p("peers")).json.contacts > 0, "it is a contact of ours");
 });
@@ -46,7 +30,7 @@ check("a peer of rust-libp2p takes our node into its routing table, and we take 
 check("a value of ours is found by a peer of rust-libp2p that came after it was put", async () => {
   const put = await net.ours.p2p("put", "menu", "soup");
   assert.equal(put.json?.result?.stored, 1, put.stderr);
-  net.late = await rust();
+  [net.late] = (await rust()).peers;
   await net.late.ask("dial", net.theirs.address);
   await known(net.late);
   const { peerIdFromString } = await load("@libp2p/peer-id");
@@ -87,14 +71,14 @@ check("content that we provide is found by rust-libp2p, and the other way round"
   assert.equal((await net.late.ask("provide", theirs)).provided, true);
   await until(async () => {
     const got = await net.second.p2p("providers", "their file");
-    return got.json?.result?.providers.some((provider) => provider.peer === net.late.peer);
+    return got.json?.result?.providers.some((provider) => provider.peer === net.late.id);
   }, "we found it");
   // Control: what nobody provides is not found.
   assert.deepEqual((await net.late.ask("providers", hex(await multihash("nobody's file")))).providers, []);
 });
 
 check("nodes that never met find each other through a peer of the other kind", async () => {
-  const found = await net.second.p2p("find", net.late.peer);
+  const found = await net.second.p2p("find", net.late.id);
   assert.equal(found.json?.result?.found, true, found.stderr);
   assert.ok((await net.late.ask("find", net.second.id)).nodes.includes(net.second.id));
 });
