@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::options::Options;
 
 mod cluster;
+mod p2p;
 
 pub use cluster::{ClusterCommand, KeyspaceArgs, KeyspaceCommand, UserCommand};
+pub use p2p::{BroadcastVia, OverlayKind, P2pCommand, TraceWhat};
 
 /// Many islands, one system: a distributed backend in one binary.
 #[derive(Parser, Debug)]
@@ -232,129 +234,6 @@ A live Redis is read with SCAN and reads by type; it needs no DUMP and is not ch
         #[arg(long, value_name = "URL")]
         from: Option<String>,
     },
-}
-
-/// What is done with the overlay.
-#[derive(Subcommand, Clone, Debug)]
-pub enum P2pCommand {
-    /// Print the node's peer id and its addresses.
-    #[command(after_help = "\
-Examples:
-  archipel node start --set p2p.enabled=true
-  archipel p2p id")]
-    Id,
-    /// Print whom the node is connected to and what it knows.
-    #[command(after_help = "\
-Examples:
-  archipel p2p peers
-  archipel p2p peers --json | jq .contacts")]
-    Peers,
-    /// Measure a round trip to a connected peer.
-    #[command(after_help = "\
-Examples:
-  archipel p2p ping 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
-    Ping {
-        /// The peer's id.
-        peer: String,
-    },
-    /// Connect to a peer; one that serves the hash table becomes a contact.
-    #[command(after_help = "\
-Examples:
-  archipel p2p connect /ip4/127.0.0.1/tcp/7412
-  archipel p2p connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
-    Connect {
-        /// Where it is, and perhaps who.
-        address: String,
-    },
-    /// Close the connections to a peer.
-    #[command(after_help = "\
-Examples:
-  archipel p2p disconnect 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
-    Disconnect {
-        /// The peer's id.
-        peer: String,
-    },
-    /// Find a peer, and the nodes nearest to its place.
-    #[command(after_help = "\
-Examples:
-  archipel p2p find 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA
-
-Exit code 1 if the peer itself is not found.")]
-    Find {
-        /// The peer's id.
-        peer: String,
-    },
-    /// Print the value of a name.
-    #[command(after_help = "\
-Examples:
-  archipel p2p get menu
-  archipel p2p get /archipel/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/menu
-
-Exit code 1 if no valid value is found.")]
-    Get {
-        /// A label of this node, /archipel/PEER/LABEL, or /pk/HASH.
-        name: String,
-    },
-    /// Publish a value under a label of this node, signed with its key.
-    #[command(after_help = "\
-Examples:
-  archipel p2p put menu 'soup of the day'
-  archipel p2p put menu - < menu.json
-
-The node sends it again twice a day while it runs. The name that others get it by is printed.")]
-    Put {
-        /// The label, or /pk/HASH for a public key.
-        name: String,
-        /// The value; `-` reads it from stdin.
-        #[arg(allow_hyphen_values = true)]
-        value: String,
-        /// Seconds after which it is not valid any more.
-        #[arg(long, value_name = "N", default_value_t = 604_800, value_parser = clap::value_parser!(u64).range(1..))]
-        lifetime_seconds: u64,
-    },
-    /// Let this node be found as a provider of content.
-    #[command(after_help = "\
-Examples:
-  archipel p2p provide bafybeihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku
-  archipel p2p provide 'a file by any name'")]
-    Provide {
-        /// A CID, or any text, whose SHA-256 is then the content's name.
-        name: String,
-    },
-    /// Print who provides content.
-    #[command(after_help = "\
-Examples:
-  archipel p2p providers bafybeihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku
-
-Exit code 1 if nobody is found.")]
-    Providers {
-        /// A CID, or any text, whose SHA-256 is then the content's name.
-        name: String,
-    },
-    /// Show each question of a lookup with its time, and how many leading bits the peer asked shares with the key.
-    #[command(after_help = "\
-Examples:
-  archipel p2p trace menu
-  archipel p2p trace --what node 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA
-  archipel p2p trace --what providers 'a file by any name' --json")]
-    Trace {
-        /// What is looked for.
-        name: String,
-        /// As what it is looked for.
-        #[arg(long, value_enum, default_value_t = TraceWhat::Value)]
-        what: TraceWhat,
-    },
-}
-
-/// What a traced lookup looks for.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum TraceWhat {
-    /// The value of a name.
-    Value,
-    /// A peer.
-    Node,
-    /// The providers of content.
-    Providers,
 }
 
 /// What is done with the configuration.

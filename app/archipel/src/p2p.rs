@@ -1,6 +1,7 @@
 //! `archipel p2p`: asks the overlay of a running node, over its admin port.
 
 mod client;
+mod messages;
 
 use std::io::{IsTerminal, Read, Write};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use server::config::Loaded;
 
 use self::client::Client;
-use crate::command::{P2pCommand, TraceWhat};
+use crate::command::{OverlayKind, P2pCommand, TraceWhat};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
 
@@ -34,14 +35,31 @@ pub fn run(options: &Options, what: P2pCommand) -> Result<Exit, Failure> {
         P2pCommand::Disconnect { peer } => {
             shown.reach("disconnect", &peer, |result| format!("disconnected from {}", text(result, "peer")))
         }
-        P2pCommand::Find { peer } => shown.seek("find", &json!({"peer": peer}), find),
-        P2pCommand::Get { name } => shown.seek("get", &json!({"name": name}), get),
-        P2pCommand::Put { name, value, lifetime_seconds } => {
-            let value = if value == "-" { stdin()? } else { value.into_bytes() };
-            let wanted =
-                json!({"name": name, "value_hex": hex(&value), "lifetime_seconds": lifetime_seconds});
+        P2pCommand::Send { peer, message } => shown.send(&peer, &given(message)?),
+        P2pCommand::Broadcast { message, via } => shown.broadcast(&given(message)?, via),
+        P2pCommand::Listen { count } => shown.listen(count),
+        P2pCommand::Walk { walkers, steps, content } => shown.walk(walkers, steps, content.as_deref()),
+        P2pCommand::Find { peer, overlay } => {
+            shown.seek("find", &json!({"peer": peer, "overlay": overlay.name()}), |result| {
+                find(result, overlay)
+            })
+        }
+        P2pCommand::Get { name, overlay } => {
+            shown.seek("get", &json!({"name": name, "overlay": overlay.name()}), get)
+        }
+        P2pCommand::Put { name, value, lifetime_seconds, overlay } => {
+            let wanted = json!({
+                "name": name,
+                "value_hex": hex(&given(value)?),
+                "lifetime_seconds": lifetime_seconds,
+                "overlay": overlay.name(),
+            });
             shown.seek("put", &wanted, |result| {
-                Ok(say(format!("{}\n{} nodes keep it", text(result, "name"), result["stored"])))
+                let keeps = match overlay {
+                    OverlayKind::Kad => format!("{} nodes keep it", result["stored"]),
+                    OverlayKind::Chord => "its owner keeps it, and copies follow".to_owned(),
+                };
+                Ok(say(format!("{}\n{keeps}", text(result, "name"))))
             })
         }
         P2pCommand::Provide { name } => shown.seek("provide", &json!({"name": name}), |result| {
@@ -51,7 +69,7 @@ pub fn run(options: &Options, what: P2pCommand) -> Result<Exit, Failure> {
             nodes(&result["providers"]);
             Ok(if result["providers"] == json!([]) { Exit::Fails } else { Exit::Holds })
         }),
-        P2pCommand::Trace { name, what } => shown.trace(&name, what),
+        P2pCommand::Trace { name, what, overlay } => shown.trace(&name, what, overlay),
     }
 }
 
@@ -91,6 +109,7 @@ impl Shown {
         println!("known         {}", status["known"]);
         println!("values kept   {} ({} bytes)", status["values"], status["value_bytes"]);
         println!("network size  {size}");
+        println!("ring          {}", ring(&status["ring"]));
         for peer in status["connected"].as_array().into_iter().flatten() {
             let serves = match peer["serves"].as_bool() {
                 Some(true) => "serves",
@@ -152,11 +171,14 @@ impl Shown {
     }
 
     /// Every question of a lookup with its time and distance, as it is answered.
-    fn trace(&self, name: &str, what: TraceWhat) -> Result<Exit, Failure> {
+    fn trace(&self, name: &str, what: TraceWhat, overlay: OverlayKind) -> Result<Exit, Failure> {
+        let overlay = overlay.name();
         let mut lines = match what {
-            TraceWhat::Value => self.client.post("get", &json!({"name": name}))?,
-            TraceWhat::Node => self.client.post("find", &json!({"peer": name}))?,
-            TraceWhat::Providers => self.client.post("providers", &json!({"name": name}))?,
+            TraceWhat::Value => self.client.post("get", &json!({"name": name, "overlay": overlay}))?,
+            TraceWhat::Node => self.client.post("find", &json!({"peer": name, "overlay": overlay}))?,
+            TraceWhat::Providers => {
+                self.client.post("providers", &json!({"name": name, "overlay": overlay}))?
+            }
         };
         if !self.json {
             println!("{:>10}  {:>10}  {:>6}  {:<52}  end", "after ms", "took ms", "shared", "peer");
@@ -193,12 +215,28 @@ impl Shown {
     }
 }
 
-fn find(result: &Value) -> Result<Exit> {
+/// The node's place on the ring.
+fn ring(status: &Value) -> String {
+    match status["successors"].as_u64() {
+        None => "not entered (p2p.chord=false)".to_owned(),
+        Some(0) => "alone".to_owned(),
+        Some(successors) => {
+            format!("{successors} successors, {} values ({} bytes)", status["values"], status["value_bytes"])
+        }
+    }
+}
+
+fn find(result: &Value, overlay: OverlayKind) -> Result<Exit> {
     nodes(&result["nodes"]);
     if result["found"] == true {
         return Ok(Exit::Holds);
     }
-    eprintln!("the peer itself was not found; these are the nearest to its place that answered");
+    match overlay {
+        OverlayKind::Kad => {
+            eprintln!("the peer itself was not found; these are the nearest to its place that answered");
+        }
+        OverlayKind::Chord => eprintln!("the peer itself is not on the ring; this node owns its place"),
+    }
     Ok(Exit::Fails)
 }
 
@@ -234,6 +272,11 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 fn strings(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// What was given, or what stdin has in its place.
+fn given(text: String) -> Result<Vec<u8>> {
+    if text == "-" { stdin() } else { Ok(text.into_bytes()) }
 }
 
 fn stdin() -> Result<Vec<u8>> {

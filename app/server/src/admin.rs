@@ -210,16 +210,26 @@ async fn accept(listener: TcpListener, answerer: Arc<Answerer>) {
 }
 
 async fn serve(mut stream: TcpStream, answerer: Arc<Answerer>) {
+    let lasting = Arc::new(AtomicBool::new(false));
+    let lasts = Arc::clone(&lasting);
     let service = service_fn(move |request| {
-        let answerer = Arc::clone(&answerer);
-        async move { Ok::<_, std::convert::Infallible>(p2p::answer(&answerer, request).await) }
+        let (answerer, lasts) = (Arc::clone(&answerer), Arc::clone(&lasts));
+        async move { Ok::<_, std::convert::Infallible>(p2p::answer(&answerer, request, &lasts).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(HEAD_SECONDS_MAX))
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(&mut stream), service);
-    let ended = tokio::time::timeout(Duration::from_secs(CONNECTION_SECONDS_MAX), connection).await;
+    let mut connection = std::pin::pin!(connection);
+    let ended = loop {
+        let limit = Duration::from_secs(CONNECTION_SECONDS_MAX);
+        match tokio::time::timeout(limit, connection.as_mut()).await {
+            // Listeners stay until they leave; the overlay has few places for them.
+            Err(_) if lasting.load(Ordering::Relaxed) => {}
+            ended => break ended,
+        }
+    };
     // What a client does wrong is its own affair, and it was answered where that is possible.
     if matches!(ended, Ok(Err(error)) if error.is_parse()) {
         let _ = tokio::time::timeout(Duration::from_secs(LINGER_SECONDS_MAX), linger(&mut stream)).await;

@@ -132,6 +132,9 @@ section! {
         announce: Places = Places::default(),
         /// Peers that are dialled at the start and as long as none is known, besides those that were known before.
         peers: Places = Places::default(),
+        /// Whether the node stands on the ring of Archipel's nodes (`--overlay chord`). Its members believe each other about
+        /// who owns a key, and values are signed; among strangers use the default overlay.
+        chord: bool = true,
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn start(config: &Config) -> Result<Option<Overlay>, P2pError> {
         announce: p2p.announce.get().to_vec(),
         peers: p2p.peers.get().to_vec(),
         memory: Some(config.data_dir.join(MEMORY_FILE)),
+        chord: p2p.chord,
     };
     Ok(Some(Overlay::start(&identity, config.p2p_address(), options)?))
 }

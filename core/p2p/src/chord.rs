@@ -11,7 +11,9 @@
 //! overlay for strangers is Kademlia. Lookups are iterative: the origin asks each hop itself.
 
 mod codec;
+mod entry;
 mod fingers;
+mod held;
 mod lookup;
 mod message;
 mod ring;
@@ -28,6 +30,7 @@ use crate::key::Key;
 use crate::pending::{Pending, RequestId};
 use crate::protocol::{Contact, Effect, EffectOf, Input, InputOf, Keys, Protocol};
 pub use codec::PROTOCOL;
+pub use entry::{AGAIN_MICROS, Entry, WAYS_MAX, YIELD_MICROS};
 use fingers::Cache;
 use lookup::{Aim, Hop, Lookup};
 pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
@@ -196,10 +199,23 @@ impl<C: Contact> Chord<C> {
         &self.successors
     }
 
+    /// Forgets the values for which `keep` is false: what has expired, as the host sees it.
+    pub fn retain_values(&mut self, keep: impl FnMut(&Item) -> bool) {
+        if let Some(store) = &mut self.store {
+            store.retain(keep);
+        }
+    }
+
     /// The values that it keeps, its own and copies.
     #[must_use]
     pub fn store(&self) -> Option<&Store> {
         self.store.as_deref()
+    }
+
+    /// Is it a member that knows no other?
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        self.is_member() && self.successors.is_empty()
     }
 
     /// Does it own `point`, as far as it knows? A member that knows no other owns all.

@@ -46,27 +46,6 @@ pub struct Message {
     pub payload: Arc<[u8]>,
 }
 
-/// Bytes of a message before its payload.
-const HEAD_BYTES: usize = 10;
-
-impl Message {
-    /// Appends its bytes: id (8, big-endian), ttl, hops, then the payload to the end.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.id.0.to_be_bytes());
-        out.extend_from_slice(&[self.ttl, self.hops]);
-        out.extend_from_slice(&self.payload);
-    }
-
-    /// Reads a message that has all of `bytes`; `None` if they are cut or the payload is too long.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Message> {
-        let ([id @ .., ttl, hops], payload) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-        let id = MessageId(u64::from_be_bytes(*id));
-        let message = Message { id, ttl: *ttl, hops: *hops, payload: payload.into() };
-        (payload.len() <= PAYLOAD_BYTES_MAX).then_some(message)
-    }
-}
-
 /// What the owner of a node can want.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command<C> {
@@ -229,18 +208,6 @@ mod tests {
         for (from, id, ttl, expected) in table {
             assert_eq!(told(&mut node, from, id, ttl), expected, "from {from} id {id} ttl {ttl}");
         }
-    }
-
-    #[test]
-    fn a_message_reads_back_and_what_is_none_is_refused() {
-        for bytes in [0, 1, PAYLOAD_BYTES_MAX] {
-            let message = Message { id: MessageId(7 << 40), ttl: 3, hops: 9, payload: vec![5; bytes].into() };
-            let mut out = Vec::new();
-            message.encode(&mut out);
-            assert_eq!(Message::decode(&out), Some(message));
-            assert_eq!(Message::decode(&out[..HEAD_BYTES - 1]), None);
-        }
-        assert_eq!(Message::decode(&vec![0; HEAD_BYTES + PAYLOAD_BYTES_MAX + 1]), None);
     }
 
     #[test]

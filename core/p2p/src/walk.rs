@@ -108,6 +108,16 @@ impl<C: Contact> Walks<C> {
         self.held.contains(&key)
     }
 
+    /// Calls `hold` with every handle that the node may still name. O(all of them).
+    pub fn held(&self, hold: &mut impl FnMut(C)) {
+        hold(self.me);
+        self.neighbours.iter().copied().for_each(&mut *hold);
+        for (to, waiting) in self.waiting.iter() {
+            [Some(to), Some(waiting.walker.origin), waiting.from].into_iter().flatten().for_each(&mut *hold);
+        }
+        self.walks.iter().flat_map(|walk| walk.sample.iter().copied()).for_each(hold);
+    }
+
     /// How many walks of its own go on.
     #[must_use]
     pub const fn walks(&self) -> usize {

@@ -17,10 +17,14 @@ mod frames;
 mod host;
 mod memory;
 mod name;
+mod ours;
 mod records;
+mod ring;
+mod sending;
 mod serve;
 mod streams;
 mod tcp;
+mod walking;
 mod words;
 
 use std::io;
@@ -29,18 +33,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use ::ring::rand::{SecureRandom, SystemRandom};
 use kernel::NodeId;
 use libp2p_core::Multiaddr;
 use libp2p_identity::Keypair;
-use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::facade::{
-    Connected, Dht, DhtError, HOPS_MAX, Heard, Hop, HopEnd, Located, P2pNode, ReachError, Status, Value,
+    Connected, Dht, DhtError, HOPS_MAX, Heard, Hop, HopEnd, Located, P2pNode, ReachError, RingStatus, Status,
+    Table, Value, Via, WalkError,
 };
 pub use self::name::{ContentName, NameError, Peer, Place, ValueName};
 use self::records::Signer;
+use self::streams::Served;
 use crate::Identity;
 
 /// Orders that wait for the overlay's thread; who sends more waits.
@@ -55,6 +61,8 @@ pub struct Options {
     pub peers: Vec<Place>,
     /// The file in which known peers are written down for the next start.
     pub memory: Option<PathBuf>,
+    /// Whether the node stands on the ring of Archipel's nodes.
+    pub chord: bool,
 }
 
 /// Why there is no overlay.
@@ -115,11 +123,12 @@ impl Overlay {
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let (stop, stopped) = oneshot::channel();
         let work = async move {
-            let mut swarm = behaviour::swarm(&key, bound);
+            let mut swarm = behaviour::swarm(&key, bound, Served { chord: options.chord });
             swarm.listen_on(tcp::multiaddr(address)).expect("the transport was given a listener");
-            let (local, memory) = (address.ip().is_loopback(), options.memory);
+            let (local, memory, chord) = (address.ip().is_loopback(), options.memory, options.chord);
             let seed = u64::from_ne_bytes(seed);
-            host::run(host::Start { swarm, announced, local, peers, memory, seed }, taken, stopped).await;
+            host::run(host::Start { swarm, announced, local, peers, memory, seed, chord }, taken, stopped)
+                .await;
         };
         let thread = std::thread::Builder::new()
             .name("overlay".into())
@@ -138,7 +147,7 @@ impl Overlay {
     /// The hash table.
     #[must_use]
     pub fn dht(&self) -> Dht {
-        Dht { orders: self.orders.clone(), signer: Arc::clone(&self.signer), hops: None }
+        Dht { orders: self.orders.clone(), signer: Arc::clone(&self.signer), hops: None, table: Table::Kad }
     }
 
     /// Who this node is.

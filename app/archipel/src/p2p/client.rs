@@ -36,6 +36,14 @@ impl Client {
         ))
     }
 
+    /// Lines that come when something happens, however long that takes.
+    pub fn listen(&self, verb: &str, wanted: &Value) -> Result<Lines> {
+        let mut lines = self.post(verb, wanted)?;
+        lines.0.get_mut().set_limit(u64::MAX);
+        lines.0.get_ref().get_ref().set_read_timeout(None)?;
+        Ok(lines)
+    }
+
     /// HTTP/1.0, so that the answer is not cut into chunks and ends with the connection.
     fn ask(&self, request: &str) -> Result<Lines> {
         let address = self.address;

@@ -8,6 +8,7 @@ mod keys;
 mod lab;
 mod larger;
 mod p2p;
+mod p2p_messages;
 mod partitions;
 mod process;
 mod recovering;

@@ -9,27 +9,27 @@ use crate::process::{Node, code, stderr, stdout};
 
 const FLAGS: [&str; 4] = ["--set", "p2p.enabled=true", "--set", "p2p.port=0"];
 
-fn start(dir: &Path) -> Node {
+pub fn start(dir: &Path) -> Node {
     Node::start(dir, &FLAGS)
 }
 
-fn p2p(node: &Node, words: &[&str]) -> Output {
+pub fn p2p(node: &Node, words: &[&str]) -> Output {
     node.run(&[&["p2p"], words].concat())
 }
 
-fn json(node: &Node, words: &[&str]) -> Value {
+pub fn json(node: &Node, words: &[&str]) -> Value {
     let output = p2p(node, &[words, &["--json"]].concat());
     serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{words:?}: {}", stderr(&output)))
 }
 
 /// A peer's id and its address.
-fn id(node: &Node) -> (String, String) {
+pub fn id(node: &Node) -> (String, String) {
     let told = stdout(&p2p(node, &["id"]));
     let mut lines = told.lines().map(str::to_owned);
     (lines.next().unwrap(), lines.next().unwrap())
 }
 
-fn contacts(node: &Node, wanted: u64) {
+pub fn contacts(node: &Node, wanted: u64) {
     node.until("the others are contacts", |node| json(node, &["peers"])["contacts"].as_u64() >= Some(wanted));
 }
 

@@ -3,14 +3,17 @@
 //! A request is a small JSON object. What waits for a lookup is answered line by line: a line `{"hop": …}` for each of its
 //! questions as it is answered, then one `{"result": …}` or `{"error": …}`. Other pages are one such object.
 
+mod messages;
+
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fabric::overlay::{
-    Connected, ContentName, Dht, HOPS_MAX, Hop, HopEnd, Located, P2pNode, Peer, Place, ReachError,
+    Connected, ContentName, Dht, HOPS_MAX, Hop, HopEnd, Located, P2pNode, Peer, Place, ReachError, Table,
     Value as Found, ValueName,
 };
 use http_body_util::{BodyExt, Either, Full, Limited};
@@ -48,8 +51,9 @@ impl Body for Lines {
     }
 }
 
-/// The answer to `request`, which may be one of these pages or another.
-pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>) -> Answer {
+/// The answer to `request`, which may be one of these pages or another. `lasting` is set for one that goes on until the
+/// client leaves.
+pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>, lasting: &AtomicBool) -> Answer {
     let Some(verb) = request.uri().path().strip_prefix("/p2p") else {
         return answerer.answer(&request).await.map(Either::Left);
     };
@@ -68,6 +72,10 @@ pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>) -> A
                 return refused(format!("the request is no JSON of at most {REQUEST_BYTES_MAX} bytes"))
                     .map(Either::Left);
             };
+            if verb == "listen" {
+                lasting.store(true, Ordering::Relaxed);
+                return messages::listen(&node).await;
+            }
             act(&verb, &wanted, node, dht).await
         }
         _ => not_allowed("POST").map(Either::Left),
@@ -76,7 +84,13 @@ pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>) -> A
 
 async fn act(verb: &str, wanted: &Value, node: P2pNode, dht: Dht) -> Answer {
     let text = |name: &str| wanted[name].as_str().unwrap_or_default();
+    let dht = match text("overlay") {
+        "" | "kad" => dht,
+        "chord" => dht.over(Table::Chord),
+        other => return refused_by(format!("there is no overlay {other:?}; there are kad and chord")),
+    };
     match verb {
+        "send" | "broadcast" | "walk" => messages::act(verb, wanted, &node, &dht).await.map(Either::Left),
         "connect" | "disconnect" | "ping" => reach(verb, text("to"), &node).await.map(Either::Left),
         "find" => {
             text("peer").parse().map(|peer: Peer| seek(Quest::Node(peer), dht)).unwrap_or_else(refused_by)
@@ -94,7 +108,7 @@ async fn act(verb: &str, wanted: &Value, node: P2pNode, dht: Dht) -> Answer {
         "provide" => seek(Quest::Provide(ContentName::parse(text("name"))), dht),
         "providers" => seek(Quest::Providers(ContentName::parse(text("name"))), dht),
         _ => {
-            let text = "there are connect, disconnect, ping, find, get, put, provide and providers\n";
+            let text = "there are connect, disconnect, ping, send, broadcast, listen, walk, find, get, put, provide and providers\n";
             page(StatusCode::NOT_FOUND, TEXT, text).map(Either::Left)
         }
     }
@@ -126,6 +140,12 @@ async fn status(node: &P2pNode) -> Page {
                 "values": status.values.0,
                 "value_bytes": status.values.1,
                 "network_size": status.network_size,
+                "ring": status.ring.as_ref().map(|ring| json!({
+                    "successors": ring.successors,
+                    "predecessor": ring.predecessor.map(|peer| peer.to_string()),
+                    "values": ring.values.0,
+                    "value_bytes": ring.values.1,
+                })),
             });
             page(StatusCode::OK, JSON, body.to_string())
         }
@@ -251,6 +271,8 @@ fn hop(hop: &Hop) -> Value {
     let (end, closer) = match hop.end {
         HopEnd::Closer(closer) => ("closer", Some(closer)),
         HopEnd::Found => ("found", None),
+        HopEnd::Owns => ("owns", None),
+        HopEnd::Missing => ("missing", None),
         HopEnd::Stored => ("stored", None),
         HopEnd::Refused => ("refused", None),
         HopEnd::Failed => ("failed", None),

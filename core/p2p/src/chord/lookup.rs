@@ -83,6 +83,12 @@ pub struct Lookup<C> {
 }
 
 impl<C: Contact> Lookup<C> {
+    /// Everyone that it remembers.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = C> {
+        let candidates = self.candidates.iter().map(|known| known.node);
+        candidates.chain(self.owners.iter().map(|known| known.node)).chain(self.failed.iter().copied())
+    }
+
     fn hear(&mut self, node: C, left: u64, depth: u8) {
         if self.failed.contains(&node) || self.candidates.iter().any(|known| known.node == node) {
             return;

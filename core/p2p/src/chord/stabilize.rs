@@ -29,6 +29,13 @@ pub struct Joining<C> {
     pub retry_at: Option<Micros>,
 }
 
+impl<C: Copy> Joining<C> {
+    /// Through whom.
+    pub const fn seed(&self) -> C {
+        self.seed
+    }
+}
+
 impl<C: Contact> Chord<C> {
     pub(super) fn join(&mut self, now: Micros, keys: &impl Keys<C>, seed: C, out: &mut Vec<EffectOf<Self>>) {
         if self.is_member() || seed == self.own {

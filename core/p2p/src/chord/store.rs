@@ -49,6 +49,12 @@ impl Store {
         self.values.len()
     }
 
+    /// How many bytes they have.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// True without values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -72,6 +78,21 @@ impl Store {
         self.bytes = bytes;
         self.values.insert(key, (version, value));
         true
+    }
+
+    /// Forgets the values for which `keep` is false. O(values).
+    pub fn retain(&mut self, mut keep: impl FnMut(&Item) -> bool) {
+        let Store { values, bytes } = self;
+        values.retain(|key, (version, value)| {
+            let stays = keep(&Item { key: *key, version: *version, value: Arc::clone(value) });
+            *bytes -= if stays { 0 } else { value.len() };
+            stays
+        });
+    }
+
+    /// All values.
+    pub fn iter(&self) -> impl Iterator<Item = Item> {
+        self.items(|_| true)
     }
 
     fn items(&self, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = Item> {

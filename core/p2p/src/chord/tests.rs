@@ -278,3 +278,27 @@ proptest! {
         prop_assert!(network.is_ideal(), "{dead:?}");
     }
 }
+
+#[test]
+fn a_host_is_told_of_every_handle_and_values_that_are_not_kept_are_gone() {
+    let mut network = Network::ring(20, Settings::default());
+    let node = network.nodes.get_mut(&3).unwrap();
+    let mut held = alloc::collections::BTreeSet::new();
+    node.held(&mut |contact| {
+        held.insert(contact);
+    });
+    let named = node.predecessor.into_iter().chain(node.successors.iter().copied());
+    for contact in named.chain(node.fingers.iter().flatten().copied()) {
+        assert!(held.contains(&contact), "{contact}");
+    }
+    assert!(held.contains(&3));
+    let item = |n: u8| Item { key: Key::of(&[n]), version: 1, value: Arc::from(&[n; 10][..]) };
+    let store = node.store.get_or_insert_default();
+    (0..10).for_each(|n| assert!(store.keep(item(n))));
+    let before: Vec<Item> = store.iter().filter(|item| item.value[0] < 4).collect();
+    node.retain_values(|item| item.value[0] < 4);
+    assert_eq!(node.store().unwrap().iter().collect::<Vec<_>>(), before);
+    // The bytes of the others are free again.
+    let room = Item { value: Arc::from(vec![0; VALUE_BYTES_MAX]), ..item(99) };
+    assert!(node.store.as_mut().unwrap().keep(room));
+}

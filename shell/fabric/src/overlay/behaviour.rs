@@ -9,7 +9,7 @@ use libp2p_core::upgrade::Version;
 use libp2p_identity::{Keypair, PeerId};
 use libp2p_swarm::{NetworkBehaviour, Swarm};
 
-use super::streams::Streams;
+use super::streams::{Served, Streams};
 use super::tcp::Tcp;
 
 /// Most connections at once, and most of them that peers opened.
@@ -43,11 +43,11 @@ pub(super) struct Behaviour {
 }
 
 /// The swarm of the node with `key`, which will listen on `bound`. Its tasks run on the executor it is made in.
-pub(super) fn swarm(key: &Keypair, bound: std::net::TcpListener) -> Swarm<Behaviour> {
+pub(super) fn swarm(key: &Keypair, bound: std::net::TcpListener, served: Served) -> Swarm<Behaviour> {
     let config = libp2p_swarm::Config::with_executor(|task| drop(tokio::spawn(task)))
         .with_idle_connection_timeout(Duration::from_secs(IDLE_SECONDS_MAX))
         .with_max_negotiating_inbound_streams(NEGOTIATIONS_MAX);
-    Swarm::new(transport(key, bound), behaviour(key), key.public().to_peer_id(), config)
+    Swarm::new(transport(key, bound), behaviour(key, served), key.public().to_peer_id(), config)
 }
 
 fn transport(key: &Keypair, bound: std::net::TcpListener) -> Boxed<(PeerId, StreamMuxerBox)> {
@@ -60,7 +60,7 @@ fn transport(key: &Keypair, bound: std::net::TcpListener) -> Boxed<(PeerId, Stre
         .boxed()
 }
 
-fn behaviour(key: &Keypair) -> Behaviour {
+fn behaviour(key: &Keypair, served: Served) -> Behaviour {
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(HANDSHAKES_MAX))
         .with_max_pending_outgoing(Some(DIALS_MAX))
@@ -75,7 +75,7 @@ fn behaviour(key: &Keypair) -> Behaviour {
         .with_cache_size(0);
     Behaviour {
         limits: libp2p_connection_limits::Behaviour::new(limits),
-        streams: Streams::new(),
+        streams: Streams::new(served),
         identify: libp2p_identify::Behaviour::new(identify),
         ping: libp2p_ping::Behaviour::default(),
     }

@@ -87,6 +87,11 @@ impl Directory {
         self.by_id.len() > PEERS_KEPT_MAX
     }
 
+    /// True if so many more can be known at once.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.free.len() + PEERS_MAX.saturating_sub(self.peers.len()) >= more
+    }
+
     /// True if so many are needed that what would hold one more on behalf of its sender is refused.
     pub fn is_crowded(&self) -> bool {
         self.by_id.len() >= PEERS_MAX / 4 * 3

@@ -1,35 +1,63 @@
 //! The machine of the hash table, driven: what it asks for goes to the exchange and to whom it owes answers, and what
-//! comes back goes into it.
+//! comes back goes into it. And what all machines share: what is on its way, and what is owed.
 
 use std::time::Duration;
 
 use kernel::Micros;
+use p2p::codec::{Head, Wire};
 use p2p::kad::{Cost, Outcome, Refusal, Token};
 use p2p::{Effect, Input, Key, Keys, Protocol as _, RequestId};
 use tokio::sync::{mpsc, oneshot};
 use wire::kad::{Kind, Message};
 
 use super::directory::Contact;
-use super::exchange::{Ended, Errand, Net};
-use super::facade::{Hop, HopEnd, Sought};
+use super::exchange::{Ended, Errand, Net, Way};
+use super::facade::{DhtError, Hop, HopEnd, ReachError, Sought};
 use super::host::Host;
 use super::name::Peer;
+use super::ours;
 use super::serve::{Question, Reply};
+use super::streams::Spoken;
 use super::words::{self, Heard, Said};
 
-/// A question of the machine on its way, or something told.
+/// What is on its way, and who waits for what comes back.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) enum Asked {
+    /// The hash table, or nobody if it only tells.
+    Table(Quoted),
+    /// The ring: its name for the question, and which point that is about.
+    Ring { id: RequestId, point: Option<u64>, at: Micros },
+    /// The walks.
+    Walk(RequestId),
+    /// Who sends a message to this peer.
+    Message(Peer, oneshot::Sender<Result<usize, ReachError>>),
+    /// Nobody: it is only told.
+    Told,
+}
+
+/// A question of the hash table on its way, or something that it tells.
+#[derive(Debug)]
+pub(super) struct Quoted {
     /// The machine's name for it, and the kind of the answer; `None` for what is only told.
     awaits: Option<(RequestId, Kind)>,
     key: Key,
     at: Micros,
 }
 
+impl Asked {
+    const fn wants_answer(&self) -> bool {
+        match self {
+            Asked::Table(quoted) => quoted.awaits.is_some(),
+            Asked::Ring { .. } | Asked::Walk(_) | Asked::Message(..) => true,
+            Asked::Told => false,
+        }
+    }
+}
+
 /// Who waits for a lookup.
 #[derive(Debug)]
 pub(super) struct Seeker {
-    pub reply: oneshot::Sender<Result<Sought, Refusal>>,
+    pub reply: oneshot::Sender<Result<Sought, DhtError>>,
 }
 
 /// Who watches the questions for one key, until the lookup with `token` ends.
@@ -52,10 +80,11 @@ impl Host {
                 let Host { swarm, directory, exchange, .. } = self;
                 exchange.wake(now, &mut Net { swarm, directory });
             }
+            let moved = self.drive_ring(now) | self.drive_walks(now);
             let effects = std::mem::take(&mut self.out);
             effects.into_iter().for_each(|effect| self.act(now, effect));
             let ended = self.exchange.take_ended();
-            if ended.is_empty() && self.out.is_empty() {
+            if ended.is_empty() && self.out.is_empty() && !moved {
                 return;
             }
             ended.into_iter().for_each(|(from, errand, ended)| self.on_ended(now, from, errand, ended));
@@ -88,18 +117,53 @@ impl Host {
             }
             return;
         };
-        let errand = Errand(self.number());
         let awaits = id.zip(words::awaited(body));
-        self.asked.insert(errand, Asked { awaits, key: words::place(body), at: now });
+        let asked = Asked::Table(Quoted { awaits, key: words::place(body), at: now });
+        self.dispatch(now, (to, Spoken::Kad), bytes, asked);
+    }
+
+    /// Sends `bytes` on their way. What is only told is left out when too much of it waits.
+    pub(super) fn dispatch(&mut self, now: Micros, way: Way, bytes: Vec<u8>, asked: Asked) {
+        let wants_answer = asked.wants_answer();
+        if !wants_answer && self.exchange.is_full() {
+            return tracing::debug!("what was to be told to a peer was left out");
+        }
+        let errand = Errand(self.number());
+        self.asked.insert(errand, asked);
         let Host { swarm, directory, exchange, .. } = self;
-        exchange.begin(now, &mut Net { swarm, directory }, (errand, to), bytes, awaits.is_some());
+        exchange.begin(now, &mut Net { swarm, directory }, (errand, way), bytes, wants_answer);
+    }
+
+    /// A peer asked in one of our own protocols, and called it `theirs`: our name for it.
+    pub(super) fn owe(&mut self, theirs: RequestId, reply: oneshot::Sender<Reply>) -> RequestId {
+        let id = RequestId(self.number() as u32);
+        self.owed_ours.insert(id, (theirs, reply));
+        id
+    }
+
+    /// Answers in one of our own protocols.
+    pub(super) fn answer_ours<M: Wire<Contact>>(&mut self, id: RequestId, body: &M) {
+        let Some((theirs, reply)) = self.owed_ours.remove(&id) else { return };
+        if let Some(bytes) = ours::encode(&self.directory, Head::Answer(theirs), body) {
+            // A stream that has ended waits for nothing; a reply that is dropped resets it.
+            let _ = reply.send(Reply::Answer(bytes));
+        }
     }
 
     fn on_ended(&mut self, now: Micros, from: Contact, errand: Errand, ended: Ended) {
-        let Some(asked) = self.asked.remove(&errand) else { return };
+        match self.asked.remove(&errand) {
+            Some(Asked::Table(quoted)) => self.on_table_ended(now, from, &quoted, ended),
+            Some(Asked::Ring { id, point, at }) => self.on_ring_ended(now, from, (id, point, at), ended),
+            Some(Asked::Walk(id)) => self.on_walk_ended(now, from, id, ended),
+            Some(Asked::Message(peer, reply)) => Host::on_sent(peer, ended, reply),
+            Some(Asked::Told) | None => {}
+        }
+    }
+
+    fn on_table_ended(&mut self, now: Micros, from: Contact, asked: &Quoted, ended: Ended) {
         let Some((id, kind)) = asked.awaits else {
             let end = if matches!(ended, Ended::Answered(_)) { HopEnd::Stored } else { HopEnd::Failed };
-            return self.watch(now, from, &asked, end);
+            return self.watch(now, from, asked, end);
         };
         let said = match ended {
             Ended::Answered(bytes) => Message::decode(&bytes)
@@ -110,7 +174,7 @@ impl Host {
             Ended::Refused if kind == Kind::PutValue => Some(Said::Stored(Err(Refusal::Unsaid))),
             Ended::Refused | Ended::Failed => None,
         };
-        self.watch(now, from, &asked, self.end_of(said.as_ref(), asked.key));
+        self.watch(now, from, asked, self.end_of(said.as_ref(), asked.key));
         let input = match said {
             Some(body) => {
                 // Whoever answers serves, whether or not it has said so.
@@ -164,7 +228,7 @@ impl Host {
         self.watchers.retain(|watcher| watcher.token != token);
         if let Some(seeker) = self.seekers.remove(&token) {
             // Who asked may have left.
-            let _ = seeker.reply.send(result);
+            let _ = seeker.reply.send(result.map_err(DhtError::Refused));
         }
     }
 
@@ -196,7 +260,7 @@ impl Host {
         }
     }
 
-    fn watch(&mut self, now: Micros, from: Contact, asked: &Asked, end: HopEnd) {
+    fn watch(&mut self, now: Micros, from: Contact, asked: &Quoted, end: HopEnd) {
         let watched = self.watchers.iter().any(|watcher| watcher.key == asked.key);
         let Some(peer) = self.directory.get(from).filter(|_| watched) else { return };
         let (peer, distance) = (Peer(peer.id), self.directory.key(from).distance(asked.key));

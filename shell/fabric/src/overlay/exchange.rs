@@ -1,4 +1,4 @@
-//! Questions of ours on their way: a line to each peer, a few streams on it, and patience that ends.
+//! What we ask and tell on its way: a line to each peer for each protocol, a few streams on it, and patience that ends.
 //!
 //! A stream carries one question at a time and is used again for the next. One that had rested may have been given up
 //! by its peer meanwhile: a question that finds it so is asked once more, on a fresh one.
@@ -15,14 +15,20 @@ use tokio::task::AbortHandle;
 use super::behaviour::Behaviour;
 use super::directory::{Contact, Directory};
 use super::frames::Frames;
-use super::streams::{KAD, Ticket};
+use super::streams::{Spoken, Ticket};
 
-/// Streams of ours to one peer at once.
+/// Streams of ours to one peer at once, in one protocol.
 pub(super) const PEER_STREAMS_MAX: usize = 4;
 /// How long a question may take with all that it needs: a dial, a stream, the answer.
 pub(super) const PATIENCE_MS: u64 = 10_000;
 /// A stream that was not used for this long is closed: peers close theirs after ten seconds.
 const REST_MS: u64 = 5_000;
+
+/// Most that is told and not asked that waits at once; further is left out, as any may be.
+pub(super) const TELLS_MAX: usize = 1024;
+
+/// To whom, and in which protocol.
+pub(super) type Way = (Contact, Spoken);
 
 /// Our name for a question on its way, or for something told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,14 +48,14 @@ pub(super) enum Ended {
 /// What a task on a stream tells.
 #[derive(Debug)]
 pub(super) struct Returned {
-    to: Contact,
+    way: Way,
     errand: Errand,
     result: Result<(Vec<u8>, Option<Stream>), ()>,
 }
 
 #[derive(Debug)]
 struct Underway {
-    to: Contact,
+    way: Way,
     bytes: Vec<u8>,
     wants_answer: bool,
     deadline: Micros,
@@ -78,7 +84,8 @@ struct Line {
 /// All lines of a node.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    lines: HashMap<Contact, Line>,
+    lines: HashMap<Way, Line>,
+    tells: usize,
     errands: HashMap<Errand, Underway>,
     deadlines: BTreeSet<(Micros, Errand)>,
     returns: mpsc::Sender<Returned>,
@@ -90,6 +97,7 @@ impl Exchange {
     pub fn new(returns: mpsc::Sender<Returned>) -> Exchange {
         Exchange {
             lines: HashMap::new(),
+            tells: 0,
             errands: HashMap::new(),
             deadlines: BTreeSet::new(),
             returns,
@@ -97,20 +105,26 @@ impl Exchange {
         }
     }
 
+    /// True if nothing more may be told for now: what is asked is bounded by who asks.
+    pub const fn is_full(&self) -> bool {
+        self.tells >= TELLS_MAX
+    }
+
     /// Sends `bytes` to a peer, over a connection that is dialled if there is none.
     pub fn begin(
         &mut self,
         now: Micros,
         net: &mut Net<'_>,
-        (errand, to): (Errand, Contact),
+        (errand, way): (Errand, Way),
         bytes: Vec<u8>,
         wants_answer: bool,
     ) {
         let deadline = now.plus_millis(PATIENCE_MS);
         self.deadlines.insert((deadline, errand));
-        self.errands.insert(errand, Underway { to, bytes, wants_answer, deadline, task: None });
-        self.lines.entry(to).or_default().waiting.push_back(errand);
-        self.drive(net, to);
+        self.tells += usize::from(!wants_answer);
+        self.errands.insert(errand, Underway { way, bytes, wants_answer, deadline, task: None });
+        self.lines.entry(way).or_default().waiting.push_back(errand);
+        self.drive(net, way);
     }
 
     /// What has ended since this was last asked.
@@ -120,12 +134,18 @@ impl Exchange {
 
     /// Peers that something is on its way to.
     pub fn peers(&self) -> impl Iterator<Item = Contact> {
-        self.lines.keys().copied()
+        self.lines.keys().map(|(to, _)| *to)
+    }
+
+    fn ways(&self, to: Contact) -> Vec<Way> {
+        let all = Spoken::ALL.into_iter().map(|spoken| (to, spoken));
+        all.filter(|way| self.lines.contains_key(way)).collect()
     }
 
     /// Gives what waits a stream, asks for more streams, or for a connection.
-    fn drive(&mut self, net: &mut Net<'_>, to: Contact) {
-        let Some(line) = self.lines.get_mut(&to) else { return };
+    fn drive(&mut self, net: &mut Net<'_>, way: Way) {
+        let (to, spoken) = way;
+        let Some(line) = self.lines.get_mut(&way) else { return };
         let Some(peer) = net.directory.get(to) else { return };
         if peer.connections == 0 {
             line.resting.clear();
@@ -150,39 +170,45 @@ impl Exchange {
         let most = PEER_STREAMS_MAX - (line.busy + line.opening).min(PEER_STREAMS_MAX);
         for _ in 0..line.waiting.len().saturating_sub(line.opening).min(most) {
             line.opening += 1;
-            net.swarm.behaviour_mut().streams.open(peer.id, Ticket::Line(to), KAD);
+            net.swarm.behaviour_mut().streams.open(peer.id, Ticket::Line(to, spoken), spoken.protocol());
         }
     }
 
     /// A connection to the peer is there.
     pub fn connected(&mut self, net: &mut Net<'_>, to: Contact) {
-        if let Some(line) = self.lines.get_mut(&to) {
-            line.dialling = false;
-            self.drive(net, to);
+        for way in self.ways(to) {
+            if let Some(line) = self.lines.get_mut(&way) {
+                line.dialling = false;
+                self.drive(net, way);
+            }
         }
     }
 
     /// Dialling the peer came to nothing.
     pub fn unreachable(&mut self, to: Contact) {
-        let Some(line) = self.lines.get_mut(&to) else { return };
-        line.dialling = false;
-        let waiting = std::mem::take(&mut line.waiting);
-        waiting.into_iter().for_each(|errand| self.end(errand, Ended::Failed));
-        self.tidy(to);
+        for way in self.ways(to) {
+            let Some(line) = self.lines.get_mut(&way) else { continue };
+            line.dialling = false;
+            let waiting = std::mem::take(&mut line.waiting);
+            waiting.into_iter().for_each(|errand| self.end(errand, Ended::Failed));
+            self.tidy(way);
+        }
     }
 
     /// The last connection to the peer is gone, and with it all its streams. What waits is dialled for.
     pub fn parted(&mut self, net: &mut Net<'_>, to: Contact) {
-        if let Some(line) = self.lines.get_mut(&to) {
-            line.opening = 0;
-            line.resting.clear();
-            self.drive(net, to);
+        for way in self.ways(to) {
+            if let Some(line) = self.lines.get_mut(&way) {
+                line.opening = 0;
+                line.resting.clear();
+                self.drive(net, way);
+            }
         }
     }
 
     /// A stream that was asked for is there, or will not be.
-    pub fn opened(&mut self, now: Micros, net: &mut Net<'_>, to: Contact, stream: Option<Stream>) {
-        let Some(line) = self.lines.get_mut(&to) else { return };
+    pub fn opened(&mut self, now: Micros, net: &mut Net<'_>, way: Way, stream: Option<Stream>) {
+        let Some(line) = self.lines.get_mut(&way) else { return };
         line.opening = line.opening.saturating_sub(1);
         match (stream, line.waiting.pop_front()) {
             (Some(stream), Some(errand)) => {
@@ -191,19 +217,19 @@ impl Exchange {
             (Some(stream), None) => line.resting.push((stream, now)),
             (None, Some(errand)) => {
                 self.end(errand, Ended::Failed);
-                self.drive(net, to);
+                self.drive(net, way);
             }
             (None, None) => {}
         }
-        self.tidy(to);
+        self.tidy(way);
     }
 
     /// A task has come back.
     pub fn returned(&mut self, now: Micros, net: &mut Net<'_>, returned: Returned) {
-        let Returned { to, errand, result } = returned;
+        let Returned { way, errand, result } = returned;
         let Some(underway) = self.errands.get_mut(&errand) else { return };
         let Some((_, used)) = underway.task.take() else { return };
-        let Some(line) = self.lines.get_mut(&to) else { return };
+        let Some(line) = self.lines.get_mut(&way) else { return };
         line.busy -= 1;
         match (result, used) {
             (Ok((answer, stream)), _) => {
@@ -217,8 +243,8 @@ impl Exchange {
             }
             (Err(()), Used::First) => self.end(errand, Ended::Refused),
         }
-        self.drive(net, to);
-        self.tidy(to);
+        self.drive(net, way);
+        self.tidy(way);
     }
 
     /// When [`Exchange::wake`] must next be called.
@@ -234,8 +260,8 @@ impl Exchange {
         while let Some(&(at, errand)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(at, errand));
             let Some(underway) = self.errands.get_mut(&errand) else { continue };
-            let (to, task) = (underway.to, underway.task.take());
-            if let Some(line) = self.lines.get_mut(&to) {
+            let (way, task) = (underway.way, underway.task.take());
+            if let Some(line) = self.lines.get_mut(&way) {
                 line.waiting.retain(|other| *other != errand);
                 line.busy -= usize::from(task.is_some());
             }
@@ -243,8 +269,8 @@ impl Exchange {
                 task.abort();
             }
             self.end(errand, Ended::Failed);
-            self.drive(net, to);
-            self.tidy(to);
+            self.drive(net, way);
+            self.tidy(way);
         }
         self.lines.retain(|_, line| {
             line.resting.retain(|(_, since)| since.plus_millis(REST_MS) > now);
@@ -255,13 +281,14 @@ impl Exchange {
     fn end(&mut self, errand: Errand, ended: Ended) {
         if let Some(underway) = self.errands.remove(&errand) {
             self.deadlines.remove(&(underway.deadline, errand));
-            self.ended.push((underway.to, errand, ended));
+            self.tells -= usize::from(!underway.wants_answer);
+            self.ended.push((underway.way.0, errand, ended));
         }
     }
 
-    fn tidy(&mut self, to: Contact) {
-        if self.lines.get(&to).is_some_and(Line::is_over) {
-            self.lines.remove(&to);
+    fn tidy(&mut self, way: Way) {
+        if self.lines.get(&way).is_some_and(Line::is_over) {
+            self.lines.remove(&way);
         }
     }
 }
@@ -287,14 +314,14 @@ fn launch(
     (stream, used): (Stream, Used),
 ) {
     let Some(underway) = errands.get_mut(&errand) else { return };
-    let (to, bytes, wants_answer) = (underway.to, underway.bytes.clone(), underway.wants_answer);
+    let (way, bytes, wants_answer) = (underway.way, underway.bytes.clone(), underway.wants_answer);
     let returns = returns.clone();
     let task = tokio::spawn(async move {
         let result = converse(stream, &bytes, wants_answer).await.map_err(|error| {
             tracing::debug!(%error, "a question was not answered");
         });
         // The host that does not listen any more has ended.
-        let _ = returns.send(Returned { to, errand, result }).await;
+        let _ = returns.send(Returned { way, errand, result }).await;
     });
     underway.task = Some((task.abort_handle(), used));
     line.busy += 1;

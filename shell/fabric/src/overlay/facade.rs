@@ -7,6 +7,7 @@ use kernel::{Micros, NodeId};
 use p2p::Key;
 use p2p::flood::PAYLOAD_BYTES_MAX;
 use p2p::kad::{Cost, Envelope, Record, Refusal};
+use p2p::walk::{STEPS_MAX, WALKERS_MAX, WALKS_MAX};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,10 +30,58 @@ pub(super) enum Order {
     Disconnect(Peer, oneshot::Sender<Result<(), ReachError>>),
     Ping(Peer, oneshot::Sender<Result<Duration, ReachError>>),
     Status(oneshot::Sender<Status>),
-    Send(Peer, Arc<[u8]>, oneshot::Sender<Result<(), ReachError>>),
+    Send(Peer, Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
     Broadcast(Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
-    Listen(mpsc::Sender<Heard>),
-    Seek { quest: Quest, hops: Option<mpsc::Sender<Hop>>, reply: oneshot::Sender<Result<Sought, Refusal>> },
+    Listen(mpsc::Sender<Heard>, oneshot::Sender<Result<(), ReachError>>),
+    Walk(WalkFor, oneshot::Sender<Result<Sampled, WalkError>>),
+    Seek {
+        table: Table,
+        quest: Quest,
+        hops: Option<mpsc::Sender<Hop>>,
+        reply: oneshot::Sender<Result<Sought, DhtError>>,
+    },
+}
+
+/// Which overlay keeps the hash table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    /// Kademlia, which libp2p's peers share and strangers may join.
+    #[default]
+    Kad,
+    /// Chord's ring of Archipel's own nodes. It keeps signed records only, and believes its members about who owns a key.
+    Chord,
+}
+
+/// What walkers are sent out for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WalkFor {
+    Sample { count: u8, steps: u16 },
+    Content { name: ContentName, walkers: u8, steps: u16 },
+}
+
+/// What walkers brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sampled {
+    pub peers: Vec<Located>,
+    pub hops: Option<u16>,
+}
+
+/// Why no walk was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WalkError {
+    /// There is nowhere to go.
+    #[error(
+        "no peer takes walkers: is this node connected to others? `archipel p2p connect ADDRESS` does it"
+    )]
+    Alone,
+    /// A number is out of its range, or too many walks go on.
+    #[error(
+        "a walk has 1 to {WALKERS_MAX} walkers and 1 to {STEPS_MAX} steps, and {WALKS_MAX} go on at most"
+    )]
+    Refused,
+    /// The overlay has ended.
+    #[error("the overlay has ended")]
+    Ended,
 }
 
 /// What a lookup is for; names in bytes.
@@ -68,7 +117,7 @@ pub struct Located {
 pub struct Hop {
     /// Who was asked.
     pub peer: Peer,
-    /// How far it is from what is looked for.
+    /// How far it is from what is looked for: by XOR, or on the ring, where the first 64 bits count, around the shorter way.
     pub distance: Key,
     /// How long after the lookup began it was asked.
     pub after: Duration,
@@ -85,6 +134,10 @@ pub enum HopEnd {
     Closer(usize),
     /// It had what was looked for.
     Found,
+    /// It owns the key, on the ring.
+    Owns,
+    /// It owns the key and has no such value, on the ring.
+    Missing,
     /// It keeps the value, or was told of the provider.
     Stored,
     /// It would not answer, or keep it.
@@ -110,6 +163,19 @@ pub struct Status {
     pub values: (usize, usize),
     /// How many nodes there seem to be; `None` with too few neighbours to tell.
     pub network_size: Option<f64>,
+    /// Its place on the ring; `None` if it wants none.
+    pub ring: Option<RingStatus>,
+}
+
+/// A node's place on the ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingStatus {
+    /// Who stands before it, as far as it knows.
+    pub predecessor: Option<Peer>,
+    /// How many of those behind it it knows; none if it is alone or on its way in.
+    pub successors: usize,
+    /// Values that it keeps, its own share and copies, and their bytes.
+    pub values: (usize, usize),
 }
 
 /// A connected peer.
@@ -126,12 +192,24 @@ pub struct Connected {
 /// A message that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The neighbour that it came from. Who sent a broadcast is not known: nothing in it is signed.
+    /// Who sent it; of a flooded broadcast only the neighbour that it came from is known: nothing in it is signed.
     pub from: Peer,
-    /// How many edges it has passed.
-    pub hops: u8,
+    /// How it came.
+    pub via: Via,
     /// What it says.
     pub payload: Arc<[u8]>,
+}
+
+/// How a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// It was sent to this node.
+    Direct,
+    /// A broadcast that was flooded, over so many edges.
+    Flood {
+        /// How many edges it has passed.
+        hops: u8,
+    },
 }
 
 /// Why a peer was not reached.
@@ -143,8 +221,17 @@ pub enum ReachError {
         /// What the attempts met.
         reason: String,
     },
+    /// It is this node.
+    #[error("that is this node itself")]
+    Own,
+    /// It would not take a message.
+    #[error("{peer} does not take the message; it may be busy, or no node of Archipel")]
+    Refused {
+        /// Who.
+        peer: Peer,
+    },
     /// There is no connection.
-    #[error("there is no connection to {peer}")]
+    #[error("there is no connection to {peer}; `archipel p2p connect ADDRESS` makes one")]
     NotConnected {
         /// To whom.
         peer: Peer,
@@ -187,6 +274,15 @@ pub enum DhtError {
         /// Questions asked.
         asked: u16,
     },
+    /// The ring is not entered.
+    #[error("this node does not stand on the ring; start it with --set p2p.chord=true")]
+    NoRing,
+    /// The ring keeps no providers.
+    #[error("the ring keeps values only; ask for providers with --overlay kad")]
+    NoProviders,
+    /// Nobody on the way knew further.
+    #[error("the ring is not whole: nobody on the way knew further; try again in some seconds")]
+    NoWay,
     /// The overlay has ended.
     #[error("the overlay has ended")]
     Ended,
@@ -237,11 +333,12 @@ impl P2pNode {
         self.ask(|reply| Order::Ping(peer, reply)).await?
     }
 
-    /// Sends a message to a connected peer that takes them. Whether it arrives is not told.
+    /// Sends a message to a peer, over a connection that is made if there is none and its address is known. Gives how many
+    /// listen there and were handed it; with [`ReachError::Silent`] it may have been or not.
     ///
     /// # Errors
     /// [`ReachError`].
-    pub async fn send(&self, peer: Peer, payload: &[u8]) -> Result<(), ReachError> {
+    pub async fn send(&self, peer: Peer, payload: &[u8]) -> Result<usize, ReachError> {
         self.ask(|reply| Order::Send(peer, payload.into(), reply)).await?
     }
 
@@ -253,13 +350,42 @@ impl P2pNode {
         self.ask(|reply| Order::Broadcast(payload.into(), reply)).await?
     }
 
-    /// Lets `heard` have messages that arrive from now on, until it is closed. What it has no room for it misses. There may be
-    /// 16 listeners; a further one hears nothing.
+    /// Lets `heard` have messages that arrive from now on, until it is closed. What it has no room for it misses.
     ///
     /// # Errors
-    /// [`ReachError::Ended`].
+    /// [`ReachError::Busy`] with 16 listeners, [`ReachError::Ended`].
     pub async fn listen(&self, heard: mpsc::Sender<Heard>) -> Result<(), ReachError> {
-        self.orders.send(Order::Listen(heard)).await.map_err(|_| ReachError::Ended)
+        self.ask(|reply| Order::Listen(heard, reply)).await?
+    }
+
+    /// Draws `count` nodes, each as likely as any other after enough `steps`, by a random walk each (Metropolis and
+    /// Hastings). A walker that is lost brings none, and one node may be drawn several times.
+    ///
+    /// # Errors
+    /// [`WalkError`].
+    pub async fn sample(&self, count: u8, steps: u16) -> Result<Vec<Located>, WalkError> {
+        Ok(self.send_walkers(WalkFor::Sample { count, steps }).await?.peers)
+    }
+
+    /// Looks for a provider of content without any table: `walkers` random walks of at most `steps` steps. Gives who was
+    /// found first and after how many steps; what a walker tells is to be fetched from its holder.
+    ///
+    /// # Errors
+    /// [`WalkError`].
+    pub async fn search(
+        &self,
+        name: &ContentName,
+        walkers: u8,
+        steps: u16,
+    ) -> Result<Option<(Located, u16)>, WalkError> {
+        let wanted = WalkFor::Content { name: name.clone(), walkers, steps };
+        let Sampled { peers, hops } = self.send_walkers(wanted).await?;
+        Ok(peers.into_iter().next().zip(hops))
+    }
+
+    async fn send_walkers(&self, wanted: WalkFor) -> Result<Sampled, WalkError> {
+        let told = self.ask(|reply| Order::Walk(wanted, reply)).await;
+        told.map_err(|_| WalkError::Ended)?
     }
 
     /// How it is.
@@ -283,6 +409,7 @@ pub struct Dht {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) signer: Arc<Signer>,
     pub(super) hops: Option<mpsc::Sender<Hop>>,
+    pub(super) table: Table,
 }
 
 /// A value that was found.
@@ -302,6 +429,12 @@ impl Dht {
         Dht { hops: Some(hops), ..self.clone() }
     }
 
+    /// The hash table that another overlay keeps.
+    #[must_use]
+    pub fn over(&self, table: Table) -> Dht {
+        Dht { table, ..self.clone() }
+    }
+
     /// Whose labels it can put.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
@@ -309,7 +442,7 @@ impl Dht {
     }
 
     /// Publishes a value for `lifetime`: a label of this node signed, a public key as it is. It is sent again twice a day as
-    /// long as this process lives. Gives how many nodes keep it.
+    /// long as this process lives. Gives how many nodes keep it: on the ring its owner alone is known to, and copies follow.
     ///
     /// # Errors
     /// [`DhtError`].
@@ -367,7 +500,8 @@ impl Dht {
         Ok((nodes, cost))
     }
 
-    /// The nodes nearest to a peer's place, the nearest first: the peer itself, if it serves and was found.
+    /// The nodes nearest to a peer's place, the nearest first: the peer itself, if it serves and was found. On the ring the
+    /// one that owns its place.
     ///
     /// # Errors
     /// [`DhtError`].
@@ -378,9 +512,9 @@ impl Dht {
 
     async fn seek(&self, quest: Quest) -> Result<Sought, DhtError> {
         let (reply, answer) = oneshot::channel();
-        let order = Order::Seek { quest, hops: self.hops.clone(), reply };
+        let order = Order::Seek { table: self.table, quest, hops: self.hops.clone(), reply };
         self.orders.send(order).await.map_err(|_| DhtError::Ended)?;
-        Ok(answer.await.map_err(|_| DhtError::Ended)??)
+        answer.await.map_err(|_| DhtError::Ended)?
     }
 }
 

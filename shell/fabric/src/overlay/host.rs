@@ -22,11 +22,14 @@ use super::buckets::{Buckets, PEER_QUESTIONS_BURST, PEER_QUESTIONS_PER_SECOND};
 use super::directory::{Contact, Directory, OWN};
 use super::drive::{Asked, Seeker, Watcher};
 use super::exchange::{Errand, Exchange, Net, Returned};
-use super::facade::{Connected, Heard, Located, Order, Quest, ReachError, Status, now};
+use super::facade::{Connected, Heard, Located, Order, ReachError, Sought, Status, Table, now};
+use super::facade::{DhtError, Hop, Quest};
 use super::name::{Peer, Place};
 use super::records::{VALID, Valid};
+use super::ring::Ring;
 use super::serve::{self, Question, Reply};
 use super::streams::{Event, PING, Spoken, Ticket};
+use super::walking::Walking;
 use super::{tcp, words};
 
 /// Questions of peers that wait for the loop; their streams wait with them.
@@ -43,6 +46,8 @@ const REMEMBER_MS: u64 = 5 * 60 * 1000;
 const ROOM_MS_MIN: u64 = 1000;
 /// How long a ping's echo may take.
 const PING_SECONDS_MAX: u64 = 10;
+/// How long handing over what the ring keeps here may take at the end.
+const LEAVE_MS_MAX: u64 = 1000;
 /// Bytes of a ping.
 const PING_BYTES: usize = 32;
 
@@ -56,6 +61,8 @@ pub(super) struct Start {
     pub peers: Vec<Place>,
     pub memory: Option<PathBuf>,
     pub seed: u64,
+    /// Whether the node stands on the ring.
+    pub chord: bool,
 }
 
 /// Everything that the loop has.
@@ -70,7 +77,9 @@ pub(super) struct Host {
     pub(super) seekers: HashMap<Token, Seeker>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) flood: Flood<Contact>,
-    pub(super) tells: HashMap<Ticket, (PeerId, Vec<u8>)>,
+    pub(super) ring: Option<Ring>,
+    pub(super) walking: Walking,
+    pub(super) owed_ours: HashMap<RequestId, (RequestId, oneshot::Sender<Reply>)>,
     pub(super) listeners: Vec<mpsc::Sender<Heard>>,
     questions: Buckets<PeerId>,
     announced: Vec<Multiaddr>,
@@ -94,10 +103,11 @@ pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut sto
     let (arrivals, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let (returns, mut returned) = mpsc::channel(RETURNS_MAX);
     let mut host = Host::new(start, arrivals, returns);
-    let mut open = true;
+    let (mut open, mut leaving) = (true, None::<Micros>);
     loop {
         let now = host.now();
-        let wait = Duration::from_micros(host.deadline().since(now));
+        let due = leaving.map_or(host.deadline(), |until| until.min(host.deadline()));
+        let wait = Duration::from_micros(due.since(now));
         tokio::select! {
             event = host.swarm.select_next_some() => host.on_event(event),
             Some(question) = questions.recv() => host.on_said(question),
@@ -106,17 +116,24 @@ pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut sto
                 Some(order) => host.on_order(order),
                 None => open = false,
             },
-            _ = &mut stop => break,
+            _ = &mut stop, if leaving.is_none() => {
+                let now = host.now();
+                leaving = Some(now.plus_millis(LEAVE_MS_MAX));
+                host.leave_ring(now);
+            }
             () = tokio::time::sleep(wait) => {}
         }
         host.settle();
+        if leaving.is_some_and(|until| until <= host.now() || !host.is_leaving()) {
+            break;
+        }
     }
     host.write_peers();
 }
 
 impl Host {
     fn new(start: Start, arrivals: mpsc::Sender<Question>, returns: mpsc::Sender<Returned>) -> Host {
-        let Start { mut swarm, announced, local, peers, memory, seed } = start;
+        let Start { mut swarm, announced, local, peers, memory, seed, chord } = start;
         let own = *swarm.local_peer_id();
         announced.iter().for_each(|address| swarm.add_external_address(address.clone()));
         let mut directory = Directory::new(own, local);
@@ -125,6 +142,7 @@ impl Host {
         let rng = Rng::new(seed);
         let dht = kad::Dht::new(OWN, Target::named(&own.to_bytes()), config, VALID, rng.fork(1));
         let began = (now(), Instant::now());
+        let ring = chord.then(|| Ring::new(began.0, &directory, &rng));
         Host {
             swarm,
             directory,
@@ -136,7 +154,9 @@ impl Host {
             seekers: HashMap::new(),
             watchers: Vec::new(),
             flood: Flood::new(Vec::new(), SEEN_MAX, rng.fork(3)),
-            tells: HashMap::new(),
+            ring,
+            walking: Walking::new(&rng),
+            owed_ours: HashMap::new(),
             listeners: Vec::new(),
             questions: Buckets::new(PEER_QUESTIONS_PER_SECOND, PEER_QUESTIONS_BURST),
             announced,
@@ -169,7 +189,15 @@ impl Host {
 
     fn deadline(&self) -> Micros {
         let machines = [self.dht.deadline(), self.exchange.deadline()].into_iter().flatten();
+        let machines =
+            machines.chain(self.walking.walks.deadline()).chain(self.ring.as_ref().map(Ring::deadline));
         machines.chain([self.rejoin, self.remember]).min().expect("two of them are always there")
+    }
+
+    /// True while what it hands to the ring is on its way.
+    fn is_leaving(&self) -> bool {
+        self.ring.as_ref().is_some_and(|ring| !ring.is_quiet())
+            || self.asked.values().any(|asked| matches!(asked, Asked::Ring { .. } | Asked::Told))
     }
 
     /// Lets everything happen that is due or follows from what happened.
@@ -195,9 +223,14 @@ impl Host {
         }
         self.room = now.plus_millis(ROOM_MS_MIN);
         let mut held: HashSet<Contact> = self.exchange.peers().collect();
-        self.dht.held(&mut |contact| {
+        let mut hold = |contact| {
             held.insert(contact);
-        });
+        };
+        self.dht.held(&mut hold);
+        self.walking.walks.held(&mut hold);
+        if let Some(ring) = &self.ring {
+            ring.chord.held(&mut hold);
+        }
         self.directory.make_room(&held);
     }
 
@@ -272,11 +305,12 @@ impl Host {
             return;
         }
         self.greet(id, Err(ReachError::Silent { peer: Peer(id) }));
-        self.tells.retain(|_, (to, _)| *to != id);
         // Who waits for an echo is told that none comes.
         self.pings.retain(|_, (peer, _)| peer.0 != id);
         let now = self.now();
         self.on_neighbour(now, contact, false);
+        self.on_walk_peer(now, contact, false);
+        self.on_ring_peer(now, contact, false);
         let Host { swarm, directory, exchange, .. } = self;
         exchange.parted(&mut Net { swarm, directory }, contact);
     }
@@ -312,12 +346,15 @@ impl Host {
                 match spoken {
                     Spoken::Kad => self.on_serves(now, contact, serves),
                     Spoken::Flood => self.on_neighbour(now, contact, serves),
+                    Spoken::Chord => self.on_ring_peer(now, contact, serves),
+                    Spoken::Walk => self.on_walk_peer(now, contact, serves),
+                    // Who does not is told when something is to be sent.
+                    Spoken::Send => {}
                 }
             }
-            Event::Opened { ticket: ticket @ Ticket::Tell(_), stream } => self.on_tell(ticket, stream),
-            Event::Opened { ticket: Ticket::Line(contact), stream } => {
+            Event::Opened { ticket: Ticket::Line(contact, spoken), stream } => {
                 let Host { swarm, directory, exchange, .. } = self;
-                exchange.opened(now, &mut Net { swarm, directory }, contact, stream);
+                exchange.opened(now, &mut Net { swarm, directory }, (contact, spoken), stream);
             }
             Event::Opened { ticket, stream } => {
                 let Some((peer, reply)) = self.pings.remove(&ticket) else { return };
@@ -354,10 +391,10 @@ impl Host {
         self.make_room(now);
         match question.spoken {
             Spoken::Kad => self.on_question(now, question),
-            Spoken::Flood => {
-                self.on_flood(now, question.from, &question.bytes);
-                let _ = question.reply.send(Reply::Nothing);
-            }
+            Spoken::Flood => self.on_flood(now, question),
+            Spoken::Chord => self.on_ring_said(now, question),
+            Spoken::Walk => self.on_walk_said(now, question),
+            Spoken::Send => self.on_message(question),
         }
     }
 
@@ -391,10 +428,14 @@ impl Host {
             Order::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
-            Order::Send(peer, payload, reply) => self.send_to(peer, payload, reply),
+            Order::Send(peer, payload, reply) => self.send_to(now, peer, &payload, reply),
+            Order::Walk(wanted, reply) => self.walk(now, wanted, reply),
             Order::Broadcast(payload, reply) => self.broadcast(now, payload, reply),
-            Order::Listen(heard) => self.listen(heard),
-            Order::Seek { quest, hops, reply } => self.seek(now, quest, hops, reply),
+            Order::Listen(heard, reply) => self.listen(heard, reply),
+            Order::Seek { table: Table::Kad, quest, hops, reply } => self.seek(now, quest, hops, reply),
+            Order::Seek { table: Table::Chord, quest, hops, reply } => {
+                self.seek_on_ring(now, quest, hops, reply);
+            }
         }
     }
 
@@ -421,10 +462,14 @@ impl Host {
         &mut self,
         now: Micros,
         quest: Quest,
-        hops: Option<mpsc::Sender<super::facade::Hop>>,
-        reply: oneshot::Sender<Result<super::facade::Sought, kad::Refusal>>,
+        hops: Option<mpsc::Sender<Hop>>,
+        reply: oneshot::Sender<Result<Sought, DhtError>>,
     ) {
         let token = Token(self.number());
+        if let Quest::Provide(name) = &quest {
+            // Walkers find it too.
+            self.hold(now, p2p::Key::of(name));
+        }
         let (key, command) = match quest {
             Quest::Node(name) => {
                 let target = Target::named(&name);
@@ -455,6 +500,7 @@ impl Host {
             known: self.directory.len() - 1,
             values: self.dht.store().held(),
             network_size: self.dht.network_size(now, &self.directory),
+            ring: self.ring.as_ref().map(|ring| ring.status(&self.directory)),
         }
     }
 

@@ -32,8 +32,6 @@ use libp2p_swarm::{
 
 /// Kademlia's protocol.
 pub(super) const KAD: StreamProtocol = StreamProtocol::new(wire::kad::PROTOCOL);
-/// The protocol of flooding, which is our own.
-pub(super) const FLOOD: StreamProtocol = StreamProtocol::new("/archipel/flood/1");
 /// The protocol that measures a round trip.
 pub(super) const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 
@@ -45,12 +43,10 @@ const NEGOTIATION_SECONDS_MAX: u64 = 10;
 /// What a stream is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Ticket {
-    /// Questions to a peer.
-    Line(Contact),
+    /// What is asked of or told to a peer in a protocol.
+    Line(Contact, Spoken),
     /// One measurement of a round trip.
     Ping(u64),
-    /// One message that is told.
-    Tell(u64),
 }
 
 /// What happened.
@@ -73,34 +69,50 @@ pub(super) struct Arrived {
     _place: Arc<()>,
 }
 
-/// A protocol that we serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A protocol of questions, answers and what is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Spoken {
     Kad,
     Flood,
+    Chord,
+    Walk,
+    Send,
 }
 
 impl Spoken {
-    const ALL: [Spoken; 2] = [Spoken::Kad, Spoken::Flood];
+    /// Each of them.
+    pub const ALL: [Spoken; 5] = [Spoken::Kad, Spoken::Flood, Spoken::Chord, Spoken::Walk, Spoken::Send];
 
-    const fn protocol(self) -> StreamProtocol {
-        match self {
-            Spoken::Kad => KAD,
-            Spoken::Flood => FLOOD,
-        }
+    /// As it is negotiated.
+    pub const fn protocol(self) -> StreamProtocol {
+        StreamProtocol::new(match self {
+            Spoken::Kad => return KAD,
+            Spoken::Flood => p2p::flood::PROTOCOL,
+            Spoken::Chord => p2p::chord::PROTOCOL,
+            Spoken::Walk => p2p::walk::PROTOCOL,
+            Spoken::Send => super::ours::SEND_PROTOCOL,
+        })
     }
 }
 
-/// Takes a stream of any protocol that we serve.
-#[derive(Debug)]
-pub(super) struct Served;
+/// Which protocols a node serves: all, but Chord only if it wants to stand on a ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Served {
+    pub chord: bool,
+}
+
+impl Served {
+    fn spoken(self) -> impl Iterator<Item = Spoken> {
+        Spoken::ALL.into_iter().filter(move |spoken| self.chord || *spoken != Spoken::Chord)
+    }
+}
 
 impl UpgradeInfo for Served {
     type Info = StreamProtocol;
-    type InfoIter = std::array::IntoIter<StreamProtocol, 2>;
+    type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        Spoken::ALL.map(Spoken::protocol).into_iter()
+        self.spoken().map(Spoken::protocol).collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -110,13 +122,15 @@ impl InboundUpgrade<Stream> for Served {
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
-        ready(Ok((stream, if protocol == FLOOD { Spoken::Flood } else { Spoken::Kad })))
+        let spoken = self.spoken().find(|spoken| spoken.protocol() == protocol);
+        ready(Ok((stream, spoken.expect("only what is offered is agreed on"))))
     }
 }
 
 /// The behaviour.
 pub(super) struct Streams {
     out: VecDeque<ToSwarm<Event, Wanted>>,
+    served: Served,
     doors: Buckets<u64>,
     began: Instant,
 }
@@ -130,9 +144,9 @@ struct TooMany {
 
 impl Streams {
     /// One that nobody is connected to.
-    pub fn new() -> Streams {
+    pub fn new(served: Served) -> Streams {
         let doors = Buckets::new(NETWORK_CONNECTIONS_PER_SECOND, NETWORK_CONNECTIONS_BURST);
-        Streams { out: VecDeque::new(), doors, began: Instant::now() }
+        Streams { out: VecDeque::new(), served, doors, began: Instant::now() }
     }
 
     /// Asks for a stream to a connected peer. If no connection is left when it would be opened nothing comes of it.
@@ -167,7 +181,7 @@ impl NetworkBehaviour for Streams {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(self.served))
     }
 
     fn handle_established_outbound_connection(
@@ -178,7 +192,7 @@ impl NetworkBehaviour for Streams {
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(Handler::default())
+        Ok(Handler::new(self.served))
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -214,8 +228,8 @@ pub(super) enum Happened {
 }
 
 /// One connection's part.
-#[derive(Default)]
 pub(super) struct Handler {
+    served: Served,
     wanted: VecDeque<Wanted>,
     happened: VecDeque<Happened>,
     /// One reference is the handler's own, each other one is a stream that is served.
@@ -223,6 +237,10 @@ pub(super) struct Handler {
 }
 
 impl Handler {
+    fn new(served: Served) -> Handler {
+        Handler { served, wanted: VecDeque::new(), happened: VecDeque::new(), places: Arc::default() }
+    }
+
     fn arrived(&mut self, (stream, spoken): (Stream, Spoken)) {
         if Arc::strong_count(&self.places) > INBOUND_STREAMS_MAX {
             // Dropped unread, which resets it.
@@ -242,7 +260,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = Ticket;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(Served, ()).with_timeout(Duration::from_secs(NEGOTIATION_SECONDS_MAX))
+        SubstreamProtocol::new(self.served, ()).with_timeout(Duration::from_secs(NEGOTIATION_SECONDS_MAX))
     }
 
     fn poll(
@@ -281,7 +299,7 @@ impl ConnectionHandler for Handler {
                     ProtocolsChange::Added(added) => (added.collect(), true),
                     ProtocolsChange::Removed(removed) => (removed.collect(), false),
                 };
-                let ours = Spoken::ALL.into_iter().filter(|spoken| named.contains(&&spoken.protocol()));
+                let ours = self.served.spoken().filter(|spoken| named.contains(&&spoken.protocol()));
                 self.happened.extend(ours.map(|spoken| Happened::Serves(spoken, serves)));
             }
             // A stream that the peer opened and that came to nothing, an address, our own protocols.

@@ -7,4 +7,5 @@ mod hostile;
 mod joining;
 mod linked;
 mod overlay;
+mod overlay_own;
 mod raw;

@@ -7,35 +7,35 @@ use std::time::Duration;
 use fabric::Identity;
 use fabric::overlay::{
     ContentName, DhtError, HOPS_MAX, HopEnd, Options, Overlay, OverlayError, Peer, Place, ReachError,
-    ValueName,
+    ValueName, Via,
 };
 use kernel::NodeId;
 
 const LIFE: Duration = Duration::from_secs(3600);
 
-fn options(peers: Vec<Place>) -> Options {
-    Options { announce: Vec::new(), peers, memory: None }
+pub fn options(peers: Vec<Place>) -> Options {
+    Options { announce: Vec::new(), peers, memory: None, chord: true }
 }
 
-fn start(seed: u8, options: Options) -> Overlay {
+pub fn start(seed: u8, options: Options) -> Overlay {
     let identity = Identity::from_seed(&[seed; 32]);
     Overlay::start(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), options).unwrap()
 }
 
-fn place(overlay: &Overlay) -> Place {
+pub fn place(overlay: &Overlay) -> Place {
     let peer = Peer::from(overlay.node_id());
     format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", overlay.address.port()).parse().unwrap()
 }
 
 /// Waits until `overlay` has so many contacts; each look is an answer of its thread.
-async fn contacts(overlay: &Overlay, wanted: usize) {
+pub async fn contacts(overlay: &Overlay, wanted: usize) {
     while overlay.node().status().await.unwrap().contacts < wanted {
         tokio::task::yield_now().await;
     }
 }
 
 /// Nodes that all were told of the first one.
-async fn network(count: u8) -> Vec<Overlay> {
+pub async fn network(count: u8) -> Vec<Overlay> {
     let first = start(1, options(Vec::new()));
     let at = place(&first);
     let mut all = vec![first];
@@ -47,7 +47,7 @@ async fn network(count: u8) -> Vec<Overlay> {
     all
 }
 
-fn stop(overlays: Vec<Overlay>) {
+pub fn stop(overlays: Vec<Overlay>) {
     overlays.into_iter().for_each(Overlay::stop);
 }
 
@@ -196,17 +196,17 @@ async fn a_broadcast_reaches_all_over_others_and_a_message_only_its_neighbour() 
             }
         }
     };
-    assert!(&far.payload[..] == b"hello" && far.hops > 1, "{far:?}");
+    assert!(&far.payload[..] == b"hello" && matches!(far.via, Via::Flood { hops: 2.. }), "{far:?}");
     let ends = all[3].node();
     let neighbour = Peer::from(all[2].node_id());
-    ends.send(neighbour, b"for you").await.unwrap();
+    assert_eq!(ends.send(neighbour, b"for you").await, Ok(1));
     let got = loop {
         let message = heard[2].recv().await.unwrap();
         if &message.payload[..] == b"for you" {
             break message;
         }
     };
-    assert_eq!((got.hops, got.from), (1, Peer::from(all[3].node_id())));
+    assert_eq!((got.via, got.from), (Via::Direct, Peer::from(all[3].node_id())));
     // Control: it went no further, and who is no neighbour cannot be sent to.
     ends.broadcast(b"end").await.unwrap();
     loop {

@@ -1,0 +1,28 @@
+//! Which handles a node of the ring holds, for a host whose directory is bounded.
+
+use super::Chord;
+use super::lookup::Lookup;
+use super::{Purpose, State};
+use crate::Contact;
+
+impl<C: Contact> Chord<C> {
+    /// Calls `hold` with every handle that the node may still name or ask the place of, some of them several times. A
+    /// host may give any other one to another peer. O(all contacts).
+    pub fn held(&self, hold: &mut impl FnMut(C)) {
+        hold(self.own);
+        if let State::Joining(joining) = &self.state {
+            hold(joining.seed());
+        }
+        let cached = self.cache.iter().flat_map(|cache| cache.nodes());
+        let ring = self.predecessor.into_iter().chain(self.successors.iter().copied());
+        let known = self.fingers.iter().flatten().chain(&self.copied).copied().chain(cached);
+        ring.chain(known).for_each(&mut *hold);
+        for (to, purpose) in self.pending.iter() {
+            hold(to);
+            if let Purpose::Probe { newcomer } = purpose {
+                hold(*newcomer);
+            }
+        }
+        self.lookups.iter().flat_map(Lookup::nodes).for_each(hold);
+    }
+}

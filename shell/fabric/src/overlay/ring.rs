@@ -1,0 +1,541 @@
+//! The ring, driven: `p2p::chord` over `/archipel/chord/1`, with the signed records that it keeps.
+//!
+//! A value of the ring is a record's name behind its length, and then the record's value, so that everyone who keeps or is
+//! told one can judge it. What is not signed is not kept: nobody could say whose it is. Values that have expired are
+//! forgotten; what this node published is put again when it enters a ring, and each hour.
+//!
+//! Limits: who owns a key is believed of whoever answers (`p2p::chord`), so a liar can hide a value and cannot forge one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kernel::codec::{Reader, put_bytes};
+use kernel::{Micros, Rng};
+use p2p::chord::{self, Chord, Entry, Item, Outcome, Settings, Tag};
+use p2p::codec::Head;
+use p2p::kad::{Cost, Envelope, Record, Refusal, SIGNED_PREFIX, Validator as _};
+use p2p::{Effect, EffectOf, Input, InputOf, Key, Keys as _, Protocol as _, RequestId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::{Contact, Directory, OWN};
+use super::drive::Asked;
+use super::exchange::Ended;
+use super::facade::{DhtError, Hop, HopEnd, Quest, RingStatus, Sought};
+use super::host::Host;
+use super::name::Peer;
+use super::ours::{self, SUCCESSORS};
+use super::records::VALID;
+use super::serve::{Question, Reply};
+use super::streams::Spoken;
+
+/// Most values that one publisher has on a node of the ring.
+const PUBLISHER_VALUES_MAX: u32 = 128;
+/// Most bytes of them.
+const PUBLISHER_BYTES_MAX: usize = 512 * 1024;
+/// Most values that this node publishes on the ring.
+const PUBLISHED_MAX: usize = 128;
+/// Values are looked through for what has expired this often.
+const SWEEP_MS: u64 = 60 * 1000;
+/// What this node published is put again this often.
+const REPUBLISH_MS: u64 = 3600 * 1000;
+/// The name of what nobody waits for.
+const NOBODY: Tag = Tag(0);
+
+type Message = chord::Message<Contact>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    values: u32,
+    bytes: usize,
+}
+
+/// Who waits for a lookup.
+#[derive(Debug)]
+struct Seeker {
+    tag: Tag,
+    point: u64,
+    began: Micros,
+    cost: Cost,
+    hops: Option<mpsc::Sender<Hop>>,
+    reply: oneshot::Sender<Result<Sought, DhtError>>,
+}
+
+/// This node's place on the ring.
+pub(super) struct Ring {
+    pub chord: Chord<Contact>,
+    entry: Entry<Contact>,
+    out: Vec<EffectOf<Chord<Contact>>>,
+    seekers: Vec<Seeker>,
+    shares: HashMap<[u8; 32], Share>,
+    published: BTreeMap<Key, Item>,
+    sweep: Micros,
+    republish: Micros,
+}
+
+impl Ring {
+    /// A ring of one.
+    pub fn new(now: Micros, directory: &Directory, rng: &Rng) -> Ring {
+        let key = directory.key(OWN);
+        // Several at once, so that a dead node on the way costs no lookup its whole patience.
+        let settings = Settings { successors: SUCCESSORS, parallel: 3, ..Settings::default() };
+        let mut ring = Ring {
+            chord: Chord::new(OWN, key, settings, rng.fork(5)),
+            entry: Entry::new(key.point(), rng.fork(6)),
+            out: Vec::new(),
+            seekers: Vec::new(),
+            shares: HashMap::new(),
+            published: BTreeMap::new(),
+            sweep: now.plus_millis(SWEEP_MS),
+            republish: now.plus_millis(REPUBLISH_MS),
+        };
+        ring.step(now, directory, Input::Commanded(chord::Command::Create));
+        ring
+    }
+
+    fn step(&mut self, now: Micros, directory: &Directory, input: InputOf<Chord<Contact>>) {
+        self.chord.step(now, directory, input, &mut self.out);
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Micros {
+        let own = [Some(self.sweep), Some(self.republish), self.entry.deadline(), self.chord.deadline()];
+        own.into_iter().flatten().min().expect("two of them are always there")
+    }
+
+    /// How it is.
+    pub fn status(&self, directory: &Directory) -> RingStatus {
+        let predecessor = self.chord.predecessor().and_then(|contact| directory.get(contact));
+        let values = self.chord.store().map(|store| (store.len(), store.bytes()));
+        RingStatus {
+            predecessor: predecessor.map(|peer| Peer(peer.id)),
+            successors: self.chord.successors().len(),
+            values: values.unwrap_or_default(),
+        }
+    }
+
+    /// Whether everything that was to be done has been told to the host.
+    pub const fn is_quiet(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    fn wake(&mut self, now: Micros, directory: &Directory) {
+        if self.chord.deadline().is_some_and(|due| due <= now) {
+            self.chord.wake(now, directory, &mut self.out);
+        }
+        if let Some(seed) = self.entry.wake(now, self.chord.is_alone()) {
+            self.step(now, directory, Input::Commanded(chord::Command::Leave));
+            self.step(now, directory, Input::Commanded(chord::Command::Join { seed }));
+        }
+        if self.sweep <= now {
+            self.sweep = now.plus_millis(SWEEP_MS);
+            self.chord.retain_values(|item| judge(now, item).is_ok());
+            self.count_shares(now);
+        }
+        if self.republish <= now {
+            self.publish_again(now, directory);
+        }
+    }
+
+    fn publish_again(&mut self, now: Micros, directory: &Directory) {
+        self.republish = now.plus_millis(REPUBLISH_MS);
+        self.published.retain(|_, item| judge(now, item).is_ok());
+        let items: Vec<Item> = self.published.values().cloned().collect();
+        for item in items {
+            self.step(now, directory, Input::Commanded(chord::Command::Put { tag: NOBODY, item }));
+        }
+    }
+
+    fn count_shares(&mut self, now: Micros) {
+        self.shares.clear();
+        for item in self.chord.store().into_iter().flat_map(chord::Store::iter) {
+            if let Ok(publisher) = judge(now, &item) {
+                let share = self.shares.entry(publisher).or_default();
+                share.values += 1;
+                share.bytes += item.value.len();
+            }
+        }
+    }
+
+    /// Whether `item` may be kept here, for which its publisher's share is charged.
+    fn admit(&mut self, now: Micros, item: &Item) -> Result<(), Refusal> {
+        let publisher = judge(now, item)?;
+        let held = self.chord.store().and_then(|store| store.get(item.key));
+        if held.as_ref().is_some_and(|held| held.version > item.version) {
+            return Err(Refusal::Older);
+        }
+        let share = self.shares.entry(publisher).or_default();
+        let before = held.as_ref().map_or(0, |held| held.value.len());
+        let values = share.values + u32::from(held.is_none());
+        let bytes = share.bytes.saturating_sub(before) + item.value.len();
+        if values > PUBLISHER_VALUES_MAX || bytes > PUBLISHER_BYTES_MAX {
+            return Err(Refusal::Share);
+        }
+        *share = Share { values, bytes };
+        Ok(())
+    }
+}
+
+/// The publisher of a value of the ring, if it is signed, is valid now and lies where its name belongs.
+fn judge(now: Micros, item: &Item) -> Result<[u8; 32], Refusal> {
+    let (name, value) = parts(item).ok_or(Refusal::Name)?;
+    if Key::of(name) != item.key || !name.starts_with(SIGNED_PREFIX) {
+        return Err(Refusal::Name);
+    }
+    VALID.check(now, name, value)?;
+    let envelope = Envelope::decode(value).ok_or(Refusal::Forged)?;
+    if envelope.sequence != item.version { Err(Refusal::Forged) } else { Ok(envelope.publisher) }
+}
+
+/// The name and value of the record that a value of the ring is.
+fn parts(item: &Item) -> Option<(&[u8], &[u8])> {
+    let mut reader = Reader::new(&item.value);
+    let name = reader.bytes().ok()?;
+    Some((name, reader.rest()))
+}
+
+/// A record as a value of the ring; `None` if it is not signed.
+fn item(record: &Record) -> Option<Item> {
+    let envelope = Envelope::decode(&record.value).filter(|_| record.name.starts_with(SIGNED_PREFIX))?;
+    let mut value = Vec::new();
+    put_bytes(&mut value, &record.name);
+    value.extend_from_slice(&record.value);
+    Some(Item { key: record.key(), version: envelope.sequence, value: value.into() })
+}
+
+/// What a question is about; `None` for those that keep the ring.
+const fn point(body: &Message) -> Option<u64> {
+    match body {
+        Message::Find { point, .. } | Message::Own { point } => Some(*point),
+        Message::Get(key) => Some(key.point()),
+        Message::Put(item) => Some(item.key.point()),
+        Message::Neighbours
+        | Message::Alive
+        | Message::Copies(_)
+        | Message::Mine
+        | Message::NotMine { .. }
+        | Message::Near(_)
+        | Message::Ring { .. }
+        | Message::Yes
+        | Message::Outside
+        | Message::Stored(_)
+        | Message::Value(_)
+        | Message::Notify
+        | Message::Leaving => None,
+    }
+}
+
+fn end_of(body: Option<&Message>) -> HopEnd {
+    match body {
+        Some(Message::Near(near)) => HopEnd::Closer(near.nodes.len()),
+        Some(Message::NotMine { predecessor }) => HopEnd::Closer(usize::from(predecessor.is_some())),
+        Some(Message::Mine) => HopEnd::Owns,
+        Some(Message::Value(Some(_))) => HopEnd::Found,
+        Some(Message::Value(None)) => HopEnd::Missing,
+        Some(Message::Stored(0) | Message::Outside) => HopEnd::Refused,
+        Some(Message::Stored(_)) => HopEnd::Stored,
+        _ => HopEnd::Failed,
+    }
+}
+
+impl Host {
+    /// Steps the ring, if this node stands on one.
+    fn ring_step(&mut self, now: Micros, input: InputOf<Chord<Contact>>) {
+        if let Host { ring: Some(ring), directory, .. } = self {
+            ring.step(now, directory, input);
+        }
+    }
+
+    /// Does what is due on the ring and what follows; true if anything did.
+    pub(super) fn drive_ring(&mut self, now: Micros) -> bool {
+        let Host { ring: Some(ring), directory, .. } = self else { return false };
+        if ring.deadline() <= now {
+            ring.wake(now, directory);
+        }
+        let effects = std::mem::take(&mut ring.out);
+        let some = !effects.is_empty();
+        effects.into_iter().for_each(|effect| self.act_ring(now, effect));
+        some
+    }
+
+    /// A peer speaks the ring's protocol, or does so no more.
+    pub(super) fn on_ring_peer(&mut self, now: Micros, contact: Contact, speaks: bool) {
+        let Host { ring: Some(ring), directory, .. } = self else { return };
+        if speaks {
+            ring.entry.met(now, contact, p2p::Keys::point(directory, contact));
+        } else {
+            ring.entry.parted(contact);
+            ring.step(now, directory, Input::Parted { peer: contact });
+        }
+    }
+
+    /// Hands the values over and leaves the ring.
+    pub(super) fn leave_ring(&mut self, now: Micros) {
+        self.ring_step(now, Input::Commanded(chord::Command::Leave));
+    }
+
+    /// Begins a lookup on the ring.
+    pub(super) fn seek_on_ring(
+        &mut self,
+        now: Micros,
+        quest: Quest,
+        hops: Option<mpsc::Sender<Hop>>,
+        reply: oneshot::Sender<Result<Sought, DhtError>>,
+    ) {
+        let tag = Tag(self.number());
+        let Host { ring: Some(ring), directory, .. } = self else {
+            let _ = reply.send(Err(DhtError::NoRing));
+            return;
+        };
+        let (key, command) = match quest {
+            Quest::Node(name) => (Key::of(&name), chord::Command::Find { tag, key: Key::of(&name) }),
+            Quest::Get(name) => (Key::of(&name), chord::Command::Get { tag, key: Key::of(&name) }),
+            Quest::Put(record) => {
+                let checked = item(&record).ok_or(Refusal::Name).and_then(|item| {
+                    record.fits()?;
+                    judge(now, &item).map(|_| item)
+                });
+                let item = match checked {
+                    Ok(item)
+                        if !ring.published.contains_key(&item.key)
+                            && ring.published.len() >= PUBLISHED_MAX =>
+                    {
+                        Err(Refusal::Share)
+                    }
+                    other => other,
+                };
+                match item {
+                    Ok(item) => {
+                        ring.published.insert(item.key, item.clone());
+                        (item.key, chord::Command::Put { tag, item })
+                    }
+                    Err(why) => {
+                        let _ = reply.send(Err(DhtError::Refused(why)));
+                        return;
+                    }
+                }
+            }
+            Quest::Provide(_) | Quest::Providers(_) => {
+                let _ = reply.send(Err(DhtError::NoProviders));
+                return;
+            }
+        };
+        ring.seekers.push(Seeker { tag, point: key.point(), began: now, cost: Cost::default(), hops, reply });
+        ring.step(now, directory, Input::Commanded(command));
+    }
+
+    fn act_ring(&mut self, now: Micros, effect: EffectOf<Chord<Contact>>) {
+        match effect {
+            Effect::Tell { to, body } => {
+                if let Some(bytes) = ours::encode(&self.directory, Head::Tell, &body) {
+                    self.dispatch(now, (to, Spoken::Chord), bytes, Asked::Told);
+                }
+            }
+            Effect::Ask { to, id, body } => {
+                let point = point(&body);
+                if let (Some(point), Some(ring)) = (point, &mut self.ring) {
+                    let same = ring.seekers.iter_mut().filter(|seeker| seeker.point == point);
+                    same.for_each(|seeker| seeker.cost.asked = seeker.cost.asked.saturating_add(1));
+                }
+                match ours::encode(&self.directory, Head::Ask(id), &body) {
+                    Some(bytes) => {
+                        self.dispatch(now, (to, Spoken::Chord), bytes, Asked::Ring { id, point, at: now });
+                    }
+                    None => self.ring_step(now, Input::Failed { to, id }),
+                }
+            }
+            Effect::Answer { id, body, .. } => self.answer_ours(id, &body),
+            Effect::Report(outcome) => self.report_ring(now, outcome),
+        }
+    }
+
+    /// What was asked on the ring has ended.
+    pub(super) fn on_ring_ended(
+        &mut self,
+        now: Micros,
+        from: Contact,
+        (id, point, at): (RequestId, Option<u64>, Micros),
+        ended: Ended,
+    ) {
+        let body = match ended {
+            Ended::Answered(bytes) => ours::decode::<Message>(&mut self.directory, &bytes)
+                .filter(|(head, _)| *head == Head::Answer(id))
+                .map(|(_, body)| body),
+            Ended::Refused | Ended::Failed => None,
+        };
+        if let Some(point) = point {
+            self.watch_ring(now, from, point, at, end_of(body.as_ref()));
+        }
+        self.ring_step(
+            now,
+            match body {
+                Some(body) => Input::Answered { from, id, body },
+                None => Input::Failed { to: from, id },
+            },
+        );
+    }
+
+    fn watch_ring(&mut self, now: Micros, from: Contact, point: u64, at: Micros, end: HopEnd) {
+        let Host { ring: Some(ring), directory, .. } = self else { return };
+        let Some(peer) = directory.get(from).map(|peer| Peer(peer.id)) else { return };
+        let own = p2p::Keys::point(directory, from);
+        // The shorter way around: nodes before the point draw nearer, its owner stands behind it.
+        let around = chord::distance(own, point).min(chord::distance(point, own));
+        let distance = Key::from_words([around, 0, 0, 0]);
+        for seeker in ring.seekers.iter().filter(|seeker| seeker.point == point) {
+            let Some(hops) = &seeker.hops else { continue };
+            let after = std::time::Duration::from_micros(at.since(seeker.began));
+            let took = std::time::Duration::from_micros(now.since(at));
+            // One who does not read misses it: the lookup waits for nobody.
+            let _ = hops.try_send(Hop { peer, distance, after, took, end });
+        }
+    }
+
+    /// A peer asks or tells on the ring.
+    pub(super) fn on_ring_said(&mut self, now: Micros, question: Question) {
+        let Question { from, bytes, reply, .. } = question;
+        let said = ours::decode::<Message>(&mut self.directory, &bytes);
+        // What is dropped here is a stream that is reset.
+        let (Some((head, mut body)), Some(from)) = (said, self.directory.know(from)) else { return };
+        let Some(ring) = &mut self.ring else { return };
+        let refused = match &mut body {
+            Message::Put(item) => ring.admit(now, item).err(),
+            Message::Copies(items) => {
+                items.retain(|item| ring.admit(now, item).is_ok());
+                None
+            }
+            _ => None,
+        };
+        if let Some(why) = refused {
+            return tracing::debug!(%why, "a value of the ring was refused");
+        }
+        match head {
+            Head::Tell => {
+                self.ring_step(now, Input::Told { from, body });
+                let _ = reply.send(Reply::Nothing);
+            }
+            Head::Ask(theirs) => {
+                let id = self.owe(theirs, reply);
+                self.ring_step(now, Input::Asked { from, id, body });
+                let answers = |effect: &EffectOf<Chord<Contact>>| matches!(effect, Effect::Answer { id: own, .. } if *own == id);
+                if !self.ring.as_ref().is_some_and(|ring| ring.out.iter().any(answers)) {
+                    self.owed_ours.remove(&id);
+                }
+            }
+            // Nobody may answer what was not asked.
+            Head::Answer(_) => {}
+        }
+    }
+
+    fn report_ring(&mut self, now: Micros, outcome: Outcome<Contact>) {
+        let (tag, result) = match outcome {
+            Outcome::Joined => {
+                let Host { ring: Some(ring), directory, .. } = self else { return };
+                if !ring.chord.is_alone() {
+                    tracing::info!("joined the ring");
+                    ring.publish_again(now, directory);
+                }
+                return;
+            }
+            Outcome::JoinFailed | Outcome::PointTaken => {
+                return self.ring_step(now, Input::Commanded(chord::Command::Create));
+            }
+            Outcome::CutOff => {
+                if let Some(ring) = &mut self.ring {
+                    ring.entry.cut_off(now);
+                }
+                return;
+            }
+            Outcome::Left => return,
+            Outcome::Found { tag, owner, hops, .. } => {
+                let nodes = vec![self.located(owner)];
+                (tag, Ok(Sought { nodes, cost: Cost { hops, ..Cost::default() }, ..Sought::default() }))
+            }
+            Outcome::NotFound { tag } => (tag, Err(DhtError::NoWay)),
+            Outcome::Stored { tag } => (tag, Ok(Sought { stored: 1, ..Sought::default() })),
+            Outcome::Full { tag } => (tag, Err(DhtError::Refused(Refusal::Full))),
+            Outcome::TooLarge { tag } => {
+                (tag, Err(DhtError::Refused(Refusal::TooLarge { bytes: chord::VALUE_BYTES_MAX + 1 })))
+            }
+            Outcome::Value { tag, item } => {
+                let item = item.filter(|item| judge(now, item).is_ok());
+                let record = item.as_ref().and_then(parts).map(|(name, value)| Record::new(name, value));
+                (tag, Ok(Sought { record, ..Sought::default() }))
+            }
+        };
+        let Some(ring) = &mut self.ring else { return };
+        let Some(at) = ring.seekers.iter().position(|seeker| seeker.tag == tag) else { return };
+        let seeker = ring.seekers.swap_remove(at);
+        let result = result.map(|mut sought| {
+            sought.cost.asked = seeker.cost.asked;
+            sought
+        });
+        // Who asked may have left.
+        let _ = seeker.reply.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::Signer;
+    use super::*;
+    use crate::Identity;
+
+    fn signed(seed: u8, label: &[u8], now: Micros, payload: &[u8]) -> Record {
+        let identity = Identity::from_seed(&[seed; 32]);
+        let signer = Signer::new(identity.id(), identity.seed());
+        let name = Envelope::name(&identity.id().0, label);
+        signer.sign(&name, now, now + 1000, payload)
+    }
+
+    fn ring() -> Ring {
+        let id = libp2p_identity::Keypair::ed25519_from_bytes([9; 32]).unwrap().public().to_peer_id();
+        Ring::new(Micros(0), &Directory::new(id, true), &Rng::new(1))
+    }
+
+    #[test]
+    fn the_ring_keeps_what_is_signed_valid_and_in_its_place_and_says_why_not() {
+        let good = item(&signed(1, b"menu", Micros(5), b"soup")).unwrap();
+        let mut forged = good.clone();
+        let mut bytes = forged.value.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        forged.value = bytes.into();
+        let elsewhere = Item { key: Key::of(b"elsewhere"), ..good.clone() };
+        let renumbered = Item { version: 6, ..good.clone() };
+        let cut = Item { value: good.value[..3].into(), ..good.clone() };
+        #[rustfmt::skip] // columns
+        let table = [
+            (10,   &good,       Ok(())),
+            (1005, &good,       Err(Refusal::Expired)),
+            (10,   &forged,     Err(Refusal::Forged)),
+            (10,   &elsewhere,  Err(Refusal::Name)),
+            (10,   &renumbered, Err(Refusal::Forged)),
+            (10,   &cut,        Err(Refusal::Name)),
+        ];
+        for (now, item, expected) in table {
+            assert_eq!(ring().admit(Micros(now), item), expected, "{now} {item:?}");
+        }
+        // An older version that is sent again.
+        let mut ring = ring();
+        let newer = item(&signed(1, b"menu", Micros(7), b"stew")).unwrap();
+        let directory = Directory::new(libp2p_identity::PeerId::random(), true);
+        ring.step(Micros(8), &directory, Input::Commanded(chord::Command::Put { tag: NOBODY, item: newer }));
+        assert_eq!(ring.admit(Micros(10), &good), Err(Refusal::Older));
+        // A public key has no publisher.
+        assert_eq!(item(&Record::new(b"/pk/x", b"y")), None);
+    }
+
+    #[test]
+    fn a_publisher_has_its_share_and_no_more() {
+        let mut ring = ring();
+        for n in 0..PUBLISHER_VALUES_MAX {
+            let item = item(&signed(1, &n.to_be_bytes(), Micros(5), b"x")).unwrap();
+            assert_eq!(ring.admit(Micros(6), &item), Ok(()));
+        }
+        let one_more = item(&signed(1, b"more", Micros(5), b"x")).unwrap();
+        assert_eq!(ring.admit(Micros(6), &one_more), Err(Refusal::Share));
+        // Control: another publisher has its own.
+        assert_eq!(ring.admit(Micros(6), &item(&signed(2, b"more", Micros(5), b"x")).unwrap()), Ok(()));
+        // What has not been kept in the end is not charged for ever.
+        ring.count_shares(Micros(6));
+        assert_eq!(ring.admit(Micros(6), &one_more), Ok(()));
+    }
+}

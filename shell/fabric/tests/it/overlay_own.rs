@@ -1,0 +1,211 @@
+//! Our own protocols between overlays on loopback: the ring, walks, and messages.
+
+use std::time::Duration;
+
+use fabric::overlay::{
+    ContentName, DhtError, HOPS_MAX, HopEnd, Options, Overlay, Peer, ReachError, Table, ValueName, Via,
+    WalkError,
+};
+use kernel::NodeId;
+use tokio::sync::mpsc;
+
+use crate::overlay::{contacts, network, options, place, start, stop};
+
+const LIFE: Duration = Duration::from_secs(3600);
+
+/// Waits until every one of them knows so many that stand behind it on the ring.
+async fn ring(all: &[Overlay], successors: usize) {
+    for overlay in all {
+        while overlay.node().status().await.unwrap().ring.unwrap().successors < successors {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Waits until an overlay's peers take walkers.
+async fn walkable(overlay: &Overlay) {
+    while overlay.node().sample(1, 1).await == Err(WalkError::Alone) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_meet_make_one_ring_and_find_each_others_values() {
+    let all = network(6).await;
+    ring(&all, 5).await;
+    let publisher = all[2].node_id();
+    let menu = ValueName::parse("menu", publisher).unwrap();
+    let on = |overlay: &Overlay| overlay.dht().over(Table::Chord);
+    on(&all[2]).put(&menu, b"soup", LIFE).await.unwrap();
+    for overlay in &all {
+        let (value, _) = on(overlay).get(&menu).await.unwrap();
+        assert_eq!(value.unwrap().payload, b"soup");
+    }
+    // A newer version replaces it.
+    on(&all[2]).put(&menu, b"stew", LIFE).await.unwrap();
+    assert_eq!(on(&all[5]).get(&menu).await.unwrap().0.unwrap().payload, b"stew");
+    // Every node owns its own place, whoever asks.
+    for overlay in &all {
+        let peer = Peer::from(overlay.node_id());
+        let (nodes, _) = on(&all[0]).find_node(peer).await.unwrap();
+        assert_eq!(nodes.iter().map(|node| node.peer).collect::<Vec<_>>(), [peer]);
+    }
+    // Control: nobody else can put it, it is on no other overlay, and the ring keeps neither providers nor what is not signed.
+    let theirs = on(&all[3]).put(&menu, b"poison", LIFE).await;
+    assert_eq!(theirs, Err(DhtError::NotOurs { name: menu.to_string() }));
+    assert_eq!(all[3].dht().get(&menu).await.unwrap().0, None);
+    assert_eq!(on(&all[3]).provide(&ContentName::parse("x")).await, Err(DhtError::NoProviders));
+    let mut key = "/pk/".to_owned();
+    kernel::base58::encode(b"\x00\x03abc", &mut key);
+    let key = ValueName::parse(&key, publisher).unwrap();
+    assert!(matches!(on(&all[3]).put(&key, b"abc", LIFE).await, Err(DhtError::Refused(_))));
+    stop(all);
+}
+
+#[tokio::test]
+async fn the_ring_keeps_its_values_when_nodes_leave_and_come() {
+    let mut all = network(5).await;
+    ring(&all, 4).await;
+    let names: Vec<ValueName> =
+        (0..8).map(|n| ValueName::parse(&format!("label {n}"), all[0].node_id()).unwrap()).collect();
+    for name in &names {
+        all[0].dht().over(Table::Chord).put(name, b"kept", LIFE).await.unwrap();
+    }
+    // Two leave, one after another, and one comes.
+    for _ in 0..2 {
+        all.pop().unwrap().stop();
+    }
+    let newcomer = start(77, options(vec![place(&all[0])]));
+    ring(std::slice::from_ref(&newcomer), 1).await;
+    for name in &names {
+        // What the newcomer owns now may be on its way to it.
+        loop {
+            let got = newcomer.dht().over(Table::Chord).get(name).await;
+            if let Ok((Some(value), _)) = got {
+                assert_eq!(value.payload, b"kept");
+                break;
+            }
+        }
+    }
+    newcomer.stop();
+    stop(all);
+}
+
+#[tokio::test]
+async fn a_lookup_on_the_ring_tells_its_questions() {
+    let all = network(5).await;
+    ring(&all, 4).await;
+    let menu = ValueName::parse("menu", all[1].node_id()).unwrap();
+    all[1].dht().over(Table::Chord).put(&menu, b"soup", LIFE).await.unwrap();
+    let mut ends = Vec::new();
+    for overlay in &all {
+        let (hops, mut told) = mpsc::channel(HOPS_MAX);
+        overlay.dht().over(Table::Chord).watched(hops).get(&menu).await.unwrap();
+        while let Some(hop) = told.recv().await {
+            ends.push(hop.end);
+        }
+    }
+    // The owner itself asks nobody; each other one asks it.
+    assert_eq!(ends.iter().filter(|end| **end == HopEnd::Found).count(), 4, "{ends:?}");
+    stop(all);
+}
+
+#[tokio::test]
+async fn who_wants_no_ring_stands_on_none() {
+    let without = Options { chord: false, ..options(Vec::new()) };
+    let (one, two) = (start(1, options(Vec::new())), start(2, without));
+    two.node().connect(place(&one)).await.unwrap();
+    contacts(&two, 1).await;
+    let menu = ValueName::parse("menu", two.node_id()).unwrap();
+    assert_eq!(two.dht().over(Table::Chord).put(&menu, b"x", LIFE).await, Err(DhtError::NoRing));
+    assert_eq!(two.node().status().await.unwrap().ring, None);
+    assert_eq!(one.node().status().await.unwrap().ring.unwrap().successors, 0);
+    stop(vec![one, two]);
+}
+
+#[tokio::test]
+async fn walkers_draw_nodes_and_find_who_provides() {
+    // A line of four: each knows the one before, so a walker must pass others.
+    let mut all = vec![start(1, options(Vec::new()))];
+    assert_eq!(all[0].node().sample(4, 8).await, Err(WalkError::Alone));
+    for seed in 2..=4 {
+        let before = place(&all[all.len() - 1]);
+        let next = start(seed, Options { chord: false, ..options(Vec::new()) });
+        next.node().connect(before).await.unwrap();
+        walkable(&next).await;
+        all.push(next);
+    }
+    let known: Vec<Peer> = all.iter().map(|overlay| Peer::from(overlay.node_id())).collect();
+    // A walker may be lost where an edge is not known at both ends yet.
+    let drawn = loop {
+        let drawn = all[3].node().sample(16, 24).await.unwrap();
+        if !drawn.is_empty() {
+            break drawn;
+        }
+    };
+    assert!(drawn.len() <= 16 && drawn.iter().all(|node| known.contains(&node.peer)), "{drawn:?}");
+    let content = ContentName::parse("a file");
+    all[0].dht().provide(&content).await.unwrap();
+    let (holder, hops) = loop {
+        if let Some(found) = all[3].node().search(&content, 8, 64).await.unwrap() {
+            break found;
+        }
+    };
+    assert_eq!(holder.peer, known[0]);
+    assert!(hops >= 1);
+    // Control: what nobody provides is not found, and numbers have their bounds.
+    assert_eq!(all[3].node().search(&ContentName::parse("another"), 4, 16).await, Ok(None));
+    assert_eq!(all[3].node().sample(65, 1).await, Err(WalkError::Refused));
+    assert_eq!(all[3].node().sample(1, 5000).await, Err(WalkError::Refused));
+    stop(all);
+}
+
+#[tokio::test]
+async fn a_message_tells_its_sender_how_many_have_it() {
+    let (one, two) = (start(1, options(Vec::new())), start(2, options(Vec::new())));
+    let (first, second) = (Peer::from(one.node_id()), Peer::from(two.node_id()));
+    assert_eq!(one.node().send(second, b"x").await, Err(ReachError::NotConnected { peer: second }));
+    one.node().connect(place(&two)).await.unwrap();
+    assert_eq!(one.node().send(second, b"nobody hears").await, Ok(0));
+    let (heard, mut messages) = mpsc::channel(16);
+    two.node().listen(heard).await.unwrap();
+    let largest = vec![7; p2p::flood::PAYLOAD_BYTES_MAX];
+    for payload in [&b""[..], b"hello", &largest] {
+        assert_eq!(one.node().send(second, payload).await, Ok(1));
+        let message = messages.recv().await.unwrap();
+        assert_eq!((message.from, message.via, &message.payload[..]), (first, Via::Direct, payload));
+    }
+    let bytes = largest.len() + 1;
+    let long = one.node().send(second, &vec![0; bytes]).await;
+    assert_eq!(long, Err(ReachError::TooLarge { bytes }));
+    assert_eq!(one.node().send(first, b"x").await, Err(ReachError::Own));
+    // One who has left hears nothing, and a full one misses what comes.
+    drop(messages);
+    assert_eq!(one.node().send(second, b"gone").await, Ok(0));
+    let (heard, _messages) = mpsc::channel(1);
+    two.node().listen(heard).await.unwrap();
+    assert_eq!(one.node().send(second, b"first").await, Ok(1));
+    assert_eq!(one.node().send(second, b"second").await, Ok(0));
+    // A peer whose connection has gone is dialled again.
+    one.node().disconnect(second).await.unwrap();
+    assert_eq!(one.node().send(second, b"third").await, Ok(0));
+    let nobody = Peer::from(NodeId([9; 32]));
+    assert_eq!(one.node().send(nobody, b"x").await, Err(ReachError::NotConnected { peer: nobody }));
+    stop(vec![one, two]);
+}
+
+#[tokio::test]
+async fn there_are_so_many_listeners() {
+    let one = start(1, options(Vec::new()));
+    let mut kept = Vec::new();
+    for _ in 0..16 {
+        let (heard, messages) = mpsc::channel(1);
+        one.node().listen(heard).await.unwrap();
+        kept.push(messages);
+    }
+    let (heard, _messages) = mpsc::channel(1);
+    assert_eq!(one.node().listen(heard.clone()).await, Err(ReachError::Busy));
+    kept.pop();
+    assert_eq!(one.node().listen(heard).await, Ok(()));
+    one.stop();
+}
