@@ -24,7 +24,11 @@ pub fn run(options: &Options, what: ConfigCommand) -> Result<Exit, Failure> {
 
 /// What is wrong fails the check: unlike elsewhere, it is the answer and not a misuse.
 fn check(options: &Options) -> Result<Exit, Failure> {
-    let loaded = options.load();
+    let loaded = options.load().and_then(|loaded| {
+        // Loading reads no certificates.
+        server::proxy::plan(&loaded, loaded.config.proxy.workers.get())?;
+        Ok(loaded)
+    });
     if options.json {
         let answer = match &loaded {
             Ok(loaded) => {

@@ -1,5 +1,7 @@
 //! The proxy of a server, from its configuration.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +18,8 @@ use mesh::retry::RetryOptions;
 use mesh::route::{FieldRule, PathRule, Routes, Rule, RuleError, Split};
 use mesh::upstream::UpstreamOptions;
 use proxy::{
-    EndpointPlan, Limits, ListenerKind, ListenerPlan, Plan, Proxy, RatePlan, RoutePlan, ServicePlan, Telling,
+    ClientTls, EndpointPlan, Keys, Limits, ListenerKind, ListenerPlan, Plan, Proxy, RatePlan, RoutePlan,
+    ServicePlan, Telling,
 };
 
 use crate::config::items::Item;
@@ -31,16 +34,36 @@ const LOOK_MS: u64 = 50;
 /// Most retries that a service may have saved up.
 const BUDGET_MAX: u16 = 10;
 
-/// The plan that the configuration comes to for so many threads. Loading checks with this, so a configuration that was
-/// loaded has one.
+/// Whether files that are named are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Read,
+    Unread,
+}
+
+/// The plan that the configuration comes to for so many threads. A configuration that was loaded has one, if the files of
+/// certificates that it names can be used.
 ///
 /// # Errors
 /// [`ConfigError`], which names the place.
 pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
+    planned(loaded, workers, Files::Read)
+}
+
+/// Whether there is a plan, as far as that does not depend on files.
+///
+/// # Errors
+/// [`ConfigError`], which names the place.
+pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
+    planned(loaded, loaded.config.proxy.workers.get(), Files::Unread).map(drop)
+}
+
+fn planned(loaded: &Loaded, workers: u64, files: Files) -> Result<Plan, ConfigError> {
     let config = &loaded.config.proxy;
+    let keys = tls::keys(loaded, files)?;
     Ok(Plan {
-        listeners: listeners(loaded)?,
-        services: services(loaded)?,
+        listeners: listeners(loaded, keys.as_ref())?,
+        services: services(loaded, files)?,
         routes: routes(loaded, workers)?,
         index: index(loaded)?,
         limits: Limits {
@@ -94,7 +117,7 @@ fn address(config: &Config, at: usize) -> SocketAddr {
     SocketAddr::new(listener.bind, config.shifted(listener.port.get()))
 }
 
-fn listeners(loaded: &Loaded) -> Result<Vec<ListenerPlan>, ConfigError> {
+fn listeners(loaded: &Loaded, keys: Option<&Arc<Keys>>) -> Result<Vec<ListenerPlan>, ConfigError> {
     let listeners = &loaded.config.proxy.listener;
     let mut plans: Vec<ListenerPlan> = Vec::new();
     for (at, listener) in listeners.iter().enumerate() {
@@ -125,12 +148,13 @@ fn listeners(loaded: &Loaded) -> Result<Vec<ListenerPlan>, ConfigError> {
                 });
             }
         };
-        plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind });
+        let tls = tls::of_listener(loaded, at, listener, keys)?;
+        plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind, tls });
     }
     Ok(plans)
 }
 
-fn services(loaded: &Loaded) -> Result<Vec<ServicePlan>, ConfigError> {
+fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigError> {
     let services = &loaded.config.proxy.service;
     let mut plans = Vec::new();
     for (at, service) in services.iter().enumerate() {
@@ -148,12 +172,12 @@ fn services(loaded: &Loaded) -> Result<Vec<ServicePlan>, ConfigError> {
                 return Err(twice(loaded, key("endpoints"), &endpoint.show()));
             }
         }
-        plans.push(service_plan(service));
+        plans.push(service_plan(service, tls::of_service(loaded, at, service, files)?));
     }
     Ok(plans)
 }
 
-fn service_plan(service: &ProxyService) -> ServicePlan {
+fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
     let percent = |n: u64| u8::try_from(n).expect("a percentage is at most 100");
     let endpoints = service.endpoints.0.iter();
     let breaker = BreakerOptions {
@@ -190,6 +214,7 @@ fn service_plan(service: &ProxyService) -> ServicePlan {
         connect_ms: service.connect_ms.get(),
         idle_ms: service.keep_ms.get(),
         idle_max: size(service.keep_max.get()),
+        tls,
         retry: RetryOptions {
             tries_max: u8::try_from(service.tries.get()).expect("there are at most 10 tries"),
             ..RetryOptions::default()

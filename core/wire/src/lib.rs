@@ -6,3 +6,4 @@ pub mod dns;
 pub mod http1;
 pub mod kad;
 pub mod resp;
+pub mod tls;

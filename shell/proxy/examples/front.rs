@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         RatePlan { rate: Rate::new(1_000_000, 1000, 1_000_000)?, key: KeyOf::Client, keys_max: 65_536 };
     let (host, path) = (HostRule::Any, PathRule::prefix("/")?);
     let plan = Plan {
-        listeners: vec![ListenerPlan { name: "web".into(), address, kind: ListenerKind::Http }],
+        listeners: vec![ListenerPlan { name: "web".into(), address, kind: ListenerKind::Http, tls: None }],
         services: vec![ServicePlan {
             name: "one".into(),
             endpoints: vec![endpoint],
@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             connect_ms: 1_000,
             idle_ms: 55_000,
             idle_max: 512,
+            tls: None,
             retry: RetryOptions::default(),
         }],
         routes: vec![RoutePlan {

@@ -27,6 +27,8 @@ pub enum Reason {
     NoDescriptors,
     /// No connection could be had.
     ConnectFailed,
+    /// The endpoint's TLS could not be agreed on.
+    TlsFailed,
     /// The endpoint ended the connection before it answered.
     EndpointReset,
     /// The endpoint's answer cannot be read.
@@ -37,7 +39,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Malformed,
         Reason::BadBody,
         Reason::SlowRequest,
@@ -49,6 +51,7 @@ impl Reason {
         Reason::NoEndpoint,
         Reason::NoDescriptors,
         Reason::ConnectFailed,
+        Reason::TlsFailed,
         Reason::EndpointReset,
         Reason::BadResponse,
         Reason::Timeout,
@@ -69,6 +72,7 @@ impl Reason {
             Reason::NoEndpoint => "no-endpoint",
             Reason::NoDescriptors => "no-descriptors",
             Reason::ConnectFailed => "connect-failed",
+            Reason::TlsFailed => "tls-failed",
             Reason::EndpointReset => "endpoint-reset",
             Reason::BadResponse => "bad-response",
             Reason::Timeout => "timeout",
@@ -88,6 +92,7 @@ impl Reason {
             Reason::NoEndpoint => "the service has no endpoint that may be used",
             Reason::NoDescriptors => "the proxy has no descriptor for another connection",
             Reason::ConnectFailed => "no connection to the service could be made",
+            Reason::TlsFailed => "no secure connection to the service could be made",
             Reason::EndpointReset => "the service ended the connection before it answered",
             Reason::BadResponse => "the service's answer cannot be read",
             Reason::Timeout => "the service took too long",
@@ -104,7 +109,7 @@ impl Reason {
             Reason::NoConnect => 405,
             Reason::RateLimited => 429,
             Reason::BreakerOpen | Reason::TooMany | Reason::NoEndpoint | Reason::NoDescriptors => 503,
-            Reason::ConnectFailed | Reason::EndpointReset | Reason::BadResponse => 502,
+            Reason::ConnectFailed | Reason::TlsFailed | Reason::EndpointReset | Reason::BadResponse => 502,
             Reason::Timeout => 504,
         }
     }

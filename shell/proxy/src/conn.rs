@@ -1,129 +1,27 @@
 //! What there is of a client and of a connection to an endpoint: sockets, bytes under way, and the request between them.
 
-use std::io::{self, IoSlice, Read, Write};
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use kernel::Micros;
 use mesh::upstream::Ticket;
-use mio::net::TcpStream;
 use wire::http1::{Body, Frame, Relay, Version};
 
 use crate::buffers::Buffer;
+use crate::greet::Greeting;
 use crate::slab::Key;
+use crate::socket::Socket;
 use crate::timers::Timer;
+use crate::tls::ClientTls;
 use crate::worker::Table;
-
-/// A socket and what is known of it between two events.
-pub(crate) struct Socket {
-    pub stream: TcpStream,
-    /// The last read did not empty it, as far as is known.
-    pub readable: bool,
-    /// The last write was not refused.
-    pub writable: bool,
-    /// The other end has said that it sends no more; the bytes before that may still be to be read.
-    pub closing: bool,
-    /// That was read.
-    pub ended: bool,
-    /// We have said so.
-    pub shut: bool,
-}
-
-/// What a read brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Got {
-    Bytes(usize),
-    /// Nothing now.
-    Nothing,
-    /// The other end has sent all.
-    End,
-}
-
-impl Socket {
-    pub fn new(stream: TcpStream) -> Socket {
-        Socket { stream, readable: false, writable: true, closing: false, ended: false, shut: false }
-    }
-
-    /// Takes note of an event. Edges: what it says holds until a read or write says otherwise.
-    pub fn note(&mut self, event: &mio::event::Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable() || event.is_error();
-        self.closing |= event.is_read_closed() || event.is_error();
-    }
-
-    #[inline]
-    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Got> {
-        loop {
-            match self.stream.read(into) {
-                Ok(0) => {
-                    (self.readable, self.ended) = (false, true);
-                    return Ok(Got::End);
-                }
-                Ok(n) => {
-                    // A short read has emptied it (epoll(7)), unless its end comes behind.
-                    self.readable = n == into.len() || self.closing;
-                    return Ok(Got::Bytes(n));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(Got::Nothing);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Sends both, in this order; returns how many bytes were taken.
-    #[inline]
-    pub fn write(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        let (mut sent, all) = (0, first.len() + second.len());
-        while sent < all && self.writable {
-            let result = if sent >= first.len() {
-                self.stream.write(&second[sent - first.len()..])
-            } else if second.is_empty() {
-                self.stream.write(&first[sent..])
-            } else {
-                self.stream.write_vectored(&[IoSlice::new(&first[sent..]), IoSlice::new(second)])
-            };
-            match result {
-                Ok(n) => sent += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(sent)
-    }
-
-    /// Sends what waits.
-    pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<()> {
-        if !buffer.is_empty() && self.writable {
-            let sent = self.write(buffer.waiting(), &[])?;
-            buffer.advance(sent);
-        }
-        Ok(())
-    }
-
-    /// Says that nothing more is sent.
-    pub fn shut(&mut self) {
-        if !self.shut {
-            self.shut = true;
-            // One that is gone already needs no farewell.
-            let _ = self.stream.shutdown(std::net::Shutdown::Write);
-        }
-    }
-
-    /// Has the other end see a reset when the socket is dropped: what it has is not whole.
-    pub fn poison(&self) {
-        // If it cannot be set the other end sees an end in the middle of a body, or one that was none.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO));
-    }
-}
 
 /// What a client's connection is about at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Its first message is awaited, which says whether its TLS is opened here.
+    Hello,
+    /// Its TLS is being agreed on.
+    Shaking,
     /// A request may come, or a part of its head has.
     Open,
     /// A request is under way.
@@ -151,6 +49,15 @@ pub(crate) struct Client {
     /// Bytes that a lingering client may still send.
     pub linger: usize,
     pub exchange: Option<Box<Exchange>>,
+    /// What its listener does with TLS, until that is done.
+    pub greeting: Option<Box<Greeting>>,
+}
+
+impl Client {
+    /// Whether something waits for it that its socket has not taken.
+    pub fn is_behind(&self) -> bool {
+        !self.output.is_empty() || self.socket.holds()
+    }
 }
 
 /// A connection to an endpoint.
@@ -163,6 +70,8 @@ pub(crate) struct Conn {
     pub connected: bool,
     /// It carried a request before.
     pub reused: bool,
+    /// How it is secured.
+    pub tls: Option<ClientTls>,
     pub timer: Timer,
 }
 

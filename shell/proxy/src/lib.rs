@@ -1,4 +1,4 @@
-//! The proxy's data plane: HTTP/1.1 and TCP between clients and the endpoints of services.
+//! The proxy's data plane: HTTP/1.1, TLS and TCP between clients and the endpoints of services.
 //!
 //! Each thread has an event loop of its own and shares nothing with the others: its own listeners (`SO_REUSEPORT`), clients,
 //! connections to endpoints, and its own view of breakers, balancing and budgets (`mesh::upstream`). What HTTP is, is
@@ -11,12 +11,15 @@ mod access;
 mod answer;
 mod buffers;
 mod conn;
+mod greet;
 mod meters;
 mod plan;
 mod serve;
 mod slab;
+mod socket;
 mod start;
 mod timers;
+mod tls;
 mod transfer;
 mod tries;
 mod tunnel;
@@ -26,5 +29,7 @@ pub use answer::Reason;
 pub use meters::{EndpointFigures, LoopMeters, Meters, RouteFigures, RouteMeters, ServiceMeters};
 pub use plan::{
     EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
+    TlsPlan,
 };
 pub use start::{Proxy, ProxyError};
+pub use tls::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError};

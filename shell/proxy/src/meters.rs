@@ -26,6 +26,10 @@ pub struct LoopMeters {
     pub retries: Counter,
     /// Requests that were answered here, by [`Reason`].
     pub answered: [Counter; Reason::ALL.len()],
+    /// TLS connections of clients that were agreed on.
+    pub handshakes: Counter,
+    /// Those that were not.
+    pub handshake_failures: Counter,
     /// The number of the plan in force.
     pub generation: Gauge,
 }
@@ -80,6 +84,8 @@ pub struct Meters {
     endpoints: Mutex<BTreeMap<(String, String), Vec<Arc<EndpointMeters>>>>,
     /// Configurations that were refused.
     pub refused: Counter,
+    /// Times that changed certificates could not be used.
+    pub keys_refused: Counter,
 }
 
 /// Figures of a route from all threads.

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mesh::limit::Rate;
 use mesh::retry::RetryOptions;
-use mesh::route::{Routes, Split};
+use mesh::route::{HostRule, Routes, Split};
 use mesh::upstream::UpstreamOptions;
+
+use crate::tls::{ClientTls, ServerTls};
 
 /// Everything that a proxy does. Services are named by their place in `services`, routes by their place in `routes`.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,30 @@ pub struct ListenerPlan {
     pub address: SocketAddr,
     /// What its clients speak.
     pub kind: ListenerKind,
+    /// Its clients begin with TLS.
+    pub tls: Option<Arc<TlsPlan>>,
+}
+
+/// What a port does with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// How it is opened; `None`: what is not passed on is refused.
+    pub terminate: Option<ServerTls>,
+    /// Names whose connections go to a service unopened, by its place. The first that takes a name counts.
+    pub passthrough: Vec<(HostRule, u32)>,
+}
+
+impl TlsPlan {
+    /// The service that connections for this name go to unopened; names are in lower case.
+    pub(crate) fn passes(&self, name: Option<&str>) -> Option<u32> {
+        let takes = |rule: &HostRule| match (rule, name) {
+            (HostRule::Any, _) => true,
+            (HostRule::Exact(exact), Some(name)) => **exact == *name,
+            (HostRule::Under(suffix), Some(name)) => name.len() > suffix.len() && name.ends_with(&**suffix),
+            (HostRule::Exact(_) | HostRule::Under(_), None) => false,
+        };
+        self.passthrough.iter().find(|(rule, _)| takes(rule)).map(|(_, service)| *service)
+    }
 }
 
 /// What the clients of a port speak.
@@ -72,6 +99,8 @@ pub struct ServicePlan {
     pub idle_ms: u64,
     /// Such connections of one thread to one endpoint.
     pub idle_max: usize,
+    /// How its connections are secured.
+    pub tls: Option<ClientTls>,
     /// Tries of a connection that is passed through.
     pub retry: RetryOptions,
 }

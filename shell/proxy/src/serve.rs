@@ -8,9 +8,10 @@ use mesh::route::{Ask, FieldRule, rewritten};
 use wire::http1::{Body, Frame, HEAD_BYTES_MAX, Headers, Onward, Relay, Request, Target, request};
 
 use crate::answer::{Answer, Reason};
-use crate::conn::{Exchange, Got, Method, Phase, Told};
+use crate::conn::{Exchange, Method, Phase, Told};
 use crate::plan::KeyOf;
 use crate::slab::Key;
+use crate::socket::Got;
 use crate::timers::Whose;
 use crate::worker::{Loop, Step, Table};
 
@@ -41,7 +42,7 @@ impl Loop {
         }
         let Loop { clients, scratch, .. } = self;
         let Some(client) = clients.get(key) else { return Step::Blocked };
-        if !client.output.is_empty() {
+        if client.is_behind() {
             return Step::Blocked;
         }
         if client.input.len() > client.partial {
@@ -213,7 +214,7 @@ impl Loop {
         let onward = Onward {
             path: asked.onward(plan.rewrite.as_ref()),
             client: &client.name,
-            scheme: "http",
+            scheme: if client.socket.is_secured() { "https" } else { "http" },
             trusted: telling.trusted,
             via: VIA,
             trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
@@ -223,12 +224,10 @@ impl Loop {
         Some(exchange)
     }
 
-    /// A connection that is passed through, without a look at its bytes.
+    /// A connection that is passed through to the service in this slot, without a look at its bytes.
     pub fn begin_raw(&mut self, key: Key, service: u32) {
-        let table = Rc::clone(&self.table);
-        let service = table.services[service as usize];
         let Some(client) = self.clients.get(key) else { return };
-        let mut exchange = Exchange::new(table, u32::MAX, service, self.now);
+        let mut exchange = Exchange::new(Rc::clone(&self.table), u32::MAX, service, self.now);
         exchange.method = Method::Raw;
         (exchange.idempotent, exchange.close, exchange.fresh) = (true, true, true);
         exchange.key = Some(hash_ip(&KeyHasher::new(0), &client.peer));
@@ -293,7 +292,7 @@ impl Loop {
     /// Gives a client with no request under way its time: to take what is left of its answer, or else to rest.
     pub fn rest(&mut self, key: Key, rest_ms: u64) {
         let Some(client) = self.clients.get(key) else { return };
-        let ms = if client.output.is_empty() { rest_ms } else { self.table.plan.limits.body_ms };
+        let ms = if client.is_behind() { self.table.plan.limits.body_ms } else { rest_ms };
         self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(ms));
     }
 
@@ -301,11 +300,7 @@ impl Loop {
     fn flush_last(&mut self, key: Key, rest_ms: u64) -> bool {
         let Loop { clients, buffers, .. } = self;
         let Some(client) = clients.get(key) else { return false };
-        let before = client.output.waiting().len();
-        if client.socket.flush(&mut client.output).is_err() {
-            return false;
-        }
-        let moved = client.output.waiting().len() < before;
+        let Ok(moved) = client.socket.flush(&mut client.output) else { return false };
         buffers.settle(&mut client.output);
         if moved {
             self.rest(key, rest_ms);
@@ -319,7 +314,7 @@ impl Loop {
         let flushed = self.flush_last(key, LINGER_MS);
         let Loop { clients, scratch, .. } = self;
         let Some(client) = clients.get(key) else { return Step::Blocked };
-        if flushed && !client.output.is_empty() {
+        if flushed && client.is_behind() {
             return Step::Blocked;
         }
         if flushed {
@@ -343,7 +338,7 @@ impl Loop {
     /// Closes a client's connection; with a reset if it has not taken all of its answer, which would look whole.
     pub fn close_short(&mut self, key: Key) {
         if let Some(client) = self.clients.get(key)
-            && (client.exchange.is_some() || !client.output.is_empty())
+            && (client.exchange.is_some() || client.is_behind())
         {
             client.socket.poison();
         }
@@ -354,6 +349,10 @@ impl Loop {
     pub fn expired(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
         match client.phase {
+            Phase::Hello | Phase::Shaking => {
+                self.meters.handshake_failures.increment();
+                self.close(key);
+            }
             Phase::Open if client.partial > 0 => {
                 self.answer(key, Answer { close: true, ..Answer::of(Reason::SlowRequest) });
                 self.drive(key);

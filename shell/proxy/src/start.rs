@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
@@ -13,10 +14,13 @@ use thiserror::Error;
 
 use crate::meters::Meters;
 use crate::plan::{EndpointPlan, ListenerPlan, Plan};
+use crate::tls::Keys;
 use crate::worker::{Control, Loop, WAKE};
 
 /// Connections that the kernel keeps for a listener that is slow to take them.
 const BACKLOG: i32 = 1024;
+/// How often the files of certificates are looked at, in milliseconds.
+const WATCH_MS: u64 = 1_000;
 
 /// Why a proxy does not do what it is asked.
 #[derive(Debug, Error)]
@@ -50,6 +54,7 @@ struct Thread {
 /// A running proxy.
 pub struct Proxy {
     threads: Vec<Thread>,
+    watch: Watch,
     /// What it listens on, as planned and as it came to be.
     listening: Vec<(ListenerPlan, SocketAddr)>,
     generation: u64,
@@ -64,8 +69,9 @@ impl Proxy {
     /// [`ProxyError`]; nothing is left running.
     pub fn start(plan: Plan, workers: usize, meters: Arc<Meters>) -> Result<Proxy, ProxyError> {
         let failed = |source| ProxyError::Thread { source };
-        let mut proxy =
-            Proxy { threads: Vec::new(), listening: Vec::new(), generation: 0, plan: Arc::default(), meters };
+        let watch = Watch::start(Arc::clone(&meters)).map_err(failed)?;
+        let (threads, listening) = (Vec::new(), Vec::new());
+        let mut proxy = Proxy { threads, watch, listening, generation: 0, plan: Arc::default(), meters };
         for number in 0..workers {
             let poll = Poll::new().map_err(failed)?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
@@ -135,6 +141,7 @@ impl Proxy {
             let _ = thread.control.send(Control::Plan(Arc::clone(&plan), self.generation, sockets));
             thread.waker.wake().map_err(|source| ProxyError::Thread { source })?;
         }
+        self.watch.of(&plan);
         self.listening = listening;
         self.plan = plan;
         Ok(())
@@ -171,6 +178,61 @@ impl Drop for Proxy {
             if thread.join().is_err() {
                 tracing::error!("a thread of the proxy ended badly");
             }
+        }
+    }
+}
+
+/// The thread that reads certificates again when their files change. It ends when this is dropped.
+struct Watch {
+    keys: Arc<Mutex<Vec<Arc<Keys>>>>,
+    /// Dropped to end it.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(meters: Arc<Meters>) -> io::Result<Watch> {
+        let keys = Arc::<Mutex<Vec<Arc<Keys>>>>::default();
+        let (end, ended) = channel();
+        let watched = Arc::clone(&keys);
+        let run = move || {
+            while ended.recv_timeout(Duration::from_millis(WATCH_MS)) == Err(RecvTimeoutError::Timeout) {
+                let now = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                now.iter().for_each(|keys| refresh(keys, &meters));
+            }
+        };
+        let thread = std::thread::Builder::new().name("proxy-keys".into()).spawn(run)?;
+        Ok(Watch { keys, end: Some(end), thread: Some(thread) })
+    }
+
+    /// These are the keys of the plan that is followed.
+    fn of(&self, plan: &Plan) {
+        let mut keys: Vec<Arc<Keys>> = Vec::new();
+        for tls in plan.listeners.iter().filter_map(|one| one.tls.as_ref()?.terminate.as_ref()) {
+            if !keys.iter().any(|one| Arc::ptr_eq(one, &tls.keys)) {
+                keys.push(Arc::clone(&tls.keys));
+            }
+        }
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+}
+
+fn refresh(keys: &Keys, meters: &Meters) {
+    match keys.refresh() {
+        Ok(false) => {}
+        Ok(true) => tracing::info!("certificates of the proxy were read again"),
+        Err(error) => {
+            meters.keys_refused.increment();
+            tracing::error!(%error, "changed certificates of the proxy cannot be used; the last good ones stay");
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that watches the proxy's certificates ended badly");
         }
     }
 }

@@ -8,8 +8,9 @@ use mesh::retry::Progress;
 use wire::http1::{Body, Connection, Frame, Headers, Relay, Response, Version, frame, response};
 
 use crate::answer::Reason;
-use crate::conn::{Exchange, Got, Method, State};
+use crate::conn::{Exchange, Method, State};
 use crate::slab::Key;
+use crate::socket::Got;
 use crate::timers::Whose;
 use crate::tries::Failed;
 use crate::worker::{Loop, Step};
@@ -50,11 +51,10 @@ impl Loop {
         }
         let Loop { clients, buffers, .. } = self;
         let Some(client) = clients.get(key) else { return Step::Finished };
-        let before = client.output.waiting().len();
-        if client.socket.flush(&mut client.output).is_err() {
-            return self.left(key, x);
+        match client.socket.flush(&mut client.output) {
+            Ok(moved) => x.moved |= moved,
+            Err(_) => return self.left(key, x),
         }
-        x.moved |= client.output.waiting().len() < before;
         buffers.settle(&mut client.output);
         let more = match self.upload(key, x) {
             Ok(more) => more,
@@ -146,7 +146,7 @@ impl Loop {
     /// Takes one read of the response.
     fn respond(&mut self, key: Key, x: &mut Exchange) -> Step {
         let Some(client) = self.clients.get(key) else { return Step::Finished };
-        if !client.output.is_empty() {
+        if client.is_behind() {
             return Step::Blocked;
         }
         let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Step::Blocked };
@@ -393,7 +393,7 @@ impl Loop {
                 let progress = if x.sent_any { Progress::Sent } else { Progress::Unconnected };
                 self.failed(key, x, Failed::late(progress))
             }
-            State::Responding if !client.output.is_empty() => {
+            State::Responding if client.is_behind() => {
                 self.abandon(x);
                 self.cut(key, x, Reason::SlowRequest)
             }

@@ -8,8 +8,9 @@ use mesh::upstream::Refusal;
 
 use crate::access::Line;
 use crate::answer::{Answer, Reason};
-use crate::conn::{Exchange, Got, Method, Phase, State};
+use crate::conn::{Exchange, Method, Phase, State};
 use crate::slab::Key;
+use crate::socket::Got;
 use crate::timers::Whose;
 use crate::worker::{Loop, Step};
 
@@ -131,20 +132,29 @@ impl Loop {
     /// Whether the connection is there by now; an error if it will not be.
     pub fn connected(&mut self, key: Key, x: &mut Exchange) -> Result<bool, Failed> {
         let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
-        let Some(conn) = x.conn.and_then(|conn| self.conns.get(conn)) else { return Err(failed) };
-        if !conn.socket.writable {
-            return Ok(false);
+        let Some(key_of_conn) = x.conn else { return Err(failed) };
+        let address = match self.conns.get(key_of_conn) {
+            Some(conn) => conn.endpoint,
+            None => return Err(failed),
+        };
+        let address = self.endpoint(address).address;
+        let Some(conn) = self.conns.get(key_of_conn) else { return Err(failed) };
+        if conn.socket.tls().is_none() {
+            if !conn.socket.is_connected().map_err(|_| failed)? {
+                return Ok(false);
+            }
+            if let Some(tls) = &conn.tls {
+                conn.socket.wrap(tls.begin(address.ip()).map_err(|_| failed)?);
+            }
         }
-        let error = conn.socket.stream.take_error();
-        if !matches!(error, Ok(None)) {
-            return Err(failed);
+        match conn.socket.shake() {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => {
+                tracing::debug!(%error, %address, "an endpoint's TLS cannot be agreed on");
+                return Err(Failed { reason: Reason::TlsFailed, ..failed });
+            }
         }
-        if conn.socket.stream.peer_addr().is_err() {
-            conn.socket.writable = false;
-            return Ok(false);
-        }
-        // If it cannot be set, small requests wait for acknowledgements.
-        let _ = conn.socket.stream.set_nodelay(true);
         conn.connected = true;
         self.waited(x);
         (x.state, x.moved) = (State::Waiting, true);
@@ -267,7 +277,8 @@ impl Loop {
         let clean = x.reusable && x.request.has_ended() && x.outgoing.is_empty() && idle_ms > 0;
         let Some(conn) = self.conns.get(key) else { return };
         let id = conn.endpoint;
-        if !clean || conn.socket.closing || self.is_retired(id) || self.endpoint(id).idle.len() >= idle_max {
+        let stale = conn.socket.closing || conn.socket.holds() || conn.tls != service.tls;
+        if !clean || stale || self.is_retired(id) || self.endpoint(id).idle.len() >= idle_max {
             return self.remove_conn(key);
         }
         let deadline = self.now.plus_millis(idle_ms);

@@ -8,8 +8,9 @@ use wire::http1::{Connection, Frame, Response, response};
 
 use crate::answer::Reason;
 use crate::buffers::{Buffer, Buffers};
-use crate::conn::{Exchange, Got, Method, Phase, Socket};
+use crate::conn::{Exchange, Method, Phase};
 use crate::slab::Key;
+use crate::socket::{Got, Socket};
 use crate::timers::Whose;
 use crate::tries::Failed;
 use crate::worker::{Loop, Step};
@@ -63,7 +64,7 @@ impl Loop {
         let there = pump(&mut client.socket, &mut conn.socket, &mut x.outgoing, scratch, buffers);
         let back = pump(&mut conn.socket, &mut client.socket, &mut client.output, scratch, buffers);
         let (Ok(there), Ok(back)) = (there, back) else { return self.broken(key, x) };
-        if client.socket.shut && conn.socket.shut {
+        if client.socket.is_shut() && conn.socket.is_shut() {
             return self.passed(key, x);
         }
         if there || back {
@@ -105,11 +106,9 @@ fn pump(
     scratch: &mut [u8],
     buffers: &mut Buffers,
 ) -> std::io::Result<bool> {
-    let before = buffer.waiting().len();
-    to.flush(buffer)?;
-    let mut moved = buffer.waiting().len() < before;
+    let mut moved = to.flush(buffer)?;
     buffers.settle(buffer);
-    if buffer.is_empty() && from.readable && !from.ended {
+    if buffer.is_empty() && !to.holds() && from.readable && !from.ended {
         match from.read(scratch)? {
             Got::Bytes(n) => {
                 let sent = to.write(&scratch[..n], &[])?;
@@ -120,7 +119,7 @@ fn pump(
             Got::End => moved = true,
         }
     }
-    if from.ended && buffer.is_empty() && !to.shut {
+    if from.ended && buffer.is_empty() && !to.is_shutting() {
         to.shut();
         moved = true;
     }

@@ -25,10 +25,12 @@ use telemetry::Clock;
 
 use crate::access::AccessLog;
 use crate::buffers::{Buffer, Buffers};
-use crate::conn::{Client, Conn, Exchange, Phase, Socket};
+use crate::conn::{Client, Conn, Exchange, Phase};
+use crate::greet::Greeting;
 use crate::meters::{EndpointMeters, LoopMeters, Meters, RouteMeters, ServiceMeters};
-use crate::plan::{ListenerKind, ListenerPlan, Plan, RatePlan, ServicePlan};
+use crate::plan::{ListenerKind, ListenerPlan, Plan, RatePlan, ServicePlan, TlsPlan};
 use crate::slab::{Key, Slab};
+use crate::socket::Socket;
 use crate::timers::{Due, Timer, Timers, Whose};
 
 /// What is read at once, in bytes.
@@ -283,12 +285,12 @@ impl Loop {
             self.listeners.remove(key);
         }
         for key in self.clients.keys() {
-            let idle = |client: &mut Client| client.phase == Phase::Open && client.partial == 0;
-            if self.clients.get(key).is_some_and(idle) {
-                match self.clients.get(key).is_some_and(|client| client.output.is_empty()) {
-                    true => self.close(key),
-                    false => self.last(key),
-                }
+            let Some(client) = self.clients.get(key) else { continue };
+            match client.phase {
+                Phase::Hello | Phase::Shaking => self.close(key),
+                Phase::Open if client.partial == 0 && client.is_behind() => self.last(key),
+                Phase::Open if client.partial == 0 => self.close(key),
+                Phase::Open | Phase::Busy | Phase::Tunnel | Phase::Linger => {}
             }
         }
     }
@@ -322,8 +324,8 @@ impl Loop {
             let Some(listening) = self.listeners.get(key) else { return };
             match listening.socket.accept() {
                 Ok((stream, peer)) => {
-                    let kind = listening.plan.kind;
-                    self.admit(stream, peer.ip(), kind);
+                    let (kind, tls) = (listening.plan.kind, listening.plan.tls.clone());
+                    self.admit(stream, peer.ip(), kind, tls);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
@@ -345,7 +347,7 @@ impl Loop {
         self.accept_at = Some(self.now.plus_millis(PAUSE_MS));
     }
 
-    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, kind: ListenerKind) {
+    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, kind: ListenerKind, tls: Option<Arc<TlsPlan>>) {
         let key = self.clients.reserve();
         let token = Token(CLIENT << KIND_SHIFT | key.to_bits());
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -373,10 +375,19 @@ impl Loop {
             timer,
             linger: 0,
             exchange: None,
+            greeting: None,
         };
         self.clients.fill(key, client);
+        match tls {
+            Some(tls) => self.begin_tls(key, Greeting { kind, tls, table: Rc::clone(&self.table) }),
+            None => self.begin_plain(key, kind),
+        }
+    }
+
+    /// A client whose bytes are at hand.
+    fn begin_plain(&mut self, key: Key, kind: ListenerKind) {
         if let ListenerKind::Tcp { service } = kind {
-            self.begin_raw(key, service);
+            self.begin_raw(key, self.table.services[service as usize]);
         }
     }
 
@@ -405,6 +416,8 @@ impl Loop {
         for _ in 0..STEPS_MAX {
             let Some(client) = self.clients.get(key) else { return };
             let step = match client.phase {
+                Phase::Hello => self.hello(key),
+                Phase::Shaking => self.shaking(key),
                 Phase::Open => self.open(key),
                 Phase::Busy | Phase::Tunnel => self.busy(key),
                 Phase::Linger => self.linger(key),
@@ -484,7 +497,8 @@ impl Loop {
     }
 
     pub fn connect(&mut self, endpoint: u32) -> io::Result<Key> {
-        let address = self.endpoint(endpoint).address;
+        let (address, service) = (self.endpoint(endpoint).address, self.endpoint(endpoint).service);
+        let tls = self.services[service as usize].plan.tls.clone();
         let mut stream = TcpStream::connect(address)?;
         let key = self.conns.reserve();
         let token = Token(CONN << KIND_SHIFT | key.to_bits());
@@ -498,7 +512,8 @@ impl Loop {
         // The first time that it can be written to says that it is connected.
         socket.writable = false;
         let timer = Timer::default();
-        self.conns.fill(key, Conn { socket, endpoint, client: None, connected: false, reused: false, timer });
+        let conn = Conn { socket, endpoint, client: None, connected: false, reused: false, tls, timer };
+        self.conns.fill(key, conn);
         self.endpoint(endpoint).users += 1;
         Ok(key)
     }

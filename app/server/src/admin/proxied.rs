@@ -6,13 +6,17 @@ use telemetry::{Exposition, Unit};
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
-const LOOPS: [(&str, &str, &str, LoopFigure); 7] = [
+const LOOPS: [(&str, &str, &str, LoopFigure); 9] = [
     ("archipel_proxy_accepted_total", "counter", "Clients taken.", |m| m.accepted.get()),
     ("archipel_proxy_clients", "gauge", "Clients connected.", |m| m.clients.get()),
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
     ("archipel_proxy_connects_total", "counter", "Connections begun to endpoints.", |m| m.connects.get()),
     ("archipel_proxy_accept_pauses_total", "counter", "Times that accepting paused.", |m| m.pauses.get()),
     ("archipel_proxy_output_bytes_total", "counter", "Bytes of responses.", |m| m.output_bytes.get()),
+    ("archipel_proxy_handshakes_total", "counter", "Clients' TLS agreed on.", |m| m.handshakes.get()),
+    ("archipel_proxy_handshake_failures_total", "counter", "Clients' TLS that was not.", |m| {
+        m.handshake_failures.get()
+    }),
     ("archipel_proxy_retries_total", "counter", "Tries that followed a failed one.", |m| m.retries.get()),
 ];
 
@@ -43,6 +47,11 @@ pub(super) fn write(page: &mut Exposition, meters: &Meters) {
         "archipel_proxy_refused_configurations_total",
         "Configurations refused.",
         meters.refused.get(),
+    );
+    page.counter(
+        "archipel_proxy_refused_certificates_total",
+        "Changed certificates that could not be used.",
+        meters.keys_refused.get(),
     );
     if generation == 0 {
         return;

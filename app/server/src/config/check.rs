@@ -16,7 +16,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     names(loaded)?;
     users(loaded)?;
     keyspaces(loaded)?;
-    crate::proxy::plan(loaded, loaded.config.proxy.workers.get()).map(drop)
+    crate::proxy::check(loaded)
 }
 
 fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
@@ -66,7 +66,9 @@ fn access(loaded: &Loaded) -> Result<(), ConfigError> {
 
 fn tls(loaded: &Loaded) -> Result<(), ConfigError> {
     let (cert, key) = ("redis.tls_cert", "redis.tls_key");
-    let half = |key, other| Err(ConfigError::Half { origin: loaded.origin(key), key, other });
+    let half = |key: &str, other: &str| {
+        Err(ConfigError::Half { origin: loaded.origin(key), key: key.to_owned(), other: other.to_owned() })
+    };
     match (&loaded.config.redis.tls_cert, &loaded.config.redis.tls_key) {
         (Some(_), None) => half(cert, key),
         (None, Some(_)) => half(key, cert),

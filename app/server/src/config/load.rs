@@ -171,15 +171,25 @@ pub enum ConfigError {
         /// The port.
         port: u16,
     },
+    /// Files for TLS of the proxy.
+    #[error("{origin}: `{key}`: {source}")]
+    ProxyTls {
+        /// Where.
+        origin: Origin,
+        /// The setting.
+        key: String,
+        /// The reason.
+        source: proxy::TlsError,
+    },
     /// One of two settings that need each other.
     #[error("{origin}: `{key}` is set and `{other}` is not; TLS needs both")]
     Half {
         /// Where.
         origin: Origin,
         /// The one.
-        key: &'static str,
+        key: String,
         /// The other.
-        other: &'static str,
+        other: String,
     },
     /// A member of a cluster has one worker.
     #[error(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use mesh::balance::Policy;
 use mesh::route::{HostRule, PathRule};
 use proxy::KeyOf;
+use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
 use super::items::{Item, One, Several};
@@ -41,6 +42,8 @@ section! {
         access_log: Option<PathBuf> = None,
         /// One of so many requests has such a line.
         access_sample: Number<1, 1_000_000_000> = Number::of(1),
+        /// A certificate for listeners with `tls`. They are read again when their files change.
+        certificate: Vec<ProxyCertificate> = Vec::new(),
         /// A port of the proxy. Without any there is no proxy. Who can reach it can reach the services behind it.
         listener: Vec<ProxyListener> = Vec::new(),
         /// Where requests can go.
@@ -64,6 +67,24 @@ section! {
         protocol: Protocol = Protocol::Http,
         /// The service of a `tcp` listener.
         service: Option<Name> = None,
+        /// Whether clients begin with TLS (1.2 or 1.3), which ends here.
+        tls: bool = false,
+        /// Authorities, one of which must have signed the certificate that a client shows (a file in PEM). Without it
+        /// clients show none.
+        client_ca: Option<PathBuf> = None,
+        /// Names of TLS whose connections go to a service as they are, unopened.
+        passthrough: Several<Passed> = Several::default(),
+    }
+}
+
+section! {
+    /// See [`Proxy::certificate`].
+    pub struct ProxyCertificate requires [cert, key] {
+        /// The certificate and those that signed it, in PEM. It is shown for the DNS names in it; the first of all to
+        /// clients that ask for no name.
+        cert: PathBuf = PathBuf::from("shop.pem"),
+        /// Its private key, in PEM.
+        key: PathBuf = PathBuf::from("shop.key"),
     }
 }
 
@@ -106,6 +127,17 @@ section! {
         panic_percent: Number<0, 100> = Number::of(0),
         /// Retries that the service gets beside its requests, in per cent.
         retry_percent: Number<0, 100> = Number::of(20),
+        /// Whether connections to endpoints are made with TLS (1.2 or 1.3).
+        tls: bool = false,
+        /// Authorities, one of which must have signed an endpoint's certificate (a file in PEM).
+        tls_ca: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
+        /// The name that an endpoint's certificate must be made out to, and that it is asked for. Without one it is the
+        /// endpoint's address.
+        tls_name: Option<One<TlsName>> = None,
+        /// A certificate that endpoints are shown, in PEM.
+        tls_cert: Option<PathBuf> = None,
+        /// Its private key.
+        tls_key: Option<PathBuf> = None,
         /// Tries of a connection that is passed through (`tcp`).
         tries: Number<1, 10> = Number::of(3),
     }
@@ -254,6 +286,55 @@ impl Item for Share {
 
     fn show(&self) -> String {
         if self.part == 1 { self.service.clone() } else { format!("{} {}", self.service, self.part) }
+    }
+}
+
+/// `db.example.org db`: a name, or a pattern of names, and the service that its connections go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The names.
+    pub host: HostRule,
+    /// The service's name.
+    pub service: String,
+}
+
+impl Item for Passed {
+    const ALLOWED: &'static str =
+        "a host and a service, such as \"db.example.org db\", \"*.example.org db\" or \"* db\"";
+    const MAX: usize = 1_000;
+
+    fn read(text: &str) -> Option<Passed> {
+        let (host, service) = text.split_once(' ')?;
+        let host = HostRule::read(host).ok()?;
+        let mut name = Name::default();
+        name.parse(service.trim()).then(|| Passed { host, service: name.as_str().to_owned() })
+    }
+
+    fn show(&self) -> String {
+        format!("{} {}", Host(self.host.clone()).show(), self.service)
+    }
+}
+
+/// A name that a certificate is made out to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsName(pub ServerName<'static>);
+
+impl Default for TlsName {
+    fn default() -> TlsName {
+        TlsName(ServerName::try_from("localhost").expect("localhost is a name"))
+    }
+}
+
+impl Item for TlsName {
+    const ALLOWED: &'static str = "a name or an address, such as \"shop.example.org\" or \"10.0.0.1\"";
+    const MAX: usize = 1;
+
+    fn read(text: &str) -> Option<TlsName> {
+        ServerName::try_from(text.to_owned()).ok().map(TlsName)
+    }
+
+    fn show(&self) -> String {
+        self.0.to_str().into_owned()
     }
 }
 

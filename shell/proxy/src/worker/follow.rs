@@ -14,6 +14,7 @@ use mio::{Interest, Token};
 use super::{Endpoint, KIND_SHIFT, LISTENER, Listening, Loop, RouteState, Service, Table};
 use crate::access::AccessLog;
 use crate::plan::{ListenerPlan, Plan, RatePlan, ServicePlan};
+use crate::slab::Key;
 
 impl Loop {
     /// Takes a plan: from the next request on it is this one's.
@@ -84,7 +85,11 @@ impl Loop {
             Some(&slot) => {
                 let service = &mut self.services[slot as usize];
                 service.upstream.set_options(self.now, plan.options);
+                let secured_otherwise = service.plan.tls != plan.tls;
                 service.plan = plan.clone();
+                if secured_otherwise {
+                    self.drop_all_idle(slot);
+                }
                 slot
             }
             None => {
@@ -100,6 +105,13 @@ impl Loop {
             plan.endpoints.iter().map(|one| (one.address, one.weight)).collect();
         self.set_endpoints(slot, &endpoints);
         slot
+    }
+
+    /// Connections that wait are secured as an earlier plan said.
+    fn drop_all_idle(&mut self, slot: u32) {
+        let of_service = self.endpoints.iter_mut().flatten().filter(|one| one.service == slot);
+        let idle: Vec<Key> = of_service.flat_map(|one| std::mem::take(&mut one.idle)).collect();
+        idle.into_iter().for_each(|key| self.remove_conn(key));
     }
 
     /// These are the endpoints of a service from now on. Those that go finish what they have.

@@ -4,4 +4,5 @@
 mod ends;
 mod http;
 mod malformed;
+mod tls;
 mod world;

@@ -117,6 +117,7 @@ pub fn service(name: &str, endpoints: &[SocketAddr]) -> ServicePlan {
         connect_ms: 2_000,
         idle_ms: 60_000,
         idle_max: 16,
+        tls: None,
         retry: RetryOptions { backoff_ms: 0, ..RetryOptions::default() },
     }
 }
@@ -153,7 +154,7 @@ pub fn plan(endpoints: &[SocketAddr]) -> Plan {
 }
 
 pub fn listener(name: &str, kind: ListenerKind) -> ListenerPlan {
-    ListenerPlan { name: name.into(), address: SocketAddr::from(([127, 0, 0, 1], 0)), kind }
+    ListenerPlan { name: name.into(), address: SocketAddr::from(([127, 0, 0, 1], 0)), kind, tls: None }
 }
 
 /// A running proxy.
@@ -260,6 +261,13 @@ impl Client {
             line.push(byte[0]);
         }
         String::from_utf8(line).unwrap()
+    }
+
+    /// All that comes until the end; whether the response was whole: chunks that say where they end, or an end that is clean.
+    pub fn whole_rest(&mut self) -> (Vec<u8>, bool) {
+        let (bytes, clean) = self.rest();
+        let whole = clean && bytes.ends_with(b"0\r\n\r\n");
+        (bytes, whole)
     }
 
     /// All that comes until the end; whether that was a clean one.

@@ -68,7 +68,7 @@ pub const OWNERS: &[(&str, &[&str])] = &[
     ("mlua", &["core/script"]),
     ("raft", &["core/consensus"]),
     ("ring", &["shell/fabric"]),
-    ("rustls", &["shell/runtime", "shell/fabric", "app"]),
+    ("rustls", &["shell/runtime", "shell/fabric", "shell/proxy", "app"]),
     ("slog", &["core/consensus"]),
     ("tokio", &["shell/fabric", "app"]),
 ];

@@ -1,0 +1,117 @@
+//! TLS of the proxy, from the configuration: what is said together, and then the files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proxy::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError, TlsPlan};
+
+use super::{Files, service};
+use crate::config::proxy::{Protocol, ProxyListener, ProxyService};
+use crate::config::{ConfigError, Loaded};
+
+/// The certificates of all listeners; `None`: there is no listener with TLS, or files are not read.
+///
+/// # Errors
+/// [`ConfigError`].
+pub(super) fn keys(loaded: &Loaded, files: Files) -> Result<Option<Arc<Keys>>, ConfigError> {
+    let config = &loaded.config.proxy;
+    if config.certificate.len() > CERTIFICATES_MAX {
+        return Err(ConfigError::NotAllowed {
+            origin: loaded.origin("proxy.certificate[0].cert"),
+            key: "proxy.certificate".into(),
+            found: format!("{} certificates", config.certificate.len()),
+            allowed: format!("at most {CERTIFICATES_MAX}"),
+        });
+    }
+    let Some(at) = config.listener.iter().position(|listener| listener.tls) else { return Ok(None) };
+    if config.certificate.is_empty() {
+        let origin = loaded.origin(&format!("proxy.listener[{at}].tls"));
+        return Err(ConfigError::Missing { origin, key: "proxy.certificate".into() });
+    }
+    if files == Files::Unread {
+        return Ok(None);
+    }
+    let pairs =
+        config.certificate.iter().map(|one| PairFiles { cert: one.cert.clone(), key: one.key.clone() });
+    let keys = Keys::load(pairs.collect());
+    keys.map(|keys| Some(Arc::new(keys)))
+        .map_err(|source| bad(loaded, "proxy.certificate[0].cert".into(), "proxy.certificate".into(), source))
+}
+
+/// What a listener does with TLS.
+///
+/// # Errors
+/// [`ConfigError`].
+pub(super) fn of_listener(
+    loaded: &Loaded,
+    at: usize,
+    listener: &ProxyListener,
+    keys: Option<&Arc<Keys>>,
+) -> Result<Option<Arc<TlsPlan>>, ConfigError> {
+    let key = |name: &str| format!("proxy.listener[{at}].{name}");
+    let mut passthrough = Vec::new();
+    for passed in &listener.passthrough.0 {
+        passthrough.push((passed.host.clone(), service(loaded, &key("passthrough"), &passed.service)?));
+    }
+    if listener.client_ca.is_some() && !listener.tls {
+        let (key, other) = (key("client_ca"), key("tls"));
+        return Err(ConfigError::Half { origin: loaded.origin(&key), key, other });
+    }
+    let inside = match listener.protocol {
+        Protocol::Http => Inside::Http1,
+        Protocol::Tcp => Inside::Any,
+    };
+    let terminate = match keys.filter(|_| listener.tls) {
+        None => None,
+        Some(keys) => {
+            let tls = ServerTls::new(Arc::clone(keys), listener.client_ca.as_deref(), inside);
+            let name = if listener.client_ca.is_some() { "client_ca" } else { "tls" };
+            Some(tls.map_err(|source| bad(loaded, key(name), key(name), source))?)
+        }
+    };
+    let begins = listener.tls || !passthrough.is_empty();
+    Ok(begins.then(|| Arc::new(TlsPlan { terminate, passthrough })))
+}
+
+/// How connections to a service's endpoints are secured.
+///
+/// # Errors
+/// [`ConfigError`].
+pub(super) fn of_service(
+    loaded: &Loaded,
+    at: usize,
+    service: &ProxyService,
+    files: Files,
+) -> Result<Option<ClientTls>, ConfigError> {
+    let key = |name: &str| format!("proxy.service[{at}].{name}");
+    let half = |one: &str, other: &str| {
+        let (key, other) = (key(one), key(other));
+        ConfigError::Half { origin: loaded.origin(&key), key, other }
+    };
+    let pair = match (&service.tls_cert, &service.tls_key) {
+        (None, None) => None,
+        (Some(_), None) => return Err(half("tls_cert", "tls_key")),
+        (None, Some(_)) => return Err(half("tls_key", "tls_cert")),
+        (Some(cert), Some(key)) => Some(PairFiles { cert: cert.clone(), key: PathBuf::clone(key) }),
+    };
+    if !service.tls {
+        let without = |one| Err(half(one, "tls"));
+        return if pair.is_some() {
+            without("tls_cert")
+        } else if service.tls_name.is_some() {
+            without("tls_name")
+        } else {
+            Ok(None)
+        };
+    }
+    if files == Files::Unread {
+        return Ok(None);
+    }
+    let name = service.tls_name.as_ref().map(|name| name.0.0.clone());
+    let tls = ClientTls::new(&service.tls_ca, name, pair.as_ref(), Inside::Http1);
+    tls.map(Some).map_err(|source| bad(loaded, key("tls_ca"), key("tls"), source))
+}
+
+fn bad(loaded: &Loaded, place: String, key: String, source: TlsError) -> ConfigError {
+    ConfigError::ProxyTls { origin: loaded.origin(&place), key, source }
+}

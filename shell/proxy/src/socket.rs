@@ -1,0 +1,316 @@
+//! A socket and what is known of it between two events: plain, or with TLS around its bytes.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use mio::net::TcpStream;
+use rustls::Connection;
+
+use crate::buffers::Buffer;
+
+/// A socket and what is known of it between two events.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    tls: Option<Box<Connection>>,
+    /// The last read did not empty it, as far as is known.
+    pub readable: bool,
+    /// The last write was not refused.
+    pub writable: bool,
+    /// The other end has said that it sends no more; the bytes before that may still be to be read.
+    pub closing: bool,
+    /// That was read.
+    pub ended: bool,
+    /// We have said so, or will as soon as what TLS holds is sent.
+    shut: bool,
+    /// The kernel had nothing more when TLS asked it last.
+    drained: bool,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The other end has sent all.
+    End,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream) -> Socket {
+        Socket {
+            stream,
+            tls: None,
+            readable: false,
+            writable: true,
+            closing: false,
+            ended: false,
+            shut: false,
+            drained: false,
+        }
+    }
+
+    /// Takes note of an event. Edges: what it says holds until a read or write says otherwise.
+    pub fn note(&mut self, event: &mio::event::Event) {
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            (self.readable, self.drained) = (true, false);
+        }
+        self.writable |= event.is_writable() || event.is_error();
+        self.closing |= event.is_read_closed() || event.is_error();
+    }
+
+    /// Whether a connection that we began is there by now.
+    ///
+    /// # Errors
+    /// It will not be.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        if !self.writable {
+            return Ok(false);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        if self.stream.peer_addr().is_err() {
+            self.writable = false;
+            return Ok(false);
+        }
+        // If it cannot be set, small requests wait for acknowledgements.
+        let _ = self.stream.set_nodelay(true);
+        Ok(true)
+    }
+
+    /// From now on its bytes are TLS's.
+    pub fn wrap(&mut self, tls: Connection) {
+        self.tls = Some(Box::new(tls));
+    }
+
+    pub const fn is_secured(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub fn tls(&mut self) -> Option<&mut Connection> {
+        self.tls.as_deref_mut()
+    }
+
+    #[inline]
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Got> {
+        if self.tls.is_some() {
+            return self.open(into);
+        }
+        loop {
+            match self.stream.read(into) {
+                Ok(0) => {
+                    (self.readable, self.ended) = (false, true);
+                    return Ok(Got::End);
+                }
+                Ok(n) => {
+                    // A short read has emptied it (epoll(7)), unless its end comes behind.
+                    self.readable = n == into.len() || self.closing;
+                    return Ok(Got::Bytes(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(Got::Nothing);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what TLS opens. An end that TLS was not told of is an error: somebody may have cut it.
+    fn open(&mut self, into: &mut [u8]) -> io::Result<Got> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Ok(Got::Nothing) };
+            match tls.reader().read(into) {
+                Ok(0) => {
+                    (self.readable, self.ended) = (false, true);
+                    return Ok(Got::End);
+                }
+                Ok(n) => {
+                    // A short read has emptied TLS, unless its end comes behind.
+                    self.readable = n == into.len() || !self.drained || self.closing;
+                    return Ok(Got::Bytes(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if !self.take()? {
+                return Ok(Got::Nothing);
+            }
+        }
+    }
+
+    /// Has TLS take what the kernel has. False: there is nothing now.
+    fn take(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        if self.drained {
+            self.readable = false;
+            return Ok(false);
+        }
+        let mut from = Short { stream: &mut self.stream, is_short: false };
+        match tls.read_tls(&mut from) {
+            Ok(_) => self.drained = from.is_short && !self.closing,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (self.readable, self.drained) = (false, true);
+                return Ok(false);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        }
+        let processed = tls.process_new_packets();
+        self.closing |= processed.as_ref().is_ok_and(rustls::IoState::peer_has_closed);
+        // Handshake answers and alerts go out whether or not it went well.
+        self.push()?;
+        processed.map(|_| true).map_err(io::Error::other)
+    }
+
+    /// Goes on with a handshake. True if there is none, or none any more.
+    ///
+    /// # Errors
+    /// It failed, or the socket did.
+    pub fn shake(&mut self) -> io::Result<bool> {
+        self.push()?;
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            if !self.take()? {
+                return Ok(false);
+            }
+            if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) && self.ended_early() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the other end has gone in the middle of a handshake.
+    fn ended_early(&mut self) -> bool {
+        let Some(tls) = &mut self.tls else { return false };
+        matches!(tls.reader().read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
+    /// Sends both, in this order; returns how many bytes were taken. TLS may hold some of them, see [`Socket::holds`].
+    #[inline]
+    pub fn write(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.seal(first, second);
+        }
+        let (mut sent, all) = (0, first.len() + second.len());
+        while sent < all && self.writable {
+            let result = if sent >= first.len() {
+                self.stream.write(&second[sent - first.len()..])
+            } else if second.is_empty() {
+                self.stream.write(&first[sent..])
+            } else {
+                self.stream.write_vectored(&[IoSlice::new(&first[sent..]), IoSlice::new(second)])
+            };
+            match result {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    fn seal(&mut self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        self.push()?;
+        let (mut sent, all) = (0, first.len() + second.len());
+        while sent < all && !self.holds() {
+            let Some(tls) = &mut self.tls else { break };
+            // TLS takes at most its own bound of this.
+            let pieces = [
+                IoSlice::new(&first[sent.min(first.len())..]),
+                IoSlice::new(&second[sent.saturating_sub(first.len())..]),
+            ];
+            let taken = tls.writer().write_vectored(&pieces)?;
+            if taken == 0 {
+                break;
+            }
+            sent += taken;
+            self.push()?;
+        }
+        Ok(sent)
+    }
+
+    /// Sends what TLS holds. Whether any of it went.
+    pub fn push(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        let mut moved = false;
+        while tls.wants_write() && self.writable {
+            match tls.write_tls(&mut self.stream) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if moved && self.shut && !tls.wants_write() {
+            // One that is gone already needs no farewell.
+            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        }
+        Ok(moved)
+    }
+
+    /// Whether TLS has bytes that the kernel has not taken.
+    pub fn holds(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Sends what waits. Whether any of it went.
+    pub fn flush(&mut self, buffer: &mut Buffer) -> io::Result<bool> {
+        let mut moved = self.push()?;
+        if !buffer.is_empty() && self.writable {
+            let sent = self.write(buffer.waiting(), &[])?;
+            buffer.advance(sent);
+            moved |= sent > 0;
+        }
+        Ok(moved)
+    }
+
+    /// Says that nothing more is sent.
+    pub fn shut(&mut self) {
+        if self.shut {
+            return;
+        }
+        self.shut = true;
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            // If it does not go now it goes when the socket can be written to; an error shows there too.
+            let _ = self.push();
+            return;
+        }
+        // One that is gone already needs no farewell.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Whether we have said that nothing more is sent.
+    pub fn is_shut(&self) -> bool {
+        self.shut && !self.holds()
+    }
+
+    /// Whether that was asked for.
+    pub fn is_shutting(&self) -> bool {
+        self.shut
+    }
+
+    /// Has the other end see a reset when the socket is dropped: what it has is not whole.
+    pub fn poison(&self) {
+        // If it cannot be set the other end sees an end in the middle of a body, or one that was none.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO));
+    }
+}
+
+/// A socket that remembers whether it was read to its end.
+struct Short<'a> {
+    stream: &'a mut TcpStream,
+    is_short: bool,
+}
+
+impl Read for Short<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(into)?;
+        self.is_short = n < into.len();
+        Ok(n)
+    }
+}
