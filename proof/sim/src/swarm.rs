@@ -179,6 +179,8 @@ pub struct Swarm<P: Protocol<Contact = u32>> {
     counts: Counts,
     hash: u64,
     out: Vec<EffectOf<P>>,
+    /// Places of events that were read ahead.
+    coming: Vec<u32>,
 }
 
 /// Events whose memory is read ahead together: what they need fits a second-level cache.
@@ -203,6 +205,7 @@ impl<P: Protocol<Contact = u32>> Swarm<P> {
             counts: Counts::default(),
             hash: 0,
             out: Vec::new(),
+            coming: Vec::new(),
         }
     }
 
@@ -314,22 +317,29 @@ impl<P: Protocol<Contact = u32>> Swarm<P> {
     ///
     /// Each event meets another of a million machines, none of which is in a cache: one after another they would wait for
     /// memory a dozen times each. Read ahead for many, the waits overlap.
-    fn warm(&self, first: &Event<P>) -> usize {
-        let mut count = 1;
+    fn warm(&mut self, first: &Event<P>) -> usize {
+        if P::WARM_STAGES == 0 {
+            return usize::MAX;
+        }
+        let mut coming = std::mem::take(&mut self.coming);
+        coming.clear();
+        self.wheel.coming(WARM_EVENTS - 1, &mut coming);
         let mut read = 0;
         for stage in 0..P::WARM_STAGES {
-            let coming = self.wheel.coming(WARM_EVENTS - 1);
-            count = 1;
-            for event in std::iter::once(first).chain(coming) {
-                count += 1;
+            let events = coming.iter().filter_map(|place| self.wheel.at(*place));
+            for event in std::iter::once(first).chain(events) {
+                let node = event.node as usize;
+                if stage == 0 {
+                    read ^= self.wakes[node].0 ^ u64::from(self.places.alive[node]);
+                }
                 if let Some((from, body)) = event.what.message() {
-                    let machine = &self.nodes[event.node as usize];
-                    read ^= machine.warm(&self.places, from, body, stage);
+                    read ^= self.nodes[node].warm(&self.places, from, body, stage);
                 }
             }
-            count -= 1;
         }
         std::hint::black_box(read);
+        let count = coming.len() + 1;
+        self.coming = coming;
         count
     }
 

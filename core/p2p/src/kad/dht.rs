@@ -109,24 +109,27 @@ pub type Out<C> = Vec<Effect<C, Message<C>, Outcome<C>>>;
 /// One node of the hash table.
 ///
 /// The host calls it through [`Protocol`]; [`Dht::admit`] is for contacts it knows from before.
+///
+/// What every message needs comes first, on as few lines of memory as it takes: of a million nodes none is in a cache.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Dht<C, V> {
-    pub(super) me: C,
-    pub(super) own: Target,
-    pub(super) config: Config,
+    pub(super) due: Option<Micros>,
     pub(super) table: Table<C>,
-    pub(super) store: Store<C>,
-    pub(super) valid: V,
+    pub(super) pending: Pending<C, Why>,
     /// Boxed, because one moves out and in again with each answer.
     pub(super) queries: Vec<Box<Query<C>>>,
-    pub(super) pending: Pending<C, Why>,
-    pub(super) published: BTreeMap<Key, Published>,
-    pub(super) size: Size,
-    pub(super) rng: Rng,
+    pub(super) config: Config,
+    pub(super) store: Store<C>,
+    pub(super) me: C,
     pub(super) next_query: u32,
     /// The bucket to be filled next while joining, and one more; 0 when joined.
     pub(super) filling: u8,
-    pub(super) due: Option<Micros>,
+    pub(super) rng: Rng,
+    pub(super) own: Target,
+    pub(super) published: BTreeMap<Key, Published>,
+    pub(super) size: Size,
+    pub(super) valid: V,
 }
 
 impl<C: Contact, V: Validator> Dht<C, V> {
@@ -420,7 +423,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             Message::Nodes(closer) => closer,
             Message::Value { record, closer } => {
                 if let (Goal::Value(votes), Some(record)) = (&mut query.goal, record) {
-                    votes.hear(now, target, Some(from), record, &self.valid);
+                    votes.hear(now, target, Some(from), *record, &self.valid);
                 }
                 closer
             }
@@ -533,10 +536,10 @@ impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
                 ^ (self.pending.len() + self.queries.len() + self.table.depth()) as u64
                 ^ keys.point(from);
         };
-        let met = self.table.warm(keys, keys.point(from), false, stage);
+        let met = self.table.warm(keys.point(from), false, stage) as u64;
         met ^ match message {
             Message::FindNode(target) | Message::GetValue(target) | Message::GetProviders(target) => {
-                self.table.warm(keys, target.key.point(), true, stage)
+                self.table.warm(target.key.point(), true, stage) as u64
             }
             Message::Nodes(closer) | Message::Value { closer, .. } | Message::Providers { closer, .. } => {
                 let query = self.queries.first();

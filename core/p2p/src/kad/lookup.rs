@@ -145,10 +145,16 @@ impl<C: Contact> Lookup<C> {
             return;
         };
         let (hops, first_hops) = (hops.saturating_add(1), first_hops.saturating_add(1));
+        // Answers come nearest first, so each one's place is behind the last one's: one walk finds all of them.
+        let (mut at, mut last) = (0, 0);
         for &contact in closer {
             if contact != me {
                 let distance = keys.point(contact) ^ target;
-                path.add(Candidate { distance, contact, hops, first_hops, state: State::New }, most);
+                if distance < last {
+                    at = 0;
+                }
+                last = distance;
+                at = path.add(Candidate { distance, contact, hops, first_hops, state: State::New }, most, at);
             }
         }
     }
@@ -245,24 +251,25 @@ impl<C: Contact> Path<C> {
         Some((candidate.hops, candidate.first_hops))
     }
 
-    fn add(&mut self, candidate: Candidate<C>, most: usize) {
-        let at = match self.place(candidate.distance, candidate.contact) {
-            Ok(at) => {
-                // Another one told of it before: the shorter way to it counts.
-                let known = &mut self.list[at];
-                known.hops = known.hops.min(candidate.hops);
-                return;
-            }
-            Err(at) => at,
-        };
+    /// Remembers a candidate, whose place is not before `from`, and returns its place or where it would be.
+    fn add(&mut self, candidate: Candidate<C>, most: usize, from: usize) -> usize {
+        let order = (candidate.distance, candidate.contact);
+        let nearer = self.list[from..].iter().take_while(|own| (own.distance, own.contact) < order);
+        let at = from + nearer.count();
+        if let Some(known) = self.list.get_mut(at).filter(|own| own.contact == candidate.contact) {
+            // Another one told of it before: the shorter way to it counts.
+            known.hops = known.hops.min(candidate.hops);
+            return at;
+        }
         if self.list.len() >= most {
             // The farthest goes, unless its answer is awaited: then there is one more for a while.
             match self.list.last() {
-                _ if at >= most => return,
+                _ if at >= most => return at,
                 Some(last) if last.state == State::New => drop(self.list.pop()),
                 Some(_) | None => {}
             }
         }
         self.list.insert(at, candidate);
+        at
     }
 }

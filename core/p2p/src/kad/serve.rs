@@ -1,19 +1,20 @@
 //! What a node answers to others.
 
+use alloc::boxed::Box;
+
 use kernel::Micros;
 
 use super::dht::{Dht, Out};
 use super::message::{Message, Nodes};
 use super::record::Validator;
-use super::table::Near;
 use crate::{Contact, Effect, Keys, RequestId};
 
 impl<C: Contact, V: Validator> Dht<C, V> {
     /// The nearest to `point` that we know, without the one who asks.
     fn closer(&self, keys: &impl Keys<C>, point: u64, from: C) -> Nodes<C> {
-        let mut near = Near::new();
-        self.table.closest(keys, point, self.config.k(), Some(from), &mut near);
-        near.iter().map(|(_, contact)| *contact).collect()
+        let mut near = Nodes::new();
+        self.table.rank(keys, point, self.config.k(), Some(from), &mut near);
+        near
     }
 
     pub(super) fn asked(
@@ -28,7 +29,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         let body = match body {
             Message::FindNode(target) => Message::Nodes(self.closer(keys, target.key.point(), from)),
             Message::GetValue(target) => {
-                let record = self.store.get(now, &target.key);
+                let record = self.store.get(now, &target.key).map(Box::new);
                 Message::Value { record, closer: self.closer(keys, target.key.point(), from) }
             }
             Message::GetProviders(target) => {

@@ -51,13 +51,16 @@ struct Usage {
 /// The store of one node.
 ///
 /// Invariant: the bounds above; `usage` and `bytes` are the sums over what is held.
+///
+/// When it is due is looked at with every message, so it comes first, beside what the machine has before it.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Store<C> {
+    sweep: Option<Micros>,
     values: BTreeMap<Key, Held<C>>,
     providers: BTreeMap<Key, Vec<(C, Micros)>>,
     usage: BTreeMap<C, Usage>,
     bytes: usize,
-    sweep: Option<Micros>,
 }
 
 impl<C> Default for Store<C> {

@@ -5,10 +5,13 @@
 //! wash the table out.
 
 use alloc::vec::Vec;
+use core::iter;
+use core::ops::Range;
 
 use kernel::Micros;
 use smallvec::SmallVec;
 
+use super::message::Nodes;
 use crate::{Contact, Keys};
 
 /// Buckets of a table. Points have 64 bits; who shares all of them with us is in the last bucket.
@@ -27,10 +30,20 @@ pub const CHECK_MS_MIN: u64 = 5 * 60 * 1000;
 /// Contacts with their distances, nearest first.
 pub type Near<C> = SmallVec<[(u64, C); 48]>;
 
-/// One bucket: contacts that failed, then live ones, the longest unheard of first, then those that wait.
-#[derive(Clone, Debug)]
-struct Bucket<C> {
-    slots: Vec<C>,
+/// A contact, and the 32 bits of its point behind those that its bucket tells: the bits we share and the one in which
+/// we differ. They order contacts without a look at the host's directory; what they leave open, it decides.
+#[derive(Clone, Copy, Debug)]
+struct Slot<C> {
+    contact: C,
+    bits: u32,
+}
+
+/// Where a bucket is among the slots: contacts that failed, then live ones, the longest unheard of first, then those that
+/// wait.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    start: u16,
+    len: u8,
     failed: u8,
     live: u8,
     /// Seconds of the last lookup into its range, and of the last check of its oldest contact.
@@ -38,30 +51,24 @@ struct Bucket<C> {
     checked: u32,
 }
 
-impl<C: Contact> Bucket<C> {
-    const fn new(now: u32) -> Bucket<C> {
-        Bucket { slots: Vec::new(), failed: 0, live: 0, refreshed: now, checked: now }
-    }
+const _: () = assert!(BUCKETS * (BUCKET_CONTACTS_MAX + SPARE_CONTACTS_MAX) <= u16::MAX as usize);
 
-    fn live(&self) -> &[C] {
-        &self.slots[self.failed as usize..self.known()]
-    }
-
+impl Bucket {
     const fn known(&self) -> usize {
         self.failed as usize + self.live as usize
     }
 
-    /// Makes room first for a few, then at once for a whole bucket: most are nearly empty or full.
-    fn insert(&mut self, at: usize, contact: C, k: usize) {
-        if self.slots.len() == self.slots.capacity() {
-            let wanted = match self.slots.capacity() {
-                0 => 4.min(k),
-                some if some < k => k,
-                some => some + SPARE_CONTACTS_MAX / 2,
-            };
-            self.slots.reserve_exact(wanted - self.slots.len());
-        }
-        self.slots.insert(at, contact);
+    const fn all(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    const fn living(&self) -> Range<usize> {
+        self.start as usize + self.failed as usize..self.start as usize + self.known()
+    }
+
+    /// Those that failed and the live ones.
+    const fn places(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.known()
     }
 }
 
@@ -80,19 +87,29 @@ pub enum Seen<C> {
     Refused,
 }
 
-/// The contacts of one node.
+/// The contacts of one node, in one piece of memory: bucket after bucket, so that those of a neighbourhood, which most
+/// questions are about, lie side by side.
 ///
 /// Invariant: each contact is in one bucket, the one of its distance, and there once; a bucket has at most `k`
-/// failed and live ones, and at most [`SPARE_CONTACTS_MAX`] that wait.
+/// failed and live ones, and at most [`SPARE_CONTACTS_MAX`] that wait. Each bucket begins where the one before ends.
 #[derive(Clone, Debug)]
 pub struct Table<C> {
     me: u64,
     k: u8,
-    buckets: Vec<Bucket<C>>,
+    buckets: Vec<Bucket>,
+    slots: Vec<Slot<C>>,
 }
 
 const fn seconds(now: Micros) -> u32 {
     (now.0 / 1_000_000) as u32
+}
+
+/// The bits of a point that a slot of bucket `index` keeps, as if they began the point.
+const fn kept_bits(point: u64, index: usize) -> u32 {
+    match point.checked_shl(index as u32 + 1) {
+        Some(rest) => (rest >> 32) as u32,
+        None => 0,
+    }
 }
 
 impl<C: Contact> Table<C> {
@@ -103,7 +120,7 @@ impl<C: Contact> Table<C> {
     #[must_use]
     pub const fn new(me: u64, k: u8) -> Table<C> {
         assert!(k >= 1 && k as usize <= BUCKET_CONTACTS_MAX, "k is 1 to BUCKET_CONTACTS_MAX");
-        Table { me, k, buckets: Vec::new() }
+        Table { me, k, buckets: Vec::new(), slots: Vec::new() }
     }
 
     /// In which bucket `point` belongs; `None` for our own.
@@ -116,126 +133,154 @@ impl<C: Contact> Table<C> {
     }
 
     /// `contact` showed life: it becomes the youngest of its bucket, takes a free place or that of one that failed,
-    /// or waits. O(k), and O(contacts) for a new one whose IP neighbourhood is known.
+    /// or waits. O(k), and O(contacts) for one that comes in.
     pub fn seen(&mut self, now: Micros, keys: &impl Keys<C>, contact: C) -> Seen<C> {
-        let Some(index) = self.bucket(keys.point(contact)) else {
+        let point = keys.point(contact);
+        let Some(index) = self.bucket(point) else {
             return Seen::Refused;
         };
-        if index >= self.buckets.len() {
-            self.buckets.reserve_exact(index + 1 - self.buckets.len());
-            self.buckets.resize_with(index + 1, || Bucket::new(seconds(now)));
-        }
+        self.reach(index, now);
         let k = usize::from(self.k);
         let bucket = &mut self.buckets[index];
         let known = bucket.known();
-        let at = bucket.slots.iter().position(|own| *own == contact);
+        let slots = &mut self.slots[bucket.all()];
+        let at = slots.iter().position(|own| own.contact == contact);
         match at {
             Some(at) if at < known => {
-                bucket.slots[at..known].rotate_left(1);
+                slots[at..known].rotate_left(1);
                 if at < bucket.failed as usize {
                     bucket.failed -= 1;
                     bucket.live += 1;
                 }
                 return Seen::Kept;
             }
-            Some(at) => drop(bucket.slots.remove(at)),
+            Some(at) => self.take_out(index, at),
             None => {}
         }
         if !self.diverse(keys, index, contact) {
             return Seen::Refused;
         }
+        let slot = Slot { contact, bits: kept_bits(point, index) };
         let bucket = &mut self.buckets[index];
         if bucket.failed > 0 && known == k {
-            bucket.slots[..known].rotate_left(1);
-            bucket.slots[known - 1] = contact;
+            let places = &mut self.slots[bucket.places()];
+            places.rotate_left(1);
+            places[known - 1] = slot;
             bucket.failed -= 1;
             bucket.live += 1;
             return Seen::Kept;
         }
         if known < k {
-            bucket.insert(known, contact, k);
             bucket.live += 1;
+            self.put_in(index, known, slot);
             return Seen::Kept;
         }
-        if bucket.slots.len() == known + SPARE_CONTACTS_MAX {
-            bucket.slots.remove(known);
+        if usize::from(bucket.len) == known + SPARE_CONTACTS_MAX {
+            let waiting = &mut self.slots[bucket.all()][known..];
+            waiting.rotate_left(1);
+            waiting[SPARE_CONTACTS_MAX - 1] = slot;
+        } else {
+            self.put_in(index, usize::from(self.buckets[index].len), slot);
         }
-        let end = bucket.slots.len();
-        bucket.insert(end, contact, k);
+        let bucket = &mut self.buckets[index];
         let due = seconds(now) - bucket.checked.min(seconds(now)) >= (CHECK_MS_MIN / 1000) as u32;
         if due {
             bucket.checked = seconds(now);
         }
-        Seen::Waits { check: bucket.live().first().copied().filter(|_| due) }
+        Seen::Waits { check: self.slots[bucket.living()].first().map(|own| own.contact).filter(|_| due) }
+    }
+
+    /// Makes buckets up to `index`.
+    fn reach(&mut self, index: usize, now: Micros) {
+        if index < self.buckets.len() {
+            return;
+        }
+        let (start, now) = (self.slots.len() as u16, seconds(now));
+        let empty = Bucket { start, len: 0, failed: 0, live: 0, refreshed: now, checked: now };
+        self.buckets.reserve_exact(index + 1 - self.buckets.len());
+        self.buckets.resize(index + 1, empty);
+    }
+
+    /// Puts a slot at place `at` of a bucket; its numbers of failed and live ones are the caller's affair.
+    fn put_in(&mut self, index: usize, at: usize, slot: Slot<C>) {
+        if self.slots.len() == self.slots.capacity() {
+            // A table grows to some hundred contacts and stays so: what is left unused counts in a large simulation.
+            self.slots.reserve_exact((self.slots.len() / 8).max(8));
+        }
+        self.slots.insert(usize::from(self.buckets[index].start) + at, slot);
+        self.buckets[index].len += 1;
+        self.buckets[index + 1..].iter_mut().for_each(|deeper| deeper.start += 1);
+    }
+
+    /// Takes out the slot at place `at` of a bucket; its numbers of failed and live ones are the caller's affair.
+    fn take_out(&mut self, index: usize, at: usize) {
+        self.slots.remove(usize::from(self.buckets[index].start) + at);
+        self.buckets[index].len -= 1;
+        self.buckets[index + 1..].iter_mut().for_each(|deeper| deeper.start -= 1);
+    }
+
+    /// In which bucket `contact` is, and at which place of it.
+    fn find(&self, keys: &impl Keys<C>, contact: C) -> Option<(usize, usize)> {
+        let index = self.bucket(keys.point(contact))?;
+        let slots = &self.slots[self.buckets.get(index)?.all()];
+        Some((index, slots.iter().position(|own| own.contact == contact)?))
     }
 
     /// `contact` did not answer: the youngest that waits takes its place; if none does it is kept as failed, told to
     /// nobody, until it shows life or its place is wanted. So a broken network does not empty the table.
     pub fn failed(&mut self, keys: &impl Keys<C>, contact: C) {
-        let Some(index) = self.bucket(keys.point(contact)) else {
+        let Some((index, at)) = self.find(keys, contact) else {
             return;
         };
-        let Some(bucket) = self.buckets.get_mut(index) else {
-            return;
-        };
-        let Some(at) = bucket.slots.iter().position(|own| *own == contact) else {
-            return;
-        };
+        let bucket = &mut self.buckets[index];
         let (failed, known) = (usize::from(bucket.failed), bucket.known());
         if at >= known {
-            bucket.slots.remove(at);
-        } else if bucket.slots.len() > known {
-            bucket.slots.remove(at);
+            self.take_out(index, at);
+        } else if usize::from(bucket.len) > known {
             if at < failed {
                 bucket.failed -= 1;
             } else {
                 bucket.live -= 1;
             }
+            self.take_out(index, at);
             self.promote(keys, index);
         } else if at >= failed {
-            bucket.slots[failed..=at].rotate_right(1);
             bucket.failed += 1;
             bucket.live -= 1;
+            self.slots[bucket.all()][failed..=at].rotate_right(1);
         }
     }
 
     /// The youngest contact that waits and may have a free place takes it.
     fn promote(&mut self, keys: &impl Keys<C>, index: usize) {
         loop {
-            let bucket = &mut self.buckets[index];
-            let known = bucket.known();
-            if bucket.slots.len() <= known || known >= usize::from(self.k) {
+            let bucket = self.buckets[index];
+            let (known, last) = (bucket.known(), usize::from(bucket.len));
+            if last <= known || known >= usize::from(self.k) {
                 return;
             }
-            let Some(contact) = bucket.slots.pop() else {
-                return;
-            };
+            let contact = self.slots[bucket.all()][last - 1].contact;
             if self.diverse(keys, index, contact) {
-                let bucket = &mut self.buckets[index];
-                bucket.slots.insert(known, contact);
-                bucket.live += 1;
+                self.slots[bucket.all()][known..].rotate_right(1);
+                self.buckets[index].live += 1;
+            } else {
+                self.take_out(index, last - 1);
             }
         }
     }
 
     /// Forgets `contact`, whatever it was.
     pub fn remove(&mut self, keys: &impl Keys<C>, contact: C) {
-        let Some(index) = self.bucket(keys.point(contact)) else {
+        let Some((index, at)) = self.find(keys, contact) else {
             return;
         };
-        let Some(bucket) = self.buckets.get_mut(index) else {
-            return;
-        };
-        let Some(at) = bucket.slots.iter().position(|own| *own == contact) else {
-            return;
-        };
-        let (failed, known) = (usize::from(bucket.failed), bucket.known());
-        bucket.slots.remove(at);
-        if at < failed {
+        let bucket = &mut self.buckets[index];
+        if at < usize::from(bucket.failed) {
             bucket.failed -= 1;
-        } else if at < known {
+        } else if at < bucket.known() {
             bucket.live -= 1;
         }
+        self.take_out(index, at);
         self.promote(keys, index);
     }
 
@@ -244,71 +289,130 @@ impl<C: Contact> Table<C> {
         let Some(neighbourhood) = keys.neighbourhood(contact) else {
             return true;
         };
-        let count = |bucket: &Bucket<C>| {
-            let known = bucket.slots[..bucket.known()].iter();
-            known.filter(|own| keys.neighbourhood(**own) == Some(neighbourhood)).count()
+        let count = |bucket: &Bucket| {
+            let known = self.slots[bucket.places()].iter();
+            known.filter(|own| keys.neighbourhood(own.contact) == Some(neighbourhood)).count()
         };
         count(&self.buckets[index]) < BUCKET_NEIGHBOURS_MAX
             && self.buckets.iter().map(count).sum::<usize>() < TABLE_NEIGHBOURS_MAX
     }
 
     /// The `n` live contacts nearest to `target`, nearest first, with their distances, without `except`.
-    ///
-    /// First the bucket of the target's own distance; then those deeper, which share as many bits with it as we do;
-    /// then one shallower after another, each farther than all before. O(k log k) when the first has `n`.
     pub fn closest(&self, keys: &impl Keys<C>, target: u64, n: usize, except: Option<C>, out: &mut Near<C>) {
+        let mut ranked = Nodes::new();
+        self.rank(keys, target, n, except, &mut ranked);
         out.clear();
-        let last = self.buckets.len();
-        let shared = self.bucket(target).unwrap_or(last).min(last);
-        let mut take = |bucket: &Bucket<C>| {
-            let told = bucket.live().iter().filter(|own| Some(**own) != except);
-            out.extend(told.map(|own| (keys.point(*own) ^ target, *own)));
-            out.len()
-        };
-        let enough = self.buckets.get(shared).is_some_and(|bucket| take(bucket) >= n)
-            || self.buckets.get(shared + 1..).unwrap_or_default().iter().fold(0, |_, bucket| take(bucket))
-                >= n;
-        if !enough {
-            for bucket in self.buckets[..shared].iter().rev() {
-                if take(bucket) >= n {
-                    break;
-                }
-            }
-        }
-        if out.len() > 2 * n {
-            out.select_nth_unstable(n);
-            out.truncate(n);
-        }
-        out.sort_unstable();
-        out.truncate(n);
+        out.extend(ranked.iter().map(|contact| (keys.point(*contact) ^ target, *contact)));
     }
 
-    /// Reads what [`Table::seen`] of a contact at `point` will, one pointer further with each stage, and with `told` what
-    /// [`Table::closest`] to it will: see [`Protocol::warm`](crate::Protocol::warm).
-    pub(super) fn warm(&self, keys: &impl Keys<C>, point: u64, told: bool, stage: u8) -> u64 {
+    /// The `n` live contacts nearest to `target`, nearest first, without `except`. Goes to as few buckets as have them, and
+    /// reads a contact's point only where two agree in all the bits that the table has. O(buckets + n log k).
+    pub(super) fn rank(
+        &self,
+        keys: &impl Keys<C>,
+        target: u64,
+        n: usize,
+        except: Option<C>,
+        out: &mut Nodes<C>,
+    ) {
+        out.clear();
+        for index in self.by_distance(target) {
+            if out.len() >= n {
+                return;
+            }
+            self.rank_bucket(keys, index, target, n - out.len(), except, out);
+        }
+    }
+
+    fn rank_bucket(
+        &self,
+        keys: &impl Keys<C>,
+        index: usize,
+        target: u64,
+        n: usize,
+        except: Option<C>,
+        out: &mut Nodes<C>,
+    ) {
+        let live = &self.slots[self.buckets[index].living()];
+        let place = kept_bits(target, index);
+        // The distance in the kept bits, then the place among the live ones.
+        let (mut order, mut count) = ([0u64; BUCKET_CONTACTS_MAX], 0);
+        for (at, own) in live.iter().enumerate() {
+            order[count] = u64::from(own.bits ^ place) << 32 | at as u64;
+            count += usize::from(Some(own.contact) != except);
+        }
+        let order = &mut order[..count];
+        order.sort_unstable();
+        let at = |place: &u64| live[(place & 0xFFFF_FFFF) as usize].contact;
+        if order.windows(2).any(|pair| pair[0] >> 32 == pair[1] >> 32) {
+            let whole = |place: &u64| (keys.point(at(place)) ^ target, at(place));
+            order.sort_unstable_by_key(whole);
+        }
+        out.extend(order.iter().take(n).map(at));
+    }
+
+    /// The buckets from the nearest to `target` to the farthest: all contacts of each are nearer than those of the next.
+    ///
+    /// Bucket `i` differs from us in bit `i`, deeper ones do not: where the target differs from us, bucket `i` is nearer
+    /// than they are, elsewhere they are nearer.
+    fn by_distance(&self, target: u64) -> impl Iterator<Item = usize> + use<C> {
+        let differ = self.me ^ target;
+        let made = match u64::MAX.checked_shr(self.buckets.len() as u32) {
+            Some(rest) => !rest,
+            None => u64::MAX,
+        };
+        let (mut nearer, mut farther) = (differ & made, !differ & made);
+        iter::from_fn(move || {
+            if nearer != 0 {
+                let index = nearer.leading_zeros();
+                nearer &= !(1 << (63 - index));
+                return Some(index as usize);
+            }
+            let index = 63_u32.checked_sub(farther.trailing_zeros())?;
+            farther &= farther - 1;
+            Some(index as usize)
+        })
+    }
+
+    /// Reads what [`Table::seen`] of a contact at `point` will, or with `told` what [`Table::rank`] to it will, one pointer
+    /// further with each stage: see [`Protocol::warm`](crate::Protocol::warm).
+    pub(super) fn warm(&self, point: u64, told: bool, stage: u8) -> usize {
         let shared = (self.me ^ point).leading_zeros() as usize;
-        let Some(bucket) = self.buckets.get(shared) else { return 0 };
-        match stage {
-            0 => u64::from(bucket.live),
-            // A line of memory has 16 contacts.
-            1 => bucket
-                .slots
-                .iter()
-                .step_by(16)
-                .fold(0, |read, contact| read ^ u64::from(*contact == bucket.slots[0])),
-            _ if told => bucket.live().iter().fold(0, |read, contact| read ^ keys.point(*contact)),
+        // A line of memory has 4 buckets, and 8 slots of small handles.
+        match (stage, told) {
+            (0, true) => {
+                let read = self.buckets.get(shared..).unwrap_or_default().iter().step_by(4);
+                read.fold(0, |read, bucket| read ^ usize::from(bucket.start))
+            }
+            (0, false) => self.buckets.get(shared).map_or(0, |bucket| usize::from(bucket.start)),
+            (1, true) => {
+                let (mut count, mut read) = (0, 0);
+                for index in self.by_distance(point) {
+                    let live = self.buckets[index].living();
+                    count += live.len();
+                    self.slots[live].iter().step_by(8).for_each(|slot| read ^= slot.bits as usize);
+                    if count >= usize::from(self.k) {
+                        break;
+                    }
+                }
+                read
+            }
+            (1, false) => {
+                let slots = self.buckets.get(shared).map_or(0..0, Bucket::all);
+                self.slots[slots].iter().step_by(8).fold(0, |read, slot| read ^ slot.bits as usize)
+            }
             _ => 0,
         }
     }
 
     /// The live contacts, by bucket from the farthest to the nearest.
     pub fn iter(&self) -> impl Iterator<Item = C> {
-        self.buckets.iter().flat_map(|bucket| bucket.live().iter().copied())
+        self.buckets.iter().flat_map(|bucket| self.slots[bucket.living()].iter().map(|own| own.contact))
     }
 
     /// All contacts: live ones, those that failed and those that wait.
     pub(super) fn all(&self) -> impl Iterator<Item = C> {
-        self.buckets.iter().flat_map(|bucket| bucket.slots.iter().copied())
+        self.slots.iter().map(|own| own.contact)
     }
 
     /// How many live contacts there are.

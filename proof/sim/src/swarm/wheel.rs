@@ -13,6 +13,8 @@ const TICK_SHIFT: u32 = 7;
 /// Ticks of an era, as a shift.
 const ERA_SHIFT: u32 = 16;
 const ERA_TICKS: usize = 1 << ERA_SHIFT;
+/// Ticks behind the one that runs in which [`Wheel::coming`] looks.
+const COMING_TICKS: usize = 16;
 /// Emptied buckets that are kept for reuse.
 const SPARE_MAX: usize = 256;
 
@@ -94,10 +96,17 @@ impl<T> Wheel<T> {
         Some((at, event.expect("a bucket's place holds an event")))
     }
 
-    /// Up to `most` events of the tick that runs, in the order in which they will happen.
-    pub fn coming(&self, most: usize) -> impl Iterator<Item = &T> {
-        let next = self.running.iter().rev().take(most);
-        next.filter_map(|(_, place)| self.slab[*place as usize].as_ref())
+    /// Where up to `most` events are that will be the next to happen unless others come between: those of the tick that
+    /// runs, then of the ticks behind it.
+    pub fn coming(&self, most: usize, out: &mut Vec<u32>) {
+        let behind = (self.tick as usize & (ERA_TICKS - 1)) + 1;
+        let behind = self.near[behind..].iter().take(COMING_TICKS).flatten();
+        out.extend(self.running.iter().rev().chain(behind).take(most).map(|(_, place)| *place));
+    }
+
+    /// The event at a place that [`Wheel::coming`] told.
+    pub fn at(&self, place: u32) -> Option<&T> {
+        self.slab[place as usize].as_ref()
     }
 
     /// Makes the next tick that has events the running one; false if that is after `last`.

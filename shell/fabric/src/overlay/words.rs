@@ -83,7 +83,7 @@ pub(super) fn answer(
     match said {
         Said::Nodes(closer) => encode(directory, now, lists(closer, &[])),
         Said::Value { record, closer } => {
-            encode(directory, now, Lists { record: record.as_ref(), ..lists(closer, &[]) })
+            encode(directory, now, Lists { record: record.as_deref(), ..lists(closer, &[]) })
         }
         Said::Providers { providers, closer } => encode(directory, now, lists(closer, providers)),
         Said::Stored(Ok(())) => encode(directory, now, Lists { record: record.as_ref(), ..lists(&[], &[]) }),
@@ -179,8 +179,10 @@ pub(super) fn answered(directory: &mut Directory, kind: Kind, message: &Message<
     let closer = nodes(directory, message.closer);
     Some(match kind {
         Kind::FindNode => Said::Nodes(closer),
-        Kind::GetValue => Said::Value { record, closer },
-        Kind::GetProviders => Said::Providers { providers: nodes(directory, message.providers), closer },
+        Kind::GetValue => Said::Value { record: record.map(Box::new), closer },
+        Kind::GetProviders => {
+            Said::Providers { providers: nodes(directory, message.providers).into_vec(), closer }
+        }
         Kind::PutValue => Said::Stored(if record.is_some() { Ok(()) } else { Err(Refusal::Unsaid) }),
         Kind::AddProvider | Kind::Ping => return None,
     })

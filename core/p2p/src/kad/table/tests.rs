@@ -123,13 +123,48 @@ proptest! {
         let count = live.len();
         live.dedup();
         prop_assert_eq!(live.len(), count, "each once");
+        let mut end = 0;
         for (index, bucket) in table.buckets.iter().enumerate() {
             prop_assert!(bucket.known() <= 4);
-            prop_assert!(bucket.slots.len() <= bucket.known() + SPARE_CONTACTS_MAX);
-            prop_assert!(bucket.slots.iter().all(|contact| table.bucket(*contact) == Some(index)));
+            prop_assert!(usize::from(bucket.len) <= bucket.known() + SPARE_CONTACTS_MAX);
+            prop_assert_eq!(usize::from(bucket.start), end);
+            end = bucket.all().end;
+            let slots = &table.slots[bucket.all()];
+            prop_assert!(slots.iter().all(|own| table.bucket(own.contact) == Some(index)));
+            prop_assert!(slots.iter().all(|own| own.bits == kept_bits(own.contact, index)));
         }
+        prop_assert_eq!(end, table.slots.len());
         live.sort_unstable_by_key(|contact| contact ^ place(target));
         live.truncate(n);
         prop_assert_eq!(closest(&table, place(target), n), live);
+    }
+}
+
+proptest! {
+    /// Points that agree in all bits that a table keeps of them, and points that do not: the order is of the whole points.
+    #[test]
+    fn the_order_is_that_of_whole_points_where_the_table_has_only_their_beginnings(
+        me: u64,
+        places in prop::collection::vec((0u32..40, any::<u64>(), 0u64..4), 1..80),
+        (place, bits) in (0usize..80, 0u32..64),
+        n in 1usize..24,
+    ) {
+        let mut table = Table::new(me, 32);
+        let mut points: Vec<u64> = places
+            .iter()
+            .map(|&(shared, noise, low)| {
+                let far = me ^ (FAR >> shared);
+                // Some differ from each other in their last bits only.
+                if noise & 1 == 0 { far ^ low } else { far ^ ((FAR >> shared) - 1) & noise }
+            })
+            .collect();
+        for point in &points {
+            table.seen(NOW, &PLAIN, *point);
+        }
+        let target = points[place % points.len()] ^ (1 << bits);
+        points = table.iter().collect();
+        points.sort_unstable_by_key(|point| point ^ target);
+        points.truncate(n);
+        prop_assert_eq!(closest(&table, target, n), points);
     }
 }
