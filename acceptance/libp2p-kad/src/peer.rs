@@ -50,6 +50,7 @@ struct Campaign {
     count: u64,
     under_way: u64,
     found: usize,
+    asked: u32,
     began: Instant,
 }
 
@@ -161,6 +162,7 @@ impl Peer {
             count,
             under_way: 0,
             found: 0,
+            asked: 0,
             began: Instant::now(),
         });
         (0..at_once).for_each(|_| self.further());
@@ -179,16 +181,20 @@ impl Peer {
     }
 
     /// A lookup of the campaign has ended.
-    fn looked_up(&mut self, result: QueryResult) {
+    fn looked_up(&mut self, result: QueryResult, asked: u32) {
         let Some(campaign) = &mut self.campaign else { return };
         campaign.under_way -= 1;
+        campaign.asked += asked;
         if let QueryResult::GetClosestPeers(Ok(ok)) = result {
             campaign.found += ok.peers.len();
         }
         if campaign.under_way == 0 && campaign.next == campaign.end {
             let micros = u64::try_from(campaign.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let (request, lookups, found) = (&campaign.request, campaign.count, campaign.found);
-            say(&json!({"request": request, "lookups": lookups, "found": found, "micros": micros}));
+            let Campaign { request, count, found, asked, .. } = campaign;
+            let (lookups, found, asked) = (*count, *found, *asked);
+            say(&json!({
+                "request": request, "lookups": lookups, "found": found, "asked": asked, "micros": micros,
+            }));
             self.campaign = None;
             return;
         }
@@ -214,20 +220,20 @@ impl Peer {
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id,
                 result,
+                stats,
                 step,
-                ..
-            })) => self.on_progress(id, result, step.last),
+            })) => self.on_progress(id, result, stats.num_requests(), step.last),
             _ => {}
         }
     }
 
-    fn on_progress(&mut self, id: QueryId, result: QueryResult, last: bool) {
+    fn on_progress(&mut self, id: QueryId, result: QueryResult, asked: u32, last: bool) {
         match self.queries.get_mut(&id) {
             // Those that the library makes for itself, or that are answered already, are nobody's.
             None => {}
             Some(Purpose::Campaign) if last => {
                 self.queries.remove(&id);
-                self.looked_up(result);
+                self.looked_up(result, asked);
             }
             Some(Purpose::Campaign) => {}
             Some(Purpose::Asked(request, found)) => {

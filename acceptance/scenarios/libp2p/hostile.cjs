@@ -309,6 +309,52 @@ check("an answer tells of at most 20 peers", async () => {
   assert.equal(fields(got.bytes.subarray(2), 8).length, PEERS_MAX);
 });
 
+check("our questions to a peer go over few streams, and over another when it gives those up", async () => {
+  const ours = await archipel();
+  const { peerIdFromPublicKey } = await load("@libp2p/peer-id");
+  const { publicKeyFromRaw } = await load("@libp2p/crypto", "dist/src/keys/index.js");
+  const values = new Map();
+  const names = Array.from({ length: 21 }, (_, n) => {
+    const { name, signed } = publisher(`value ${n}`);
+    values.set(name.toString("hex"), signed(1, 3600, Buffer.from("x")));
+    return `/archipel/${peerIdFromPublicKey(publicKeyFromRaw(name.subarray(10, 42)))}/value ${n}`;
+  });
+  const streams = [];
+  let answered = 0;
+  const serves = await peer({
+    serve: (stream) => {
+      streams.push(stream);
+      const asks = heard(stream);
+      let [count, at] = [0, 0];
+      stream.addEventListener("message", () => {
+        if (messages(asks.bytes) === count) return;
+        // Who asks waits for the answer before it asks again.
+        const question = asks.bytes.subarray(at + 1);
+        [count, at] = [count + 1, asks.bytes.length];
+        const key = fields(question, 2)[0];
+        const value = values.get(key.toString("hex"));
+        answered += value ? 1 : 0;
+        const record = value ? field(3, Buffer.concat([field(1, key), field(2, value)])) : Buffer.alloc(0);
+        stream.send(framed(Buffer.concat([question.subarray(0, 2), field(2, key), record])));
+      });
+    },
+  });
+  await ours.p2p("connect", serves.getMultiaddrs()[0].toString());
+  await until(async () => (await ours.p2p("peers")).json.contacts === 1, "it is a contact");
+  const get = async (name) => {
+    const got = await ours.p2p("get", name);
+    assert.equal(got.json?.result?.value_hex, "78", JSON.stringify(got));
+  };
+  for (const name of names.slice(1)) await get(name);
+  assert.equal(answered, 20);
+  // Four at most are used in turn; one that rested for five seconds is exchanged.
+  assert.ok(streams.length <= 8, `${streams.length} streams for 20 values`);
+  streams.forEach((stream) => stream.abort(new Error("enough")));
+  await get(names[0]);
+  assert.equal(answered, 21);
+  await serves.stop();
+});
+
 check("answers that nobody waits for, or that tell of too many, change nothing", async () => {
   const { multiaddr } = await load("@multiformats/multiaddr");
   const ours = await archipel();

@@ -57,14 +57,14 @@ async fn obey(node: &P2pNode, dht: &Dht, verb: &[&str]) -> String {
             let (first, count, at_once) = (number(first), number(count), number(at_once));
             let began = Instant::now();
             let lookups = futures::stream::iter(first..first + count);
-            let found = lookups
+            let (found, asked) = lookups
                 .map(|n| dht.find_node(made_up(n)))
                 .buffer_unordered(usize::try_from(at_once).expect("a few at once"))
-                .map(|result| result.map_or(0, |(nodes, _)| nodes.len()))
-                .fold(0, async |sum, nodes| sum + nodes)
+                .map(|result| result.map_or((0, 0), |(nodes, cost)| (nodes.len(), u64::from(cost.asked))))
+                .fold((0, 0), async |(found, asked), one| (found + one.0, asked + one.1))
                 .await;
             let micros = began.elapsed().as_micros();
-            format!("\"lookups\": {count}, \"found\": {found}, \"micros\": {micros}")
+            format!("\"lookups\": {count}, \"found\": {found}, \"asked\": {asked}, \"micros\": {micros}")
         }
         _ => panic!("{verb:?} is no verb"),
     }

@@ -163,8 +163,7 @@ impl Exchange {
             }
             return;
         }
-        while let (Some((stream, _)), Some(errand)) = (line.resting.pop(), line.waiting.front().copied()) {
-            line.waiting.pop_front();
+        while let Some((stream, errand)) = matched(&mut line.resting, &mut line.waiting) {
             launch(&mut self.errands, line, &self.returns, errand, (stream, Used::Again));
         }
         let most = PEER_STREAMS_MAX - (line.busy + line.opening).min(PEER_STREAMS_MAX);
@@ -299,6 +298,15 @@ impl Line {
     }
 }
 
+/// The stream that was used last, for who waits longest; nothing is taken from either if the other is empty.
+fn matched<S>(resting: &mut Vec<(S, Micros)>, waiting: &mut VecDeque<Errand>) -> Option<(S, Errand)> {
+    if resting.is_empty() {
+        return None;
+    }
+    let errand = waiting.pop_front()?;
+    resting.pop().map(|(stream, _)| (stream, errand))
+}
+
 /// What the exchange acts on.
 pub(super) struct Net<'a> {
     pub swarm: &'a mut Swarm<Behaviour>,
@@ -343,4 +351,22 @@ async fn converse(
     // Nobody may answer what was not asked.
     let keep = (!frames.has_rest()).then_some(stream);
     Ok((answer, keep))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_rests_until_something_waits_and_waiting_goes_on_until_one_rests() {
+        let mut resting = vec![('a', Micros(1)), ('b', Micros(2))];
+        let mut waiting = VecDeque::new();
+        assert_eq!(matched(&mut resting, &mut waiting), None);
+        assert_eq!(resting.len(), 2);
+        waiting.extend([Errand(1), Errand(2), Errand(3)]);
+        assert_eq!(matched(&mut resting, &mut waiting), Some(('b', Errand(1))));
+        assert_eq!(matched(&mut resting, &mut waiting), Some(('a', Errand(2))));
+        assert_eq!(matched(&mut resting, &mut waiting), None);
+        assert_eq!(waiting, [Errand(3)]);
+    }
 }

@@ -53,6 +53,17 @@ struct Figures {
     resident: f64,
     /// The same of what is theirs alone.
     own: f64,
+    /// Questions that a lookup asks.
+    asked: f64,
+}
+
+/// What lookups came to.
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    /// Peers that were found.
+    found: u64,
+    /// Questions that were asked.
+    asked: u64,
 }
 
 fn build(root: &Path) -> Result<Programs> {
@@ -88,6 +99,7 @@ pub fn run(root: &Path, setting: &Setting) -> Result<Report> {
     report.row(work, ("CPU of all", "µs/lookup"), column(|one| one.cpu), Some(Bar::RatioAtMost(0.5)));
     report.row(work, ("RSS", "MiB"), column(|one| one.resident), Some(Bar::RatioAtMost(1.0)));
     report.row(work, ("own memory", "MiB"), column(|one| one.own), None);
+    report.row(work, ("questions", "/lookup"), column(|one| one.asked), None);
     Ok(report)
 }
 
@@ -104,7 +116,7 @@ fn measure(program: &Path, quick: bool) -> Result<Figures> {
     let cpu =
         |peers: &[Peer]| peers.iter().map(|peer| process::cpu_micros(peer.child.id())).sum::<Result<u64>>();
     let (before, began) = (cpu(&peers)?, Instant::now());
-    let found = look_up(&mut peers[..ASKERS], 1 << 40, lookups)?;
+    let Ended { found, asked } = look_up(&mut peers[..ASKERS], 1 << 40, lookups)?;
     let (seconds, spent) = (began.elapsed().as_secs_f64(), cpu(&peers)? - before);
     let all = lookups * ASKERS as u64;
     if found < all * FOUND {
@@ -116,12 +128,14 @@ fn measure(program: &Path, quick: bool) -> Result<Figures> {
         own += process::anonymous(peer.child.id())?;
     }
     #[expect(clippy::cast_precision_loss, reason = "microseconds and bytes of one run fit 52 bits")]
-    let [all, spent, resident, own, count] = [all, spent, resident, own, PEERS as u64].map(|one| one as f64);
+    let [all, spent, resident, own, asked, count] =
+        [all, spent, resident, own, asked, PEERS as u64].map(|one| one as f64);
     Ok(Figures {
         rate: all / seconds,
         cpu: spent / all,
         resident: resident / count / MIB,
         own: own / count / MIB,
+        asked: asked / all,
     })
 }
 
@@ -141,16 +155,19 @@ fn warm(peers: &mut [Peer]) -> Result<()> {
     bail!("not every peer had {CONTACTS_MIN} contacts after {WARM_ROUNDS_MAX} rounds of lookups")
 }
 
-/// Each of `peers` does `count` lookups of names of its own, all at the same time; gives how many peers were found.
-fn look_up(peers: &mut [Peer], first: u64, count: u64) -> Result<u64> {
+/// Each of `peers` does `count` lookups of names of its own, all at the same time.
+fn look_up(peers: &mut [Peer], first: u64, count: u64) -> Result<Ended> {
     for (number, peer) in peers.iter_mut().enumerate() {
         peer.tell(&format!("lookups {} {count} {AT_ONCE}", first + number as u64 * count))?;
     }
-    let mut found = 0;
+    let mut all = Ended::default();
     for peer in peers {
-        found += peer.answer()?["found"].as_u64().context("found is a number")?;
+        let answer = peer.answer()?;
+        let number = |name: &str| answer[name].as_u64().with_context(|| format!("{name} is a number"));
+        all.found += number("found")?;
+        all.asked += number("asked")?;
     }
-    Ok(found)
+    Ok(all)
 }
 
 /// A process with one peer. It ends when this is dropped.
