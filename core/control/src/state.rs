@@ -381,6 +381,12 @@ impl State {
         })
     }
 
+    /// Whether this number was given to a replica by now. One that was and is named nowhere is no more, for ever.
+    #[must_use]
+    pub const fn was_given(&self, replica: ReplicaId) -> bool {
+        replica.get() < self.next_replica
+    }
+
     /// Members that keep partitions.
     pub fn active(&self) -> impl Iterator<Item = (NodeId, &Member)> + '_ {
         self.members

@@ -18,7 +18,7 @@ pub mod transfer;
 pub(crate) mod view;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -26,7 +26,7 @@ use consensus::codec::Descriptor;
 use consensus::replay::Restored;
 use consensus::{Durability, Incarnation, Logged, Mark, Members, ReplicaId};
 use kernel::codec::{DecodeError, Reader, put_varint};
-use kernel::{GroupId, Index, Micros, NodeId, Rng, Term, WorkerId};
+use kernel::{GroupId, Index, Lsn, Micros, NodeId, Rng, Term, WorkerId};
 use placement::Partitions;
 use storage::Store;
 use storage::store::Policy;
@@ -44,6 +44,8 @@ pub const DOWN: &str =
 /// What is answered when nobody knows whether a command ran.
 pub const UNKNOWN: &str =
     "UNKNOWN the leader of this key's partition changed; whether the command was run is unknown";
+/// What is answered to a command for a keyspace that was dropped: it was not run.
+pub const DROPPED: &str = "ERR this keyspace was dropped; SELECT another one";
 /// Clients that wait are answered so when their partition's leader changes; the text is Redis's.
 pub const UNBLOCKED: &str =
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
@@ -346,6 +348,16 @@ pub struct Dropped {
     pub unreadable: u64,
 }
 
+/// The first replica of a group, and what is to be durable of it. Its group may have been here before, if a keyspace was
+/// dropped whose number another one has now: the log must say first that nothing of that counts.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub at: usize,
+    pub group: GroupId,
+    pub replica: ReplicaId,
+    pub mark: Mark,
+}
+
 /// What a worker keeps of its cluster.
 pub(crate) struct Cluster {
     pub node: NodeId,
@@ -356,6 +368,10 @@ pub(crate) struct Cluster {
     pub kept: BTreeMap<GroupId, Kept>,
     pub peers: Peers,
     pub post: Post,
+    /// Founders whose group is to begin in the log before the disk knows of them.
+    pub openings: Vec<Opening>,
+    /// What the host is asked once the log is synced up to there.
+    pub opened: VecDeque<(Lsn, Job)>,
     /// Where each group's replica is.
     pub groups: BTreeMap<GroupId, usize>,
     /// Replicas that have something to do in this turn, each once.
@@ -386,6 +402,8 @@ impl Cluster {
             kept,
             peers: Peers::default(),
             post: Post::default(),
+            openings: Vec::new(),
+            opened: VecDeque::new(),
             groups: BTreeMap::new(),
             busy: Vec::new(),
             unsynced: Vec::new(),

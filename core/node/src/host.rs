@@ -9,9 +9,10 @@ use gateway::resp::{
 };
 use kernel::{ConnId, KeyspaceId, Micros};
 use storage::reach::{CROSS_SLOT, place_in_transaction};
-use storage::{Command, Fault, Kind, Registry};
+use storage::{Command, Fault, Kind, Registry, Reply};
 use wire::resp::Ahead;
 
+use crate::cluster::DROPPED;
 use crate::errand::Abroad;
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
@@ -32,6 +33,9 @@ impl View<'_> {
     /// Hands a command to another worker's keyspace, or to one of several partitions.
     #[inline(never)]
     fn submit_beyond(&mut self, db: KeyspaceId, command: &'static Command, args: &[&[u8]]) -> Submitted {
+        if self.worker.routes.is_dropped(db) {
+            return self.refuse_dropped();
+        }
         if self.worker.routes.spread(db).is_none()
             && self.watched.is_empty()
             && let Some(at) = self.worker.copy_for(self.connection, db, 0, command)
@@ -43,6 +47,16 @@ impl View<'_> {
             None => self.worker.send_request(connection, self.watched, (db, 0), command, args),
             Some(_) => self.worker.submit_spread(connection, self.watched, db, command, args),
         }
+    }
+}
+
+impl View<'_> {
+    /// The session's keyspace is no more.
+    #[cold]
+    fn refuse_dropped(&mut self) -> Submitted {
+        let sequence = self.connection.begin();
+        self.connection.answer(sequence, |reply| reply.error(DROPPED));
+        Submitted::Accepted
     }
 }
 
@@ -62,7 +76,7 @@ impl Host for View<'_> {
     }
 
     fn has_keyspace(&self, db: KeyspaceId) -> bool {
-        self.worker.routes.get(db).is_some()
+        self.worker.routes.exists(db)
     }
 
     fn expect(&mut self, db: KeyspaceId, commands: &[Ahead<'_>]) {
@@ -94,6 +108,7 @@ impl Host for View<'_> {
     ) -> Submitted {
         match self.worker.routes.place(db, partition) {
             Place::Own(at) => self.worker.submit_own_client((self.id, self.connection), at, command, args),
+            Place::Other(_) if self.worker.routes.is_dropped(db) => self.refuse_dropped(),
             Place::Other(_) => {
                 let connection = (self.id, &mut *self.connection, &mut *self.abroad);
                 self.worker.send_request(connection, self.watched, (db, partition), command, args)

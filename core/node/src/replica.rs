@@ -71,6 +71,7 @@ impl Worker {
 
     /// Logs what is open and what replicas must write, in one append, and lets them go on. True if there was something.
     fn take_replica_round(&mut self, log: &mut dyn LogSink) -> bool {
+        self.open_groups(log);
         let shares = self.shares();
         if shares.is_empty() {
             return false;
@@ -268,6 +269,7 @@ impl Worker {
             seat.unsynced
         });
         news.into_iter().for_each(|at| self.make_busy(at));
+        self.opened_groups(lsn);
         self.mind_synced(lsn);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Most keyspaces have one partition; they are found without a look at the key.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use kernel::planted::{Bug, is};
@@ -86,7 +86,11 @@ impl Spread {
 
 /// Where all keyspaces of the node are.
 #[derive(Debug, Default)]
-pub(crate) struct Routes(Vec<Option<Route>>);
+pub(crate) struct Routes {
+    all: Vec<Option<Route>>,
+    /// Keyspaces that were dropped and in which sessions may still be: nobody has their partitions.
+    dropped: BTreeSet<KeyspaceId>,
+}
 
 impl Routes {
     /// The routes to a worker's own partitions and to those of others.
@@ -106,17 +110,27 @@ impl Routes {
             assert!(gapless, "partitions are numbered from 0: {keyspace} has {places:?}");
             let places: Vec<Place> = places.into_values().collect();
             let at = usize::from(keyspace.0);
-            if routes.0.len() <= at {
-                routes.0.resize_with(at + 1, || None);
+            if routes.all.len() <= at {
+                routes.all.resize_with(at + 1, || None);
             }
-            routes.0[at] = Some(Route::new(places, recovered));
+            routes.all[at] = Some(Route::new(places, recovered));
         }
         routes
     }
 
     #[inline]
     pub fn get(&self, db: KeyspaceId) -> Option<&Route> {
-        self.0.get(usize::from(db.0)).and_then(Option::as_ref)
+        self.all.get(usize::from(db.0)).and_then(Option::as_ref)
+    }
+
+    /// Whether there is such a keyspace now.
+    pub fn exists(&self, db: KeyspaceId) -> bool {
+        self.get(db).is_some() && !self.is_dropped(db)
+    }
+
+    /// Whether there was one, which was dropped.
+    pub fn is_dropped(&self, db: KeyspaceId) -> bool {
+        self.dropped.contains(&db)
     }
 
     fn known(&self, db: KeyspaceId) -> &Route {
@@ -135,7 +149,10 @@ impl Routes {
     pub fn place(&self, db: KeyspaceId, partition: u16) -> Place {
         match self.known(db) {
             Route::Whole(place) => *place,
-            Route::Spread(spread) => spread.places[usize::from(partition)],
+            // One of a keyspace that was dropped and made anew with fewer: what is on its way there gets nowhere.
+            Route::Spread(spread) => {
+                spread.places.get(usize::from(partition)).copied().unwrap_or(Place::Other(NOBODY))
+            }
         }
     }
 
@@ -155,17 +172,16 @@ impl Routes {
         }
     }
 
-    /// All partitions of all keyspaces.
+    /// All partitions of all keyspaces that there are.
     pub fn all(&self) -> impl Iterator<Item = (KeyspaceId, u16, Place)> + '_ {
-        (0..).zip(&self.0).filter_map(|(db, route)| Some((KeyspaceId(db), route.as_ref()?))).flat_map(
-            |(db, route)| {
-                let places = match route {
-                    Route::Whole(place) => core::slice::from_ref(place),
-                    Route::Spread(spread) => &spread.places,
-                };
-                (0..).zip(places).map(move |(partition, &place)| (db, partition, place))
-            },
-        )
+        let there = (0..).map(KeyspaceId).zip(&self.all).filter(|(db, _)| !self.is_dropped(*db));
+        there.filter_map(|(db, route)| Some((db, route.as_ref()?))).flat_map(|(db, route)| {
+            let places = match route {
+                Route::Whole(place) => core::slice::from_ref(place),
+                Route::Spread(spread) => &spread.places,
+            };
+            (0..).zip(places).map(move |(partition, &place)| (db, partition, place))
+        })
     }
 
     /// Where the partition is that has `key`.
@@ -197,21 +213,34 @@ impl Routes {
         }
     }
 
-    /// The keyspace exists, with so many partitions; nobody is known to lead those that are new.
+    /// The keyspace exists, with so many partitions; nobody is known to lead those that are new. One with another number
+    /// was dropped and made anew.
     pub fn lay(&mut self, db: KeyspaceId, partitions: Partitions) {
         let at = usize::from(db.0);
-        if self.0.len() <= at {
-            self.0.resize_with(at + 1, || None);
+        if self.all.len() <= at {
+            self.all.resize_with(at + 1, || None);
         }
-        if self.0[at].is_none() {
+        let has = |route: &Route| match route {
+            Route::Whole(_) => Partitions::ONE,
+            Route::Spread(spread) => spread.partitions,
+        };
+        self.dropped.remove(&db);
+        if self.all[at].as_ref().map(has) != Some(partitions) {
             let places = alloc::vec![Place::Other(NOBODY); usize::from(partitions.count())];
-            self.0[at] = Some(Route::new(places, false));
+            self.all[at] = Some(Route::new(places, false));
+        }
+    }
+
+    /// The keyspace is no more. Sessions may stay in it, and are told so.
+    pub fn drop_keyspace(&mut self, db: KeyspaceId) {
+        if self.get(db).is_some() {
+            self.dropped.insert(db);
         }
     }
 
     /// Somebody else leads a partition, if there is such a one.
     pub fn set(&mut self, db: KeyspaceId, partition: u16, place: Place) {
-        match self.0.get_mut(usize::from(db.0)) {
+        match self.all.get_mut(usize::from(db.0)) {
             Some(Some(Route::Whole(known))) if partition == 0 => *known = place,
             Some(Some(Route::Spread(spread))) => {
                 if let Some(known) = spread.places.get_mut(usize::from(partition)) {
@@ -224,7 +253,7 @@ impl Routes {
 
     /// Exchanges two keyspaces of one partition each.
     pub fn swap(&mut self, first: KeyspaceId, second: KeyspaceId) {
-        self.0.swap(first.0.into(), second.0.into());
+        self.all.swap(first.0.into(), second.0.into());
     }
 }
 

@@ -193,7 +193,10 @@ impl Checkpointer {
                 if self.progress[at].coming != Some(group) {
                     return;
                 }
-                self.progress[at] = Progress::begin(group, worker.partitions()[at].store().applied());
+                let begun = worker.partitions()[at].store().applied();
+                self.progress[at] = Progress::begin(group, begun);
+                // What the log says of its beginning is no reason to keep the log.
+                self.log.checkpointed(group, begun);
                 self.read_through(worker, at, group);
                 worker.job_done(now, Done::Added { at });
             }

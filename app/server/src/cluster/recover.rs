@@ -1,16 +1,16 @@
 //! The replicas of a member on their way back: what the engine has, and the log behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consensus::replay::Tail;
-use consensus::{Durability, Incarnation};
+use consensus::{Durability, Incarnation, ReplicaId};
 use control::CONTROL;
-use disk::engine::Engine;
+use disk::engine::{Engine, Mark};
 use disk::log::{Log, Recovered};
 use kernel::{GroupId, Index};
 use node::cluster::mind::{self, Begin};
-use node::cluster::{Kept, Past, Start, store_seed};
+use node::cluster::{Holding, Kept, Past, Start, store_seed};
 use node::recover::Replays;
 
 use super::start::{Known, Membership, seed};
@@ -40,6 +40,7 @@ pub(crate) fn recover(
     relay: Arc<SyncRelay>,
 ) -> Result<(Arc<Log>, Revived), NodeError> {
     let started = std::time::Instant::now();
+    drop_ended(member, engine)?;
     // Entries that wait for a sync before they count have lost nothing; others may have.
     let (mut certain, mut others) = (Vec::from([(CONTROL, member.holding.clone())]), Vec::new());
     for (group, (holding, _)) in &member.replicas {
@@ -51,12 +52,17 @@ pub(crate) fn recover(
     }
     let (mut certain, mut others) = (Replays::new(certain), Replays::new(others));
     let directory = made(options.data_dir.join("log"))?;
+    let mut logged = BTreeSet::new();
     let visit = &mut |_, record: disk::log::Record<'_>| {
+        logged.insert(record.group());
         certain.record(record);
         others.record(record);
     };
     let on_synced = move |event| relay.tell(event);
     let (log, recovered) = Log::open(&directory, options.log, visit, Box::new(on_synced))?;
+    // Groups that had replicas here, and have none, hold no segment back.
+    let ended = logged.iter().filter(|group| **group != CONTROL && !member.replicas.contains_key(group));
+    ended.for_each(|group| log.forget(*group));
     let tail = if recovered.complete { Tail::Certain } else { Tail::Ambiguous };
     let mut pasts = certain.finish(Tail::Certain)?;
     pasts.append(&mut others.finish(tail)?);
@@ -84,6 +90,27 @@ pub(crate) fn recover(
         begin: begin(control, member),
     };
     Ok((Arc::new(log), Revived { start, mind, durable }))
+}
+
+/// Deletes replicas that were to be deleted when the node ended: the durable state has given their numbers and names them
+/// nowhere. One that it does not know yet may have voted already.
+fn drop_ended(member: &mut Membership, engine: &Engine) -> Result<(), NodeError> {
+    let Known::State(state) = &member.known else { return Ok(()) };
+    let node = member.node();
+    let is_named = |group: GroupId, replica: ReplicaId| {
+        let partition = state.partition(group).into_iter();
+        let mut all = partition.flat_map(|it| it.members().map(|(one, _)| one).chain(it.released()));
+        all.any(|one| one.node == node && one.id == replica)
+    };
+    let ended = |group: &GroupId, (holding, _): &mut (Holding, Mark)| {
+        state.was_given(holding.replica) && !is_named(*group, holding.replica)
+    };
+    let ended: Vec<GroupId> = member.replicas.extract_if(.., ended).map(|(group, _)| group).collect();
+    for group in ended {
+        tracing::info!(%group, "a replica that is no more is deleted");
+        engine.drop_group(group)?;
+    }
+    Ok(())
 }
 
 /// What the log gave away is in the engine, or the engine was damaged.

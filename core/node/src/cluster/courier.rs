@@ -16,7 +16,7 @@ use storage::{Kind, Reply};
 
 use super::forward::{Entry, Errand, Fate, Forward, Sending};
 use super::post::{self, Caller, Joiner, Letter, Run, Trail, frames};
-use super::{Cluster, DOWN, Lane, NOBODY, Outgoing, UNKNOWN, kind};
+use super::{Cluster, DOWN, DROPPED, Lane, NOBODY, Outgoing, UNKNOWN, kind};
 use crate::parcel::{Asker, Guest, Parcel, Protocol, Question, Request, Telling};
 use crate::partition::{Queued, What};
 use crate::route::Place;
@@ -320,6 +320,7 @@ impl Worker {
         let text = match fate {
             Fate::Undone => DOWN,
             Fate::Unknown => UNKNOWN,
+            Fate::Dropped => DROPPED,
             Fate::Broken => {
                 return self.others.answer(entry.errand.asker(), |reply| reply.null_array());
             }

@@ -113,6 +113,8 @@ pub(crate) enum Fate {
     Unknown,
     /// Its watches are lost.
     Broken,
+    /// It was not done, because its keyspace is no more.
+    Dropped,
 }
 
 /// The commands for one partition, in the order in which they came.
@@ -358,6 +360,18 @@ impl Forward {
             lane.pause = None;
             self.ready.insert(group);
         }
+    }
+
+    /// A keyspace is no more: gives back all that is on its way there.
+    pub fn dropped(&mut self, db: KeyspaceId) -> Vec<(Entry, Fate)> {
+        let mut over = Vec::new();
+        let lanes = self.lanes.range(GroupId::new(db, 0)..=GroupId::new(db, u16::MAX));
+        for entry in lanes.flat_map(|(_, lane)| lane.queue.iter().flatten()) {
+            let sent = matches!(entry.state, State::Sent { .. });
+            let unknown = entry.uncertain || sent && entry.errand.is_write();
+            over.push((entry.errand.key(), if unknown { Fate::Unknown } else { Fate::Dropped }));
+        }
+        over.into_iter().filter_map(|(key, fate)| Some((self.answered(key)?, fate))).collect()
     }
 
     /// Lets time pass: gives back what has been tried for too long.

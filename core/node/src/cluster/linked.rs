@@ -182,6 +182,22 @@ impl Worker {
         }
     }
 
+    /// A keyspace is no more: nobody has its partitions, and what waits for them is answered.
+    pub(crate) fn drop_keyspace(&mut self, db: KeyspaceId) {
+        let its: Vec<u16> = self.routes.all().filter(|(one, ..)| *one == db).map(|(_, at, _)| at).collect();
+        for &partition in &its {
+            self.reroute(GroupId::new(db, partition), Place::Other(NOBODY));
+        }
+        self.routes.drop_keyspace(db);
+        let Some(cluster) = &mut self.cluster else { return };
+        for partition in its {
+            cluster.post.placed.remove(&GroupId::new(db, partition));
+            cluster.post.epochs.remove(&GroupId::new(db, partition));
+        }
+        let over = cluster.post.forward.dropped(db);
+        self.abandon_all(over);
+    }
+
     /// Tells the other nodes that writers of a partition that is led here wait, or go on.
     pub(crate) fn broadcast_stall(&mut self, db: KeyspaceId, partition: u16, stalled: bool) {
         if let Some(cluster) = &mut self.cluster {

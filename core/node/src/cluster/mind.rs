@@ -27,7 +27,7 @@ use core::net::SocketAddr;
 
 use consensus::group::{Event, Standing, Write};
 use consensus::replay::Restored;
-use consensus::{Config, Group, Incarnation, Logged, Mark, Proposed, Replica, ReplicaId};
+use consensus::{Config, Durability, Group, Incarnation, Logged, Mark, Proposed, Replica, ReplicaId};
 use control::{CONTROL, Duty, Name, Operation, OperationId, Outcome, Roster, State, Welcome};
 use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, KeyspaceId, Lsn, Machine, Micros, NodeId, Rng, Term};
@@ -216,6 +216,8 @@ pub enum Effect {
         mark: Mark,
         /// The encoded state.
         state: Vec<u8>,
+        /// What keyspaces promise in it.
+        promised: BTreeMap<KeyspaceId, Durability>,
     },
     /// Keep this number durably: the next life's is above it.
     Incarnation(u64),

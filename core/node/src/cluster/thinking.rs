@@ -5,7 +5,7 @@
 //! leads a group here gives it the members that the state names, hands it over to whom the placement prefers, and tells
 //! the control group's leader how far that has come.
 
-mod pledge;
+pub(super) mod pledge;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -298,8 +298,9 @@ impl Worker {
                 self.stop_replica(now, group);
             }
             Effect::Keyspace(db) => {
-                if let Some(keyspace) = thinking.mind.state().keyspaces().get(&db) {
-                    self.lay(db, keyspace.settings.partitions);
+                match thinking.mind.state().keyspaces().get(&db) {
+                    Some(keyspace) => self.lay(db, keyspace.settings.partitions),
+                    None => self.drop_keyspace(db),
                 }
                 self.keep_pledges(thinking);
             }
@@ -322,7 +323,9 @@ impl Worker {
                 // A restart is to know them from its beginning.
                 thinking.mind.checkpoint();
             }
-            Effect::Persist { mark, state } => self.persist_control(thinking, mark, state),
+            Effect::Persist { mark, state, promised } => {
+                self.persist_control(thinking, mark, state, promised);
+            }
             Effect::Incarnation(number) => self.ask_host(Job::Incarnation(number)),
             Effect::Answer { ticket, answer } => thinking.answers.push((ticket, answer)),
             Effect::Expelled => thinking.expelled = true,

@@ -27,7 +27,7 @@ impl Worker {
 
     /// The keyspace of cluster clients: the one that was set, else the first of several partitions, else 0.
     fn cluster_keyspace(&self) -> Option<KeyspaceId> {
-        let chosen = self.cluster.as_ref()?.post.keyspace.filter(|&db| self.routes.get(db).is_some());
+        let chosen = self.cluster.as_ref()?.post.keyspace.filter(|&db| self.routes.exists(db));
         let divided = || self.routes.all().find(|&(_, partition, _)| partition > 0).map(|(db, ..)| db);
         Some(chosen.or_else(divided).unwrap_or(KeyspaceId(0)))
     }

@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use consensus::replay::Restored;
-use consensus::{Config, Logged, Mark, Members, Replica, ReplicaId};
+use consensus::{Config, Durability, Logged, Mark, Members, Replica, ReplicaId};
+use journal::Record;
 use kernel::codec::DecodeError;
-use kernel::{GroupId, Index, KeyspaceId, Micros, NodeId, Rng, Term, WorkerId};
+use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Rng, Term, WorkerId};
 use placement::Partitions;
 use storage::Store;
 use storage::reach::Scope;
@@ -15,10 +16,10 @@ use super::undone::Undone;
 use crate::agreement::Agreement;
 use crate::cluster::seat::Seat;
 use crate::cluster::{
-    Cluster, Done, Dropped, Holding, Job, Kept, Outgoing, Past, Seating, Start, kind, store_seed,
+    Cluster, Done, Dropped, Holding, Job, Kept, Opening, Outgoing, Past, Seating, Start, kind, store_seed,
 };
 use crate::partition::Partition;
-use crate::worker::Worker;
+use crate::worker::{LogSink, Worker};
 
 impl Worker {
     /// The same as the one worker of a node in a cluster.
@@ -56,20 +57,67 @@ impl Worker {
             Some(Kept { store, past, .. }) => (store, past),
             None => beginning(seed, seating),
         };
-        let holding = match &past {
+        let mark = match &past {
             Past::Restored(restored) => Some(restored.mark.clone()),
             Past::Joining { .. } => None,
         };
-        let holding = Holding { replica: seating.replica, mark: holding };
+        let replica = seating.replica;
         let mut store = store.within(scope);
         store.set_policy(seating.policy);
         store.set_pieces_at_once(self.slice_steps.0);
         let partition = Partition::seated(group, store, Seat::new(seating, Some(past)));
         let at = self.place(partition.with_memory(seating.memory));
         self.routes.lay(group.keyspace(), seating.partitions);
-        self.ask_host(Job::Added { at, group, holding, fresh });
-        if !fresh {
-            self.make_ready(at);
+        match (mark, &mut self.cluster) {
+            (Some(mark), Some(cluster)) if fresh => {
+                cluster.openings.push(Opening { at, group, replica, mark });
+                self.make_busy(at);
+            }
+            (mark, _) => {
+                self.ask_host(Job::Added { at, group, holding: Holding { replica, mark }, fresh });
+                if !fresh {
+                    self.make_ready(at);
+                }
+            }
+        }
+    }
+
+    /// Has groups that begin here begin in the log too. Their founders begin when that is synced, and the disk has them:
+    /// after a crash before that there is none; after one behind it, what the log has of an earlier group with the same
+    /// number is void. Who joins a group needs none of that: until it has a snapshot, nothing in its log counts.
+    pub(super) fn open_groups(&mut self, log: &mut dyn LogSink) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.openings.is_empty()) else {
+            return;
+        };
+        let openings = core::mem::take(&mut cluster.openings);
+        let reset = |&Opening { group, ref mark, .. }: &Opening| Record::Reset {
+            group,
+            index: mark.index,
+            term: mark.term,
+        };
+        let records: Vec<Record<'_>> = openings.iter().map(reset).collect();
+        match log.append(&records, Durability::Always) {
+            Ok(end) => {
+                let job = |Opening { at, group, replica, mark }: Opening| {
+                    let holding = Holding { replica, mark: Some(mark) };
+                    (end, Job::Added { at, group, holding, fresh: true })
+                };
+                cluster.opened.extend(openings.into_iter().map(job));
+                self.note_appended(end);
+            }
+            Err(_) => {
+                let waits: Vec<usize> = openings.iter().map(|opening| opening.at).collect();
+                cluster.openings = openings;
+                waits.into_iter().for_each(|at| self.retry_append(at));
+            }
+        }
+    }
+
+    /// The log is synced up to `lsn`: founders whose groups begin before that may begin.
+    pub(super) fn opened_groups(&mut self, lsn: Lsn) {
+        let Some(cluster) = &mut self.cluster else { return };
+        while let Some((_, job)) = cluster.opened.pop_front_if(|(end, _)| *end <= lsn) {
+            cluster.jobs.push(job);
         }
     }
 
@@ -152,6 +200,9 @@ impl Worker {
         self.stop_moving(group);
         let Some(cluster) = &mut self.cluster else { return };
         cluster.groups.remove(&group);
+        // What has not begun does not begin any more.
+        cluster.openings.retain(|opening| opening.group != group);
+        cluster.opened.retain(|(_, job)| !matches!(job, Job::Added { group: other, .. } if *other == group));
         cluster.jobs.push(Job::Removed { at, group });
     }
 

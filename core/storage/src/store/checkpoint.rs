@@ -222,7 +222,7 @@ impl Store {
     pub fn write_cut(&mut self, bytes: usize) -> Option<(Frame, Images)> {
         let parity = self.checkpoint.parity ^ 1;
         let cut = self.checkpoint.cut.as_mut()?;
-        let until = cut.images.bytes() + bytes;
+        let until = cut.images.bytes().saturating_add(bytes);
         while cut.next < cut.slots.len() {
             if cut.images.bytes() >= until {
                 return None;

@@ -32,6 +32,8 @@ struct Run {
     entries: Vec<OldEntry>,
     bytes: usize,
     bytes_max: usize,
+    /// What there is of it is not to be told from what is void.
+    uncertain: bool,
 }
 
 impl Log {
@@ -49,7 +51,7 @@ impl Log {
         (first, last): (Index, Index),
         bytes_max: usize,
     ) -> io::Result<Vec<OldEntry>> {
-        let mut run = Run { group, first, last, entries: Vec::new(), bytes: 0, bytes_max };
+        let mut run = Run { group, first, last, entries: Vec::new(), bytes: 0, bytes_max, uncertain: false };
         let (begin, end) = {
             let inner = self.shared.lock();
             let begin = inner.commit.truncate().first_with(group, first);
@@ -65,32 +67,34 @@ impl Log {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             };
-            if !run.read(id, &bytes) {
-                return Ok(Vec::new());
-            }
+            run.read(id, &bytes);
         }
-        Ok(run.entries)
+        Ok(if run.uncertain { Vec::new() } else { run.entries })
     }
 }
 
 impl Run {
-    /// Takes what a segment has of it, up to where no frame is. False if what it has is not to be told from what is void.
-    fn read(&mut self, id: SegmentId, bytes: &[u8]) -> bool {
-        let Ok(header) = Header::decode(id, bytes) else { return true };
+    /// Takes what a segment has of it, up to where no frame is.
+    fn read(&mut self, id: SegmentId, bytes: &[u8]) {
+        let Ok(header) = Header::decode(id, bytes) else { return };
         let (seed, mut offset) = (Seed::new(header.salt, id), HEADER_BYTES);
         while let Ok(frame) = Frame::decode(seed, offset as u64, bytes.get(offset..).unwrap_or_default()) {
             offset += frame.bytes();
             match frame {
                 Frame::Record(Record::Entry(entry)) if entry.group == self.group => self.take(&entry),
+                // The group begins here, and that is never taken back. What is before it was another one's.
+                Frame::Record(Record::Reset { group, index: Index(0..=1), .. }) if group == self.group => {
+                    self.entries.clear();
+                    (self.bytes, self.uncertain) = (0, false);
+                }
                 Frame::Record(Record::Reset { group, .. } | Record::Abandon { group })
                     if group == self.group =>
                 {
-                    return false;
+                    self.uncertain = true;
                 }
                 Frame::Record(_) | Frame::Mark(_) | Frame::Floor { .. } | Frame::Seal => {}
             }
         }
-        true
     }
 
     fn take(&mut self, entry: &Entry<'_>) {

@@ -528,4 +528,10 @@ fn old_entries_are_those_that_count_wherever_they_are() {
     let reset = Record::Reset { group: GroupId(1), index: Index(900), term: Term(term) };
     opened.log.append(&[reset, entry(1, 901, b"new")], Durability::EverySec).unwrap();
     assert_eq!(read(901, 901, 1000), [], "behind a reset nothing is certain");
+    // But a group that begins there is a new one for ever.
+    let begins = Record::Reset { group: GroupId(1), index: Index(1), term: Term(1) };
+    let records = [begins, entry(1, 2, b"two"), entry(1, 3, b"three")];
+    opened.log.append(&records, Durability::EverySec).unwrap();
+    let found: Vec<Vec<u8>> = read(2, 9, 1000).into_iter().map(|it| it.body).collect();
+    assert_eq!(found, [b"two".to_vec(), b"three".to_vec()]);
 }

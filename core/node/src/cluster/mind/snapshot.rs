@@ -9,6 +9,7 @@ use consensus::codec::Descriptor;
 
 use super::*;
 use crate::cluster::frames::PART_BYTES_MAX;
+use crate::cluster::thinking::pledge::{Promised, promised};
 
 /// A checkpoint is made after so many entries.
 const CHECKPOINT_ENTRIES: u64 = 256;
@@ -123,15 +124,15 @@ impl Mind {
         let Some(mark) = self.replica.cut().filter(|_| self.state.cluster().is_some()) else { return };
         self.keep.wanted = false;
         if mark.index > self.keep.asked {
-            let state = self.state.encode();
-            self.persist(mark, state, Purpose::Checkpoint);
+            let (state, promised) = (self.state.encode(), promised(&self.state));
+            self.persist(mark, (state, promised), Purpose::Checkpoint);
         }
     }
 
-    fn persist(&mut self, mark: Mark, state: Vec<u8>, purpose: Purpose) {
+    fn persist(&mut self, mark: Mark, (state, promised): (Vec<u8>, Promised), purpose: Purpose) {
         (self.keep.entries, self.keep.bytes, self.keep.asked) = (0, 0, mark.index);
         self.keep.waiting.push_back((mark.index, purpose));
-        self.out.push(Effect::Persist { mark, state });
+        self.out.push(Effect::Persist { mark, state, promised });
     }
 
     /// The oldest [`Effect::Persist`] that was not answered, whose mark has this index, is durable.
@@ -260,7 +261,7 @@ impl Mind {
     pub(super) fn install(&mut self, descriptor: &Descriptor) {
         let staged = self.keep.staged.as_ref().filter(|(staged, _)| staged == descriptor);
         let (_, state) = staged.expect("what is installed was staged, and nothing is staged meanwhile");
-        let state = state.encode();
-        self.persist(descriptor.mark.clone(), state, Purpose::Install);
+        let (state, promised) = (state.encode(), promised(state));
+        self.persist(descriptor.mark.clone(), (state, promised), Purpose::Install);
     }
 }

@@ -16,14 +16,20 @@ use super::{Thinking, share};
 use crate::cluster::{Holding, Job};
 use crate::worker::Worker;
 
-type Said = BTreeMap<KeyspaceId, Durability>;
+/// What keyspaces promise.
+pub(crate) type Promised = BTreeMap<KeyspaceId, Durability>;
+
+/// What they promise in a state.
+pub(crate) fn promised(state: &State) -> Promised {
+    state.keyspaces().iter().map(|(&db, keyspace)| (db, keyspace.settings.durability)).collect()
+}
 
 /// What keyspaces promise, on disk and on the way there.
 #[derive(Default)]
 pub(crate) struct Pledges {
-    durable: Said,
+    durable: Promised,
     /// Of checkpoints that are not durable yet, the oldest first.
-    coming: VecDeque<(Index, Said)>,
+    coming: VecDeque<(Index, Promised)>,
     /// Checkpoints that wait until the log is synced up to there.
     held: VecDeque<(Lsn, Job)>,
     /// Up to where the log has what was written while a keyspace promised less than it does now.
@@ -31,14 +37,10 @@ pub(crate) struct Pledges {
     synced: Lsn,
 }
 
-fn said(state: &State) -> Said {
-    state.keyspaces().iter().map(|(&db, keyspace)| (db, keyspace.settings.durability)).collect()
-}
-
 impl Pledges {
     /// Of a node that begins with a durable state, or with none.
     pub fn new(state: &State) -> Pledges {
-        Pledges { durable: said(state), ..Pledges::default() }
+        Pledges { durable: promised(state), ..Pledges::default() }
     }
 
     /// What replicas of a keyspace may promise now, if its owner wants `wanted`.
@@ -100,9 +102,14 @@ impl Worker {
     }
 
     /// Has the host keep a checkpoint of the control group, as soon as that is true of what was logged.
-    pub(super) fn persist_control(&mut self, thinking: &mut Thinking, mark: Mark, state: Vec<u8>) {
-        let known = State::decode(&state).expect("the mind has just encoded it");
-        thinking.pledges.coming.push_back((mark.index, said(&known)));
+    pub(super) fn persist_control(
+        &mut self,
+        thinking: &mut Thinking,
+        mark: Mark,
+        state: Vec<u8>,
+        promised: Promised,
+    ) {
+        thinking.pledges.coming.push_back((mark.index, promised));
         self.keep_pledges(thinking);
         let holding = Holding { replica: thinking.mind.replica().id(), mark: Some(mark) };
         let job = Job::PersistControl { holding, state };
@@ -123,7 +130,7 @@ mod tests {
 
     const DB: KeyspaceId = KeyspaceId(3);
 
-    fn said(durability: Durability) -> Said {
+    fn said(durability: Durability) -> Promised {
         BTreeMap::from([(DB, durability)])
     }
 

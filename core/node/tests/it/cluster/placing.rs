@@ -2,8 +2,9 @@
 
 use consensus::{ReplicaId, Role};
 use kernel::planted::Bug;
-use kernel::{GroupId, Micros};
+use kernel::{GroupId, Index, Micros};
 
+use super::disk::Kind;
 use super::with_rules;
 use super::world::{World, group, replica};
 
@@ -123,6 +124,60 @@ fn a_snapshot_that_takes_long_is_followed_by_entries_and_not_by_another() {
     fill(&mut world, 20, 1);
     world.checkpoint(leader, 0);
     assert!(world.machines[leader].disk.floors[&group(0)].0 > 12, "and then the log gives them away");
+}
+
+/// What the client is told of a key of an earlier group with the same number, after all nodes were killed when the new one
+/// had just begun. `told`: the log says that it begins.
+fn of_an_earlier_group(told: bool) -> String {
+    let mut world = World::new(3, 1);
+    fill(&mut world, 0, 10);
+    world.level(group(0));
+    world.drop_group(group(0));
+    assert!(world.machines.iter().all(|machine| machine.disk.engine.is_empty()), "its data is gone");
+    world.begin_anew(group(0));
+    for node in 0..3 {
+        world.crash(node, true);
+        let log = &mut world.machines[node].disk.log;
+        log.retain(|it| told || !matches!(it.kind, Kind::Reset { index: Index(1), .. }));
+        world.machines[node].disk.synced = world.machines[node].disk.log.len();
+    }
+    (0..3).for_each(|node| world.start(node));
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "GET k3")
+}
+
+#[test]
+fn a_group_that_begins_anew_has_nothing_of_an_earlier_one_with_its_number() {
+    let _rules = with_rules(Bug::None);
+    assert_eq!(of_an_earlier_group(true), "$-1\r\n");
+    assert_eq!(of_an_earlier_group(false), "$1\r\n3\r\n", "only because the log says so");
+}
+
+#[test]
+fn a_founder_begins_when_its_log_has_said_so_durably() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    fill(&mut world, 0, 1);
+    world.drop_group(group(0));
+    for machine in &mut world.machines {
+        (machine.sync_held, machine.disk.full) = (true, true);
+    }
+    world.begin_anew(group(0));
+    let begun =
+        |world: &World| world.machines.iter().filter(|one| one.disk.engine.contains_key(&group(0))).count();
+    world.pass(1_000);
+    assert_eq!(begun(&world), 0, "the log takes nothing");
+    world.machines.iter_mut().for_each(|machine| machine.disk.full = false);
+    world.pass(1_000);
+    assert_eq!(begun(&world), 0, "it is not synced");
+    // One of them is taken back before it has begun.
+    let now = world.now;
+    world.worker(2).stop_replica(now, group(0));
+    world.machines.iter_mut().for_each(|machine| machine.sync_held = false);
+    world.pass(1_000);
+    assert_eq!(begun(&world), 2);
+    fill(&mut world, 5, 1);
 }
 
 #[test]

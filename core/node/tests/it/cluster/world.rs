@@ -76,6 +76,8 @@ pub struct World {
     /// Which nodes each group has replicas at; the founders are the first three.
     pub seats: BTreeMap<GroupId, Vec<(NodeId, ReplicaId)>>,
     pub founders: usize,
+    /// What is added to the numbers of founders' replicas: they are others where a group begins anew.
+    anew: u64,
     ports: u16,
     /// Milliseconds that the bytes of a snapshot take.
     pub fetching_takes: u64,
@@ -116,6 +118,7 @@ impl World {
             partitions,
             seats: (0..partitions).map(|number| (group(number), seats.clone())).collect(),
             founders,
+            anew: 0,
             ports: 0,
             fetching_takes: 0,
             fetched: Vec::new(),
@@ -131,8 +134,8 @@ impl World {
     }
 
     fn seating(&self, group: GroupId, node: usize, replica: ReplicaId) -> Seating {
-        let founders = (0..self.founders).map(self::replica);
-        let founder = node < self.founders && replica == self::replica(node);
+        let founders = (0..self.founders).map(|node| self.founder(node));
+        let founder = node < self.founders && replica == self.founder(node);
         Seating {
             group,
             replica,
@@ -143,6 +146,31 @@ impl World {
             partitions: Partitions::new(self.partitions).expect("some"),
             policy: Policy::NoEviction,
             memory: None,
+        }
+    }
+
+    /// The number of a founder's replica.
+    fn founder(&self, node: usize) -> ReplicaId {
+        ReplicaId::new(replica(node).get() + self.anew).expect("counted from 1")
+    }
+
+    /// A group's keyspace was dropped: no node has a replica of it.
+    pub fn drop_group(&mut self, group: GroupId) {
+        let now = self.now;
+        for node in 0..self.machines.len() {
+            self.worker(node).stop_replica(now, group);
+            self.turn(node);
+        }
+    }
+
+    /// The group begins once more, with the same founders under other numbers.
+    pub fn begin_anew(&mut self, group: GroupId) {
+        self.anew += 100;
+        let seats: Vec<_> = (0..self.founders).map(|node| (node_id(node), self.founder(node))).collect();
+        self.seats.insert(group, seats.clone());
+        for (node, &(_, replica)) in seats.iter().enumerate() {
+            self.seat(node, group, replica);
+            self.turn(node);
         }
     }
 

@@ -117,7 +117,7 @@ impl Host {
             Effect::Link { node, addresses } => _ = live.links.insert(node, addresses),
             Effect::Unlink { node } => _ = live.links.remove(&node),
             Effect::Liveness { node, liveness } => self.liveness.push((now, node, liveness)),
-            Effect::Persist { mark, state } => done.persist.push((mark, state)),
+            Effect::Persist { mark, state, .. } => done.persist.push((mark, state)),
             Effect::Incarnation(number) => self.disk.incarnation = self.disk.incarnation.max(number),
             Effect::Answer { ticket, answer } => done.answers.push((ticket, answer)),
             Effect::Expelled => live.expelled = true,
