@@ -26,7 +26,7 @@ use node::recover::Stores;
 use runtime::Clock;
 use thiserror::Error;
 
-use super::convert::{self, ConvertError};
+use super::convert::{self, Conversion, ConvertError};
 use super::join::{self, JoinError};
 use super::{links, survivor};
 use crate::held;
@@ -192,23 +192,22 @@ pub(crate) fn begin(
     let bound = listener.local_addr().map_err(failed)?;
     let about = links::about(options.zone.clone(), bound, options.advertise);
     let identity = Identity::open(dir)?;
-    let marks = if is_member {
-        marks
-    } else {
-        let state = match &options.join {
-            Some(token) => accept(&join::join(&identity, token, &about)?),
+    if !is_member {
+        match &options.join {
+            Some(token) => {
+                let mark = accept(&join::join(&identity, token, &about)?);
+                engine.commit(CONTROL, &mark, std::iter::empty())?;
+            }
             None => {
                 // What is refused is refused before anything is changed.
                 let stores = if has_data { convert::gather(node, seed, engine)? } else { Stores::new() };
                 let (mark, state) = form(&identity, &about, &node.keyspaces)?;
-                convert::convert(engine, stores, &state, identity.id())?;
-                mark
+                Conversion::new(engine, dir, stores, (mark, &state), identity.id())?.run()?;
             }
-        };
-        engine.commit(CONTROL, &state, std::iter::empty())?;
-        engine.groups()?
-    };
-    let membership = resume(identity, listener, about, marks)?;
+        }
+    }
+    convert::tidy(engine, dir)?;
+    let membership = resume(identity, listener, about, engine.groups()?)?;
     if is_member && options.join.is_some() {
         return Err(ClusterError::Member(membership.cluster));
     }
