@@ -5,14 +5,18 @@ mod dev;
 mod member;
 mod recover;
 mod restore;
+mod rounds;
 mod settings;
 mod status;
 
 use serde_json::{Value, json};
+use server::backup::Keep;
+use server::kernel::Millis;
 
 use crate::admin::{Answer, SECONDS_MAX, ask};
 use crate::command::{ClusterCommand, UserCommand};
 use crate::exit::{Exit, Failure};
+use crate::moment;
 use crate::options::Options;
 
 /// How long a change may take: it goes through consensus, perhaps while a leader is elected.
@@ -66,22 +70,20 @@ pub fn run(options: &Options, what: ClusterCommand) -> Result<Exit, Failure> {
             done(options, &post(&path)?)
         }
         ClusterCommand::Keyspace(what) => {
-            done(options, &post(&settings::keyspace(&what).map_err(Failure::usage)?)?)
+            let status = || parsed(get()?).map(|(_, status)| status);
+            done(options, &post(&settings::keyspace(&what, &status).map_err(Failure::usage)?)?)
         }
         ClusterCommand::User(what) => user(options, what, &get, &post),
         ClusterCommand::Audit => {
-            let asked = ask(address, "GET", "/cluster/audit", SECONDS_MAX).and_then(Answer::good);
-            let (body, audit) = parsed(asked?)?;
-            if options.json {
-                println!("{body}")
-            } else {
-                print!("{}", settings::trail(&audit))
-            }
-            Ok(Exit::Holds)
+            audit(options, ask(address, "GET", "/cluster/audit", SECONDS_MAX).and_then(Answer::good)?)
         }
-        ClusterCommand::Backup { dir, also } => backup::run(&loaded, options.json, &dir, &also),
-        ClusterCommand::Restore { dir, number, list, verify } => {
-            restore::run(&loaded, options.json, &dir, restore::Wish { number, list, verify })
+        ClusterCommand::Backup { dir, also, every, keep } => {
+            let keep = keep.map_or(Keep::All, Keep::Last);
+            backup::run(&loaded, options.json, &backup::Wish { dir, also, every, keep })
+        }
+        ClusterCommand::Restore { dir, number, to, list, verify } => {
+            let to = to.as_deref().map(moment).transpose().map_err(Failure::usage)?;
+            restore::run(&loaded, options.json, &dir, restore::Wish { number, to, list, verify })
         }
         ClusterCommand::Recover { dry_run, confirm, even_if_others_answer } => {
             recover::run(&loaded, options.json, recover::Wish { dry_run, confirm, even_if_others_answer })
@@ -117,6 +119,21 @@ fn user(
             Ok(Exit::Holds)
         }
     }
+}
+
+fn audit(options: &Options, body: String) -> Result<Exit, Failure> {
+    let (body, audit) = parsed(body)?;
+    if options.json {
+        println!("{body}")
+    } else {
+        print!("{}", settings::trail(&audit))
+    }
+    Ok(Exit::Holds)
+}
+
+/// A moment as it was written.
+fn moment(text: &str) -> anyhow::Result<Millis> {
+    moment::parse(text, moment::now()).map_err(anyhow::Error::msg)
 }
 
 fn parsed(body: String) -> anyhow::Result<(String, Value)> {

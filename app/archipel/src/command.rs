@@ -9,7 +9,7 @@ use crate::options::Options;
 mod cluster;
 mod p2p;
 
-pub use cluster::{ClusterCommand, KeyspaceArgs, KeyspaceCommand, UserCommand};
+pub use cluster::{ClusterCommand, KeyspaceArgs, KeyspaceCommand, UserCommand, duration};
 pub use p2p::{BroadcastVia, OverlayKind, P2pCommand, TraceWhat};
 
 /// Many islands, one system: a distributed backend in one binary.

@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod lab;
 mod mesh;
+mod moment;
 mod node;
 mod options;
 mod p2p;

@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use consensus::{Durability, Solo};
+use control::CONTROL;
 use disk::backup::Origin;
 use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
 use kernel::{GroupId, Index, KeyspaceId, WorkerId};
+use node::cluster::formation::database;
 use node::cluster::transfer;
 use node::recover::{ReplicaError, Stores};
 use node::{
@@ -57,6 +59,8 @@ pub struct Keyspace {
     pub copies: u8,
     /// Into how many its keys are divided.
     pub partitions: Partitions,
+    /// Whether the configuration names it. One that it does not name is divided as its data is.
+    pub is_named: bool,
     /// When a write is acknowledged.
     pub durability: Durability,
     /// Bytes of memory its entries may take; `None` for no limit.
@@ -116,6 +120,35 @@ impl NodeOptions {
         let mut divisions = Divisions::default();
         self.keyspaces.iter().for_each(|keyspace| divisions.set(keyspace.id, keyspace.partitions));
         divisions
+    }
+
+    /// The same with the keyspaces that the data has and the configuration does not name, as they are divided there: a
+    /// backup of a cluster may have more than those that every node has.
+    fn with_those_of(mut self, divisions: &Divisions, marks: &[(GroupId, Mark)]) -> NodeOptions {
+        for keyspace in self.keyspaces.iter_mut().filter(|keyspace| !keyspace.is_named) {
+            keyspace.partitions = divisions.of(keyspace.id);
+        }
+        let found = marks.iter().map(|(group, _)| group.keyspace()).chain(divisions.iter().map(|(id, _)| id));
+        for id in found {
+            if !self.keyspaces.iter().any(|keyspace| keyspace.id == id) {
+                let settings = database(id);
+                tracing::info!(
+                    keyspace = id.0,
+                    "the data has a keyspace that is not configured; it is served"
+                );
+                self.keyspaces.push(Keyspace {
+                    id,
+                    label: settings.name.as_str().to_owned(),
+                    copies: settings.copies,
+                    partitions: divisions.of(id),
+                    is_named: false,
+                    durability: settings.durability,
+                    memory: None,
+                    eviction: settings.eviction,
+                });
+            }
+        }
+        self
     }
 }
 
@@ -193,9 +226,16 @@ impl Node {
         let listen = |source| NodeError::Listen { address: options.redis, source };
         let socket = TcpListener::bind(options.redis).map_err(listen)?;
         let redis = socket.local_addr().map_err(listen)?;
-        let seed = identity(&options.data_dir)?;
+        let dir = options.data_dir.clone();
+        let seed = identity(&dir)?;
         let engine = Arc::new(Engine::open(&made(options.data_dir.join("engine"))?, options.engine.clone())?);
         let relay = Arc::new(SyncRelay::new());
+        let marks = engine.groups()?;
+        // A member serves what its cluster says.
+        let options = match marks.iter().any(|(group, _)| *group == CONTROL) {
+            true => options,
+            false => options.with_those_of(&recorded(&dir)?, &marks),
+        };
         let member = cluster::start::begin(&options, seed, &engine)?;
         let started = match member {
             Some(member) => member::start(&options, member, seed, engine, &relay, socket)?,

@@ -468,8 +468,8 @@ mod tests {
         let from = Engine::open(dirs[1].path(), EngineOptions::default()).unwrap();
         let state = Store::new(1).encode_state();
         from.commit(GROUP, &Mark { state, ..mark(7) }, std::iter::empty()).unwrap();
-        let cut = from.make_cut(GROUP).unwrap();
-        let content = from.read_cut(GROUP, 7, b"", 1 << 20).unwrap().bytes;
+        let cut = from.make_cut(GROUP, disk::engine::Reader::Followers).unwrap();
+        let content = from.read_cut(GROUP, 7, b"", 1 << 20, disk::engine::Reader::Followers).unwrap().bytes;
         let (bytes, checksum, name, group) = (cut.bytes, cut.checksum, b"snapshot".to_vec(), GROUP);
         let transfer = |task| Job::Transfer(task);
         let install = snapshot::Install {

@@ -2,20 +2,25 @@
 //! member.
 //!
 //! It is made beside its place and gets its name when all of it is checked and durable, so an interrupted restore leaves
-//! nothing that could be started.
+//! nothing that could be started. Who makes it has the unfinished directory locked: a second one is refused.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::backup::{Archive, BackupError, Group, Manifest};
 use disk::engine::{Engine, EngineError, EngineOptions};
-use node::Divisions;
+use kernel::{GroupId, KeyspaceId, Term};
+use node::{Divisions, PARTITIONS_MAX};
 use placement::Partitions;
+use storage::Store;
 use thiserror::Error;
 
+use crate::cluster::settle::commit;
+use crate::config::KEYSPACES;
 use crate::divisions;
 use crate::identity::identity;
 use crate::node::NodeError;
@@ -31,6 +36,9 @@ pub enum RestoreError {
     /// There is something already.
     #[error("{} is not empty: give a --data-dir that is empty or not there", .0.display())]
     NotEmpty(PathBuf),
+    /// Another one is making it.
+    #[error("another restore is making {}: wait for it, or give another --data-dir", .0.display())]
+    InUse(PathBuf),
     /// The backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -50,9 +58,16 @@ pub enum RestoreError {
         /// The reason.
         source: io::Error,
     },
-    /// The manifest names what no keyspace can have.
-    #[error("the backup names a keyspace of {0} partitions, which this version does not have")]
-    Partitions(u16),
+    /// The manifest names what no keyspace of a node can have.
+    #[error(
+        "keyspace {keyspace} of the backup has {partitions} partitions, and a node serves at most {PARTITIONS_MAX}: it can only be read out where it was"
+    )]
+    Partitions {
+        /// Which.
+        keyspace: KeyspaceId,
+        /// How many.
+        partitions: u16,
+    },
 }
 
 /// What was restored.
@@ -77,34 +92,14 @@ pub fn restore(
     options: EngineOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Restored, RestoreError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_path_buf();
-        move |source| RestoreError::File { action, path, source }
-    };
-    let is_free = match fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(failed("look into", dir)(error)),
-    };
-    if !is_free {
-        return Err(RestoreError::NotEmpty(dir.to_path_buf()));
-    }
-    let part = beside(dir);
-    match fs::remove_dir_all(&part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear", &part)(error)),
-        Ok(()) | Err(_) => {}
-    }
+    let divisions = divided(manifest)?;
+    let site = Site::take(dir)?;
+    let part = &site.part;
     let home = part.join("engine");
     fs::create_dir_all(&home).map_err(failed("create", &home))?;
     // The order of keys, and what random commands draw, are this directory's own from now on.
-    identity(&part)?;
-    let mut divisions = Divisions::default();
-    for keyspace in &manifest.keyspaces {
-        let count = keyspace.partitions;
-        let partitions = Partitions::new(count).map_err(|_| RestoreError::Partitions(count))?;
-        divisions.set(keyspace.id, partitions);
-    }
-    divisions::record(&part, &divisions)?;
+    let seed = identity(part)?;
+    divisions::record(part, &divisions)?;
     let engine = Arc::new(Engine::open(&home, options)?);
     let mut restored = Restored::default();
     for group in &manifest.groups {
@@ -113,13 +108,92 @@ pub fn restore(
         restored.objects += group.objects();
         restored.bytes += group.bytes;
     }
+    found(&engine, manifest, seed)?;
     if let Some(engine) = Arc::into_inner(engine) {
         engine.close()?;
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::rename(&part, dir).map_err(failed("name", dir))?;
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))?;
+    site.name()?;
     Ok(restored)
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    let path = path.to_path_buf();
+    move |source| RestoreError::File { action, path, source }
+}
+
+/// How the backup's keyspaces are divided.
+fn divided(manifest: &Manifest) -> Result<Divisions, RestoreError> {
+    let mut divisions = Divisions::default();
+    for keyspace in &manifest.keyspaces {
+        let (keyspace, partitions) = (keyspace.id, keyspace.partitions);
+        let sound = Partitions::new(partitions).ok().filter(|_| partitions <= PARTITIONS_MAX);
+        divisions.set(keyspace, sound.ok_or(RestoreError::Partitions { keyspace, partitions })?);
+    }
+    Ok(divisions)
+}
+
+/// Notes keyspaces that nothing else tells of: those that every node has need no note, nor those that have data or several
+/// partitions.
+fn found(engine: &Engine, manifest: &Manifest, seed: u64) -> Result<(), EngineError> {
+    for keyspace in &manifest.keyspaces {
+        let group = GroupId::new(keyspace.id, 0);
+        let has_data = manifest.groups.iter().any(|it| it.group == group);
+        if u64::from(keyspace.id.0) >= KEYSPACES && keyspace.partitions == 1 && !has_data {
+            commit(engine, group, (&mut Store::new(seed), Term(1)), Vec::new())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a directory is made: beside its place, held against others, and empty.
+struct Site {
+    dir: PathBuf,
+    part: PathBuf,
+    _lock: File,
+}
+
+impl Site {
+    /// The site of `dir`, which is empty or not there.
+    fn take(dir: &Path) -> Result<Site, RestoreError> {
+        let part = beside(dir);
+        fs::create_dir_all(&part).map_err(failed("create", &part))?;
+        let lock = File::open(&part).map_err(failed("open", &part))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RestoreError::InUse(dir.to_path_buf())),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &part)(source)),
+        }
+        let is_free = match fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(failed("look into", dir)(error)),
+        };
+        // Who held it may have finished it meanwhile: then it has its name now, and is no site.
+        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let held = lock.metadata().map(place).map_err(failed("look at", &part))?;
+        let is_site = fs::metadata(&part).is_ok_and(|meta| place(meta) == held);
+        if !is_free || !is_site {
+            if is_site {
+                // Nobody is here, so what lies here is an earlier attempt's; if it cannot go it harms nobody.
+                let _ = fs::remove_dir_all(&part);
+            }
+            return Err(RestoreError::NotEmpty(dir.to_path_buf()));
+        }
+        for entry in fs::read_dir(&part).map_err(failed("look into", &part))? {
+            let path = entry.map_err(failed("look into", &part))?.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed("clear", &path))?;
+        }
+        Ok(Site { dir: dir.to_path_buf(), part, _lock: lock })
+    }
+
+    /// What was made is whole: it gets its place.
+    fn name(self) -> Result<(), RestoreError> {
+        let parent =
+            self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::rename(&self.part, &self.dir).map_err(failed("name", &self.dir))?;
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))
+    }
 }
 
 /// One partition, checked as a snapshot from another node is.
@@ -151,15 +225,13 @@ fn beside(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use disk::backup::{Incoming, Keyspace, Origin, Writer};
-    use disk::engine::CutInfo;
-    use kernel::{GroupId, Index, KeyspaceId, Micros, Millis};
-    use storage::Store;
+    use disk::backup::{Incoming, Keep, Keyspace, Origin, Span, Writer};
+    use disk::engine::{CutInfo, Reader};
+    use kernel::{Index, Micros, Millis};
     use storage::object::Value;
     use storage::store::Ttl;
 
     use super::*;
-    use crate::cluster::settle::commit;
     use crate::load::load_group;
 
     const GROUP: GroupId = GroupId::new(KeyspaceId(3), 1);
@@ -176,20 +248,26 @@ mod tests {
         }
         store.set(b"long", Value::from_bytes(&vec![7; 3_000_000]), Ttl::Clear).unwrap();
         store.end_entry();
-        commit(&engine, GROUP, (&mut store, kernel::Term(4)), Vec::new()).unwrap();
+        commit(&engine, GROUP, (&mut store, Term(4)), Vec::new()).unwrap();
         (engine, store)
     }
 
     fn back_up(engine: &Engine, dir: &Path) -> (Manifest, u64, u64) {
-        let mut writer = Writer::begin(dir).unwrap();
-        let CutInfo { generation, bytes, checksum, mark } = engine.make_cut(GROUP).unwrap();
+        back_up_at(engine, dir, 5, Keep::All)
+    }
+
+    /// A backup that is made in the millisecond `at`.
+    fn back_up_at(engine: &Engine, dir: &Path, at: u64, keep: Keep) -> (Manifest, u64, u64) {
+        let mut writer = Writer::begin(dir, keep).unwrap();
+        let CutInfo { generation, bytes, checksum, mark } =
+            engine.make_cut(GROUP, Reader::Backup(1)).unwrap();
         let (index, term) = (mark.index, mark.term);
         let group = Group { group: GROUP, index, term, leads: true, bytes, checksum, chunks: Vec::new() };
         if !writer.unchanged(&group) {
             let mut incoming = Incoming::new(group);
             let mut cursor = Some(Vec::new());
             while let Some(at) = cursor {
-                let lot = engine.read_cut(GROUP, generation, &at, 100_000).unwrap();
+                let lot = engine.read_cut(GROUP, generation, &at, 100_000, Reader::Backup(1)).unwrap();
                 writer.push(&mut incoming, &lot.bytes).unwrap();
                 cursor = lot.next;
             }
@@ -198,7 +276,8 @@ mod tests {
         let (written, reused) = (writer.written, writer.reused);
         let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 2 }];
         let origin = Origin { id: [1; 16], is_cluster: false };
-        (writer.finish(Millis(5), origin, keyspaces).unwrap(), written, reused)
+        let span = Span { at: Millis(at), until: Millis(at + 1) };
+        (writer.finish(span, origin, keyspaces).unwrap(), written, reused)
     }
 
     #[test]
@@ -216,7 +295,7 @@ mod tests {
         store.begin_entry(Index(2), Micros(2_000));
         store.set(b"new", Value::from_bytes(b"value"), Ttl::Clear).unwrap();
         store.end_entry();
-        commit(&engine, GROUP, (&mut store, kernel::Term(4)), Vec::new()).unwrap();
+        commit(&engine, GROUP, (&mut store, Term(4)), Vec::new()).unwrap();
         let (third, written, reused) = back_up(&engine, &dir);
         assert!(written < 1_500_000 && reused > 3_000_000, "{written} written, {reused} reused");
 
@@ -292,8 +371,138 @@ mod tests {
         let (again, ..) = back_up(&engine, &dir);
         assert_eq!(again.number, 1);
         Archive::new(&dir).verify(1, &again.groups[0]).unwrap();
-        let held = Writer::begin(&dir).unwrap();
-        assert!(matches!(Writer::begin(&dir), Err(BackupError::InUse(_))));
+        let held = Writer::begin(&dir, Keep::All).unwrap();
+        assert!(matches!(Writer::begin(&dir, Keep::All), Err(BackupError::InUse(_))));
         drop(held);
+    }
+
+    /// Changes some values.
+    fn change(engine: &Engine, store: &mut Store, index: u64, keys: &[u64]) {
+        store.begin_entry(Index(index), Micros(index * 1_000));
+        for key in keys {
+            store.set(&key.to_be_bytes(), Value::from_bytes(&index.to_le_bytes()), Ttl::Clear).unwrap();
+        }
+        store.end_entry();
+        commit(engine, GROUP, (store, Term(4)), Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn the_newest_backup_that_has_nothing_from_after_a_moment_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, mut store) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        for (index, at) in [(2, 100), (3, 200), (4, 300)] {
+            change(&engine, &mut store, index, &[7]);
+            back_up_at(&engine, &dir, at, Keep::All);
+        }
+        let archive = Archive::new(&dir);
+        #[rustfmt::skip] // columns
+        let table = [
+            (u64::MAX, Some(3)),
+            (301,      Some(3)),
+            (300,      Some(2)), // it was begun by then, and cut later
+            (201,      Some(2)),
+            (199,      Some(1)),
+            (101,      Some(1)),
+            (100,      None),
+        ];
+        for (moment, expected) in table {
+            let found = archive.at(Millis(moment));
+            assert_eq!(found.as_ref().ok().map(|found| found.number), expected, "{moment}");
+            if let Err(error) = found {
+                assert!(error.to_string().contains("number 1"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_last_backups_are_kept_whole_and_their_directory_does_not_grow() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, mut store) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        let keep = Keep::Last(std::num::NonZeroU32::new(3).unwrap());
+        let bytes = || -> u64 {
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+        };
+        let mut rng = kernel::Rng::new(9);
+        let mut some = move || (0..10).map(|_| rng.below(KEYS)).collect::<Vec<u64>>();
+        let mut most = 0;
+        for index in 2..40 {
+            change(&engine, &mut store, index, &some());
+            let (manifest, ..) = back_up_at(&engine, &dir, index * 10, keep);
+            assert_eq!(manifest.number, index - 1, "numbers go on");
+            let kept: Vec<u64> = (index.saturating_sub(3).max(1)..index).collect();
+            assert_eq!(Archive::new(&dir).numbers().unwrap(), kept);
+            for number in kept {
+                let mut archive = Archive::new(&dir);
+                let manifest = archive.manifest(Some(number)).unwrap();
+                archive.verify(number, &manifest.groups[0]).unwrap();
+            }
+            most = most.max(bytes());
+        }
+        let whole = Archive::new(&dir).manifest(None).unwrap().groups[0].bytes;
+        assert!(most < 4 * whole, "{most} bytes for backups of {whole}");
+        // Unlike all of them.
+        let all = home.path().join("all");
+        for index in 40..78 {
+            change(&engine, &mut store, index, &some());
+            back_up_at(&engine, &all, index * 10, Keep::All);
+        }
+        let grown: u64 = fs::read_dir(&all).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
+        assert!(grown > 4 * whole, "{grown} bytes");
+        // What a crash left behind is removed with the next.
+        let unused = (1..40).map(|number| dir.join(format!("data-{number:06}"))).find(|path| !path.exists());
+        let unused = unused.unwrap();
+        fs::write(&unused, b"left").unwrap();
+        back_up_at(&engine, &dir, 999, keep);
+        assert!(!unused.exists());
+    }
+
+    #[test]
+    fn of_two_restores_to_one_place_the_second_is_refused_and_harms_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, store) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        let (manifest, ..) = back_up(&engine, &dir);
+        let target = home.path().join("restored");
+        let one_more = || {
+            let mut archive = Archive::new(&dir);
+            restore(&mut archive, &manifest, &target, EngineOptions::default(), &mut |_| ())
+        };
+        let (mut archive, mut refused) = (Archive::new(&dir), 0);
+        let during = &mut |_| {
+            let error = one_more().unwrap_err();
+            assert!(matches!(&error, RestoreError::InUse(dir) if *dir == target), "{error}");
+            refused += 1;
+        };
+        restore(&mut archive, &manifest, &target, EngineOptions::default(), during).unwrap();
+        assert!(refused > 1);
+        assert!(matches!(one_more(), Err(RestoreError::NotEmpty(_))));
+        assert!(!beside(&target).exists());
+        let engine = Arc::new(Engine::open(&target.join("engine"), EngineOptions::default()).unwrap());
+        let marks = engine.groups().unwrap();
+        let back = load_group(&engine, (marks[0].0, &marks[0].1), 1, None).unwrap();
+        assert_eq!(back.digest().unwrap(), store.digest().unwrap());
+        // What an interrupted one left is no hindrance.
+        let other = home.path().join("other");
+        fs::create_dir_all(beside(&other).join("engine")).unwrap();
+        fs::write(beside(&other).join("partitions"), b"half").unwrap();
+        restore(&mut Archive::new(&dir), &manifest, &other, EngineOptions::default(), &mut |_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_keyspace_that_no_node_could_serve_is_refused_by_name_before_anything_is_written() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, _) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        let (good, ..) = back_up(&engine, &dir);
+        let target = home.path().join("restored");
+        let keyspace = Keyspace { id: KeyspaceId(40), partitions: PARTITIONS_MAX + 1 };
+        let manifest = Manifest { keyspaces: [good.keyspaces.clone(), vec![keyspace]].concat(), ..good };
+        let refused =
+            restore(&mut Archive::new(&dir), &manifest, &target, EngineOptions::default(), &mut |_| ());
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("keyspace 40") && error.contains("1025"), "{error}");
+        assert!(!target.exists() && !beside(&target).exists());
     }
 }

@@ -251,7 +251,7 @@ pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
         redis: config.redis_address(),
         redis_tls,
         settings: settings(config),
-        keyspaces: config.keyspaces().iter().map(keyspace).collect(),
+        keyspaces: config.keyspaces().iter().map(|one| keyspace(config, one)).collect(),
         workers: u16::try_from(storage.workers.get()).expect("there are at most 16 workers"),
         clients_max: bytes(config.redis.clients_max.get()),
         pin_workers: config.storage.pin_workers,
@@ -325,12 +325,13 @@ fn settings(config: &Config) -> Settings {
     Settings { users, config: gateway::resp::Config::new(&overrides), ..Settings::default() }
 }
 
-fn keyspace(keyspace: &config::Keyspace) -> Keyspace {
+fn keyspace(config: &Config, keyspace: &config::Keyspace) -> Keyspace {
     let memory = keyspace.memory.get();
     let partitions = u16::try_from(keyspace.partitions.get()).ok();
     let partitions = partitions.and_then(|count| Partitions::new(count).ok());
     Keyspace {
         partitions: partitions.expect("there are 1 to 1024 partitions"),
+        is_named: config.keyspace.iter().any(|named| named.id == keyspace.id),
         id: KeyspaceId(u16::try_from(keyspace.id.get()).expect("a keyspace's number is below 16")),
         label: keyspace.label(),
         copies: u8::try_from(keyspace.copies.get()).expect("there are at most 16 copies"),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use consensus::codec::Descriptor;
-use disk::engine::{Engine, EngineError, Progress};
+use disk::engine::{Engine, EngineError, Progress, Reader as Of};
 use kernel::codec::Reader;
 use kernel::{GroupId, Index};
 use node::cluster::Holding;
@@ -35,7 +35,7 @@ pub(crate) struct Install {
 
 /// Holds a group's last checkpoint; none if there is nothing that followers could use.
 pub(crate) fn hold(engine: &Engine, group: GroupId) -> Result<Option<Descriptor>, EngineError> {
-    let cut = match engine.make_cut(group) {
+    let cut = match engine.make_cut(group, Of::Followers) {
         Ok(cut) => cut,
         Err(error) => return answerable(group, error).map(|()| None),
     };
@@ -73,14 +73,14 @@ pub(crate) fn transfer(engine: &Engine, task: &Task) -> Result<Option<Report>, E
         }
         Task::Drop { group } => engine.drop_stage(*group).map(|()| None),
         Task::Read { group, generation, cursor, ticket } => {
-            let lot = match engine.read_cut(*group, *generation, cursor, LOT_BYTES) {
+            let lot = match engine.read_cut(*group, *generation, cursor, LOT_BYTES, Of::Followers) {
                 Ok(lot) => Some((lot.bytes, lot.next)),
                 Err(error) => answerable(*group, error).map(|()| None)?,
             };
             Ok(Some(Report::Read { ticket: *ticket, lot }))
         }
         Task::Release { group, generation } => {
-            engine.release_cut(*group, *generation);
+            engine.release_cut(*group, *generation, Of::Followers);
             Ok(None)
         }
     }

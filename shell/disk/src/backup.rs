@@ -3,7 +3,8 @@
 //! A backup names chunks by their SHA-256. One that an earlier backup of the directory has is not written again, so a
 //! backup of what has hardly changed is small, and each is whole together with the data files that it names. The data is
 //! durable before the manifest is, which is renamed to its name last: an interrupted backup is none, and the next one
-//! takes its number. Nothing is ever removed here.
+//! takes its number. Who keeps only the last backups ([`Keep::Last`]) has older manifests removed, and data files that no
+//! manifest names any more; of a data file that is mostly unused, what is in use is written again, so that it can go too.
 //!
 //! It does not know where chunks come from, and restores nothing.
 
@@ -14,8 +15,10 @@ mod split;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use kernel::Millis;
 use kernel::codec::DecodeError;
 use thiserror::Error;
 
@@ -49,7 +52,7 @@ pub enum BackupError {
         what: &'static str,
     },
     /// It is of another version.
-    #[error("{} is of version {version} of the format, and this program reads version {VERSION}: use the one that made it", path.display())]
+    #[error("{} is of version {version} of the format, and this program reads versions up to {VERSION}: use the one that made it", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -63,6 +66,14 @@ pub enum BackupError {
         dir: PathBuf,
         /// The number that was asked for.
         number: Option<u64>,
+    },
+    /// None is old enough.
+    #[error("{} has no backup that was complete by then{}", dir.display(), first.map(|number| format!("; the first that says when it was is number {number}")).unwrap_or_default())]
+    TooEarly {
+        /// The directory.
+        dir: PathBuf,
+        /// The first that says when it was complete.
+        first: Option<u64>,
     },
     /// Another process writes there.
     #[error("another backup is being made in {}: wait for it, or give another directory", .0.display())]
@@ -155,6 +166,24 @@ impl Archive {
         if manifest.number == wanted { Ok(manifest) } else { Err(damaged("it is another backup's")) }
     }
 
+    /// The newest backup that has nothing from after `moment`, by the clocks of who made them. One of version 1 of the
+    /// format does not say how late it was cut, and is only had by its number.
+    ///
+    /// # Errors
+    /// [`BackupError::TooEarly`] if there is none, and as [`Archive::manifest`] for any that is newer.
+    pub fn at(&self, moment: Millis) -> Result<Manifest, BackupError> {
+        let mut first = None;
+        for number in self.numbers()?.into_iter().rev() {
+            let manifest = self.manifest(Some(number))?;
+            match manifest.until {
+                Some(until) if until <= moment => return Ok(manifest),
+                Some(_) => first = Some(number),
+                None => {}
+            }
+        }
+        Err(BackupError::TooEarly { dir: self.dir.clone(), first })
+    }
+
     /// A chunk's bytes.
     ///
     /// # Errors
@@ -196,6 +225,50 @@ impl Archive {
         Err(BackupError::damaged(&self.manifest_path(number), 0, "a partition's chunks are not its stream"))
     }
 
+    /// Of the data files that these chunks are in, those that are used for less than a half by them.
+    fn sparse<'a>(&self, chunks: impl Iterator<Item = &'a Chunk>) -> Result<BTreeSet<u64>, BackupError> {
+        let mut used: BTreeMap<u64, BTreeMap<u64, u64>> = BTreeMap::new();
+        for chunk in chunks {
+            used.entry(chunk.data).or_default().insert(chunk.offset, u64::from(chunk.bytes));
+        }
+        let mut sparse = BTreeSet::new();
+        for (number, chunks) in used {
+            let path = self.data_path(number);
+            let bytes = fs::metadata(&path).map_err(failed("open", &path))?.len();
+            if chunks.values().sum::<u64>() < bytes / 2 {
+                sparse.insert(number);
+            }
+        }
+        Ok(sparse)
+    }
+
+    /// Removes all backups but the last ones, and data that only they had. A crash on the way leaves what the next time
+    /// removes.
+    fn prune(&self, count: NonZeroU32) -> Result<(), BackupError> {
+        let mut numbers = self.numbers()?;
+        let kept = numbers.split_off(numbers.len().saturating_sub(count.get() as usize));
+        let mut used = BTreeSet::new();
+        for number in &kept {
+            let manifest = self.manifest(Some(*number))?;
+            used.extend(manifest.groups.iter().flat_map(|group| &group.chunks).map(|chunk| chunk.data));
+        }
+        for number in numbers {
+            let path = self.manifest_path(number);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        // No manifest comes back that names what is removed now.
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &self.dir))?;
+        for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+            let name = entry.map_err(failed("list", &self.dir))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("data-")?.parse().ok());
+            if let Some(unused) = number.filter(|number| !used.contains(number)) {
+                let path = self.data_path(unused);
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn manifest_path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("manifest-{number:06}"))
     }
@@ -203,6 +276,24 @@ impl Archive {
     fn data_path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("data-{number:06}"))
     }
+}
+
+/// How many backups a directory keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All.
+    All,
+    /// So many; the older ones go when one more is complete.
+    Last(NonZeroU32),
+}
+
+/// When a backup was made, by the clock of who made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// When it was begun.
+    pub at: Millis,
+    /// When the last partition was cut; not before that.
+    pub until: Millis,
 }
 
 /// A backup that is being made.
@@ -213,6 +304,9 @@ pub struct Writer {
     /// Chunks of the backup before, and of this one.
     known: HashMap<Digest, Chunk>,
     before: Option<Manifest>,
+    keep: Keep,
+    /// Data files that are mostly unused, and are to go.
+    sparse: BTreeSet<u64>,
     groups: BTreeMap<kernel::GroupId, Group>,
     /// Bytes of chunks that were written.
     pub written: u64,
@@ -239,11 +333,11 @@ impl Incoming {
 }
 
 impl Writer {
-    /// Begins the next backup in `dir`, which is made if it is not there.
+    /// Begins the next backup in `dir`, which is made if it is not there, and of which so many are kept in the end.
     ///
     /// # Errors
     /// [`BackupError`]; the last backup there must be sound, because this one is made of its chunks.
-    pub fn begin(dir: &Path) -> Result<Writer, BackupError> {
+    pub fn begin(dir: &Path, keep: Keep) -> Result<Writer, BackupError> {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let path = dir.join("lock");
         let lock = File::options().write(true).create(true).truncate(false).open(&path);
@@ -263,9 +357,25 @@ impl Writer {
         // What is taken over is not read again, so the files must be there.
         let files: BTreeSet<u64> = chunks.clone().map(|chunk| chunk.data).collect();
         files.iter().try_for_each(|&file| DataReader::open(&archive.data_path(file), file).map(drop))?;
-        let known = chunks.map(|chunk| (chunk.digest, *chunk)).collect();
-        let groups = BTreeMap::new();
-        Ok(Writer { archive, number, data: None, known, before, groups, written: 0, reused: 0, _lock: lock })
+        let sparse = match keep {
+            Keep::All => BTreeSet::new(),
+            Keep::Last(_) => archive.sparse(chunks.clone())?,
+        };
+        let known = chunks.filter(|chunk| !sparse.contains(&chunk.data));
+        let known = known.map(|chunk| (chunk.digest, *chunk)).collect();
+        Ok(Writer {
+            archive,
+            number,
+            data: None,
+            known,
+            before,
+            keep,
+            sparse,
+            groups: BTreeMap::new(),
+            written: 0,
+            reused: 0,
+            _lock: lock,
+        })
     }
 
     /// The backup before.
@@ -274,7 +384,8 @@ impl Writer {
         self.before.as_ref()
     }
 
-    /// Takes a partition over from the backup before, if it is there as announced; false if it must be sent.
+    /// Takes a partition over from the backup before, if it is there as announced; false if it must be sent, also because
+    /// it is to be written again.
     pub fn unchanged(&mut self, announced: &Group) -> bool {
         let all = self.before.iter().flat_map(|before| &before.groups);
         let same = |it: &&Group| {
@@ -282,6 +393,9 @@ impl Writer {
                 == (announced.group, announced.index, announced.term, announced.bytes, announced.checksum)
         };
         let Some(found) = { all }.find(same).cloned() else { return false };
+        if found.chunks.iter().any(|chunk| self.sparse.contains(&chunk.data)) {
+            return false;
+        }
         self.reused += found.bytes;
         self.groups.insert(found.group, Group { leads: announced.leads, ..found });
         true
@@ -336,22 +450,24 @@ impl Writer {
         Ok(chunk)
     }
 
-    /// Makes the backup durable and gives it its name.
+    /// Makes the backup durable and gives it its name; then those that are kept no longer are removed.
     ///
     /// # Errors
-    /// [`BackupError`]; there is no such backup then.
+    /// [`BackupError`]; there is no such backup then, unless it is of the removal.
     pub fn finish(
         self,
-        at: kernel::Millis,
+        span: Span,
         origin: Origin,
         keyspaces: Vec<Keyspace>,
     ) -> Result<Manifest, BackupError> {
-        let Writer { archive, number, data, groups, .. } = self;
+        let Writer { archive, number, data, groups, keep, .. } = self;
         if let Some(data) = data {
             data.finish(&archive.data_path(number))?;
         }
         let groups = groups.into_values().collect();
-        let manifest = Manifest { number, at, origin, keyspaces, groups };
+        // A clock that was set back meanwhile must not make it impossible.
+        let until = Some(span.until.max(span.at));
+        let manifest = Manifest { number, at: span.at, until, origin, keyspaces, groups };
         let (path, part) = (archive.manifest_path(number), archive.dir.join("manifest.new"));
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&manifest), "a manifest reads back");
@@ -362,6 +478,9 @@ impl Writer {
         sync().map_err(failed("sync", &archive.dir))?;
         fs::rename(&part, &path).map_err(failed("name", &path))?;
         sync().map_err(failed("sync", &archive.dir))?;
+        if let Keep::Last(count) = keep {
+            archive.prune(count)?;
+        }
         Ok(manifest)
     }
 }

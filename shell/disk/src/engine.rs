@@ -40,7 +40,7 @@ use fjall::Readable;
 use kernel::limit::KEY_BYTES_MAX;
 use kernel::{GroupId, Index, Term};
 
-pub use self::cut::{CutInfo, Lot};
+pub use self::cut::{CutInfo, Lot, Reader};
 use self::entry::Body;
 pub use self::entry::CHUNK_BYTES;
 pub use self::error::{EngineError, Place};
@@ -308,7 +308,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::commit`].
     pub fn sweep(&self, entries_max: usize) -> Result<Swept, EngineError> {
-        self.writing(|store| store.sweep(entries_max))
+        self.writing(|store| {
+            store.release_silent();
+            store.sweep(entries_max)
+        })
     }
 
     /// Forgets a group: its checkpoint and what is staged for it, durably. Sweeps give the space back; if it comes back
@@ -322,12 +325,13 @@ impl Engine {
 
     /// Holds the group's checkpoint as it is now, to be read by [`Engine::read_cut`] while commits and sweeps go on.
     ///
-    /// Reads all of it once. The last two cuts of a group are held; what they hide takes space until they are released.
+    /// Reads all of it once. It is held until each of its readers has released it; for followers the last two cuts of a
+    /// group are. What they hide takes space until then.
     ///
     /// # Errors
-    /// As [`Engine::load`].
-    pub fn make_cut(&self, group: GroupId) -> Result<CutInfo, EngineError> {
-        self.reading(|store| store.make_cut(group))
+    /// [`EngineError::CutsInUse`], else as [`Engine::load`].
+    pub fn make_cut(&self, group: GroupId, reader: Reader) -> Result<CutInfo, EngineError> {
+        self.reading(|store| store.make_cut(group, reader))
     }
 
     /// About `bytes_max` bytes, and at most one item more, of a cut from `cursor` on; an empty one is the beginning.
@@ -342,15 +346,16 @@ impl Engine {
         generation: u64,
         cursor: &[u8],
         bytes_max: usize,
+        reader: Reader,
     ) -> Result<Lot, EngineError> {
-        self.reading(|store| store.read_cut(group, generation, cursor, bytes_max))
+        self.reading(|store| store.read_cut(group, generation, cursor, bytes_max, reader))
     }
 
-    /// Lets one cut of a group go.
-    pub fn release_cut(&self, group: GroupId, generation: u64) {
+    /// Holds one cut of a group no more for a reader; who else reads it goes on.
+    pub fn release_cut(&self, group: GroupId, generation: u64, reader: Reader) {
         // Without a store there is none.
         let _ = self.reading(|store| {
-            store.release_cut(group, generation);
+            store.release_cut(group, generation, reader);
             Ok(())
         });
     }

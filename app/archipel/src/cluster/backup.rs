@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use server::backup::{Group, Incoming, Keyspace, Origin, Writer};
+use server::backup::{Group, Incoming, Keep, Keyspace, Manifest, Origin, Span, Writer};
 use server::config::Loaded;
 use server::kernel::{GroupId, Index, KeyspaceId, Millis, Term};
 
+use super::rounds;
 use crate::admin::ask_raw;
 use crate::exit::{Exit, Failure};
+use crate::moment::{now, utc};
 
 /// How long a node may take for a step: it may have to write a large checkpoint.
 const STEP_SECONDS_MAX: u64 = 300;
@@ -48,63 +50,107 @@ struct Choice {
     copy: Copy,
 }
 
+/// What is asked for.
+pub struct Wish {
+    /// The directory of the backups.
+    pub dir: PathBuf,
+    /// Admin ports of other members.
+    pub also: Vec<SocketAddr>,
+    /// Again and again, so long after the beginning of the one before.
+    pub every: Option<Duration>,
+    /// How many are kept.
+    pub keep: Keep,
+}
+
+/// A backup that was made.
+struct Made {
+    manifest: Manifest,
+    written: u64,
+    reused: u64,
+}
+
 /// Runs the verb.
-pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, also: &[SocketAddr]) -> Result<Exit, Failure> {
+pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure> {
     let password = server::password(&loaded.config).map(str::to_owned);
-    let own = loaded.config.admin_address();
-    let addresses = [own].into_iter().chain(also.iter().copied());
+    let addresses = [loaded.config.admin_address()].into_iter().chain(wish.also.iter().copied());
     let sources: Vec<Source> =
         addresses.map(|address| Source { address, password: password.clone() }).collect();
-    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut round = |ended: &dyn Fn() -> bool| {
+        let made = back_up(&sources, wish, as_json, ended)?;
+        made.print(&wish.dir, as_json);
+        Ok(())
+    };
+    match wish.every {
+        Some(every) => rounds::run(every, as_json, &mut round),
+        None => {
+            round(&|| false)?;
+            Ok(Exit::Holds)
+        }
+    }
+}
+
+/// Makes one backup; if it is ended on the way there is none.
+fn back_up(sources: &[Source], wish: &Wish, as_json: bool, ended: &dyn Fn() -> bool) -> Result<Made> {
+    let at = now();
     let told = sources.iter().map(Source::begin).collect::<Result<Vec<Told>>>()?;
     let first = told.first().context("there is a first node")?;
     if let Some(strange) = told.iter().position(|other| other.origin != first.origin) {
-        let (one, other) = (own, sources[strange].address);
-        return Err(anyhow!("the nodes at {one} and {other} are not of one cluster").into());
+        let (one, other) = (sources[0].address, sources[strange].address);
+        bail!("the nodes at {one} and {other} are not of one cluster");
     }
     let choices = choose(&told);
     whole(first, &choices)?;
-    let mut writer = Writer::begin(dir)?;
+    let mut writer = Writer::begin(&wish.dir, wish.keep)?;
     if let Some(before) = writer.before().filter(|before| before.origin != first.origin) {
         let whose = if before.origin.is_cluster { "another cluster" } else { "another node" };
-        return Err(anyhow!("{} has backups of {whose}: give another directory", dir.display()).into());
+        bail!("{} has backups of {whose}: give another directory", wish.dir.display());
     }
     let bar = bar(as_json, choices.len() as u64);
+    let mut until = at;
     for choice in choices.values() {
         bar.set_message(name(choice.copy.group));
-        sources[choice.source].keep(choice.copy, &mut writer)?;
+        until = until.max(sources[choice.source].keep(choice.copy, &mut writer, ended)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
     let (written, reused) = (writer.written, writer.reused);
-    let manifest = writer.finish(Millis(at.as_millis() as u64), first.origin, first.keyspaces.clone())?;
-    let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
-    let behind: Vec<String> =
-        manifest.groups.iter().filter(|group| !group.leads).map(|group| name(group.group)).collect();
-    if as_json {
-        let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
+    let manifest = writer.finish(Span { at, until }, first.origin, first.keyspaces.clone())?;
+    Ok(Made { manifest, written, reused })
+}
+
+impl Made {
+    fn print(&self, dir: &Path, as_json: bool) {
+        let Made { manifest, written, reused } = self;
+        let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
+        let behind: Vec<String> =
+            manifest.groups.iter().filter(|group| !group.leads).map(|group| name(group.group)).collect();
+        if as_json {
+            let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
+            println!(
+                "{}",
+                json!({"schema": 1, "number": manifest.number, "at_ms": manifest.at.0,
+                    "until_ms": manifest.until.map(|until| until.0), "objects": objects, "written_bytes": written,
+                    "reused_bytes": reused, "from_followers": behind.len(), "partitions": groups})
+            );
+            return;
+        }
         println!(
-            "{}",
-            json!({"schema": 1, "number": manifest.number, "objects": objects, "written_bytes": written,
-                "reused_bytes": reused, "from_followers": behind.len(), "partitions": groups})
+            "backup {} in {} of {} UTC: {objects} keys in {} partitions, {written} bytes written, {reused} bytes there \
+             already",
+            manifest.number,
+            dir.display(),
+            utc(manifest.at),
+            manifest.groups.len(),
         );
-        return Ok(Exit::Holds);
+        if !behind.is_empty() {
+            eprintln!(
+                "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the \
+                 admin ports of the other members as --also they come from their leaders",
+                behind.len(),
+                behind.join(", ")
+            );
+        }
     }
-    println!(
-        "backup {} in {}: {objects} keys in {} partitions, {written} bytes written, {reused} bytes there already",
-        manifest.number,
-        dir.display(),
-        manifest.groups.len(),
-    );
-    if !behind.is_empty() {
-        eprintln!(
-            "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the admin \
-             ports of the other members as --also they come from their leaders",
-            behind.len(),
-            behind.join(", ")
-        );
-    }
-    Ok(Exit::Holds)
 }
 
 /// A partition of a backup, for scripts.
@@ -182,12 +228,15 @@ impl Source {
         understood(&told).with_context(|| format!("what {} says of itself is not understood", self.address))
     }
 
-    /// Has one partition held and keeps it.
-    fn keep(&self, copy: Copy, writer: &mut Writer) -> Result<()> {
+    /// Has one partition held and keeps it: when it was held.
+    fn keep(&self, copy: Copy, writer: &mut Writer, ended: &dyn Fn() -> bool) -> Result<Millis> {
         let group = copy.group;
         let cut = self.ask_json(&format!("/backup/cut?group={}&after={}", group.0, copy.applied))?;
+        let at = now();
         let number = |name: &str| cut[name].as_u64().with_context(|| format!("`{name}` is missing"));
-        let generation = number("generation")?;
+        // A node of the version before gives no ticket.
+        let ticket = cut["ticket"].as_u64().unwrap_or_default();
+        let held = format!("group={}&generation={}&ticket={ticket}", group.0, number("generation")?);
         let announced = Group {
             group,
             index: Index(number("index")?),
@@ -198,19 +247,25 @@ impl Source {
             chunks: Vec::new(),
         };
         let taken =
-            if writer.unchanged(&announced) { Ok(()) } else { self.take(announced, generation, writer) };
+            if writer.unchanged(&announced) { Ok(()) } else { self.take(announced, &held, writer, ended) };
         // The node lets it go by itself when it needs the place.
-        let _ = self.ask(&format!("/backup/release?group={}&generation={generation}", group.0));
-        taken.with_context(|| format!("partition {} at {}", name(group), self.address))
+        let _ = self.ask(&format!("/backup/release?{held}"));
+        taken.with_context(|| format!("partition {} at {}", name(group), self.address)).map(|()| at)
     }
 
-    fn take(&self, announced: Group, generation: u64, writer: &mut Writer) -> Result<()> {
-        let group = announced.group.0;
+    fn take(
+        &self,
+        announced: Group,
+        held: &str,
+        writer: &mut Writer,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let mut left = announced.bytes;
         let mut incoming = Incoming::new(announced);
         let mut cursor = Some(String::new());
         while let Some(at) = cursor {
-            let path = format!("/backup/lot?group={group}&generation={generation}&cursor={at}");
+            ensure!(!ended(), "the backup was ended: there is none of this round");
+            let path = format!("/backup/lot?{held}&cursor={at}");
             let (bytes, next) = self.ask(&path)?;
             ensure!(bytes.len() as u64 <= left && !bytes.is_empty(), "the node sends more than it announced");
             left -= bytes.len() as u64;

@@ -6,15 +6,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use server::backup::{Archive, Group, Manifest};
 use server::config::Loaded;
+use server::kernel::Millis;
 use server::restore::restore;
 
 use super::backup::described;
 use crate::exit::{Exit, Failure};
+use crate::moment::utc_millis;
 
 /// What is asked for.
 pub struct Wish {
     /// Which backup.
     pub number: Option<u64>,
+    /// Or else the newest that has nothing from after this moment.
+    pub to: Option<Millis>,
     /// Only what there is.
     pub list: bool,
     /// Only whether it is sound.
@@ -27,7 +31,10 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
     if wish.list {
         return list(&archive, as_json);
     }
-    let manifest = archive.manifest(wish.number)?;
+    let manifest = match wish.to {
+        Some(moment) => archive.at(moment)?,
+        None => archive.manifest(wish.number)?,
+    };
     let bytes = manifest.groups.iter().map(|group| group.bytes).sum();
     let bar = bar(as_json, bytes);
     if wish.verify {
@@ -38,7 +45,7 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
             bar.inc(verified.bytes);
         }
         bar.finish_and_clear();
-        let told = Told { manifest: &manifest, verb: "sound", chunks };
+        let told = Told { manifest: &manifest, verb: "sound", chunks, to: wish.to };
         told.print(as_json);
         return Ok(Exit::Holds);
     }
@@ -46,7 +53,7 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
     restore(&mut archive, &manifest, target, engine, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     let chunks = manifest.groups.iter().map(|group| group.chunks.len() as u64).sum();
-    Told { manifest: &manifest, verb: "restored", chunks }.print(as_json);
+    Told { manifest: &manifest, verb: "restored", chunks, to: wish.to }.print(as_json);
     if !as_json {
         println!("start it with `archipel node start --data-dir {}`", target.display());
     }
@@ -58,23 +65,42 @@ struct Told<'a> {
     manifest: &'a Manifest,
     verb: &'static str,
     chunks: u64,
+    to: Option<Millis>,
 }
 
 impl Told<'_> {
     fn print(&self, as_json: bool) {
-        let Manifest { number, groups, .. } = self.manifest;
+        let Manifest { number, groups, at, until, .. } = self.manifest;
+        // How long before the wanted moment it was.
+        let before = self.to.zip(*until).map(|(to, until)| to.0.saturating_sub(until.0));
         let objects: u64 = groups.iter().map(Group::objects).sum();
         let bytes: u64 = groups.iter().map(|group| group.bytes).sum();
         if as_json {
             let partitions: Vec<Value> = groups.iter().map(described).collect();
             println!(
                 "{}",
-                json!({"schema": 1, "number": number, "did": self.verb, "objects": objects, "bytes": bytes,
+                json!({"schema": 1, "number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0),
+                    "before_ms": before, "did": self.verb, "objects": objects, "bytes": bytes,
                     "chunks": self.chunks, "partitions": partitions})
             );
         } else {
             let (verb, count) = (self.verb, groups.len());
             println!("backup {number} is {verb}: {objects} keys in {count} partitions, {bytes} bytes");
+            let from = utc_millis(*at);
+            match until {
+                Some(until) => println!(
+                    "it has all that was acknowledged before {from} UTC and nothing from after {} UTC",
+                    utc_millis(*until)
+                ),
+                None => println!("it was begun at {from} UTC, and does not say how late its partitions are"),
+            }
+            if let Some(millis) = before {
+                println!(
+                    "that is {}.{:03} s before the moment that was asked for",
+                    millis / 1000,
+                    millis % 1000
+                );
+            }
         }
     }
 }
@@ -82,13 +108,16 @@ impl Told<'_> {
 /// The backups of a directory, one a line.
 fn list(archive: &Archive, as_json: bool) -> Result<Exit, Failure> {
     for number in archive.numbers()? {
-        let Manifest { at, groups, .. } = archive.manifest(Some(number))?;
+        let Manifest { at, until, groups, .. } = archive.manifest(Some(number))?;
         let objects: u64 = groups.iter().map(Group::objects).sum();
         let bytes: u64 = groups.iter().map(|group| group.bytes).sum();
         if as_json {
-            println!("{}", json!({"number": number, "at_ms": at.0, "objects": objects, "bytes": bytes}));
+            println!(
+                "{}",
+                json!({"number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0), "objects": objects, "bytes": bytes})
+            );
         } else {
-            println!("{number}\t{} ms since 1970\t{objects} keys\t{bytes} bytes", at.0);
+            println!("{number}\t{} UTC\t{objects} keys\t{bytes} bytes", utc_millis(at));
         }
     }
     Ok(Exit::Holds)

@@ -4,13 +4,19 @@ use std::io::{BufRead, IsTerminal};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use server::kernel::Millis;
 use sha2::{Digest, Sha256};
 
 use crate::command::{KeyspaceArgs, KeyspaceCommand};
+use crate::moment::utc;
 
-/// The path that makes or changes a keyspace.
-pub fn keyspace(what: &KeyspaceCommand) -> anyhow::Result<String> {
+/// The path that makes, changes or drops a keyspace of the cluster whose status this is.
+pub fn keyspace(
+    what: &KeyspaceCommand,
+    status: &dyn Fn() -> anyhow::Result<Value>,
+) -> anyhow::Result<String> {
     let (verb, id, partitions, settings) = match what {
+        KeyspaceCommand::Drop { name, yes } => return drop_of(name, yes.as_deref(), &status()?),
         KeyspaceCommand::Create { id, partitions, settings } => ("create", id, *partitions, settings),
         KeyspaceCommand::Alter { id, settings } => ("alter", id, None, settings),
     };
@@ -27,6 +33,24 @@ pub fn keyspace(what: &KeyspaceCommand) -> anyhow::Result<String> {
     ];
     let said = said.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", value?)));
     Ok(format!("/cluster/keyspace/{verb}?keyspace={id}{}", said.collect::<String>()))
+}
+
+/// The path that drops the keyspace called `name`, if it was named twice.
+fn drop_of(name: &str, yes: Option<&str>, status: &Value) -> anyhow::Result<String> {
+    let all = status["keyspaces"].as_array().into_iter().flatten();
+    let found = all.into_iter().find(|it| it["name"] == name);
+    let Some(found) = found else {
+        bail!("there is no keyspace called {name:?}: `archipel cluster status` shows their names");
+    };
+    let (id, partitions) = (&found["id"], &found["partitions"]);
+    match yes {
+        Some(yes) if yes == name => Ok(format!("/cluster/keyspace/drop?keyspace={id}&name={}", plain(name)?)),
+        Some(yes) => bail!("--yes names {yes:?} and not {name:?}: nothing is dropped"),
+        None => bail!(
+            "this deletes keyspace {id}, {name}, with all data of its {partitions} partitions at all members, for good: \
+             say it with --yes {name}"
+        ),
+    }
 }
 
 /// The path that makes a user with a password.
@@ -68,25 +92,10 @@ pub fn trail(audit: &Value) -> String {
             (Some(version), _) => format!("state {version}"),
             (None, refused) => format!("refused: {}", refused.unwrap_or_default()),
         };
-        let at = utc(one["at"].as_u64().unwrap_or_default());
+        let at = utc(Millis(one["at"].as_u64().unwrap_or_default()));
         out.push_str(&format!("{at}  {:<8}  {}  ({came})\n", text("by"), text("what")));
     }
     out
-}
-
-/// Milliseconds since 1970 as `2026-01-31 12:00:00`. Howard Hinnant's `civil_from_days`, for days after 1970.
-fn utc(millis: u64) -> String {
-    let seconds = millis / 1000;
-    let days = seconds / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day + 2) / 153;
-    let day = day - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{seconds:02}")
 }
 
 #[cfg(test)]
@@ -97,14 +106,43 @@ mod tests {
     fn what_is_said_of_a_keyspace_is_asked_for() {
         let settings =
             KeyspaceArgs { copies: Some(5), durability: Some("always".into()), ..KeyspaceArgs::default() };
-        let alter = keyspace(&KeyspaceCommand::Alter { id: 3, settings }).unwrap();
+        let none = || unreachable!("nobody asks");
+        let alter = keyspace(&KeyspaceCommand::Alter { id: 3, settings }, &none).unwrap();
         assert_eq!(alter, "/cluster/keyspace/alter?keyspace=3&copies=5&durability=always");
         let settings = KeyspaceArgs { name: Some("orders".into()), ..KeyspaceArgs::default() };
-        let create = keyspace(&KeyspaceCommand::Create { id: 20, partitions: Some(64), settings }).unwrap();
+        let create = KeyspaceCommand::Create { id: 20, partitions: Some(64), settings };
+        let create = keyspace(&create, &none).unwrap();
         assert_eq!(create, "/cluster/keyspace/create?keyspace=20&name=orders&partitions=64");
         for name in ["", "a b", "a&b", "a=b", "ä"] {
             let settings = KeyspaceArgs { name: Some(name.into()), ..KeyspaceArgs::default() };
-            assert!(keyspace(&KeyspaceCommand::Alter { id: 3, settings }).is_err(), "{name:?}");
+            assert!(keyspace(&KeyspaceCommand::Alter { id: 3, settings }, &none).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_keyspace_is_dropped_when_it_is_named_twice() {
+        let status = serde_json::json!({"keyspaces": [
+            {"id": 3, "name": "3", "partitions": 1}, {"id": 20, "name": "orders", "partitions": 64},
+        ]});
+        #[rustfmt::skip] // columns
+        let table = [
+            ("orders", Some("orders"), Ok("/cluster/keyspace/drop?keyspace=20&name=orders")),
+            ("3",      Some("3"),      Ok("/cluster/keyspace/drop?keyspace=3&name=3")),
+            ("orders", None,           Err("all data of its 64 partitions")),
+            ("orders", Some("order"),  Err("nothing is dropped")),
+            ("20",     Some("20"),     Err("no keyspace called")), // it is named by its name
+            ("",       Some(""),       Err("no keyspace called")),
+        ];
+        for (name, yes, expected) in table {
+            let (name, yes) = (name.to_owned(), yes.map(str::to_owned));
+            let asked = keyspace(&KeyspaceCommand::Drop { name, yes }, &|| Ok(status.clone()));
+            match expected {
+                Ok(path) => assert_eq!(asked.unwrap(), path),
+                Err(text) => {
+                    let error = asked.unwrap_err().to_string();
+                    assert!(error.contains(text), "{error}");
+                }
+            }
         }
     }
 
@@ -115,20 +153,6 @@ mod tests {
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(path, format!("/cluster/user/set?name=ann&sha256={digest}"));
         assert!(user("ann&name=bob", "abc").is_err());
-    }
-
-    #[test]
-    fn times_are_told_in_utc() {
-        let table = [
-            (0, "1970-01-01 00:00:00"),
-            (951_782_399_000, "2000-02-28 23:59:59"),
-            (951_782_400_000, "2000-02-29 00:00:00"),
-            (1_700_000_000_999, "2023-11-14 22:13:20"),
-            (4_107_542_400_000, "2100-03-01 00:00:00"),
-        ];
-        for (millis, text) in table {
-            assert_eq!(utc(millis), text);
-        }
     }
 
     #[test]

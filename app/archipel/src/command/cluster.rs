@@ -1,6 +1,7 @@
 //! Verbs on a cluster, its keyspaces and its users.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ Examples:
         /// The beginning of the node's id, with or without 12D3KooW.
         node: String,
     },
-    /// Make or change keyspaces while the cluster runs.
+    /// Make, change or drop keyspaces while the cluster runs.
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
     /// Make, change and remove users, who may enter at every member.
@@ -90,6 +91,7 @@ Examples:
   archipel cluster backup /backups/shop
   archipel cluster backup /backups/shop --also 127.0.0.1:7410 --also 127.0.0.1:7420
   archipel cluster backup /backups/shop --json | jq .number
+  archipel cluster backup /backups/shop --every 30s --keep 2880      a day, to half a minute
 
 Each partition is backed up as it was at exactly one entry of its log, so a keyspace of one partition, which is any of
 Redis's databases, is consistent as a whole; of a divided keyspace each partition is, at its own entry, and a client that
@@ -99,6 +101,9 @@ another copy it may lack the last moments, and that is said.
 A node backs up the partitions of which it has a copy: name the admin ports of other members with --also to take each
 partition from its leader, or if this node has no copy of some; those of other machines are reached through a tunnel.
 Users and settings are not part of it.
+With --every it goes on until Ctrl-C: each round is a backup of its own, which writes what has changed and reads all of a
+partition that has; restore --to brings any of those moments back. A round that fails is tried again, ten times in a row at
+most; a first round that fails ends the command.
 
 Exit code 1 if a partition is missing or the backup was interrupted: then there is no such backup.")]
     Backup {
@@ -107,6 +112,12 @@ Exit code 1 if a partition is missing or the backup was interrupted: then there 
         /// The admin port of another member.
         #[arg(long, value_name = "HOST:PORT")]
         also: Vec<SocketAddr>,
+        /// Make one again and again, this long after the beginning of the one before, such as 30s or 5m.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        every: Option<Duration>,
+        /// Keep only so many of the last backups, and remove older ones.
+        #[arg(long, value_name = "N")]
+        keep: Option<NonZeroU32>,
     },
     /// Make a new data directory out of a backup, or check one.
     #[command(after_help = "\
@@ -114,11 +125,16 @@ Examples:
   archipel cluster restore /backups/shop --data-dir ./new
   archipel cluster restore /backups/shop --list
   archipel cluster restore /backups/shop --verify --number 3
+  archipel cluster restore /backups/shop --to 2026-01-31T12:00:00Z --data-dir ./new
+  archipel cluster restore /backups/shop --to \"10m ago\" --data-dir ./new
   archipel node start --data-dir ./new                  a node of its own
   archipel node start --data-dir ./new --cluster        the first member of a new cluster; others join it
 
 The data directory must be empty or not there. What was backed up comes back with types, expiries, scripts and
-keyspaces; keys that have expired since then expire. --verify reads every byte and restores nothing; damage is named by
+keyspaces; keys that have expired since then expire. --to takes the newest backup that has nothing from after that moment,
+by the clock of the machine that made it, and says how long before it that was: so the moments that can be had are those
+that backup --every made. Keyspaces that the node's configuration does not name are served as they are divided in the
+backup. A keyspace with more than 1024 partitions is refused. --verify reads every byte and restores nothing; damage is named by
 file and place, with exit code 1.")]
     Restore {
         /// The directory of the backups.
@@ -126,8 +142,11 @@ file and place, with exit code 1.")]
         /// Which of them; the last one without it.
         #[arg(long, value_name = "N")]
         number: Option<u64>,
+        /// The newest that has nothing from after this moment: 2026-01-31T12:00:00Z, seconds since 1970, or `10m ago`.
+        #[arg(long, value_name = "TIME", conflicts_with = "number")]
+        to: Option<String>,
         /// Print the backups.
-        #[arg(long, conflicts_with_all = ["verify", "number"])]
+        #[arg(long, conflicts_with_all = ["verify", "number", "to"])]
         list: bool,
         /// Check everything and restore nothing.
         #[arg(long)]
@@ -194,6 +213,22 @@ Examples:
         #[command(flatten)]
         settings: KeyspaceArgs,
     },
+    /// Delete a keyspace and all its data, at all members.
+    #[command(after_help = "\
+Examples:
+  archipel cluster keyspace drop orders                 says what would go
+  archipel cluster keyspace drop orders --yes orders
+
+There is no way back but a backup. Clients that are in it are told that it was dropped, and SELECT of it is refused; what is
+on its way at that moment may be answered and is gone. Its number can be given to another keyspace, which begins empty.
+Keyspace 0, in which all clients begin, stays. The audit trail says who asked.")]
+    Drop {
+        /// Its name, as `archipel cluster status` shows it.
+        name: String,
+        /// Its name once more, to be sure.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+    },
     /// Change a keyspace. Copies are made or removed one after the other, never below what is promised.
     #[command(after_help = "\
 Examples:
@@ -255,7 +290,7 @@ with the users that it knows until it hears of the others.")]
 }
 
 /// A time such as `90s`, `10m` or `24h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write it as 90s, 10m or 24h".to_owned();
     let (digits, seconds) = match text.char_indices().next_back() {
         Some((at, 's')) => (&text[..at], 1),

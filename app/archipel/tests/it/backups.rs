@@ -98,9 +98,11 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     let sound = restore(&backups, Path::new("unused"), &["--verify", "--json"]);
     assert_eq!(code(&sound), 0, "{}", stderr(&sound));
     assert_eq!(stdout(&restore(&backups, Path::new("unused"), &["--list"])).lines().count(), 3);
+    let first_moment = moments(&backups, [&first, &second]);
     for (number, expected) in [("1", &before), ("2", &after), ("3", &after)] {
         let target = dir.path().join(format!("restored{number}"));
-        let done = restore(&backups, &target, &["--number", number]);
+        let flags = if number == "1" { ["--to", &first_moment] } else { ["--number", number] };
+        let done = restore(&backups, &target, &flags);
         assert_eq!(code(&done), 0, "{}", stderr(&done));
         let again = restore(&backups, &target, &[]);
         assert_eq!(code(&again), 1);
@@ -128,7 +130,29 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     let (refused, _) = guarded.http("POST", "/backup/begin");
     assert_eq!(refused, 403, "it is no request of ours");
     guarded.stop();
+
     what_is_damaged_is_named(dir.path(), &backups, &config);
+}
+
+/// A moment of which the first of these backups is the newest before it.
+fn moments(backups: &Path, [first, second]: [&Value; 2]) -> String {
+    let moment = |backup: &Value, name: &str| backup[name].as_u64().unwrap();
+    assert!(moment(first, "at_ms") <= moment(first, "until_ms"));
+    assert!(moment(first, "until_ms") <= moment(second, "at_ms"));
+    // A moment has the newest backup with nothing from after it.
+    let seconds = |millis: u64| format!("{}.{:03}", millis / 1000, millis % 1000);
+    let early = seconds(moment(first, "until_ms") - 1);
+    let none = restore(backups, Path::new("none"), &["--to", &early]);
+    assert!(code(&none) == 1 && stderr(&none).contains("complete by then"), "{}", stderr(&none));
+    assert_eq!(code(&restore(backups, Path::new("none"), &["--to", "noon"])), 2);
+    let first_moment = seconds(moment(second, "until_ms") - 1);
+    let to = restore(backups, Path::new("unused"), &["--verify", "--to", &first_moment, "--json"]);
+    let to: Value = serde_json::from_str(&stdout(&to)).unwrap();
+    let gap = moment(second, "until_ms") - 1 - moment(first, "until_ms");
+    assert_eq!((to["number"].as_u64(), to["before_ms"].as_u64()), (Some(1), Some(gap)));
+    let said = stdout(&restore(backups, Path::new("unused"), &["--verify", "--to", &first_moment]));
+    assert!(said.contains("before the moment that was asked for"), "{said}");
+    first_moment
 }
 
 /// Whether so many members are active and alive and have so many copies each.
@@ -204,10 +228,14 @@ fn a_node_of_its_own_becomes_the_first_member_of_a_cluster_with_all_it_has() {
     // What is only in its log must come too.
     node.signal("KILL");
     node.wait();
+    let other = dir.path().join("other.toml");
+    std::fs::write(&other, "[[keyspace]]\nid = 1\npartitions = 4\n").unwrap();
     let refused = run(&[
         "node",
         "start",
         "--cluster",
+        "--config",
+        &other.display().to_string(),
         "--data-dir",
         &data("1").display().to_string(),
         "--set",
@@ -221,7 +249,8 @@ fn a_node_of_its_own_becomes_the_first_member_of_a_cluster_with_all_it_has() {
     ]);
     assert_eq!(code(&refused), 1);
     assert!(stderr(&refused).contains("partitions"), "another division is refused: {}", stderr(&refused));
-    let one = Node::start_as(&data("1"), &["--cluster", "--zone", "a"], &["--config", &config]);
+    // Who says nothing of it gets it as it is.
+    let one = Node::start_as(&data("1"), &["--cluster", "--zone", "a"], &[]);
     one.until("all partitions are led", |node| is_whole(node, 1, 23));
     assert_eq!(told(&one), before);
     let sorted = |text: &str| {
@@ -241,4 +270,81 @@ fn a_node_of_its_own_becomes_the_first_member_of_a_cluster_with_all_it_has() {
     assert_eq!(told(&two), before);
     two.stop();
     one.stop();
+}
+
+#[test]
+fn keyspaces_that_are_not_configured_come_back_alone_and_in_a_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backups, data) = (dir.path().join("backups"), |name: &str| dir.path().join(name));
+    let one = first(&data("1"));
+    one.until("all partitions are led", |node| is_whole(node, 1, 16));
+    for more in [&["20", "--name", "orders"][..], &["21", "--partitions", "4"], &["22"]] {
+        let made = one.run(&[&["cluster", "keyspace", "create"], more].concat());
+        assert_eq!(code(&made), 0, "{}", stderr(&made));
+    }
+    let many = one.run(&["cluster", "keyspace", "create", "23", "--partitions", "1025"]);
+    assert!(code(&many) == 1 && stderr(&many).contains("1 to 1024"), "{}", stderr(&many));
+    one.until("all partitions are led", |node| is_whole(node, 1, 22));
+    let keys: String = (0..50).map(|n| format!("SET k:{n} {n}\r\n")).collect();
+    let set = |node: &Node| node.redis_all(&format!("SELECT 20\r\nSET order 7\r\nSELECT 21\r\n{keys}"));
+    one.until("they are taken", |node| set(node).matches("+OK").count() == 54);
+    back_up(&one, &backups);
+    one.stop();
+    let done = restore(&backups, &data("new"), &[]);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let asks =
+        "SELECT 20\r\nGET order\r\nSELECT 21\r\nDBSIZE\r\nGET k:49\r\nSELECT 22\r\nDBSIZE\r\nSELECT 23\r\n";
+    let expected = ["+OK", "$1", "7", "+OK", ":50", "$2", "49", "+OK", ":0"];
+    let alone = Node::start(&data("new"), &[]);
+    let told = alone.redis_all(asks);
+    assert!(
+        told.lines().take(9).eq(expected) && told.lines().nth(9).is_some_and(|it| it.starts_with("-ERR")),
+        "{told}"
+    );
+    alone.redis_all("SELECT 22\r\nSET late 1\r\n");
+    alone.signal("KILL");
+    alone.wait();
+    let alone = Node::start(&data("new"), &[]);
+    assert_eq!(alone.redis_all("SELECT 22\r\nGET late\r\nDEL late\r\n").lines().nth(2), Some("1"));
+    assert_eq!(alone.redis_all(asks), told);
+    alone.stop();
+    let one = Node::start_as(&data("new"), &["--cluster", "--zone", "a"], &[]);
+    one.until("all partitions are led", |node| is_whole(node, 1, 22));
+    assert_eq!(one.redis_all(asks), told);
+    one.stop();
+}
+
+#[test]
+fn backups_go_on_by_themselves_through_a_round_that_fails_until_they_are_ended() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let backups = dir.path().join("backups");
+    let node = Node::start(&dir.path().join("node"), &[]);
+    node.redis("SET n 0\r\n");
+    let words =
+        ["cluster", "backup", &backups.display().to_string(), "--every", "1s", "--keep", "2", "--json"];
+    let mut command = node.command(&words);
+    let mut running =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    for number in 1..=3 {
+        assert_eq!(next()["number"], number);
+        node.redis(&format!("SET n {number}\r\n"));
+    }
+    node.stop();
+    let failed = std::iter::from_fn(|| Some(next())).find(|line| line["failed"].is_string()).unwrap();
+    assert!(failed["in_a_row"] == 1 && failed["again_in"] == 1, "{failed}");
+    let ended = run_signal(running.id(), "INT");
+    assert!(ended);
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+    assert_eq!(stdout(&restore(&backups, Path::new("unused"), &["--list"])).lines().count(), 2);
+    assert_eq!(code(&restore(&backups, Path::new("unused"), &["--verify"])), 0);
+}
+
+/// Sends a signal to a process of this test's.
+fn run_signal(process: u32, signal: &str) -> bool {
+    let sent =
+        std::process::Command::new("kill").args([&format!("-{signal}"), &process.to_string()]).status();
+    sent.unwrap().success()
 }

@@ -77,6 +77,74 @@ fn keyspaces_are_made_and_changed_while_the_cluster_runs() {
     node.stop();
 }
 
+/// How many copies of partitions the one member has.
+fn copies(node: &Node) -> u64 {
+    status(node)["members"][0]["copies"].as_u64().unwrap()
+}
+
+#[test]
+fn a_keyspace_is_dropped_with_its_data_and_its_number_begins_anew_through_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("1");
+    let node = Node::start_as(&data, &["--cluster"], &[]);
+    let create = ["cluster", "keyspace", "create", "20", "--name", "orders", "--partitions", "4"];
+    asked(&node, &create);
+    node.until("its partitions are led", |node| keyspace(node, 20)["led"] == 4);
+    let keys: String = (0..40).map(|n| format!("SET k:{n} {n}\r\n")).collect();
+    assert_eq!(node.redis_all(&format!("SELECT 20\r\n{keys}")).matches("+OK").count(), 42);
+    assert_eq!(copies(&node), 20);
+    let mut inside = TcpStream::connect(node.redis).unwrap();
+    inside.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut told = |command: &str, starts: &str| {
+        inside.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let (mut line, mut byte) = (String::new(), [0]);
+        while !line.ends_with("\r\n") {
+            inside.read_exact(&mut byte).unwrap();
+            line.push(byte[0].into());
+        }
+        assert!(line.starts_with(starts), "{command}: {line}");
+    };
+    told("SELECT 20", "+OK");
+    told("DBSIZE", ":40");
+    told("MULTI", "+OK");
+    told("SET k:1 other", "+QUEUED");
+
+    refused(&node, &["cluster", "keyspace", "drop", "orders"], "--yes orders");
+    refused(&node, &["cluster", "keyspace", "drop", "orders", "--yes", "order"], "nothing is dropped");
+    refused(&node, &["cluster", "keyspace", "drop", "20", "--yes", "20"], "no keyspace called");
+    refused(&node, &["cluster", "keyspace", "drop", "db0", "--yes", "db0"], "keyspace 0 stays");
+    assert_eq!(keyspace(&node, 20)["led"], 4);
+    asked(&node, &["cluster", "keyspace", "drop", "orders", "--yes", "orders"]);
+    node.until("its copies are gone", |node| copies(node) == 16 && keyspace(node, 20).is_null());
+    node.until("nobody enters it", |node| node.redis("SELECT 20\r\n").starts_with("-ERR DB index"));
+    told("EXEC", "-ERR this keyspace was dropped");
+    told("GET k:1", "-ERR this keyspace was dropped");
+    told("DBSIZE", "-ERR this keyspace was dropped");
+    told("SELECT 0", "+OK");
+    told("SET still 1", "+OK");
+    assert!(asked(&node, &["cluster", "audit"]).contains("drop keyspace 20 orders"));
+
+    // Killed as soon as it is there again: nothing of the earlier one is in it, before or after.
+    for (round, partitions) in [4, 1, 4].into_iter().enumerate() {
+        let (name, count) = (format!("again{round}"), partitions.to_string());
+        asked(&node, &["cluster", "keyspace", "create", "20", "--name", &name, "--partitions", &count]);
+        node.until("its partitions are led", |node| keyspace(node, 20)["led"] == partitions);
+        node.until("it is empty", |node| node.redis_all("SELECT 20\r\nDBSIZE\r\n").contains(":0"));
+        let set = node.redis_all(&format!("SELECT 20\r\n{keys}"));
+        assert_eq!(set.matches("+OK").count(), 42, "{set}");
+        asked(&node, &["cluster", "keyspace", "drop", &name, "--yes", &name]);
+        node.until("it is gone", |node| keyspace(node, 20).is_null());
+    }
+    asked(&node, &create);
+    node.signal("KILL");
+    node.wait();
+    let node = Node::start_as(&data, &[], &[]);
+    node.until("its partitions are led", |node| keyspace(node, 20)["led"] == 4);
+    node.until("it is empty", |node| node.redis_all("SELECT 20\r\nDBSIZE\r\n").contains(":0"));
+    assert_eq!(node.redis("GET still\r\n"), "$1");
+    node.stop();
+}
+
 #[test]
 fn users_of_a_cluster_enter_at_its_members_and_are_cut_when_they_go() {
     let dir = tempfile::tempdir().unwrap();

@@ -85,16 +85,17 @@ impl Answerer {
             ("/cluster/move-leader", &Method::POST) => clerk.move_leader(&query).await,
             ("/cluster/keyspace/create", &Method::POST) => clerk.create_keyspace(&query).await,
             ("/cluster/keyspace/alter", &Method::POST) => clerk.alter_keyspace(&query).await,
+            ("/cluster/keyspace/drop", &Method::POST) => clerk.drop_keyspace(&query).await,
             ("/cluster/user/set", &Method::POST) => clerk.set_user(&query).await,
             ("/cluster/user/remove", &Method::POST) => clerk.remove_user(&query).await,
             ("/cluster/token" | "/cluster/leave" | "/cluster/remove" | "/cluster/move-leader", _)
-            | ("/cluster/keyspace/create" | "/cluster/keyspace/alter", _)
+            | ("/cluster/keyspace/create" | "/cluster/keyspace/alter" | "/cluster/keyspace/drop", _)
             | ("/cluster/user/set" | "/cluster/user/remove", _) => not_allowed("POST"),
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
                 "there are GET /cluster and /cluster/audit, and POST /cluster/token, /leave, /remove, /move-leader, \
-                 /keyspace/create, /keyspace/alter, /user/set and /user/remove\n",
+                 /keyspace/create, /keyspace/alter, /keyspace/drop, /user/set and /user/remove\n",
             ),
         }
     }

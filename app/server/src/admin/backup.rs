@@ -4,10 +4,11 @@
 //! send, and with a password of Redis clients, if they need one. They change nothing that clients can see.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use disk::backup::Origin;
-use disk::engine::{Engine, EngineError};
+use disk::engine::{Engine, EngineError, Reader};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
@@ -32,6 +33,8 @@ const CHECKPOINT_SECONDS_MAX: u64 = 120;
 /// How often it is looked for, in milliseconds.
 const LOOK_MILLIS: u64 = 5;
 const BYTES: &str = "application/octet-stream";
+/// The next number of who reads a cut. A command of the version before names none, and reads as number 0.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
 
 /// What the pages need of the node.
 pub(super) struct Vault<'a> {
@@ -149,7 +152,8 @@ impl Vault<'_> {
         all
     }
 
-    /// Holds a group's checkpoint once it is at the wanted entry.
+    /// Holds a group's checkpoint once it is at the wanted entry, until the one who asks releases it under the ticket that it is
+    /// told, or has read nothing for two minutes.
     async fn cut(&self, query: &Query<'_>) -> Attempt<Page> {
         let (group, after) = (GroupId(query.number("group")?), Index(query.number("after")?));
         let end = tokio::time::Instant::now() + Duration::from_secs(CHECKPOINT_SECONDS_MAX);
@@ -162,10 +166,11 @@ impl Vault<'_> {
             }
             tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
         }
-        let info = self.blocking(move |engine| engine.make_cut(group)).await?;
+        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
+        let info = self.blocking(move |engine| engine.make_cut(group, Reader::Backup(ticket))).await?;
         let told = json!({
             "schema": 1, "generation": info.generation, "index": info.mark.index.0, "term": info.mark.term.0,
-            "bytes": info.bytes, "checksum": info.checksum,
+            "bytes": info.bytes, "checksum": info.checksum, "ticket": ticket,
         });
         Ok(page(StatusCode::OK, JSON, told.to_string()))
     }
@@ -176,7 +181,9 @@ impl Vault<'_> {
         let Some(cursor) = unhex(query.text("cursor")?) else {
             return no(StatusCode::BAD_REQUEST, "`cursor` is not hexadecimal");
         };
-        let lot = self.blocking(move |engine| engine.read_cut(group, generation, &cursor, LOT_BYTES)).await?;
+        let reader = Reader::Backup(query.ticket()?);
+        let read = move |engine: &Engine| engine.read_cut(group, generation, &cursor, LOT_BYTES, reader);
+        let lot = self.blocking(read).await?;
         let mut told = page(StatusCode::OK, BYTES, lot.bytes);
         if let Some(next) = lot.next {
             let next = HeaderValue::from_str(&hex(&next)).expect("digits are allowed in a header");
@@ -185,9 +192,10 @@ impl Vault<'_> {
         Ok(told)
     }
 
-    /// Holds it no more.
+    /// Holds it no more for who asks.
     fn release(&self, query: &Query<'_>) -> Attempt<Page> {
-        self.engine.release_cut(GroupId(query.number("group")?), query.number("generation")?);
+        let reader = Reader::Backup(query.ticket()?);
+        self.engine.release_cut(GroupId(query.number("group")?), query.number("generation")?, reader);
         Ok(page(StatusCode::OK, TEXT, "released\n"))
     }
 
@@ -201,6 +209,13 @@ impl Vault<'_> {
             Ok(done) => done.or_else(refused),
             Err(_) => no(StatusCode::INTERNAL_SERVER_ERROR, "the engine gave up"),
         }
+    }
+}
+
+impl Query<'_> {
+    /// Under which number a cut is read.
+    fn ticket(&self) -> Attempt<u64> {
+        self.text("ticket").map_or(Ok(0), |_| self.number("ticket"))
     }
 }
 

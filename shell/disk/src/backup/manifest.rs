@@ -1,14 +1,14 @@
 //! What a backup consists of, as bytes: which partitions, at which entry, and where their chunks are.
 //!
 //! ```text
-//! "ARCHMANI" | version u32 | number varint | made at varint | origin 16 bytes | cluster u8
+//! "ARCHMANI" | version u32 | number varint | begun at varint | cut until varint | origin 16 bytes | cluster u8
 //! keyspaces: count varint, each: id u16 | partitions u16
 //! groups: count varint, each: group u32 | index varint | term varint | leads u8 | bytes varint | checksum u64
 //!         chunks: count varint, each: digest 32 bytes | data varint | offset varint | length varint
 //! SHA-256 of all that is before it
 //! ```
 //!
-//! Numbers are little-endian. Keyspaces and groups ascend. Every count is checked against what can follow before memory
+//! Version 1 does not say until when it was cut, and is read too. Numbers are little-endian. Keyspaces and groups ascend. Every count is checked against what can follow before memory
 //! is taken for it.
 
 use kernel::codec::{DecodeError, Reader, put_varint};
@@ -19,8 +19,10 @@ use super::split::CHUNK_BYTES_MAX;
 
 /// How a manifest begins.
 pub const MAGIC: [u8; 8] = *b"ARCHMANI";
-/// The version that is written; no other is read.
-pub const VERSION: u32 = 1;
+/// The version that is written.
+pub const VERSION: u32 = 2;
+/// The one before it, which is read too.
+const BEFORE: u32 = 1;
 /// A longer file is not read: about a hundred million chunks.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 30;
 /// Bytes of the digest at the end.
@@ -105,8 +107,12 @@ impl Group {
 pub struct Manifest {
     /// Its number in its directory, from 1.
     pub number: u64,
-    /// When it was begun, by the clock of who made it.
+    /// When it was begun, by the clock of who made it: what was acknowledged before that is in it, as far as it is from
+    /// leaders.
     pub at: Millis,
+    /// When the last of its partitions was cut, by the same clock: what was written after that is not in it. Version 1 does
+    /// not say.
+    pub until: Option<Millis>,
     /// Whose it is.
     pub origin: Origin,
     /// The keyspaces.
@@ -139,9 +145,10 @@ impl Manifest {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        out.extend(VERSION.to_le_bytes());
+        out.extend(if self.until.is_some() { VERSION } else { BEFORE }.to_le_bytes());
         put_varint(&mut out, self.number);
         put_varint(&mut out, self.at.0);
+        self.until.iter().for_each(|until| put_varint(&mut out, until.0));
         out.extend(self.origin.id);
         out.push(u8::from(self.origin.is_cluster));
         put_varint(&mut out, self.keyspaces.len() as u64);
@@ -178,7 +185,7 @@ impl Manifest {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(Unreadable::Foreign)?;
         let (version, _) = rest.split_first_chunk().ok_or(Unreadable::Invalid)?;
         let version = u32::from_le_bytes(*version);
-        if version != VERSION {
+        if version != VERSION && version != BEFORE {
             return Err(Unreadable::Version(version));
         }
         let (content, digest) = bytes.split_last_chunk().ok_or(Unreadable::Invalid)?;
@@ -187,6 +194,7 @@ impl Manifest {
         }
         let mut reader = Reader::new(content.get(MAGIC.len() + 4..).ok_or(Unreadable::Invalid)?);
         let (number, at) = (reader.varint()?, Millis(reader.varint()?));
+        let until = if version == VERSION { Some(Millis(reader.varint()?)) } else { None };
         let origin = Origin { id: reader.array()?, is_cluster: flag(&mut reader)? };
         let mut keyspaces: Vec<Keyspace> = Vec::with_capacity(count(&mut reader, 4)?);
         for _ in 0..keyspaces.capacity() {
@@ -204,10 +212,11 @@ impl Manifest {
             let mut all = keyspaces.iter();
             all.any(|it| it.id == group.group.keyspace() && group.group.partition() < it.partitions)
         };
-        if !reader.is_empty() || !ascend || !groups.iter().all(known) || number == 0 {
+        let backwards = until.is_some_and(|until| until < at);
+        if !reader.is_empty() || !ascend || !groups.iter().all(known) || number == 0 || backwards {
             return Err(Unreadable::Invalid);
         }
-        Ok(Manifest { number, at, origin, keyspaces, groups })
+        Ok(Manifest { number, at, until, origin, keyspaces, groups })
     }
 }
 
@@ -267,6 +276,7 @@ mod tests {
         Manifest {
             number: 3,
             at: Millis(1_700_000_000_000),
+            until: Some(Millis(1_700_000_000_001)),
             origin: Origin { id: [5; 16], is_cluster: true },
             keyspaces: vec![
                 Keyspace { id: KeyspaceId(0), partitions: 1 },
@@ -287,25 +297,29 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_reads_back_and_no_flipped_bit_or_cut_passes() {
-        let manifest = manifest();
-        let good = manifest.encode();
-        assert_eq!(Manifest::decode(&good), Ok(manifest));
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Manifest::decode(&bytes).is_err(), "bit {bit}");
-        }
-        for end in 0..good.len() {
-            assert!(Manifest::decode(&good[..end]).is_err(), "cut at {end}");
+    fn a_manifest_of_this_version_or_the_one_before_reads_back_and_no_flipped_bit_or_cut_passes() {
+        for (version, until) in [(VERSION, manifest().until), (BEFORE, None)] {
+            let manifest = Manifest { until, ..manifest() };
+            let good = manifest.encode();
+            assert_eq!(good[8..12], version.to_le_bytes());
+            assert_eq!(Manifest::decode(&good), Ok(manifest));
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(Manifest::decode(&bytes).is_err(), "bit {bit}");
+            }
+            for end in 0..good.len() {
+                assert!(Manifest::decode(&good[..end]).is_err(), "cut at {end}");
+            }
         }
     }
 
     #[test]
     fn what_cannot_be_is_refused_although_its_digest_fits() {
         type Change = fn(&mut Manifest);
-        let changes: [Change; 7] = [
+        let changes: [Change; 8] = [
             |it| it.number = 0,
+            |it| it.until = Some(Millis(it.at.0 - 1)),
             |it| it.keyspaces.reverse(),
             |it| it.keyspaces[0].partitions = 0,
             |it| it.groups.reverse(),
@@ -319,11 +333,11 @@ mod tests {
             assert_eq!(Manifest::decode(&it.encode()), Err(Unreadable::Invalid), "row {row}");
         }
         let mut later = manifest().encode();
-        later[8] = 2;
-        assert_eq!(Manifest::decode(&later), Err(Unreadable::Version(2)));
+        later[8] = 3;
+        assert_eq!(Manifest::decode(&later), Err(Unreadable::Version(3)));
         assert_eq!(Manifest::decode(b"PK\x03\x04 and so on"), Err(Unreadable::Foreign));
         // Counts that no bytes follow take no memory.
-        let head = manifest().encode()[..12 + 1 + 6 + 17].to_vec();
+        let head = manifest().encode()[..12 + 1 + 6 + 6 + 17].to_vec();
         for huge in [vec![0xff; 9], [vec![0], vec![0xff; 8], vec![0x7f]].concat()] {
             assert!(Manifest::decode(&sealed([head.clone(), huge].concat())).is_err());
         }

@@ -1,8 +1,9 @@
 //! The sending side of a snapshot: a checkpoint that is held while it is read, whatever is committed and swept meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use fjall::{Readable, Slice, Snapshot};
 
@@ -11,10 +12,23 @@ use super::store::{Store, read_mark, read_object};
 use super::stream::{Begin, Cursor, Item};
 use super::*;
 
-/// Cuts of one group that are held at a time: the least recently read one goes first.
+/// Cuts of one group that are held for followers at a time: the one that they read least recently goes first.
 const CUTS_MAX: usize = 2;
+/// Backups that read one group at a time; another one is refused.
+const BACKUPS_MAX: usize = 4;
+/// A backup that has read nothing of a cut for so long is thought to be gone, and holds it no more, in seconds.
+const BACKUP_SILENCE_SECONDS_MAX: u64 = 120;
 /// Bytes that are read at a time while a cut is measured.
 const MEASURE_BYTES: usize = 256 * 1024;
+
+/// Who reads a cut. It is held for each of its readers until that one releases it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Members that get it as a snapshot; whoever sends it to them releases it once for all.
+    Followers,
+    /// A backup under a number of its own. It may fall silent for two minutes and has lost its cut then.
+    Backup(u64),
+}
 
 /// What a held checkpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +56,106 @@ pub struct Lot {
 #[derive(Default)]
 pub struct Cuts(Mutex<Held>);
 
-#[derive(Default)]
-struct Held {
-    /// By group and generation, with the time of the last read.
-    cuts: BTreeMap<(GroupId, u64), (u64, Arc<Cut>)>,
+struct Held<C = Cut> {
+    /// By group and generation.
+    cuts: BTreeMap<(GroupId, u64), Kept<C>>,
     reads: u64,
+}
+
+/// A cut with its readers; it goes with the last of them.
+struct Kept<C> {
+    cut: Arc<C>,
+    /// The number of the followers' last read, if it is held for them.
+    followers: Option<u64>,
+    /// The backups that read it, and when they last did.
+    backups: BTreeMap<u64, Instant>,
+}
+
+impl<C> Default for Held<C> {
+    fn default() -> Held<C> {
+        Held { cuts: BTreeMap::new(), reads: 0 }
+    }
+}
+
+impl<C> Kept<C> {
+    fn is_held(&self) -> bool {
+        self.followers.is_some() || !self.backups.is_empty()
+    }
+
+    fn note(&mut self, reader: Reader, reads: u64, now: Instant) {
+        match reader {
+            Reader::Followers => self.followers = Some(reads),
+            Reader::Backup(number) => {
+                self.backups.insert(number, now);
+            }
+        }
+    }
+}
+
+impl<C> Held<C> {
+    /// The cut, if it is held for anybody; from now on it is for this reader too.
+    fn read(&mut self, now: Instant, key: (GroupId, u64), reader: Reader) -> Option<Arc<C>> {
+        self.reads += 1;
+        let kept = self.cuts.get_mut(&key)?;
+        kept.note(reader, self.reads, now);
+        Some(Arc::clone(&kept.cut))
+    }
+
+    /// Holds a cut for a reader, whose other cuts of the group may go for it; false if too many backups read the group.
+    fn keep(&mut self, now: Instant, key: (GroupId, u64), cut: Arc<C>, reader: Reader) -> bool {
+        self.forget_silent(now);
+        let group = key.0;
+        if let Reader::Backup(number) = reader {
+            let readers = self.of(group).flat_map(|(_, kept)| kept.backups.keys());
+            let others: BTreeSet<u64> = readers.copied().filter(|other| *other != number).collect();
+            if others.len() >= BACKUPS_MAX {
+                return false;
+            }
+            // It goes on with another one.
+            let own = self.cuts.range_mut((group, 0)..=(group, u64::MAX));
+            for (_, kept) in own.filter(|(other, _)| **other != key) {
+                kept.backups.remove(&number);
+            }
+        }
+        self.reads += 1;
+        let kept = self.cuts.entry(key).or_insert(Kept { cut, followers: None, backups: BTreeMap::new() });
+        kept.note(reader, self.reads, now);
+        let mut read: Vec<_> =
+            self.of(group).filter_map(|(key, kept)| Some((kept.followers?, *key))).collect();
+        read.sort_unstable();
+        let surplus = read.len().saturating_sub(CUTS_MAX);
+        for (_, key) in read.into_iter().take(surplus) {
+            self.release(key, Reader::Followers);
+        }
+        self.cuts.retain(|_, kept| kept.is_held());
+        true
+    }
+
+    fn of(&self, group: GroupId) -> impl Iterator<Item = (&(GroupId, u64), &Kept<C>)> {
+        self.cuts.range((group, 0)..=(group, u64::MAX))
+    }
+
+    fn release(&mut self, key: (GroupId, u64), reader: Reader) {
+        let Some(kept) = self.cuts.get_mut(&key) else { return };
+        match reader {
+            Reader::Followers => kept.followers = None,
+            Reader::Backup(number) => {
+                kept.backups.remove(&number);
+            }
+        }
+        if !kept.is_held() {
+            self.cuts.remove(&key);
+        }
+    }
+
+    /// Who has read nothing for too long holds nothing.
+    fn forget_silent(&mut self, now: Instant) {
+        let limit = Duration::from_secs(BACKUP_SILENCE_SECONDS_MAX);
+        self.cuts.retain(|_, kept| {
+            kept.backups.retain(|_, read| now.saturating_duration_since(*read) < limit);
+            kept.is_held()
+        });
+    }
 }
 
 struct Cut {
@@ -70,8 +179,8 @@ impl Cuts {
 }
 
 impl Store {
-    /// Holds the group's checkpoint as it is now and reads all of it once.
-    pub fn make_cut(&self, group: GroupId) -> Result<CutInfo, EngineError> {
+    /// Holds the group's checkpoint as it is now for a reader and reads all of it once.
+    pub fn make_cut(&self, group: GroupId, reader: Reader) -> Result<CutInfo, EngineError> {
         let cut = Arc::new(self.hold(group)?);
         let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0u64);
         let (mut cursor, mut tally) = (Cursor::Begin, Tally::default());
@@ -93,7 +202,7 @@ impl Store {
         }
         let checksum = checksum(crc.finalize(), objects);
         let (generation, mark) = (cut.mark.index.0, cut.mark.clone());
-        self.keep(group, cut);
+        self.keep(group, cut, reader)?;
         Ok(CutInfo { generation, bytes, checksum, mark })
     }
 
@@ -104,18 +213,11 @@ impl Store {
         generation: u64,
         cursor: &[u8],
         bytes_max: usize,
+        reader: Reader,
     ) -> Result<Lot, EngineError> {
         let none = || EngineError::NoSuchCut { group, generation };
         let cursor = Cursor::decode(cursor).map_err(|_| none())?;
-        let held = {
-            let mut held = self.cuts.lock();
-            held.reads += 1;
-            let reads = held.reads;
-            held.cuts.get_mut(&(group, generation)).map(|(read, cut)| {
-                *read = reads;
-                Arc::clone(cut)
-            })
-        };
+        let held = self.cuts.lock().read(Instant::now(), (group, generation), reader);
         let cut = match held {
             Some(cut) => cut,
             None => {
@@ -123,7 +225,7 @@ impl Store {
                 if cut.mark.index.0 != generation {
                     return Err(none());
                 }
-                self.keep(group, Arc::clone(&cut));
+                self.keep(group, Arc::clone(&cut), reader)?;
                 cut
             }
         };
@@ -132,9 +234,14 @@ impl Store {
         Ok(Lot { bytes, next: next.map(|cursor| cursor.encode()) })
     }
 
-    /// Lets one of the group's cuts go.
-    pub fn release_cut(&self, group: GroupId, generation: u64) {
-        self.cuts.lock().cuts.remove(&(group, generation));
+    /// Holds one of the group's cuts no more for a reader.
+    pub fn release_cut(&self, group: GroupId, generation: u64, reader: Reader) {
+        self.cuts.lock().release((group, generation), reader);
+    }
+
+    /// Holds no more what nobody reads any more.
+    pub fn release_silent(&self) {
+        self.cuts.lock().forget_silent(Instant::now());
     }
 
     /// Lets the group's cuts go.
@@ -153,18 +260,10 @@ impl Store {
         Ok(Cut { snapshot, ledger, mark })
     }
 
-    fn keep(&self, group: GroupId, cut: Arc<Cut>) {
-        let mut held = self.cuts.lock();
-        held.reads += 1;
-        let reads = held.reads;
-        held.cuts.insert((group, cut.mark.index.0), (reads, cut));
-        let own = held.cuts.range((group, 0)..=(group, u64::MAX));
-        let surplus = own.clone().count().saturating_sub(CUTS_MAX);
-        let mut oldest: Vec<_> = own.map(|(key, (read, _))| (*read, *key)).collect();
-        oldest.sort_unstable();
-        for (_, key) in oldest.into_iter().take(surplus) {
-            held.cuts.remove(&key);
-        }
+    fn keep(&self, group: GroupId, cut: Arc<Cut>, reader: Reader) -> Result<(), EngineError> {
+        let key = (group, cut.mark.index.0);
+        let kept = self.cuts.lock().keep(Instant::now(), key, cut, reader);
+        if kept { Ok(()) } else { Err(EngineError::CutsInUse { group, backups: BACKUPS_MAX }) }
     }
 
     /// Appends items from `cursor` on until there are `bytes_max` bytes or more.
@@ -290,4 +389,69 @@ impl Store {
 /// The checksum of a stream with so many objects.
 pub fn checksum(crc: u32, objects: u64) -> u64 {
     objects << 32 | u64::from(crc)
+}
+
+#[cfg(test)]
+mod tests {
+    use kernel::KeyspaceId;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId::new(KeyspaceId(1), 0);
+
+    /// A reader's act on the cut of an index, this many seconds after the beginning.
+    enum Act {
+        Keep(u64, Reader, u64),
+        Read(u64, Reader, u64),
+        Release(u64, Reader),
+        Tidy(u64),
+    }
+
+    /// The indexes whose cuts are held in the end; of what was refused, nothing is.
+    fn held(acts: &[Act]) -> Vec<u64> {
+        let (start, mut held) = (Instant::now(), Held::<()>::default());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        for act in acts {
+            match *act {
+                Act::Keep(index, reader, then) => {
+                    held.keep(at(then), (GROUP, index), Arc::new(()), reader);
+                }
+                Act::Read(index, reader, then) => drop(held.read(at(then), (GROUP, index), reader)),
+                Act::Release(index, reader) => held.release((GROUP, index), reader),
+                Act::Tidy(then) => held.forget_silent(at(then)),
+            }
+        }
+        held.cuts.keys().map(|(_, index)| *index).collect()
+    }
+
+    #[test]
+    fn a_cut_is_held_until_each_of_its_readers_has_released_it_or_fallen_silent() {
+        use Act::{Keep, Read, Release, Tidy};
+        use Reader::{Backup, Followers};
+        let late = BACKUP_SILENCE_SECONDS_MAX;
+        #[rustfmt::skip] // columns
+        let table = [
+            (vec![Keep(9, Followers, 0), Keep(9, Backup(1), 0), Release(9, Backup(1))],                 vec![9]),
+            (vec![Keep(9, Followers, 0), Keep(9, Backup(1), 0), Release(9, Followers)],                 vec![9]),
+            (vec![Keep(9, Backup(1), 0), Keep(9, Backup(2), 0), Release(9, Backup(1))],                 vec![9]),
+            (vec![Keep(9, Followers, 0), Keep(9, Backup(1), 0), Release(9, Followers), Release(9, Backup(1))], vec![]),
+            (vec![Keep(9, Backup(1), 0), Release(9, Backup(2)), Release(8, Backup(1))],                 vec![9]),
+            // Backups do not push out what followers read, nor followers each other's but the oldest.
+            (vec![Keep(1, Followers, 0), Keep(2, Backup(1), 0), Keep(3, Backup(2), 0), Keep(4, Backup(3), 0)], vec![1, 2, 3, 4]),
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Keep(3, Followers, 0)],                 vec![2, 3]),
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0)], vec![1, 3]),
+            // A backup has one cut of a group, and there are so many backups of it at once.
+            (vec![Keep(1, Backup(1), 0), Keep(2, Backup(1), 0)],                                        vec![2]),
+            ((1..=BACKUPS_MAX as u64 + 1).map(|n| Keep(n, Backup(n), 0)).collect(),                     vec![1, 2, 3, 4]),
+            // Who is silent is gone, at the latest when somebody else comes.
+            (vec![Keep(1, Backup(1), 0), Tidy(late - 1)],                                               vec![1]),
+            (vec![Keep(1, Backup(1), 0), Tidy(late)],                                                   vec![]),
+            (vec![Keep(1, Backup(1), 0), Read(1, Backup(1), late - 1), Tidy(late)],                     vec![1]),
+            (vec![Keep(1, Backup(1), 0), Read(1, Followers, 5), Tidy(late)],                            vec![1]),
+            (vec![Keep(1, Backup(1), 0), Keep(2, Backup(2), late)],                                     vec![2]),
+        ];
+        for (row, (acts, expected)) in table.into_iter().enumerate() {
+            assert_eq!(held(&acts), expected, "row {row}");
+        }
+    }
 }

@@ -64,6 +64,14 @@ pub enum EngineError {
         /// The cut's generation.
         generation: u64,
     },
+    /// The most are being read.
+    #[error("{backups} backups are reading group {group}: wait until one of them is done")]
+    CutsInUse {
+        /// The group.
+        group: GroupId,
+        /// How many there may be.
+        backups: usize,
+    },
     /// What came is not the next part of the snapshot that is being staged, or that is not whole.
     #[error("the staged snapshot of group {group} is refused: {reason}")]
     Unstageable {
@@ -163,6 +171,7 @@ impl EngineError {
             | EngineError::Miscounted { .. }
             | EngineError::NoSuchGroup(_)
             | EngineError::NoSuchCut { .. }
+            | EngineError::CutsInUse { .. }
             | EngineError::Unstageable { .. }
             | EngineError::BadOption { .. } => false,
             EngineError::DiskFull(_)

@@ -41,7 +41,7 @@ fn stated(index: u64, objects: &Objects, state: usize) -> Mark {
 fn pull(from: &Engine, to: &Engine, cut: &CutInfo, lot_bytes: usize) {
     let mut progress = to.begin_stage(GROUP, b"snapshot").unwrap();
     while let Some(cursor) = progress.cursor {
-        let lot = from.read_cut(GROUP, cut.generation, &cursor, lot_bytes).unwrap();
+        let lot = from.read_cut(GROUP, cut.generation, &cursor, lot_bytes, Reader::Followers).unwrap();
         progress = to.stage(GROUP, &lot.bytes, lot.next.as_deref()).unwrap();
     }
 }
@@ -75,7 +75,7 @@ fn a_snapshot_is_the_checkpoint_whatever_happens_to_the_sender_meanwhile() {
         let (from, to) = (open(from_dir.path()), open(to_dir.path()));
         let sent = objects(&mut rng, 150);
         commit(&from, GROUP, &stated(9, &sent, state), &sent);
-        let cut = from.make_cut(GROUP).unwrap();
+        let cut = from.make_cut(GROUP, Reader::Followers).unwrap();
         assert_eq!((cut.generation, &cut.mark), (9, &stated(9, &sent, state)));
         // The receiver had something else, and another group has its own.
         let old = objects(&mut rng, 20);
@@ -85,7 +85,7 @@ fn a_snapshot_is_the_checkpoint_whatever_happens_to_the_sender_meanwhile() {
         let mut progress = to.begin_stage(GROUP, b"snapshot").unwrap();
         let (mut index, mut lots) = (9, 0);
         while let Some(cursor) = progress.cursor {
-            let lot = from.read_cut(GROUP, cut.generation, &cursor, lot_bytes).unwrap();
+            let lot = from.read_cut(GROUP, cut.generation, &cursor, lot_bytes, Reader::Followers).unwrap();
             assert!(lot.bytes.len() < lot_bytes + stream::ITEM_BYTES_MAX);
             progress = to.stage(GROUP, &lot.bytes, lot.next.as_deref()).unwrap();
             lots += 1;
@@ -121,7 +121,7 @@ fn a_kill_between_any_two_steps_leaves_what_goes_on_or_is_whole() {
     let (sent, old) = (objects(&mut rng, 60), objects(&mut rng, 20));
     let sender = stated(9, &sent, 100_000);
     commit(&from, GROUP, &sender, &sent);
-    let cut = from.make_cut(GROUP).unwrap();
+    let cut = from.make_cut(GROUP, Reader::Followers).unwrap();
     let mut to = open(first.path());
     commit(&to, GROUP, &mark(4, 1, 20), &old);
     let mut dirs = vec![first];
@@ -139,7 +139,7 @@ fn a_kill_between_any_two_steps_leaves_what_goes_on_or_is_whole() {
         kill(&mut to);
         before(&to);
         assert_eq!(to.staged(), [(GROUP, progress)], "nothing of it is fetched twice");
-        let lot = from.read_cut(GROUP, cut.generation, &cursor, 120_000).unwrap();
+        let lot = from.read_cut(GROUP, cut.generation, &cursor, 120_000, Reader::Followers).unwrap();
         progress = to.stage(GROUP, &lot.bytes, lot.next.as_deref()).unwrap();
     }
     kill(&mut to);
@@ -177,7 +177,7 @@ fn what_was_abandoned_is_swept_also_after_a_restart() {
     let from = open(from_dir.path());
     let sent = objects(&mut rng, 60);
     commit(&from, GROUP, &stated(9, &sent, 10), &sent);
-    let cut = from.make_cut(GROUP).unwrap();
+    let cut = from.make_cut(GROUP, Reader::Followers).unwrap();
     let to = open(dir.path());
     pull(&from, &to, &cut, 100_000);
     assert_eq!(entries(&to, b'o'), 60);
@@ -247,7 +247,7 @@ fn a_partition_that_is_emptied_into_a_staged_generation_does_not_find_it() {
     let mut rng = Rng::new(2);
     let sent = objects(&mut rng, 30);
     commit(&from, GROUP, &stated(9, &sent, 10), &sent);
-    let cut = from.make_cut(GROUP).unwrap();
+    let cut = from.make_cut(GROUP, Reader::Followers).unwrap();
     commit(&to, GROUP, &mark(1, 0, 0), &Objects::new());
     pull(&from, &to, &cut, 100_000);
     let own = objects(&mut rng, 2);
@@ -262,22 +262,44 @@ fn a_cut_is_read_again_after_a_restart_as_long_as_it_is_the_checkpoint() {
     let engine = open(dir.path());
     let sent = objects(&mut Rng::new(3), 30);
     commit(&engine, GROUP, &stated(9, &sent, 10), &sent);
-    let cut = engine.make_cut(GROUP).unwrap();
-    let first = engine.read_cut(GROUP, 9, b"", 1000).unwrap();
-    engine.release_cut(GROUP, 9);
+    let cut = engine.make_cut(GROUP, Reader::Followers).unwrap();
+    let first = engine.read_cut(GROUP, 9, b"", 1000, Reader::Followers).unwrap();
+    engine.release_cut(GROUP, 9, Reader::Followers);
     engine.reopen().unwrap();
-    assert_eq!(engine.read_cut(GROUP, 9, b"", 1000).unwrap(), first);
+    assert_eq!(engine.read_cut(GROUP, 9, b"", 1000, Reader::Followers).unwrap(), first);
     for index in [10, 11] {
         commit(&engine, GROUP, &stated(index, &sent, 10), &Objects::new());
-        assert_eq!(engine.make_cut(GROUP).unwrap().bytes, cut.bytes);
+        assert_eq!(engine.make_cut(GROUP, Reader::Followers).unwrap().bytes, cut.bytes);
     }
     let gone = |generation, cursor: &[u8]| {
-        matches!(engine.read_cut(GROUP, generation, cursor, 1000), Err(EngineError::NoSuchCut { .. }))
+        matches!(
+            engine.read_cut(GROUP, generation, cursor, 1000, Reader::Followers),
+            Err(EngineError::NoSuchCut { .. })
+        )
     };
     assert!(gone(9, b""), "two are held");
     assert!(!gone(10, b"") && !gone(11, b""));
     assert!(gone(11, b"\x04") && gone(11, b"\x03\x00no such key") && gone(12, b""));
     assert!(!gone(11, b"\x02zzz"), "behind everything is the end");
+}
+
+#[test]
+fn a_backup_that_is_done_leaves_the_cut_to_the_follower_that_still_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let sent = objects(&mut Rng::new(5), 30);
+    commit(&engine, GROUP, &stated(9, &sent, 10), &sent);
+    let (whole, backup) = (engine.make_cut(GROUP, Reader::Followers).unwrap(), Reader::Backup(1));
+    assert_eq!(engine.make_cut(GROUP, backup).unwrap(), whole);
+    let first = engine.read_cut(GROUP, 9, b"", 1000, Reader::Followers).unwrap();
+    // The checkpoint is another one now, so what is let go is gone.
+    commit(&engine, GROUP, &stated(10, &sent, 10), &Objects::new());
+    engine.release_cut(GROUP, 9, backup);
+    let next = first.next.unwrap();
+    engine.read_cut(GROUP, 9, &next, 1000, Reader::Followers).unwrap();
+    engine.release_cut(GROUP, 9, Reader::Followers);
+    let gone = engine.read_cut(GROUP, 9, &next, 1000, Reader::Followers);
+    assert!(matches!(gone, Err(EngineError::NoSuchCut { .. })));
 }
 
 #[test]
@@ -336,14 +358,14 @@ fn a_flipped_bit_on_the_way_or_on_the_disk_is_refused() {
     let mut rng = Rng::new(11);
     let sent = objects(&mut rng, 20);
     commit(&from, GROUP, &stated(9, &sent, 100), &sent);
-    let cut = from.make_cut(GROUP).unwrap();
+    let cut = from.make_cut(GROUP, Reader::Followers).unwrap();
     for round in 0..150 {
         to.drop_stage(GROUP).unwrap();
         let mut progress = to.begin_stage(GROUP, b"snapshot").unwrap();
         let flip = rng.below(cut.bytes);
         let mut refused = false;
         while let Some(cursor) = progress.cursor.filter(|_| !refused) {
-            let mut lot = from.read_cut(GROUP, 9, &cursor, 10_000).unwrap();
+            let mut lot = from.read_cut(GROUP, 9, &cursor, 10_000, Reader::Followers).unwrap();
             let at = flip.wrapping_sub(progress.bytes);
             if let Some(byte) = lot.bytes.get_mut(at as usize) {
                 *byte ^= 1 << rng.below(8);

@@ -4,6 +4,7 @@ use consensus::Durability;
 use control::{Audit, Mode, Name, Operation, Rights, Settings, User};
 use hyper::StatusCode;
 use kernel::KeyspaceId;
+use node::PARTITIONS_MAX;
 use node::cluster::formation::database;
 use placement::Partitions;
 use serde_json::{Value, json};
@@ -41,8 +42,11 @@ impl Wanted {
             durability: query.maybe("durability", "always or everysec", |text| {
                 [Durability::Always, Durability::EverySec].into_iter().find(|&one| word(one) == text)
             })?,
-            partitions: query
-                .maybe("partitions", "1 to 16384", |text| Partitions::new(text.parse().ok()?).ok())?,
+            // Beyond that SCAN has no cursors, and no node of its own serves what is restored from a backup.
+            partitions: query.maybe("partitions", "1 to 1024", |text| {
+                let count = text.parse().ok().filter(|count| *count <= PARTITIONS_MAX)?;
+                Partitions::new(count).ok()
+            })?,
             memory: query.maybe("memory", "a number of bytes", |text| text.parse().ok())?,
             eviction: query.maybe("eviction", "a policy of eviction", Policy::from_name)?,
         })
@@ -119,6 +123,24 @@ impl Clerk<'_> {
         told(altered, || {
             format!("keyspace {keyspace} is changed; `archipel cluster status` shows what still moves for it")
         })
+    }
+
+    /// Deletes a keyspace, which must be named by its number and its name.
+    pub async fn drop_keyspace(&self, query: &Query<'_>) -> Page {
+        let parsed = query.keyspace().and_then(|(keyspace, wanted)| match wanted.name {
+            Some(_) if keyspace == KeyspaceId(0) => {
+                no(StatusCode::CONFLICT, "keyspace 0 stays: all clients begin in it; FLUSHDB empties it")
+            }
+            Some(name) => Ok((keyspace, name)),
+            None => no(StatusCode::BAD_REQUEST, "`name` is missing: the keyspace's name, to be sure"),
+        });
+        let (keyspace, name) = match parsed {
+            Ok(parsed) => parsed,
+            Err(page) => return *page,
+        };
+        let shown = name.clone();
+        let dropped = self.change(move |_| Ok(Operation::DropKeyspace { keyspace, name })).await;
+        told(dropped, || format!("keyspace {keyspace}, {shown}, is dropped; the members delete its data now"))
     }
 
     /// Makes a user, or gives one another password.
@@ -211,7 +233,15 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(asked(text).unwrap(), expected, "{text}");
         }
-        for text in ["copies=x", "durability=never", "partitions=0", "memory=-1", "eviction=some", "name="] {
+        for text in [
+            "copies=x",
+            "durability=never",
+            "partitions=0",
+            "partitions=1025",
+            "memory=-1",
+            "eviction=some",
+            "name=",
+        ] {
             assert_eq!(asked(text).unwrap_err().status(), StatusCode::BAD_REQUEST, "{text}");
         }
     }
