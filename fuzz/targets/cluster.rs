@@ -66,6 +66,7 @@ impl Host {
             keyspaces: BTreeMap::new(),
             at: Millis(0),
             seed: 1,
+            version: kernel::Version::NEWEST,
         };
         let (mark, mut state) = formation.found().expect("sound");
         let (token, hash, expires) = (TokenId([5; 8]), [6; 32], Millis(u64::MAX));

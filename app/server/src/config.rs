@@ -26,6 +26,7 @@ pub use value::{
     Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
 };
 
+use kernel::{Spoken, Version};
 use node::PARTITIONS_MAX;
 use placement::solve::COPIES_MAX;
 use section::section;
@@ -203,6 +204,22 @@ section! {
         /// The port for clients that know Redis Cluster (`redis-cli -c`), before `port_offset` is added; at the address
         /// `redis.bind`. They use the first keyspace that has several partitions. 0 is any free one.
         redis_port: Number<0, 65_535> = Number::of(6380),
+        /// The newest version of the cluster's formats that this node speaks, as if it were older; 0 is all that it knows.
+        /// A cluster is raised to a version once all members speak it, and does not go back: pin the older one on a
+        /// member while you exchange them, until you are sure that none will be exchanged back. `archipel cluster members`
+        /// says who speaks what.
+        version: Number<0, { Version::NEWEST.0 as u64 }> = Number::of(0),
+    }
+}
+
+impl Cluster {
+    /// What this node speaks; `None` if it is pinned at a version that it does not know.
+    #[must_use]
+    pub fn spoken(&self) -> Option<Spoken> {
+        match self.version.get() {
+            0 => Some(Spoken::ALL),
+            version => Spoken::pinned(Version(u8::try_from(version).ok()?)),
+        }
     }
 }
 

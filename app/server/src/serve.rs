@@ -286,6 +286,7 @@ fn cluster(config: &Config) -> ClusterOptions {
     let cluster = &config.cluster;
     ClusterOptions {
         enabled: cluster.enabled,
+        spoken: cluster.spoken().expect("the configuration was checked"),
         join: None,
         zone: Name::new(cluster.zone.as_str()).expect("a name of the configuration is one of the cluster"),
         listen: config.cluster_address(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use fabric::Identity;
 use fabric::link::{Lane, Members, Settings, Standalone};
-use kernel::{Micros, NodeId};
+use kernel::{Micros, NodeId, Spoken};
 
 use crate::pace::Pace;
 use crate::{MESSAGE_BYTES, announce};
@@ -20,7 +20,7 @@ fn identity(seed: u8) -> Identity {
 
 fn links(seed: u8, listener: Option<TcpListener>) -> Result<Standalone> {
     let members = Arc::new(Members::new([1, 2].map(|seed| identity(seed).id()).into()));
-    Ok(Standalone::new(&identity(seed), &members, Settings { incarnation: 1, seed: 1 }, 16, listener)?)
+    Ok(Standalone::new(&identity(seed), &members, Settings { incarnation: 1, seed: 1, spoken: Spoken::ALL }, 16, listener)?)
 }
 
 pub fn serve() -> Result<()> {

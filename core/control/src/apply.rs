@@ -9,7 +9,7 @@ mod space;
 use alloc::string::{String, ToString};
 
 use consensus::ReplicaId;
-use kernel::NodeId;
+use kernel::{NodeId, Version};
 
 use crate::operation::{Operation, Request};
 use crate::refused::{Refused, Table};
@@ -53,8 +53,13 @@ impl State {
         if self.cluster.is_none() {
             return Err(Refused::NoCluster);
         }
+        // What raises it is the first that is said in the new version.
+        if operation.needs() > self.speaks && !matches!(operation, Operation::Raise { .. }) {
+            return Err(Refused::NeedsVersion { needs: operation.needs(), is: self.speaks });
+        }
         match operation {
             Operation::CreateCluster { .. } => Err(Refused::ClusterExists),
+            Operation::Raise { to } => self.raise(*to),
             Operation::IssueToken { token, hash, expires } => self.issue(*token, *hash, *expires),
             Operation::RevokeToken { token } => {
                 self.secrets.remove(token).map(|_| None).ok_or(Refused::TokenUnknown)
@@ -76,6 +81,14 @@ impl State {
             Operation::SetUser { name, user } => self.set_user(name, user),
             Operation::RemoveUser { name } => self.remove_user(name),
         }
+    }
+
+    fn raise(&mut self, to: Version) -> Changed {
+        if to <= self.speaks {
+            return Err(Refused::AtVersion(self.speaks));
+        }
+        self.speaks = to;
+        Ok(None)
     }
 
     /// Replica numbers for `count` new replicas: the first of them. They are never given again, in no group.

@@ -1,6 +1,7 @@
 //! Requests and whole states as bytes: entries of the control group, and its snapshots.
 //!
-//! Both begin with the version of the format. Every count is checked against its limit before memory is taken.
+//! Both begin with the version of the format: a state with that of the cluster, a request with the oldest that has words
+//! for it. Those of all versions from [`Version::OLDEST`] to [`Version::NEWEST`] are read. Every count is checked against its limit before memory is taken.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
@@ -9,7 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use consensus::{Durability, ReplicaId, Role};
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
-use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 use placement::Partitions;
 use placement::solve::COPIES_MAX;
 use sha2::{Digest as _, Sha256};
@@ -17,8 +18,8 @@ use storage::store::Policy;
 
 use crate::operation::{OperationId, Request};
 use crate::state::{
-    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica, Rights,
-    Settings, Standing, State, User,
+    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, ReadFrom, Reading,
+    Replica, Rights, Settings, Standing, State, User,
 };
 use crate::{
     ADDRESSES_MAX, AUDIT_MAX, AUDIT_TEXT_BYTES_MAX, KEYSPACES_MAX, MEMBERS_MAX, NAME_BYTES_MAX,
@@ -28,8 +29,30 @@ use crate::{
 mod operation;
 mod roster;
 
-/// The version of the format that is written; no other is read.
+/// The byte of the first format: of version 2, and of all that has not changed since. Later ones are their version.
 pub const FORMAT: u8 = 1;
+
+/// The first byte of what is written in `version`.
+const fn byte(version: Version) -> u8 {
+    if version.0 <= 2 { FORMAT } else { version.0 }
+}
+
+/// The version that wrote a request or a state, from its first byte, whether it is known here or not; `None` if no
+/// version writes such.
+#[must_use]
+pub const fn version_of(bytes: &[u8]) -> Option<Version> {
+    match bytes {
+        [FORMAT, ..] => Some(Version(2)),
+        [0 | 2, ..] | [] => None,
+        [later, ..] => Some(Version(*later)),
+    }
+}
+
+/// The version that wrote `bytes`, if it is one that is spoken here.
+fn known(bytes: &[u8]) -> Read<Version> {
+    let spoken = |version: &Version| (Version::OLDEST..=Version::NEWEST).contains(version);
+    version_of(bytes).filter(spoken).ok_or(DecodeError::Invalid)
+}
 
 type Read<T> = Result<T, DecodeError>;
 
@@ -37,8 +60,7 @@ impl Request {
     /// Its bytes; an entry of the control group.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.push(FORMAT);
+        let mut out = Vec::from([byte(self.operation.needs())]);
         out.extend(self.id.0);
         self.by.put(&mut out);
         put_varint(&mut out, self.at.0);
@@ -54,23 +76,25 @@ impl Request {
         if bytes.len() > REQUEST_BYTES_MAX {
             return Err(DecodeError::Overflow);
         }
-        whole(bytes, |reader| {
+        let version = known(bytes)?;
+        let request = whole(bytes, version, |reader| {
             Ok(Request {
                 id: OperationId(reader.array()?),
                 by: Name::get(reader)?,
                 at: Millis(reader.varint()?),
                 operation: Coded::get(reader)?,
             })
-        })
+        })?;
+        // There is one encoding of each.
+        if request.operation.needs() == version { Ok(request) } else { Err(DecodeError::Invalid) }
     }
 }
 
 impl State {
-    /// Its bytes; a snapshot of the control group. Equal states have equal bytes.
+    /// Its bytes, as the cluster's version writes them; a snapshot of the control group. Equal states have equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.push(FORMAT);
+        let mut out = Vec::from([byte(self.speaks)]);
         self.cluster.put(&mut out);
         for number in [self.version, self.now.0, self.next_replica] {
             put_varint(&mut out, number);
@@ -84,6 +108,9 @@ impl State {
         for (keyspace, space) in &self.keyspaces {
             keyspace.put(&mut out);
             space.settings.put(&mut out);
+            if self.speaks >= Version(3) {
+                space.settings.reading.put(&mut out);
+            }
             space.partitions.iter().for_each(|partition| partition.put(&mut out));
         }
         out
@@ -94,16 +121,28 @@ impl State {
     /// # Errors
     /// [`DecodeError`] if the bytes are of another version, or no state whose parts fit each other.
     pub fn decode(bytes: &[u8]) -> Read<State> {
-        let state = whole(bytes, |reader| {
+        let speaks = known(bytes)?;
+        let state = whole(bytes, speaks, |reader| {
             let cluster = Coded::get(reader)?;
             let (version, now, next_replica) = (reader.varint()?, reader.varint()?, reader.varint()?);
             let members = get_map(reader, MEMBERS_MAX + TOMBSTONES_MAX)?;
             let secrets = get_map(reader, SECRETS_MAX)?;
             let users = get_map(reader, USERS_MAX)?;
             let audit = VecDeque::from(get_list(reader, AUDIT_MAX)?);
-            let keyspaces = get_keyspaces(reader)?;
+            let keyspaces = get_keyspaces(reader, speaks)?;
             let now = Millis(now);
-            Ok(State { cluster, version, now, next_replica, members, secrets, keyspaces, users, audit })
+            Ok(State {
+                speaks,
+                cluster,
+                version,
+                now,
+                next_replica,
+                members,
+                secrets,
+                keyspaces,
+                users,
+                audit,
+            })
         })?;
         if state.is_sound() { Ok(state) } else { Err(DecodeError::Invalid) }
     }
@@ -131,10 +170,13 @@ impl State {
     }
 }
 
-fn get_keyspaces(reader: &mut Reader<'_>) -> Read<BTreeMap<KeyspaceId, Keyspace>> {
+fn get_keyspaces(reader: &mut Reader<'_>, speaks: Version) -> Read<BTreeMap<KeyspaceId, Keyspace>> {
     let (mut keyspaces, mut total) = (BTreeMap::new(), 0);
     for _ in 0..bounded(reader, KEYSPACES_MAX)? {
-        let (keyspace, settings) = (KeyspaceId::get(reader)?, Settings::get(reader)?);
+        let (keyspace, mut settings) = (KeyspaceId::get(reader)?, Settings::get(reader)?);
+        if speaks >= Version(3) {
+            settings.reading = Reading::get(reader)?;
+        }
         if keyspaces.last_key_value().is_some_and(|(last, _)| *last >= keyspace) {
             return Err(DecodeError::Invalid);
         }
@@ -152,10 +194,10 @@ fn get_keyspaces(reader: &mut Reader<'_>) -> Read<BTreeMap<KeyspaceId, Keyspace>
     Ok(keyspaces)
 }
 
-/// All of `bytes`, behind the version.
-fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Read<T>) -> Read<T> {
+/// All of `bytes`, behind the byte of `version`.
+fn whole<T>(bytes: &[u8], version: Version, read: impl FnOnce(&mut Reader<'_>) -> Read<T>) -> Read<T> {
     let mut reader = Reader::new(bytes);
-    if reader.u8()? != FORMAT {
+    if reader.u8()? != byte(version) {
         return Err(DecodeError::Invalid);
     }
     let value = read(&mut reader)?;
@@ -250,6 +292,7 @@ tags! {
     Mode { Primary = 0, Multi = 1, Quorum = 2 }
     Durability { Always = 0, EverySec = 1 }
     Role { Voter = 0, Learner = 1, Gone = 2 }
+    ReadFrom { Leader = 0, Any = 1 }
     Policy {
         NoEviction = 0, AllKeysLru = 1, AllKeysLfu = 2, AllKeysRandom = 3, VolatileLru = 4, VolatileLfu = 5,
         VolatileRandom = 6, VolatileTtl = 7
@@ -404,6 +447,17 @@ impl Coded for JoinSecret {
     }
 }
 
+impl Coded for Reading {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.from.put(out);
+        out.extend(self.stale_ms_max.to_le_bytes());
+    }
+    fn get(reader: &mut Reader<'_>) -> Read<Self> {
+        Ok(Reading { from: Coded::get(reader)?, stale_ms_max: reader.u32()? })
+    }
+}
+
+/// As version 2 writes them: without what came later, which follows where it is said.
 impl Coded for Settings {
     fn put(&self, out: &mut Vec<u8>) {
         self.name.put(out);
@@ -423,6 +477,7 @@ impl Coded for Settings {
             partitions: Partitions::new(reader.u16()?).map_err(|_| DecodeError::Overflow)?,
             memory: reader.varint()?,
             eviction: Coded::get(reader)?,
+            reading: Reading::default(),
         })
     }
 }

@@ -23,8 +23,8 @@ pub use plan::View;
 pub use refused::{Refused, Table};
 pub use roster::{Newcomer, Roster, Welcome};
 pub use state::{
-    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, Replica, Rights,
-    Settings, Standing, State, User,
+    Audit, Digest, JoinSecret, Keyspace, Member, Mode, Move, Name, Outcome, Partition, ReadFrom, Reading,
+    Replica, Rights, Settings, Standing, State, User,
 };
 
 pub use kernel::{ClusterId, TokenId};
@@ -61,5 +61,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// empty copies sooner, whose moves are mostly waiting for confirmations; but the leader's log keeps what follows each
 /// snapshot that waits to be sent, so fewer are better where partitions are large.
 pub const MOVES_MAX: usize = 16;
+/// How far behind a copy that does not lead may be to answer reads, if nothing else is said, in milliseconds.
+pub const STALE_MS_MAX: u32 = 10_000;
 /// One encoded request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;

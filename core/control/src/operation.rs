@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
-use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 
 use crate::state::{Name, Settings, User};
 
@@ -157,6 +157,40 @@ pub enum Operation {
         /// Who.
         name: Name,
     },
+    /// All members speak this version, so the cluster is at it from now on.
+    Raise {
+        /// Which.
+        to: Version,
+    },
+}
+
+impl Operation {
+    /// The version that says this: nobody who speaks only older ones can read it. It is written in that version's format,
+    /// the oldest that has words for it, whatever the cluster is at.
+    #[must_use]
+    pub fn needs(&self) -> Version {
+        match self {
+            Operation::Raise { to } => *to,
+            Operation::CreateKeyspace { settings, .. } | Operation::AlterKeyspace { settings, .. } => {
+                settings.needs()
+            }
+            Operation::CreateCluster { .. }
+            | Operation::IssueToken { .. }
+            | Operation::RevokeToken { .. }
+            | Operation::Admit { .. }
+            | Operation::Activate { .. }
+            | Operation::Leave { .. }
+            | Operation::Remove { .. }
+            | Operation::SetMember { .. }
+            | Operation::SetVoters { .. }
+            | Operation::DropKeyspace { .. }
+            | Operation::Place { .. }
+            | Operation::Step { .. }
+            | Operation::MoveLeader { .. }
+            | Operation::SetUser { .. }
+            | Operation::RemoveUser { .. } => Version(2),
+        }
+    }
 }
 
 /// A step of a move: add as learner, promote, and only then remove.
@@ -215,6 +249,7 @@ impl fmt::Display for Operation {
             }
             Operation::SetUser { name, .. } => write!(f, "set user {name}"),
             Operation::RemoveUser { name } => write!(f, "remove user {name}"),
+            Operation::Raise { to } => write!(f, "raise the cluster to version {to}"),
         }
     }
 }

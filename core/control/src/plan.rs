@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use consensus::{ReplicaId, Role};
-use kernel::{GroupId, KeyspaceId, NodeId};
+use kernel::{GroupId, KeyspaceId, NodeId, Version};
 use placement::solve::{Problem, Site, SolveError, Zone, solve};
 
 use crate::operation::{Operation, Step};
@@ -23,6 +23,8 @@ pub struct View {
     pub caught_up: BTreeSet<ReplicaId>,
     /// Groups whose members in effect are those that the state names.
     pub settled: BTreeSet<GroupId>,
+    /// The newest version that all members were heard to speak.
+    pub spoken: Version,
 }
 
 /// How much is left of a rebalancing.
@@ -76,6 +78,9 @@ impl Progress {
 pub fn next(state: &State, view: &View) -> Result<Vec<Operation>, SolveError> {
     if state.cluster().is_none() {
         return Ok(Vec::new());
+    }
+    if view.spoken > state.speaks() {
+        return Ok(Vec::from([Operation::Raise { to: view.spoken }]));
     }
     let members = members(state, view);
     if !members.is_empty() {

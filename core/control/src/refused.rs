@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use kernel::{GroupId, KeyspaceId, NodeId};
+use kernel::{GroupId, KeyspaceId, NodeId, Version};
 use placement::solve::COPIES_MAX;
 use thiserror::Error;
 
@@ -62,6 +62,17 @@ pub enum Refused {
     /// Nothing can be asked before [`crate::Operation::CreateCluster`].
     #[error("there is no cluster yet: create one, or join one with a token")]
     NoCluster,
+    /// Some members could not read it.
+    #[error("this needs a cluster at version {needs}, and it is at {is} until every member speaks {needs}: `archipel cluster members` says who does not")]
+    NeedsVersion {
+        /// What it needs.
+        needs: Version,
+        /// What the cluster is at.
+        is: Version,
+    },
+    /// It never falls.
+    #[error("the cluster is at version {0} already, and does not go back")]
+    AtVersion(Version),
     /// It exists.
     #[error("the cluster exists already: join it with a token of `archipel cluster token`")]
     ClusterExists,

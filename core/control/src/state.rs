@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use consensus::{Durability, Members, ReplicaId, Role};
-use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 use placement::Partitions;
 use storage::store::Policy;
 
@@ -118,6 +118,32 @@ pub enum Mode {
     Quorum,
 }
 
+/// Which copies answer reads that no client asked the leader for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The leader: reads are linearizable, unless a client says READONLY.
+    #[default]
+    Leader,
+    /// Any copy, for all clients.
+    Any,
+}
+
+/// How a keyspace's copies are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which copies answer.
+    pub from: ReadFrom,
+    /// A copy that does not lead answers only if it knows that it is at most so far behind, in milliseconds; at any age
+    /// if it is 0.
+    pub stale_ms_max: u32,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { from: ReadFrom::Leader, stale_ms_max: crate::STALE_MS_MAX }
+    }
+}
+
 /// What a keyspace's owner sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -135,6 +161,16 @@ pub struct Settings {
     pub memory: u64,
     /// What happens at that limit.
     pub eviction: Policy,
+    /// How its copies are read. Anything but the default needs a cluster at version 3.
+    pub reading: Reading,
+}
+
+impl Settings {
+    /// The version that a cluster must be at for these settings.
+    #[must_use]
+    pub fn needs(&self) -> Version {
+        if self.reading == Reading::default() { Version(2) } else { Version(3) }
+    }
 }
 
 /// One copy of a partition. Its number is never given again, to nobody.
@@ -286,6 +322,7 @@ pub struct Audit {
 /// table is within its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
+    pub(crate) speaks: Version,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) version: u64,
     pub(crate) now: Millis,
@@ -308,6 +345,7 @@ impl State {
     #[must_use]
     pub const fn new() -> State {
         State {
+            speaks: Version::OLDEST,
             cluster: None,
             version: 0,
             now: Millis(0),
@@ -318,6 +356,18 @@ impl State {
             users: BTreeMap::new(),
             audit: VecDeque::new(),
         }
+    }
+
+    /// No cluster yet; the one that is made of it begins at `version`.
+    #[must_use]
+    pub fn beginning_at(version: Version) -> State {
+        State { speaks: version, ..State::new() }
+    }
+
+    /// The version that the cluster is at: of its formats, not of what it says. It never falls.
+    #[must_use]
+    pub const fn speaks(&self) -> Version {
+        self.speaks
     }
 
     /// Which cluster, once it was made.

@@ -14,9 +14,11 @@ pub mod machine;
 pub mod peer_id;
 pub mod planted;
 pub mod time;
+pub mod version;
 
 pub use chance::Rng;
 pub use id::{ClusterId, ConnId, GroupId, Index, KeyspaceId, Lsn, NodeId, Term, TokenId, WorkerId};
 pub use machine::Machine;
 pub use peer_id::PeerId;
 pub use time::{Micros, Millis};
+pub use version::{Spoken, Version};

@@ -10,7 +10,7 @@ pub use kernel::{ClusterId, TokenId};
 pub use token::{Secret, Token, TokenError};
 
 use kernel::codec::{DecodeError, Reader, put_bytes};
-use kernel::{Millis, NodeId};
+use kernel::{Millis, NodeId, Spoken, Version};
 use ring::hmac;
 use thiserror::Error;
 
@@ -28,19 +28,29 @@ pub struct JoinRequest {
     pub proof: [u8; 32],
     /// What the cluster must know of it (its addresses, its zone), opaque here.
     pub about: Vec<u8>,
+    /// What the newcomer speaks. Version 2 does not say it, and does not read it.
+    pub spoken: Spoken,
 }
 
+/// What a newcomer speaks that does not say so.
+const UNSAID: Spoken = Spoken { newest: Version(2), oldest: Version(1) };
+
 impl JoinRequest {
-    /// The request of `node` with `token` on the connection that `binding` comes from.
+    /// The request of `node`, which speaks `spoken`, with `token` on the connection that `binding` comes from.
     ///
     /// # Panics
     /// With more than [`ABOUT_BYTES_MAX`] about it.
     #[must_use]
-    pub fn new(token: &Token, node: NodeId, binding: &[u8; 32], about: Vec<u8>) -> JoinRequest {
+    pub fn new(
+        token: &Token,
+        (node, spoken): (NodeId, Spoken),
+        binding: &[u8; 32],
+        about: Vec<u8>,
+    ) -> JoinRequest {
         assert!(about.len() <= ABOUT_BYTES_MAX, "what a newcomer tells of itself is small");
         let tag = hmac::sign(&key(&token.secret.hash()), &proven(token.cluster, node, binding));
         let proof = tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes");
-        JoinRequest { token: token.id(), proof, about }
+        JoinRequest { token: token.id(), proof, about, spoken }
     }
 
     /// Appends it as bytes.
@@ -48,6 +58,7 @@ impl JoinRequest {
         out.extend(self.token.0);
         out.extend(self.proof);
         put_bytes(out, &self.about);
+        out.extend([self.spoken.newest.0, self.spoken.oldest.0]);
     }
 
     /// Reads it from bytes.
@@ -60,7 +71,15 @@ impl JoinRequest {
         if about.len() > ABOUT_BYTES_MAX {
             return Err(DecodeError::Overflow);
         }
-        Ok(JoinRequest { token, proof, about: about.to_vec() })
+        let about = about.to_vec();
+        if reader.is_empty() {
+            return Ok(JoinRequest { token, proof, about, spoken: UNSAID });
+        }
+        let spoken = Spoken { newest: Version(reader.u8()?), oldest: Version(reader.u8()?) };
+        if spoken.oldest.0 == 0 || spoken.oldest > spoken.newest {
+            return Err(DecodeError::Invalid);
+        }
+        Ok(JoinRequest { token, proof, about, spoken })
     }
 }
 
@@ -166,7 +185,7 @@ mod tests {
     #[test]
     fn a_token_lets_one_node_in_once_and_before_it_expires() {
         let good = token(5, 1000);
-        let ask = |token: &Token, node| JoinRequest::new(token, node, &BINDING, Vec::new());
+        let ask = |token: &Token, node| JoinRequest::new(token, (node, Spoken::ALL), &BINDING, Vec::new());
         let other = NodeId([8; 32]);
         let mut of_another_cluster = good.clone();
         of_another_cluster.cluster = ClusterId([3; 16]);
@@ -197,13 +216,19 @@ mod tests {
 
     #[test]
     fn a_request_reads_back_and_is_bounded() {
-        let request = JoinRequest::new(&token(5, 1), NODE, &BINDING, vec![1, 2, 3]);
+        let request = JoinRequest::new(&token(5, 1), (NODE, Spoken::ALL), &BINDING, vec![1, 2, 3]);
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         assert_eq!(JoinRequest::decode(&bytes), Ok(request.clone()));
-        for cut in 0..bytes.len() {
+        let said = bytes.len() - 2;
+        for cut in (0..bytes.len()).filter(|cut| *cut != said) {
             assert_eq!(JoinRequest::decode(&bytes[..cut]), Err(DecodeError::Short));
         }
+        // What version 2 writes; and what it writes, it reads of us too: it looks no further.
+        let older = JoinRequest { spoken: UNSAID, ..request.clone() };
+        assert_eq!(JoinRequest::decode(&bytes[..said]), Ok(older));
+        let reversed = [&bytes[..said], &[2, 3]].concat();
+        assert_eq!(JoinRequest::decode(&reversed), Err(DecodeError::Invalid));
         let mut long = Vec::new();
         JoinRequest { about: vec![0; ABOUT_BYTES_MAX + 1], ..request }.encode(&mut long);
         assert_eq!(JoinRequest::decode(&long), Err(DecodeError::Overflow));

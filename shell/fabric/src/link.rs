@@ -26,7 +26,6 @@ mod tls;
 
 pub use cause::Cause;
 pub use event::{Event, JoinId, SendError};
-pub use greeting::{OLDEST, Spoken, VERSION};
 pub use links::{Links, Settings, TokenRange};
 pub use members::Members;
 pub use meters::LinkMeters;

@@ -21,8 +21,9 @@ pub fn is_well(status: &Value) -> bool {
 pub fn table(status: &Value) -> String {
     let name = |value: &Value| value.as_str().map_or_else(|| "nobody".to_owned(), |id| short(id).to_owned());
     let mut out = format!(
-        "cluster {}, state {}, led by {}, asked at {}\n\n",
+        "cluster {}, version {}, state {}, led by {}, asked at {}\n\n",
         status["cluster"].as_str().unwrap_or("unknown"),
+        number(status, "speaks"),
         number(status, "version"),
         name(&status["leader"]),
         name(&status["node"]),
@@ -84,7 +85,9 @@ pub fn members(status: &Value) -> String {
         .flatten()
         .map(|one| {
             let words = ["node", "zone", "standing", "health"].map(|name| text(one, name)).join("\t");
-            format!("{words}\t{}\n", addresses(one))
+            // Who is not linked has not said it.
+            let speaks = one["speaks"].as_u64().map_or_else(|| "?".to_owned(), |version| version.to_string());
+            format!("{words}\t{}\tspeaks {speaks}\n", addresses(one))
         })
         .collect()
 }
@@ -147,10 +150,10 @@ mod tests {
 
     fn status() -> Value {
         serde_json::json!({
-            "cluster": "00ff", "version": 7, "leader": "12D3KooWAAAAAAAA", "node": "12D3KooWBBBBBBBB",
+            "cluster": "00ff", "version": 7, "speaks": 3, "leader": "12D3KooWAAAAAAAA", "node": "12D3KooWBBBBBBBB",
             "members": [
                 {"node": "12D3KooWAAAAAAAA", "zone": "a", "standing": "active", "health": "alive",
-                 "role": "voter", "copies": 80, "leads": 40, "addresses": ["127.0.0.1:7401"]},
+                 "role": "voter", "copies": 80, "leads": 40, "addresses": ["127.0.0.1:7401"], "speaks": 3},
                 {"node": "12D3KooWBBBBBBBB", "zone": "b", "standing": "active", "health": "alive",
                  "role": "voter", "copies": 80, "leads": 40, "addresses": ["127.0.0.1:7411"]},
             ],
@@ -174,7 +177,10 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part:?} is not in\n{table}");
         }
-        assert_eq!(members(&status()).lines().count(), 2);
+        assert!(table.starts_with("cluster 00ff, version 3, state 7"), "{table}");
+        let members = members(&status());
+        let ends: Vec<&str> = members.lines().filter_map(|line| line.rsplit('\t').next()).collect();
+        assert_eq!(ends, ["speaks 3", "speaks ?"]);
     }
 
     #[test]

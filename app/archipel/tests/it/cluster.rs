@@ -19,7 +19,7 @@ pub fn joined(dir: &Path, to: &Node, zone: &str) -> Node {
     Node::start_as(dir, &["--join", &token, "--zone", zone], &[])
 }
 
-fn token(of: &Node) -> String {
+pub fn token(of: &Node) -> String {
     let output = of.run(&["cluster", "token"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     stdout(&output).trim().to_owned()
@@ -32,7 +32,7 @@ pub fn status(of: &Node) -> Value {
 }
 
 /// Whether so many members are active and alive, nothing moves, and every partition is led.
-fn is_whole(of: &Node, members: usize) -> bool {
+pub fn is_whole(of: &Node, members: usize) -> bool {
     let status = status(of);
     let all: Vec<&Value> = status["members"].as_array().unwrap().iter().collect();
     let led = |keyspace: &Value| keyspace["led"] == keyspace["partitions"];
@@ -133,7 +133,7 @@ fn a_token_lets_one_node_in_and_every_other_way_is_refused() {
     member.stop();
 }
 
-fn start(data: &str, how: &[&str]) -> std::process::Output {
+pub fn start(data: &str, how: &[&str]) -> std::process::Output {
     let ports = ["redis.port=0", "admin.port=0", "cluster.port=0", "cluster.redis_port=0"];
     let ports: Vec<&str> = ports.into_iter().flat_map(|port| ["--set", port]).collect();
     run(&[&["--data-dir", data], &ports[..], &["node", "start"], how].concat())

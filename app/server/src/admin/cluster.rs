@@ -263,6 +263,7 @@ fn status(worker: &Worker, mind: &Mind) -> Value {
                 "down": one.down,
                 "role": role,
                 "copies": one.copies,
+                "speaks": one.spoken.map(|spoken| spoken.newest.0),
                 "leads": leads.get(&one.node).copied().unwrap_or_default(),
             })
         })
@@ -272,6 +273,7 @@ fn status(worker: &Worker, mind: &Mind) -> Value {
         "cluster": status.cluster.map(|cluster| cluster.to_string()),
         "node": peer(mind.node()),
         "version": status.version,
+        "speaks": status.speaks.0,
         "term": status.term.0,
         "leader": status.leader.map(peer),
         "members": members,

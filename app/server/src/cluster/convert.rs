@@ -236,6 +236,7 @@ mod tests {
             keyspaces: keyspaces(BTreeMap::new()),
             at: Millis(5),
             seed: 3,
+            version: kernel::Version::NEWEST,
         };
         let (mark, state) = formation.found().unwrap();
         let replica = *mark.members.voters().first().unwrap();

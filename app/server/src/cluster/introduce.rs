@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use control::{Newcomer, Operation, State};
 use fabric::join::{ClusterId, Invitation, JoinRequest, Refusal, Secret, Token};
-use kernel::{Millis, NodeId};
+use kernel::{Millis, NodeId, Spoken, Version};
 use node::cluster::mind::Admission;
 use thiserror::Error;
 
@@ -32,6 +32,16 @@ pub enum Unwelcome {
     /// The state has no such token; one that is behind may have it soon.
     #[error("{0}", Refusal::Unknown)]
     Unknown,
+    /// They would not understand each other.
+    #[error(
+        "the cluster is at version {is} of its formats, and this node speaks {spoken}: use the archipel of the other members"
+    )]
+    Version {
+        /// What the cluster is at.
+        is: Version,
+        /// What the newcomer speaks.
+        spoken: Spoken,
+    },
     /// It is refused.
     #[error("{0}")]
     Refused(String),
@@ -89,6 +99,10 @@ impl Introducer {
         let invitation = Invitation { cluster, hash, expires: secret.expires, used: secret.used };
         let refused = |text: String| Unwelcome::Refused(text);
         invitation.redeem(now, node, request, binding).map_err(|refusal| refused(refusal.to_string()))?;
+        let (is, spoken) = (state.speaks(), request.spoken);
+        if Spoken::ALL.at(is).agree(spoken).is_none() || spoken.oldest > is {
+            return Err(Unwelcome::Version { is, spoken });
+        }
         let newcomer = Newcomer::decode(&request.about)
             .map_err(|error| refused(format!("what it says of itself cannot be read: {error}")))?;
         Ok(Admission { token: request.token, hash, node, newcomer })

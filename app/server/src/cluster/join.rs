@@ -11,8 +11,8 @@ use control::{Newcomer, Welcome};
 use fabric::Identity;
 use fabric::join::{Token, TokenError};
 use fabric::link::{Cause, Event, Members, Settings, Standalone};
-use kernel::PeerId;
 use kernel::codec::DecodeError;
+use kernel::{PeerId, Spoken};
 use runtime::Clock;
 use thiserror::Error;
 
@@ -146,11 +146,16 @@ pub fn token(text: &str) -> Result<Token, JoinError> {
 ///
 /// # Errors
 /// [`JoinError`]: it is no member, or does not know whether it is. It may ask again with the same token.
-pub fn join(identity: &Identity, token: &Token, newcomer: &Newcomer) -> Result<Welcome, JoinError> {
+pub fn join(
+    identity: &Identity,
+    spoken: Spoken,
+    token: &Token,
+    newcomer: &Newcomer,
+) -> Result<Welcome, JoinError> {
     let about = newcomer.encode();
     let mut last = Cause::Lost;
     for &address in &token.addresses {
-        match ask(identity, token, address, &about)? {
+        match ask((identity, spoken), token, address, &about)? {
             Ok(Answer::Welcome(welcome)) => return Ok(welcome),
             Ok(Answer::Refused(reason)) => return Err(JoinError::Refused { reason }),
             Err(cause) => last = cause,
@@ -162,12 +167,12 @@ pub fn join(identity: &Identity, token: &Token, newcomer: &Newcomer) -> Result<W
 
 /// Asks at one address; what came of it, or why nothing did.
 fn ask(
-    identity: &Identity,
+    (identity, spoken): (&Identity, Spoken),
     token: &Token,
     address: SocketAddr,
     about: &[u8],
 ) -> Result<Result<Answer, Cause>, JoinError> {
-    let settings = Settings { incarnation: 0, seed: 0 };
+    let settings = Settings { incarnation: 0, seed: 0, spoken };
     let members = Arc::new(Members::default());
     let mut alone = Standalone::new(identity, &members, settings, CONNECTIONS_MAX, None)?;
     let mut clock = Clock::new();

@@ -11,11 +11,11 @@ use control::{Name, Newcomer, Operation};
 use fabric::Identity;
 use fabric::join::JoinRequest;
 use fabric::link::{Event, JoinId, Lane, Links, Members, SendError, Settings, TokenRange};
-use kernel::{Micros, NodeId};
+use kernel::{Micros, NodeId, Spoken};
 use mio::Registry;
 use node::Worker;
 use node::cluster::formation::SELF;
-use node::cluster::mind::{Answer, Ask, Ticket};
+use node::cluster::mind::{Answer, Ask, Mind, Ticket};
 use node::cluster::{self, Outgoing, kind};
 use runtime::Peers;
 
@@ -41,6 +41,8 @@ pub(crate) struct LinkStart {
     pub incarnation: u64,
     /// Decides the jitter of dials.
     pub seed: u64,
+    /// What it speaks.
+    pub spoken: Spoken,
     /// The bound port.
     pub listener: std::net::TcpListener,
     /// Where others reach it, and what fails together with it.
@@ -63,6 +65,8 @@ struct Waiting {
 /// The links of a member.
 pub(crate) struct MemberLinks {
     links: Links,
+    /// What they speak.
+    spoken: Spoken,
     members: Arc<Members>,
     /// The members that links are kept with, and this node.
     set: BTreeSet<NodeId>,
@@ -89,15 +93,16 @@ impl MemberLinks {
     /// # Errors
     /// The kernel refuses to watch the port.
     pub fn new(start: LinkStart, registry: Registry, first: usize) -> io::Result<MemberLinks> {
-        let LinkStart { identity, incarnation, seed, listener, about, jobs, desk } = start;
+        let LinkStart { identity, incarnation, seed, spoken, listener, about, jobs, desk } = start;
         let set = BTreeSet::from([identity.id()]);
         let members = Arc::new(Members::new(set.clone()));
         let tokens = TokenRange { first, connections_max: CONNECTIONS_MAX };
-        let settings = Settings { incarnation, seed };
+        let settings = Settings { incarnation, seed, spoken };
         let links = Links::new(&identity, Arc::clone(&members), settings, tokens, registry, Some(listener))?;
         desk.count_links(links.meters());
         Ok(MemberLinks {
             links,
+            spoken,
             members,
             set,
             jobs,
@@ -155,8 +160,9 @@ impl MemberLinks {
         self.links.take_events(&mut self.events);
         for event in std::mem::take(&mut self.events) {
             match event {
-                Event::Up { node, lane: Lane::Control, .. } => {
-                    tracing::debug!(peer = ?node, "linked");
+                Event::Up { node, lane: Lane::Control, spoken, .. } => {
+                    tracing::debug!(peer = ?node, %spoken, "linked");
+                    worker.peer_speaks(node, spoken);
                     worker.peer_up(now, node);
                 }
                 Event::Down { node, lane: Lane::Control, cause } => {
@@ -172,6 +178,16 @@ impl MemberLinks {
                 Event::Joined { .. } | Event::JoinFailed { .. } => {}
             }
         }
+    }
+
+    /// A cluster that rose is not spoken with in older versions.
+    fn follow_version(&mut self, now: Micros, worker: &Worker) {
+        let Some(spoken) = worker.mind().map(Mind::spoken).filter(|spoken| *spoken != self.spoken) else {
+            return;
+        };
+        tracing::info!(cluster = %spoken.oldest, node = %spoken, "the cluster's version");
+        self.spoken = spoken;
+        self.links.speak(now, spoken);
     }
 
     /// Judges who asks to join; whose token is not known waits while this node may be behind.
@@ -247,6 +263,7 @@ impl Peers for MemberLinks {
 
     fn end_turn(&mut self, now: Micros, worker: &mut Worker) -> bool {
         self.take_jobs(now);
+        self.follow_version(now, worker);
         self.tell_address(now, worker);
         let told = self.answer(worker);
         self.send(worker);

@@ -84,7 +84,9 @@ pub(crate) fn start(
         budgets: options.budgets(),
         jobs: Vec::new(),
     });
-    let links = LinkStart { identity, incarnation, seed, listener, about, jobs, desk: Arc::clone(&desk) };
+    let spoken = mind.spoken();
+    let desk_of_links = Arc::clone(&desk);
+    let links = LinkStart { identity, incarnation, seed, spoken, listener, about, jobs, desk: desk_of_links };
     let refused = |source| {
         let address = options.cluster.clients;
         NodeError::from(ClusterError::ListenClients { address, source })

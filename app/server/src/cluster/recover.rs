@@ -86,7 +86,7 @@ pub(crate) fn recover(
         node,
         incarnation,
         seed: chance,
-        options: mind::Options::default(),
+        options: mind::Options { spoken: options.cluster.spoken, ..mind::Options::default() },
         begin: begin(control, member),
     };
     Ok((Arc::new(log), Revived { start, mind, durable }))

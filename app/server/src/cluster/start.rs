@@ -13,12 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use consensus::Durability;
+use control::codec::version_of;
 use control::{CONTROL, Mode, Name, Newcomer, Refused, Settings, State, Welcome};
 use disk::engine::{Engine, EngineError, Mark};
 use fabric::join::Token;
 use fabric::{Identity, IdentityError};
 use kernel::codec::DecodeError;
-use kernel::{ClusterId, GroupId, NodeId, Rng};
+use kernel::{ClusterId, GroupId, NodeId, Rng, Spoken, Version};
 use node::cluster::Holding;
 use node::cluster::formation::{Formation, keyspaces};
 use node::cluster::mind::StartError;
@@ -37,6 +38,8 @@ use crate::node::{Keyspace, NodeOptions};
 pub struct ClusterOptions {
     /// It is to be a member.
     pub enabled: bool,
+    /// What it speaks.
+    pub spoken: Spoken,
     /// It is to join with this.
     pub join: Option<Token>,
     /// What fails together with it.
@@ -112,6 +115,15 @@ pub enum ClusterError {
         "what the data directory says of its cluster cannot be read ({0}); was it written by a newer version?"
     )]
     Unreadable(#[from] DecodeError),
+    /// The cluster was raised since.
+    #[error(
+        "the data directory is of a cluster at version {wrote} of its formats, and this archipel knows {}: start it with a newer one",
+        Spoken::ALL
+    )]
+    Newer {
+        /// What the cluster is at.
+        wrote: Version,
+    },
     /// It is none, by the state itself.
     #[error(transparent)]
     NotMember(#[from] StartError),
@@ -195,13 +207,13 @@ pub(crate) fn begin(
     if !is_member {
         match &options.join {
             Some(token) => {
-                let mark = accept(&join::join(&identity, token, &about)?);
+                let mark = accept(&join::join(&identity, options.spoken, token, &about)?);
                 engine.commit(CONTROL, &mark, std::iter::empty())?;
             }
             None => {
                 // What is refused is refused before anything is changed.
                 let stores = if has_data { convert::gather(node, seed, engine)? } else { Stores::new() };
-                let (mark, state) = form(&identity, &about, &node.keyspaces)?;
+                let (mark, state) = form(&identity, &about, node)?;
                 Conversion::new(engine, dir, stores, (mark, &state), identity.id())?.run()?;
             }
         }
@@ -222,11 +234,11 @@ fn accept(welcome: &Welcome) -> Mark {
 }
 
 /// What the first member of a new cluster begins with.
-fn form(identity: &Identity, about: &Newcomer, spaces: &[Keyspace]) -> Result<(Mark, State), ClusterError> {
+fn form(identity: &Identity, about: &Newcomer, node: &NodeOptions) -> Result<(Mark, State), ClusterError> {
     let random = || fabric::join::Secret::draw().map(|secret| secret.0).ok_or(ClusterError::NoRandom);
     let (cluster, seed) = (ClusterId(random()?), random()?);
     let seed = u64::from_le_bytes(*seed.first_chunk().expect("sixteen bytes are more than eight"));
-    let configured = spaces.iter().map(|space| (space.id, settings(space))).collect();
+    let configured = node.keyspaces.iter().map(|space| (space.id, settings(space))).collect();
     let formation = Formation {
         cluster,
         node: identity.id(),
@@ -235,6 +247,7 @@ fn form(identity: &Identity, about: &Newcomer, spaces: &[Keyspace]) -> Result<(M
         keyspaces: keyspaces(configured),
         at: Clock::new().now().millis(),
         seed,
+        version: node.cluster.spoken.newest,
     };
     let (mark, state) = formation.found()?;
     let replica = *mark.members.voters().first().expect("the first member votes");
@@ -251,6 +264,7 @@ fn settings(space: &Keyspace) -> Settings {
         partitions: space.partitions,
         memory: space.memory.map_or(0, |bytes| bytes as u64),
         eviction: space.eviction,
+        reading: control::Reading::default(),
     }
 }
 
@@ -271,7 +285,10 @@ fn resume(
     }
     let (holding, own) = control.ok_or(ClusterError::Unreadable(DecodeError::Invalid))?;
     let known = match holding.mark {
-        Some(_) => Known::State(Box::new(State::decode(&own)?)),
+        Some(_) => match version_of(&own) {
+            Some(wrote) if wrote > Version::NEWEST => return Err(ClusterError::Newer { wrote }),
+            Some(_) | None => Known::State(Box::new(State::decode(&own)?)),
+        },
         None => Known::Welcome(Welcome::decode(&own)?),
     };
     let cluster = match &known {

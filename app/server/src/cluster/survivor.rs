@@ -438,6 +438,7 @@ mod tests {
             keyspaces: keyspaces(Map::new()),
             at: kernel::Millis(5),
             seed: 3,
+            version: kernel::Version::NEWEST,
         };
         let (mark, state) = formation.found().unwrap();
         let engine = Engine::open(&dir.join("engine"), disk::engine::EngineOptions::default()).unwrap();

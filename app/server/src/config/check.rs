@@ -1,5 +1,7 @@
 //! What the values must mean together.
 
+use kernel::Version;
+
 use super::section::Value;
 use super::{Bytes, Config, ConfigError, Loaded, Mode};
 
@@ -93,6 +95,14 @@ fn storage(loaded: &Loaded) -> Result<(), ConfigError> {
 /// A member can be reached, and is of one worker.
 fn cluster(loaded: &Loaded) -> Result<(), ConfigError> {
     let Config { cluster, storage, .. } = &loaded.config;
+    if cluster.spoken().is_none() {
+        return Err(ConfigError::NotAllowed {
+            origin: loaded.origin("cluster.version"),
+            key: "cluster.version".into(),
+            found: shown(&cluster.version),
+            allowed: format!("0 for the newest, or {} to {}", Version::OLDEST, Version::NEWEST),
+        });
+    }
     if !cluster.enabled {
         return Ok(());
     }

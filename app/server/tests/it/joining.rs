@@ -9,7 +9,7 @@ use control::{Name, Newcomer, Operation, OperationId, Request, State, Welcome};
 use fabric::Identity;
 use fabric::join::{ClusterId, Token};
 use fabric::link::{Event, Members, Settings, Standalone};
-use kernel::{Millis, NodeId};
+use kernel::{Millis, NodeId, Spoken};
 use node::cluster::mind::Admission;
 use runtime::Clock;
 use server::cluster::introduce::{Introducer, TOKEN_SECONDS_MAX};
@@ -76,7 +76,7 @@ fn serve(
     ask(&mut state, clock.now().millis(), made).unwrap();
     let introducer = Introducer::new(cluster, node, addresses);
     let members = Arc::new(Members::new([node].into()));
-    let settings = Settings { incarnation: 1, seed: 1 };
+    let settings = Settings { incarnation: 1, seed: 1, spoken: Spoken::ALL };
     let mut alone = Standalone::new(&identity(1), &members, settings, 64, Some(listener)).unwrap();
     let mut events = Vec::new();
     while ended.try_recv().is_err() {
@@ -114,7 +114,7 @@ fn a_token_is_made_printed_and_used_once() {
     let (first, second) = (identity(2), identity(3));
     let printed = member.token(Duration::from_secs(600)).to_string();
     let one = token(&format!(" {printed}\n")).unwrap();
-    let welcome = join(&first, &one, &newcomer()).unwrap();
+    let welcome = join(&first, Spoken::ALL, &one, &newcomer()).unwrap();
     let known: Vec<NodeId> = welcome.roster.members.keys().copied().collect();
     let mut expected = vec![member.id, first.id()];
     expected.sort();
@@ -122,12 +122,12 @@ fn a_token_is_made_printed_and_used_once() {
     assert_eq!(welcome.roster.members[&first.id()].replica, welcome.replica);
     assert_eq!(welcome.roster.members[&member.id].addresses, [member.address]);
     // It did not hear the answer, and asks again.
-    assert_eq!(join(&first, &one, &newcomer()).unwrap().replica, welcome.replica);
+    assert_eq!(join(&first, Spoken::ALL, &one, &newcomer()).unwrap().replica, welcome.replica);
     // Another has read the text.
-    let refused = join(&second, &one, &newcomer()).unwrap_err();
+    let refused = join(&second, Spoken::ALL, &one, &newcomer()).unwrap_err();
     assert!(refused.to_string().contains("used by another node"), "{refused}");
     let another = member.token(Duration::from_secs(600));
-    assert_ne!(join(&second, &another, &newcomer()).unwrap().replica, welcome.replica);
+    assert_ne!(join(&second, Spoken::ALL, &another, &newcomer()).unwrap().replica, welcome.replica);
     let state = member.stop();
     assert_eq!(state.members().len(), 3);
     assert_eq!(state.members()[&first.id()].zone, name("b"));
@@ -139,23 +139,23 @@ fn a_token_that_is_forged_or_of_nobody_lets_nobody_in() {
     let good = member.token(Duration::from_secs(600));
     let mut forged = good.clone();
     forged.secret.0[0] ^= 1;
-    let refused = join(&identity(2), &forged, &newcomer()).unwrap_err();
+    let refused = join(&identity(2), Spoken::ALL, &forged, &newcomer()).unwrap_err();
     assert!(refused.to_string().contains("no such token"), "{refused}");
     let mut elsewhere = good.clone();
     elsewhere.cluster = ClusterId([5; 16]);
-    let refused = join(&identity(2), &elsewhere, &newcomer()).unwrap_err();
+    let refused = join(&identity(2), Spoken::ALL, &elsewhere, &newcomer()).unwrap_err();
     assert!(refused.to_string().contains("proof"), "{refused}");
     // Whoever answers there has another key.
     let mut impostor = good.clone();
     impostor.introducer = identity(9).id();
-    assert!(matches!(join(&identity(2), &impostor, &newcomer()), Err(JoinError::Silent { .. })));
+    assert!(matches!(join(&identity(2), Spoken::ALL, &impostor, &newcomer()), Err(JoinError::Silent { .. })));
     // Nobody is at the first address, and the member at the second.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut moved = good.clone();
     moved.addresses = vec![free];
-    assert!(matches!(join(&identity(2), &moved, &newcomer()), Err(JoinError::Silent { .. })));
+    assert!(matches!(join(&identity(2), Spoken::ALL, &moved, &newcomer()), Err(JoinError::Silent { .. })));
     moved.addresses.push(member.address);
-    join(&identity(2), &moved, &newcomer()).unwrap();
+    join(&identity(2), Spoken::ALL, &moved, &newcomer()).unwrap();
     assert_eq!(member.stop().members().len(), 2);
 }
 

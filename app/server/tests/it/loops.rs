@@ -12,7 +12,7 @@ use consensus::{Durability, Solo};
 use fabric::Identity;
 use fabric::link::{Event, Lane, Links, Members, Settings, TokenRange};
 use journal::record::Record;
-use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Term};
+use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Spoken, Term};
 use mio::Registry;
 use node::{AppendError, LogSink, Partition, Worker};
 use runtime::{Clients, Control, Crowd, Listener, Peers, Reactor, Remote, Tasks};
@@ -115,7 +115,7 @@ fn run(number: u8, listener: TcpListener, (other, address): (NodeId, SocketAddr)
         let mut listener = Some(listener);
         let mut begin = |registry: Registry, first: usize| -> io::Result<Box<dyn Peers>> {
             let members = Arc::new(Members::new([identity(number).id(), other].into()));
-            let settings = Settings { incarnation: 1, seed: u64::from(number) };
+            let settings = Settings { incarnation: 1, seed: u64::from(number), spoken: Spoken::ALL };
             let tokens = TokenRange { first, connections_max: 16 };
             let mut links =
                 Links::new(&identity(number), members, settings, tokens, registry, listener.take())?;

@@ -37,14 +37,8 @@ impl Coded for Operation {
                 out.push(8);
                 put_set(voters, out);
             }
-            Operation::CreateKeyspace { keyspace, settings } => {
-                put_one(9, keyspace, out);
-                settings.put(out);
-            }
-            Operation::AlterKeyspace { keyspace, settings } => {
-                put_one(10, keyspace, out);
-                settings.put(out);
-            }
+            Operation::CreateKeyspace { keyspace, settings } => put_space((9, 18), *keyspace, settings, out),
+            Operation::AlterKeyspace { keyspace, settings } => put_space((10, 19), *keyspace, settings, out),
             Operation::DropKeyspace { keyspace, name } => {
                 put_one(11, keyspace, out);
                 name.put(out);
@@ -69,6 +63,7 @@ impl Coded for Operation {
                 user.put(out);
             }
             Operation::RemoveUser { name } => put_one(16, name, out),
+            Operation::Raise { to } => out.extend([17, to.0]),
         }
     }
 
@@ -114,6 +109,12 @@ impl Coded for Operation {
             }
             15 => Operation::SetUser { name: Coded::get(reader)?, user: Coded::get(reader)? },
             16 => Operation::RemoveUser { name: Coded::get(reader)? },
+            17 => match Version(reader.u8()?) {
+                to if to >= Version(3) => Operation::Raise { to },
+                _ => return Err(DecodeError::Invalid),
+            },
+            18 => Operation::CreateKeyspace { keyspace: Coded::get(reader)?, settings: get_read(reader)? },
+            19 => Operation::AlterKeyspace { keyspace: Coded::get(reader)?, settings: get_read(reader)? },
             _ => return Err(DecodeError::Invalid),
         })
     }
@@ -145,6 +146,22 @@ impl Coded for Step {
             _ => return Err(DecodeError::Invalid),
         })
     }
+}
+
+/// Under the first tag as in version 2; under the second, with what version 3 knows, if that is needed.
+fn put_space(tags: (u8, u8), keyspace: KeyspaceId, settings: &Settings, out: &mut Vec<u8>) {
+    let later = settings.needs() >= Version(3);
+    put_one(if later { tags.1 } else { tags.0 }, &keyspace, out);
+    settings.put(out);
+    if later {
+        settings.reading.put(out);
+    }
+}
+
+/// Settings of version 3.
+fn get_read(reader: &mut Reader<'_>) -> Read<Settings> {
+    let settings = Settings::get(reader)?;
+    Ok(Settings { reading: Coded::get(reader)?, ..settings })
 }
 
 fn put_one(tag: u8, value: &impl Coded, out: &mut Vec<u8>) {

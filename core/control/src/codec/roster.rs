@@ -1,7 +1,10 @@
-//! Rosters, newcomers and welcomes as bytes.
+//! Rosters, newcomers and welcomes as bytes, which are those of version 2.
 
 use super::*;
 use crate::roster::{Newcomer, Roster, Welcome};
+
+/// Nothing of them has changed since.
+const UNCHANGED: Version = Version(2);
 
 impl Coded for Roster {
     fn put(&self, out: &mut Vec<u8>) {
@@ -33,7 +36,7 @@ impl Roster {
     /// # Errors
     /// [`DecodeError`] if it is of another version, or no roster.
     pub fn decode(bytes: &[u8]) -> Read<Roster> {
-        whole(bytes, Coded::get)
+        whole(bytes, UNCHANGED, Coded::get)
     }
 }
 
@@ -52,7 +55,7 @@ impl Newcomer {
     /// # Errors
     /// [`DecodeError`] if it is of another version, or names no or too many addresses.
     pub fn decode(bytes: &[u8]) -> Read<Newcomer> {
-        let newcomer = whole(bytes, |reader| {
+        let newcomer = whole(bytes, UNCHANGED, |reader| {
             Ok(Newcomer { zone: Coded::get(reader)?, addresses: get_list(reader, ADDRESSES_MAX)? })
         })?;
         if newcomer.addresses.is_empty() { Err(DecodeError::Invalid) } else { Ok(newcomer) }
@@ -70,7 +73,9 @@ impl Welcome {
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Read<Welcome> {
-        whole(bytes, |reader| Ok(Welcome { replica: Coded::get(reader)?, roster: Coded::get(reader)? }))
+        whole(bytes, UNCHANGED, |reader| {
+            Ok(Welcome { replica: Coded::get(reader)?, roster: Coded::get(reader)? })
+        })
     }
 }
 

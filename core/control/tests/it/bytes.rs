@@ -35,9 +35,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn arbitrary_bytes_are_read_or_refused(mut bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_read_or_refused(mut bytes: Vec<u8>, later: bool) {
         if let Some(first) = bytes.first_mut() {
-            *first = codec::FORMAT;
+            *first = if later { kernel::Version::NEWEST.0 } else { codec::FORMAT };
         }
         if let Ok(request) = Request::decode(&bytes) {
             let _ = State::new().apply(&request);

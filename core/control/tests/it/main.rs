@@ -4,4 +4,5 @@ mod bytes;
 mod life;
 mod recovery;
 mod refusals;
+mod versions;
 mod world;

@@ -6,7 +6,7 @@ use consensus::Durability;
 use control::diff::duties;
 use control::plan::{self, Progress, View};
 use control::*;
-use kernel::{GroupId, KeyspaceId, Millis, NodeId, Rng};
+use kernel::{GroupId, KeyspaceId, Millis, NodeId, Rng, Version};
 use placement::Partitions;
 
 pub fn name(text: &str) -> Name {
@@ -26,6 +26,7 @@ pub fn settings(text: &str, copies: u8, partitions: u16) -> Settings {
         partitions: Partitions::new(partitions).expect("sound"),
         memory: 0,
         eviction: Default::default(),
+        reading: Default::default(),
     }
 }
 
@@ -101,6 +102,9 @@ impl World {
     fn judge(&mut self, before: &State, accepted: bool) {
         let state = &self.state;
         assert!(accepted || state.version() == before.version(), "a refusal changed the state");
+        assert!(state.speaks() >= before.speaks(), "the cluster fell back");
+        let later = state.keyspaces().values().any(|space| space.settings.needs() > state.speaks());
+        assert!(!later, "something is in the state that its version has no words for");
         let present: BTreeSet<NodeId> =
             state.members().iter().filter(|(_, member)| member.is_present()).map(|(&node, _)| node).collect();
         assert!((1..=VOTERS_MAX).contains(&state.voters().len()), "voters");
@@ -219,6 +223,14 @@ impl World {
             17 => {
                 let (zone, addresses) = (name("z9"), vec!["10.0.0.1:1".parse().expect("an address")]);
                 Operation::SetMember { node: one, zone, addresses }
+            }
+            18 => {
+                let reading = Reading { from: ReadFrom::Any, stale_ms_max: 7 };
+                Operation::AlterKeyspace { keyspace, settings: Settings { reading, ..settings } }
+            }
+            19 if self.rng.chance(0.2) => {
+                self.view.spoken = Version::NEWEST;
+                return self.follow_plan();
             }
             _ => return self.follow_plan(),
         };

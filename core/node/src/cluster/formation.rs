@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use consensus::{Durability, Mark, Members};
 use control::plan::{self, View};
 use control::{Mode, Name, Operation, OperationId, Refused, Request, Settings, State};
-use kernel::{ClusterId, KeyspaceId, Millis, NodeId, Rng};
+use kernel::{ClusterId, KeyspaceId, Millis, NodeId, Rng, Version};
 use placement::Partitions;
 
 /// Redis's databases, which exist from the start.
@@ -37,6 +37,8 @@ pub struct Formation {
     pub at: Millis,
     /// Decides the ids of the requests.
     pub seed: u64,
+    /// The version that it begins at: the newest that the first member speaks.
+    pub version: Version,
 }
 
 /// The keyspaces of a new cluster: what is `configured`, and the databases 0 to 15 with one partition each.
@@ -59,6 +61,7 @@ pub fn database(keyspace: KeyspaceId) -> Settings {
         partitions: Partitions::ONE,
         memory: 0,
         eviction: storage::store::Policy::default(),
+        reading: control::Reading::default(),
     }
 }
 
@@ -69,7 +72,7 @@ impl Formation {
     /// # Errors
     /// [`Refused`], if an address, a name or a number is unsound.
     pub fn found(&self) -> Result<(Mark, State), Refused> {
-        let (mut state, mut rng) = (State::new(), Rng::new(self.seed));
+        let (mut state, mut rng) = (State::beginning_at(self.version), Rng::new(self.seed));
         let by = Name::new(SELF).expect("it is a name");
         let mut ask = |state: &mut State, operation| {
             let id = draw_id(&mut rng);
@@ -115,6 +118,7 @@ mod tests {
             keyspaces: keyspaces(configured),
             at: Millis(5),
             seed: 3,
+            version: Version::NEWEST,
         }
     }
 

@@ -16,7 +16,9 @@ mod confirm;
 mod lead;
 mod report;
 mod snapshot;
+mod start;
 mod status;
+mod version;
 mod watch;
 
 use alloc::boxed::Box;
@@ -30,15 +32,18 @@ use consensus::replay::Restored;
 use consensus::{Config, Durability, Group, Incarnation, Logged, Mark, Proposed, Replica, ReplicaId};
 use control::{CONTROL, Duty, Name, Operation, OperationId, Outcome, Roster, State, Welcome};
 use kernel::planted::{Bug, is};
-use kernel::{GroupId, Index, KeyspaceId, Lsn, Machine, Micros, NodeId, Rng, Term};
+use kernel::{GroupId, Index, KeyspaceId, Lsn, Machine, Micros, NodeId, Rng, Spoken, Term, Version};
 use p2p::swim::{Liveness, Swim, SwimOptions};
 use thiserror::Error;
 
 use super::frames::{self, Said};
 use super::{Lane, kind};
 
+use version::readable;
+
 pub use admission::Admission;
 pub use lead::roles;
+pub use start::{Begin, Options, Start, StartError};
 pub use status::{MemberStatus, MoveStatus, Status};
 
 /// A member that is dead for so long counts as down, and its copies are made elsewhere; in milliseconds, by default.
@@ -56,68 +61,6 @@ pub const STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const HOLD_MS: u64 = 10;
 /// The version of `apply` of the control group's entries.
 const SEMANTICS: u16 = 1;
-
-/// What may differ from cluster to cluster.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Times of liveness; all members should have the same.
-    pub swim: SwimOptions,
-    /// See [`DOWN_MS`].
-    pub down_ms: u64,
-    /// Milliseconds between ticks of the control group; its elections begin after 12 to 24.
-    pub tick_ms: u64,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { swim: SwimOptions::default(), down_ms: DOWN_MS, tick_ms: 50 }
-    }
-}
-
-/// What a node begins with.
-#[derive(Debug)]
-pub struct Start {
-    /// Who it is.
-    pub node: NodeId,
-    /// Its life: durable, above every number of an earlier life, those of [`Effect::Incarnation`] among them.
-    pub incarnation: u64,
-    /// Its own chance.
-    pub seed: u64,
-    /// What may differ.
-    pub options: Options,
-    /// What it knows.
-    pub begin: Begin,
-}
-
-/// What a node knows when it starts.
-#[derive(Debug)]
-pub enum Begin {
-    /// It has a checkpoint of the control group; also right after [`super::formation::Formation::found`].
-    Resume {
-        /// That, and the log behind it.
-        restored: Box<Restored>,
-        /// The state in the checkpoint.
-        state: Box<State>,
-    },
-    /// It was let in and has nothing yet.
-    Join {
-        /// What it was told.
-        welcome: Welcome,
-        /// The last term and vote in its log; `(Term(0), None)` the first time.
-        hard: (Term, Option<ReplicaId>),
-    },
-}
-
-/// Why a node does not start as a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum StartError {
-    /// The state is of a cluster without this node.
-    #[error("this data is of a cluster that node {0} is no member of: was the node's key replaced?")]
-    NotMember(NodeId),
-    /// It was removed.
-    #[error("node {0} was removed from its cluster: start it with an empty data directory and a new token")]
-    Removed(NodeId),
-}
 
 /// What the host calls a question of its own, to know the answer by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -241,7 +184,7 @@ pub struct Dropped {
     pub strange: u64,
     /// Messages that the control group's replica refused.
     pub refused: u64,
-    /// Entries of the control group that this version cannot read.
+    /// Entries of the control group that this node cannot read.
     pub unreadable: u64,
 }
 
@@ -277,6 +220,10 @@ pub struct Mind {
     nodes: BTreeMap<ReplicaId, NodeId>,
     /// Links that are up.
     up: BTreeSet<NodeId>,
+    /// What peers speak that a link is up to.
+    spoken: BTreeMap<NodeId, Spoken>,
+    /// Something was decided in a version that this node does not speak: it knows nothing of what came after.
+    outrun: bool,
     /// Since when members are dead.
     dead: BTreeMap<NodeId, Micros>,
     expelled: Option<Micros>,
@@ -315,6 +262,7 @@ impl Mind {
                 if !member.is_present() {
                     return Err(StartError::Removed(node));
                 }
+                readable(state.speaks(), options.spoken)?;
                 (Replica::new(config(member.replica, &mut rng), now, *restored), *state, None)
             }
             Begin::Join { welcome: Welcome { replica, roster }, hard } => {
@@ -339,6 +287,8 @@ impl Mind {
             parting: BTreeMap::new(),
             nodes: BTreeMap::new(),
             up: BTreeSet::new(),
+            spoken: BTreeMap::new(),
+            outrun: false,
             dead: BTreeMap::new(),
             expelled: None,
             asks: ask::Asks::default(),

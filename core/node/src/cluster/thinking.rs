@@ -17,7 +17,7 @@ use control::{CONTROL, Duty, Name, Rights, Settings, State};
 use gateway::resp::Address;
 use journal::record::Record;
 use kernel::planted::{Bug, is};
-use kernel::{GroupId, KeyspaceId, Micros, NodeId};
+use kernel::{GroupId, KeyspaceId, Micros, NodeId, Spoken};
 use p2p::swim::Liveness;
 
 use super::frames::{DONE, Learner, Report, is_of_mind};
@@ -207,6 +207,13 @@ impl Worker {
             thinking.mind.receive(now, from, bytes);
         }
         own
+    }
+
+    /// A peer says what it speaks, before the link to it is told of.
+    pub fn peer_speaks(&mut self, peer: NodeId, spoken: Spoken) {
+        if let Some(thinking) = self.thinking_mut() {
+            thinking.mind.peer_speaks(peer, spoken);
+        }
     }
 
     pub(crate) fn mind_link(&mut self, peer: NodeId, up: bool) {

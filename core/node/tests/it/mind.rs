@@ -7,6 +7,7 @@ mod judge;
 mod life;
 mod planted;
 mod scenes;
+mod versions;
 mod world;
 
 use super::cluster::with_rules;

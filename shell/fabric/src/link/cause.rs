@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use kernel::Spoken;
+
 use super::door::Turned;
 use super::frame::FrameError;
-use super::greeting::{OLDEST, Spoken, VERSION};
 use super::stall::Stalled;
 
 /// Why a connection ended or never began.
@@ -36,8 +37,13 @@ pub enum Cause {
     Closed,
     /// The other end does not take this node's key: we are no member there.
     Refused,
-    /// It speaks other versions of the link protocol.
-    Version(Spoken),
+    /// It speaks other versions than this node, or than their cluster is at.
+    Version {
+        /// What it speaks.
+        theirs: Spoken,
+        /// What this node speaks, and its cluster.
+        ours: Spoken,
+    },
 }
 
 impl Cause {
@@ -76,7 +82,7 @@ impl Cause {
             Cause::NoRoom => 10,
             Cause::Closed => 11,
             Cause::Refused => 12,
-            Cause::Version(_) => 13,
+            Cause::Version { .. } => 13,
         }
     }
 
@@ -91,7 +97,7 @@ impl Cause {
             | Cause::Unexpected
             | Cause::Stalled(_)
             // No misdeed, and nothing that goes by: the operator must hear of it.
-            | Cause::Version(_) => true,
+            | Cause::Version { .. } => true,
             Cause::Removed
             | Cause::Settled
             | Cause::Lost
@@ -125,11 +131,11 @@ impl fmt::Display for Cause {
             Cause::NoRoom => "there is no room for another connection",
             Cause::Closed => "this node closed it",
             Cause::Refused => "the other end does not take this node's key",
-            Cause::Version(Spoken { newest, oldest }) => {
+            Cause::Version { theirs, ours } => {
                 return write!(
                     f,
-                    "it speaks versions {oldest} to {newest} of the link protocol, and this node {OLDEST} to {VERSION}: \
-                     members may be one version apart, so exchange the older one next"
+                    "it speaks {theirs} of the formats, and this node {ours} in its cluster: members may be one version \
+                     apart, so exchange the older one next"
                 );
             }
         })
@@ -156,7 +162,7 @@ mod tests {
             Cause::NoRoom,
             Cause::Closed,
             Cause::Refused,
-            Cause::Version(Spoken { newest: 9, oldest: 8 }),
+            Cause::Version { theirs: Spoken::ALL, ours: Spoken::ALL },
         ];
         for (at, cause) in all.into_iter().enumerate() {
             assert_eq!(cause.index(), at);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use kernel::{Micros, NodeId};
+use kernel::{Micros, NodeId, Spoken};
 use mio::net::TcpStream;
 use rustls::Connection;
 use rustls::server::Acceptor;
@@ -105,6 +105,7 @@ pub(crate) struct Up {
     pub lane: Lane,
     pub dialled: Side,
     pub incarnation: u64,
+    pub spoken: Spoken,
     pub since: Micros,
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use kernel::NodeId;
+use kernel::{NodeId, Spoken};
 use thiserror::Error;
 
 use super::{Cause, Lane};
@@ -48,6 +48,8 @@ pub enum Event {
         lane: Lane,
         /// Which life of the other end.
         incarnation: u64,
+        /// What it speaks.
+        spoken: Spoken,
     },
     /// A link ended; what was queued or under way is lost.
     Down {

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kernel::{Micros, NodeId, Rng};
+use kernel::{Micros, NodeId, Rng, Spoken};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
@@ -35,6 +35,8 @@ pub struct Settings {
     pub incarnation: u64,
     /// Decides the jitter of dials.
     pub seed: u64,
+    /// What is spoken here; see [`Links::speak`].
+    pub spoken: Spoken,
 }
 
 /// Which of the loop's tokens are the links'.

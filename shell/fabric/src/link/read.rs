@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, Read};
 
-use kernel::{Micros, NodeId};
+use kernel::{Micros, NodeId, Spoken};
 use rustls::{AlertDescription, Connection, Error};
 
 use super::connection::{Aim, Client, Conn, Dial, Stage, State, Tls, Up, Wire};
 use super::event::{Event, JoinId};
 use super::frame::{Frame, Kind};
-use super::greeting::{Hello, agree};
+use super::greeting::Hello;
 use super::links::Links;
 use super::settle::{self, Own, Side, Verdict};
 use super::tls::{ALPN_JOIN, ALPN_LINK, binding_of, peer_of};
@@ -155,12 +155,17 @@ impl Links {
                 // A server that chose no protocol is none of ours.
                 let (expected, frame) = match &dial.aim {
                     Aim::Link(lane) => {
-                        let hello = Hello::new(*lane, self.settings.incarnation);
+                        let hello = self.hello(*lane);
                         (ALPN_LINK, (Kind::Hello, hello.encode()))
                     }
                     Aim::Join(ask) => {
                         let binding = binding_of(tls).ok_or(Cause::Garbage)?;
-                        let request = JoinRequest::new(&ask.0, self.id, &binding, ask.1.clone());
+                        let request = JoinRequest::new(
+                            &ask.0,
+                            (self.id, self.settings.spoken),
+                            &binding,
+                            ask.1.clone(),
+                        );
                         let mut payload = Vec::new();
                         request.encode(&mut payload);
                         (ALPN_JOIN, (Kind::JoinRequest, payload))
@@ -227,12 +232,12 @@ impl Links {
             (Stage::Up(_), Kind::Beat) => Ok(None),
             (Stage::Greeting(Client::Member(node)), Kind::Hello) => {
                 let node = *node;
-                let hello = understood(frame.payload)?;
+                let hello = understood(frame.payload, self.settings.spoken)?;
                 self.greet(slot, state, node, hello, now).map(Some)
             }
             (Stage::Greeted(Dial { node, aim: Aim::Link(lane) }), Kind::Hello) => {
                 let (node, lane) = (*node, *lane);
-                let hello = understood(frame.payload)?;
+                let hello = understood(frame.payload, self.settings.spoken)?;
                 if hello.lane != lane {
                     return Err(Cause::Unexpected);
                 }
@@ -290,7 +295,7 @@ impl Links {
             Verdict::Refuse => Err(Cause::Settled),
             Verdict::Take => {
                 dial.into_iter().chain(up).for_each(|slot| self.close(slot, Cause::Settled, now));
-                let answer = Hello::new(lane, self.settings.incarnation);
+                let answer = self.hello(lane);
                 state.queue(Kind::Hello, &answer.encode());
                 self.bring_up(slot, state, Side::Peer, node, hello, now);
                 Ok(lane.frame_bytes_max())
@@ -308,27 +313,46 @@ impl Links {
         hello: Hello,
         now: Micros,
     ) {
-        let Hello { lane, incarnation, .. } = hello;
+        let Hello { spoken, lane, incarnation } = hello;
         self.release(&mut state.admitted, now);
         let place = &mut self.peer(now, node).lanes[lane.index()];
         assert!(place.up.is_none(), "a lane has one link");
         place.dial = None;
         place.up = Some(slot);
         place.redial.succeed(now);
-        state.stage = Stage::Up(Up { node, lane, dialled, incarnation, since: now });
+        state.stage = Stage::Up(Up { node, lane, dialled, incarnation, spoken, since: now });
         state.watch.up(now);
         self.wake_at = self.wake_at.min(state.watch.deadline());
         self.meters.opened.increment();
         self.meters.up.set(self.meters.up.get() + 1);
-        self.events.push(Event::Up { node, lane, incarnation });
+        self.events.push(Event::Up { node, lane, incarnation, spoken });
+    }
+
+    /// From now on this is spoken here: a cluster that rose leaves older versions behind, and links of those who speak
+    /// only these are closed.
+    pub fn speak(&mut self, now: Micros, spoken: Spoken) {
+        self.settings.spoken = spoken;
+        let left_behind: Vec<(usize, Spoken)> = (self.conns.iter().enumerate())
+            .filter_map(|(slot, conn)| match &conn.as_ref()?.state.stage {
+                Stage::Up(up) if spoken.agree(up.spoken).is_none() => Some((slot, up.spoken)),
+                _ => None,
+            })
+            .collect();
+        for (slot, theirs) in left_behind {
+            self.close(slot, Cause::Version { theirs, ours: spoken }, now);
+        }
+    }
+
+    fn hello(&self, lane: Lane) -> Hello {
+        Hello { spoken: self.settings.spoken, lane, incarnation: self.settings.incarnation }
     }
 }
 
 /// A greeting in a version that this node speaks too.
-fn understood(payload: &[u8]) -> Result<Hello, Cause> {
+fn understood(payload: &[u8], ours: Spoken) -> Result<Hello, Cause> {
     let hello = Hello::decode(payload).map_err(|_| Cause::Unexpected)?;
-    agree(hello.spoken).map_err(Cause::Version)?;
-    Ok(hello)
+    let theirs = hello.spoken;
+    ours.agree(theirs).map(|_| hello).ok_or(Cause::Version { theirs, ours })
 }
 
 /// A data frame that arrived behind an event which the host has not been told: it might take the frame for one of an

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use fabric::join::{ClusterId, Secret, Token};
 use fabric::link::Cause;
 use fabric::link::stall::HANDSHAKE_MS_MAX;
-use kernel::Millis;
+use kernel::{Millis, Spoken};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::World;
@@ -89,9 +89,9 @@ fn attempt(world: &mut World, n: u64, held: &mut Vec<(u64, TcpStream)>) {
         }
         Attempt::Frame => {
             let mut raw = Raw::over(stream, config(2, b"archipel/1"));
-            let mut bytes = vec![10, 0, 0, 0, 1, 1, 0];
+            let mut bytes = vec![11, 0, 0, 0, 1, 2, 0];
             bytes.extend(n.to_le_bytes());
-            bytes.extend([0xFF, 0xFF, 0xFF, 0xFF, 2]);
+            bytes.extend([1, 0xFF, 0xFF, 0xFF, 0xFF, 2]);
             raw.say(&bytes);
             raw.until_closed(world);
         }
@@ -125,7 +125,8 @@ fn request(n: u64) -> Vec<u8> {
         expires: Millis(0),
     };
     let mut payload = Vec::new();
-    fabric::join::JoinRequest::new(&token, token.introducer, &[0; 32], Vec::new()).encode(&mut payload);
+    fabric::join::JoinRequest::new(&token, (token.introducer, Spoken::ALL), &[0; 32], Vec::new())
+        .encode(&mut payload);
     let mut frame = (payload.len() as u32).to_le_bytes().to_vec();
     frame.push(4);
     frame.extend(payload);

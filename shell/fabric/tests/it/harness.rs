@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fabric::Identity;
 use fabric::link::{Cause, Event, Lane, LinkMeters, Members, Settings, Standalone};
-use kernel::{Micros, NodeId};
+use kernel::{Micros, NodeId, Spoken};
 
 /// Turns of all nodes that a condition may take. A turn in which nothing is ready waits a millisecond.
 const ROUNDS_MAX: usize = 20_000;
@@ -39,7 +39,7 @@ impl Node {
         let members = Arc::new(Members::new(members.iter().copied().collect()));
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        let settings = Settings { incarnation, seed: incarnation };
+        let settings = Settings { incarnation, seed: incarnation, spoken: Spoken::ALL };
         let loops = Standalone::new(&identity, &members, settings, 256, Some(listener)).unwrap();
         Node { identity, members, address, loops, frames: Vec::new(), events: Vec::new(), stopped: false }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use fabric::link::{Cause, Event, Lane, SendError};
+use kernel::{Spoken, Version};
 
 use crate::harness::{Node, World, identity};
 
@@ -264,4 +265,44 @@ fn an_idle_link_lives_on_beats_and_a_silent_one_is_cut() {
     let b = world.ids()[1];
     let silent = Cause::Stalled(fabric::link::stall::Stalled::Silence);
     assert!(world.nodes[0].events.contains(&Event::Down { node: b, lane: Lane::Control, cause: silent }));
+}
+
+#[test]
+fn members_one_version_apart_are_linked_until_their_cluster_rises() {
+    let mut world = World::new(2);
+    let [a, b] = [world.ids()[0], world.ids()[1]];
+    let (older, now) = (Spoken::pinned(Version::OLDEST).unwrap(), world.now);
+    world.nodes[1].loops.links.speak(now, older);
+    world.introduce();
+    world.until("both are up", |nodes| nodes[0].is_up(b) && nodes[1].is_up(a));
+    let told = |of, what| move |event: &Event| matches!(event, Event::Up { node, spoken, .. } if *node == of && *spoken == what);
+    assert!(world.nodes[0].has_event(told(b, older)) && world.nodes[1].has_event(told(a, Spoken::ALL)));
+    // The cluster is at the version that both speak, and nothing changes.
+    let now = world.now;
+    world.nodes[0].loops.links.speak(now, Spoken::ALL.at(Version::OLDEST));
+    world.rounds(20);
+    assert!(world.nodes[0].is_up(b) && world.nodes[1].is_up(a));
+    // It is at the next one, and who does not speak that is cut and stays away; both are told why.
+    let (now, ours) = (world.now, Spoken::ALL.at(Version::NEWEST));
+    world.nodes[0].loops.links.speak(now, ours);
+    let (cut, refused) =
+        (Cause::Version { theirs: older, ours }, Cause::Version { theirs: ours, ours: older });
+    world.until("it is cut", |nodes| !nodes[1].is_up(a) && nodes[0].ended(cut) >= 2);
+    assert!(world.nodes[0].has_event(|event| matches!(event, Event::Down { cause, .. } if *cause == cut)));
+    let before = world.nodes[0].ended(cut);
+    for _ in 0..200 {
+        world.pass(100);
+        assert!(!world.nodes[0].is_up(b) && !world.nodes[1].is_up(a));
+    }
+    assert!(world.nodes[0].ended(cut) + world.nodes[1].ended(refused) > before, "nobody has dialled again");
+    // Exchanged, it is a member like the others.
+    let now = world.now;
+    world.nodes[1].loops.links.speak(now, Spoken::ALL);
+    for _ in 0..600 {
+        world.pass(100);
+        if world.nodes[0].is_up(b) && world.nodes[1].is_up(a) {
+            return;
+        }
+    }
+    panic!("they are not linked again");
 }

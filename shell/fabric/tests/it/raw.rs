@@ -81,8 +81,9 @@ impl Raw {
     /// Shakes hands, and says hello on a lane.
     pub fn link(world: &mut World, seed: u8, lane: u8) -> Raw {
         let mut raw = Raw::connect(world.nodes[0].address, seed, b"archipel/1");
-        let mut hello = vec![10, 0, 0, 0, 1, 1, lane];
+        let mut hello = vec![11, 0, 0, 0, 1, 2, lane];
         hello.extend(77u64.to_le_bytes());
+        hello.push(1);
         raw.say(&hello);
         for _ in 0..20_000 {
             raw.pump();

@@ -61,6 +61,7 @@ impl Wanted {
             partitions: self.partitions.unwrap_or(was.partitions),
             memory: self.memory.unwrap_or(was.memory),
             eviction: self.eviction.unwrap_or(was.eviction),
+            reading: was.reading,
         }
     }
 }

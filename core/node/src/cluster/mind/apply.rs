@@ -1,6 +1,7 @@
 //! Committed requests change the state, and the host is told what that means for this node.
 
 use consensus::Body;
+use control::codec::version_of;
 use control::{Diff, Refused, Request};
 
 use super::*;
@@ -9,12 +10,20 @@ impl Mind {
     /// Applies what is committed, in order. True if there was something.
     pub(super) fn apply(&mut self) -> bool {
         let mut any = false;
-        while let Some(committed) = self.replica.next_committed() {
+        while !self.outrun
+            && let Some(committed) = self.replica.next_committed()
+        {
             self.applied_term = committed.term;
             match committed.body {
                 Body::Commands(entry) => {
                     self.keep.grew(entry.bytes());
+                    let newer = version_of(entry.body()).is_some_and(|it| it > self.options.spoken.newest);
                     match Request::decode(entry.body()) {
+                        // To leave it out would be to believe in a cluster that is none.
+                        _ if newer => {
+                            (self.outrun, self.dropped.unreadable) = (true, self.dropped.unreadable + 1);
+                            return any;
+                        }
                         Ok(request) => self.apply_request(&request),
                         // No version of these semantics writes such; all replicas leave it out.
                         Err(_) => self.dropped.unreadable += 1,

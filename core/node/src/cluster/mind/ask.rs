@@ -71,6 +71,9 @@ impl Mind {
             let text = alloc::format!("a request has at most {REQUEST_BYTES_MAX} bytes");
             return self.out.push(reply(Answer::Refused(text)));
         }
+        if let Some(text) = self.too_early(&request.operation) {
+            return self.out.push(reply(Answer::Refused(text)));
+        }
         if self.asks.0.len() >= ASKS_MAX || self.asks.0.contains_key(&ticket) {
             return self.out.push(reply(Answer::Busy));
         }
@@ -145,7 +148,10 @@ impl Mind {
     pub(super) fn take_ask(&mut self, from: NodeId, request: Request) {
         let id = request.id;
         let leader = self.leader();
-        let because = if leader == Some(self.me) {
+        let because = if leader == Some(self.me) && request.operation.needs() > self.state.speaks() {
+            // Who asks has seen the cluster raised, as this node will.
+            Declined::Busy
+        } else if leader == Some(self.me) {
             match self.lead.enqueue(request) {
                 Ok(()) => return,
                 Err(lead::Full) => Declined::Busy,

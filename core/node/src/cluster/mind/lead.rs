@@ -248,6 +248,6 @@ impl Mind {
                 settled.insert(group);
             }
         }
-        View { down, caught_up, settled }
+        View { down, caught_up, settled, spoken: self.spoken_by_all() }
     }
 }

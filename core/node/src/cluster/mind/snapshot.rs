@@ -239,7 +239,10 @@ impl Mind {
         let Some(Incoming { descriptor, bytes, .. }) = self.keep.incoming.take() else { return };
         let generation = descriptor.generation;
         match State::decode(&bytes) {
-            Ok(state) if checksum(&state) == descriptor.checksum => {
+            Ok(state)
+                if checksum(&state) == descriptor.checksum
+                    && readable(state.speaks(), self.options.spoken).is_ok() =>
+            {
                 self.keep.staged = Some((descriptor, state));
                 if !self.replica.snapshot_staged(generation) {
                     self.keep.staged = None;

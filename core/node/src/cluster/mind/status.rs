@@ -14,6 +14,8 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// Its state's version here.
     pub version: u64,
+    /// The version of formats that it is at.
+    pub speaks: Version,
     /// The control group's term.
     pub term: Term,
     /// Who leads it.
@@ -41,6 +43,8 @@ pub struct MemberStatus {
     pub down: bool,
     /// Copies that it keeps, in any role.
     pub copies: usize,
+    /// What it is known to speak, while there is a link to it.
+    pub spoken: Option<Spoken>,
 }
 
 /// A partition that is being moved.
@@ -81,6 +85,7 @@ impl Mind {
             liveness: self.liveness(node).filter(|_| member.is_present()),
             down: self.is_down(node),
             copies: self.state.kept_by(node).count(),
+            spoken: self.spoken_by(node),
         });
         let moves = self.state.partitions().filter_map(|(group, partition)| {
             let moving = partition.moving?;
@@ -96,6 +101,7 @@ impl Mind {
         Status {
             cluster: self.state.cluster().or(self.roster.as_ref().map(|roster| roster.cluster)),
             version: self.state.version(),
+            speaks: self.state.speaks(),
             term: self.replica.term(),
             leader: self.leader(),
             members: members.collect(),

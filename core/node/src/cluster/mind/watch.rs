@@ -35,6 +35,7 @@ impl Mind {
     pub fn peer_down(&mut self, now: Micros, peer: NodeId) {
         self.now = now;
         self.up.remove(&peer);
+        self.spoken.remove(&peer);
         self.suspect(peer);
     }
 
@@ -87,6 +88,7 @@ impl Mind {
         }
         let links = &self.links;
         self.up.retain(|node| links.contains_key(node));
+        self.spoken.retain(|node, _| links.contains_key(node));
         self.dead.retain(|node, _| links.contains_key(node));
         self.parting.retain(|node, _| !links.contains_key(node));
         self.listen(Input::Members(all.into_iter().map(|(node, ..)| node).collect()));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use consensus::Mark;
 use control::CONTROL;
-use kernel::{GroupId, Index, Micros, NodeId};
+use kernel::{GroupId, Index, Micros, NodeId, Spoken};
 use node::cluster::Lane;
 use node::cluster::mind::{Answer, Effect, Mind, Ticket};
 use p2p::swim::Liveness;
@@ -27,6 +27,8 @@ pub struct Live {
 /// A machine with a disk and a clock of its own.
 pub struct Host {
     pub id: NodeId,
+    /// What its binary speaks, from its next life on.
+    pub spoken: Spoken,
     pub disk: Disk,
     pub live: Option<Live>,
     /// Counts starts and stops: what was meant for an earlier life is void.

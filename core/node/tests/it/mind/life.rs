@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use control::{Operation, Standing};
 use kernel::planted::Bug;
-use kernel::{GroupId, KeyspaceId};
+use kernel::{GroupId, KeyspaceId, Version};
 use node::cluster::mind::{Answer, Ticket};
 
 use super::with_rules;
@@ -28,6 +28,8 @@ pub struct Outcome {
     pub removed: u64,
     pub restarts: u64,
     pub snapshots: u64,
+    /// It ended at the newest version, and had begun at an older one.
+    pub rose: u64,
 }
 
 struct Life {
@@ -52,7 +54,11 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
 
 impl Life {
     fn new(seed: u64) -> Life {
-        Life { world: World::new(seed), asked: 0, coming: Vec::new() }
+        // Every other cluster was made by an older node, which is exchanged when it is next started.
+        let version = if seed % 2 == 1 { Version::OLDEST } else { Version::NEWEST };
+        let mut world = World::beginning_at(seed, version);
+        world.exchanges = true;
+        Life { world, asked: 0, coming: Vec::new() }
     }
 
     fn go(mut self) -> Result<Outcome, String> {
@@ -99,6 +105,7 @@ impl Life {
             removed: state.members().values().filter(|member| gone(member.standing)).count() as u64,
             restarts: world.restarts,
             snapshots: world.snapshots,
+            rose: u64::from(world.seed % 2 == 1 && state.speaks() == Version::NEWEST),
         }
     }
 
@@ -262,7 +269,7 @@ fn a_cluster_comes_to_rest_in_one_state_whatever_happens_to_it() {
     if seeds >= SEEDS {
         let often = [total.done, total.joined, total.restarts, total.snapshots, total.refused];
         assert!(often.iter().all(|&count| count > seeds), "something hardly happens: {total:?}");
-        let rare = [total.removed, total.unknown, total.no_leader];
+        let rare = [total.removed, total.unknown, total.no_leader, total.rose];
         assert!(rare.iter().all(|&count| count > seeds / 20), "something hardly happens: {total:?}");
     }
 }
@@ -278,6 +285,7 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.removed += one.removed;
     total.restarts += one.restarts;
     total.snapshots += one.snapshots;
+    total.rose += one.rose;
 }
 
 #[test]

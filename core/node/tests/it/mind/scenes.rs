@@ -1,6 +1,7 @@
 //! One thing after another, as people do it.
 
 use control::{Operation, Standing};
+use kernel::Spoken;
 use kernel::planted::Bug;
 use node::cluster::mind::Answer;
 use p2p::swim::Liveness;
@@ -10,7 +11,13 @@ use super::world::{DOWN_MS, SECOND, World, settings};
 
 /// A newcomer joins through `via`; its machine.
 pub fn join(world: &mut World, via: usize) -> usize {
+    join_as(world, via, Spoken::ALL)
+}
+
+/// The same, of a node that speaks this.
+pub fn join_as(world: &mut World, via: usize, spoken: Spoken) -> usize {
     let newcomer = world.machine();
+    world.hosts[newcomer].spoken = spoken;
     let token = newcomer as u8;
     let issued = world.issue(via, token);
     world.until(10 * SECOND, |world| world.answer(issued).is_some()).expect("it comes");

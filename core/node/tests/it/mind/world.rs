@@ -6,7 +6,7 @@ use consensus::Mark;
 use consensus::replay::Restored;
 use control::plan::Progress;
 use control::{Name, Newcomer, Operation, OperationId, Partition, Settings, Standing, State};
-use kernel::{ClusterId, GroupId, KeyspaceId, NodeId, Rng, TokenId};
+use kernel::{ClusterId, GroupId, KeyspaceId, NodeId, Rng, Spoken, TokenId, Version};
 use node::cluster::formation::{self, Formation};
 use node::cluster::mind::{Admission, Answer, Ask, Begin, Mind, Options, Start, Ticket, roles};
 use node::cluster::{Lane, kind};
@@ -51,6 +51,10 @@ pub struct World {
     pub seed: u64,
     pub snapshots: u64,
     pub restarts: u64,
+    /// Whoever stops is exchanged for the newest.
+    pub exchanges: bool,
+    /// Links come up although the ends do not understand each other.
+    pub careless: bool,
 }
 
 type Lane2 = bool;
@@ -79,6 +83,11 @@ pub fn settings(keyspace: u16, copies: u8, partitions: u16) -> Settings {
 impl World {
     /// A cluster of one with a keyspace of a few partitions besides two of the databases.
     pub fn new(seed: u64) -> World {
+        World::beginning_at(seed, Version::NEWEST)
+    }
+
+    /// The same, at the version that the first node speaks at most.
+    pub fn beginning_at(seed: u64, version: Version) -> World {
         let mut world = World {
             rng: Rng::new(seed),
             now: 0,
@@ -96,8 +105,11 @@ impl World {
             seed,
             snapshots: 0,
             restarts: 0,
+            exchanges: false,
+            careless: false,
         };
         let first = world.machine();
+        world.hosts[first].spoken = Spoken::pinned(version).expect("it is known");
         let few = (0..2).map(|at| (KeyspaceId(at), formation::database(KeyspaceId(at))));
         let formation = Formation {
             cluster: ClusterId([7; 16]),
@@ -107,6 +119,7 @@ impl World {
             keyspaces: few.chain([(KeyspaceId(16), settings(16, 3, 6))]).collect(),
             at: world.hosts[first].clock(0).millis(),
             seed,
+            version,
         };
         let (mark, state) = formation.found().expect("it is sound");
         world.hosts[first].disk.checkpoint = Some((mark, state.encode()));
@@ -124,6 +137,7 @@ impl World {
         let (rate, offset) = (950 + self.rng.below(100), (1 << 40) + self.rng.below(1 << 20));
         self.hosts.push(Host {
             id: id(self.hosts.len()),
+            spoken: Spoken::ALL,
             disk: Disk::default(),
             live: None,
             epoch: 0,
@@ -165,7 +179,7 @@ impl World {
         host.epoch += 1;
         host.disk.incarnation += 1;
         let clock = host.clock(now);
-        let options = Options { down_ms: DOWN_MS, ..Options::default() };
+        let options = Options { down_ms: DOWN_MS, spoken: host.spoken, ..Options::default() };
         let begin = host.disk.begin();
         let first = matches!(&begin, Begin::Resume { restored, .. } if is_first(restored));
         let start = Start { node: host.id, incarnation: host.disk.incarnation, seed, options, begin };
@@ -189,9 +203,13 @@ impl World {
 
     /// The process ends; with a power cut its disk loses what was not synced.
     pub fn stop(&mut self, node: usize, power: bool) {
+        let exchanged = self.exchanges;
         let host = &mut self.hosts[node];
         if host.live.take().is_none() {
             return;
+        }
+        if exchanged {
+            host.spoken = Spoken::ALL;
         }
         host.epoch += 1;
         host.paused_until = 0;
@@ -452,7 +470,8 @@ impl World {
         Ok(())
     }
 
-    /// Two nodes are linked if both run, each knows the other as a member, and nothing is between them.
+    /// Two nodes are linked if both run, each knows the other as a member, they have a version in common, and nothing is
+    /// between them.
     fn look_at_links(&mut self) {
         for a in 0..self.hosts.len() {
             for b in a + 1..self.hosts.len() {
@@ -460,7 +479,9 @@ impl World {
                     let live = self.hosts[one].live.as_ref();
                     live.is_some_and(|live| live.links.contains_key(&self.hosts[other].id))
                 };
-                let fits = knows(a, b) && knows(b, a) && !self.blocked.contains(&(a, b));
+                let says = |one: usize| self.hosts[one].live.as_ref().map(|live| live.mind.spoken());
+                let agree = says(a).zip(says(b)).is_some_and(|(a, b)| self.careless || a.agree(b).is_some());
+                let fits = knows(a, b) && knows(b, a) && agree && !self.blocked.contains(&(a, b));
                 let was = self.links.contains_key(&(a, b));
                 if fits && !was {
                     self.sequence += 1;
@@ -477,10 +498,12 @@ impl World {
     }
 
     fn tell_link(&mut self, node: usize, peer: usize, up: bool) {
+        let said = self.hosts[peer].live.as_ref().map(|live| live.mind.spoken());
         let peer = self.hosts[peer].id;
         let clock = self.hosts[node].clock(self.now);
         if let Some(live) = &mut self.hosts[node].live {
             if up {
+                live.mind.peer_speaks(peer, said.expect("both ends run"));
                 live.mind.peer_up(clock, peer);
             } else {
                 live.mind.peer_down(clock, peer);

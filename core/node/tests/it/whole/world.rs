@@ -132,7 +132,8 @@ impl World {
         let Newcomer { zone, addresses } = about(0);
         let cluster = ClusterId([7; 16]);
         let (node, at) = (id(0), START.millis());
-        let formation = Formation { cluster, node, zone, addresses, keyspaces, at, seed };
+        let version = kernel::Version::NEWEST;
+        let formation = Formation { cluster, node, zone, addresses, keyspaces, at, seed, version };
         let (mark, state): (Mark, State) = formation.found().expect("it is sound");
         let restored = Box::new(Restored::first(mark));
         world.start(Begin::Resume { restored, state: Box::new(state) });
