@@ -73,10 +73,8 @@ impl Worker {
     fn take_replica_round(&mut self, log: &mut dyn LogSink) -> bool {
         self.open_groups(log);
         let shares = self.shares();
-        if shares.is_empty() {
-            return false;
-        }
-        let written = self.append_shares(&shares, log);
+        let any = !shares.is_empty();
+        let written = !any || self.append_shares(&shares, log);
         for share in shares {
             self.drive(share.at);
             if !share.parked {
@@ -89,7 +87,9 @@ impl Worker {
                 self.make_busy(share.at);
             }
         }
-        true
+        // Last, because a replica that was driven has its timer set anew.
+        self.retry_openings();
+        any
     }
 
     /// The replicas that have something to do, with their entries in the order in which these were opened.

@@ -105,12 +105,15 @@ impl Worker {
                 cluster.opened.extend(openings.into_iter().map(job));
                 self.note_appended(end);
             }
-            Err(_) => {
-                let waits: Vec<usize> = openings.iter().map(|opening| opening.at).collect();
-                cluster.openings = openings;
-                waits.into_iter().for_each(|at| self.retry_append(at));
-            }
+            Err(_) => cluster.openings = openings,
         }
+    }
+
+    /// What the log did not take is tried again.
+    pub(super) fn retry_openings(&mut self) {
+        let openings = self.cluster.iter().flat_map(|cluster| &cluster.openings);
+        let waits: Vec<usize> = openings.map(|opening| opening.at).collect();
+        waits.into_iter().for_each(|at| self.retry_append(at));
     }
 
     /// The log is synced up to `lsn`: founders whose groups begin before that may begin.

@@ -175,6 +175,8 @@ fn a_founder_begins_when_its_log_has_said_so_durably() {
     let now = world.now;
     world.worker(2).stop_replica(now, group(0));
     world.machines.iter_mut().for_each(|machine| machine.sync_held = false);
+    // Nothing else wakes a worker whose log is synced.
+    (0..3).for_each(|node| world.turn(node));
     world.pass(1_000);
     assert_eq!(begun(&world), 2);
     fill(&mut world, 5, 1);
