@@ -69,6 +69,31 @@ def keys_are_found_where_the_cluster_says(_):
 
 
 @check
+def copies_answer_readers_that_take_what_is_a_little_old(_):
+    cluster = dev()
+    with connect() as client:
+        for number in range(60):
+            equal(client.set(f"old:{number}", number), True)
+    startup = cluster.clients()
+    with RedisCluster(
+        startup_nodes=startup, decode_responses=True, socket_timeout=PATIENCE_SECONDS, read_from_replicas=True
+    ) as reader:
+        for number in range(60):
+            until(lambda: reader.get(f"old:{number}") == f"{number}", "the copies have it", 60)
+    for node in cluster.nodes:
+        # Every key is answered here: by what is led here, or by a copy that is young enough.
+        with redis.Redis(port=6380 + node["port_offset"], decode_responses=True) as own:
+            with own.client() as session:
+                equal(session.execute_command("READONLY"), True)
+                for number in range(60):
+                    until(lambda: session.get(f"old:{number}") == f"{number}", "it answers here", 60)
+        with redis.Redis(port=6379 + node["port_offset"], decode_responses=True) as own:
+            told = own.info("replication")
+            assert told["copies"] > 0 and 0 < told["copies_of_known_age"] <= told["copies"], told
+            assert told["copies_behind_ms_max"] >= 0, told
+
+
+@check
 def a_node_that_is_killed_and_returns_loses_no_acknowledged_write(_):
     cluster = dev()
     with connect() as client:

@@ -117,6 +117,22 @@ pub enum Said {
         /// It has recovered when it has everything up to here.
         index: Index,
     },
+    /// How far must I come to have all that is committed now? Since version 3.
+    HowFar {
+        /// The life that asks.
+        life: Incarnation,
+        /// Its question.
+        number: u64,
+    },
+    /// Answer to it, confirmed by a majority after it was asked. Since version 3.
+    ThisFar {
+        /// The life that asked.
+        life: Incarnation,
+        /// Its question.
+        number: u64,
+        /// This far.
+        index: Index,
+    },
 }
 
 /// A candidate's log.
@@ -201,6 +217,8 @@ const TIMEOUT_NOW: u8 = 12;
 const QUIESCE: u8 = 13;
 const RECOVER: u8 = 14;
 const RECOVER_TO: u8 = 15;
+const HOW_FAR: u8 = 16;
+const THIS_FAR: u8 = 17;
 /// What the engine would call `MsgPropose`.
 pub const PROPOSE_FORBIDDEN: u8 = 64;
 /// What the engine would call `MsgReadIndex`.
@@ -247,6 +265,8 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Said::Quiesce { commit } => numbers(out, QUIESCE, &[commit.0]),
         Said::Recover => out.push(RECOVER),
         Said::RecoverTo { life, index } => numbers(out, RECOVER_TO, &[life.0, index.0]),
+        Said::HowFar { life, number } => numbers(out, HOW_FAR, &[life.0, *number]),
+        Said::ThisFar { life, number, index } => numbers(out, THIS_FAR, &[life.0, *number, index.0]),
     }
 }
 
@@ -301,6 +321,12 @@ fn decode_body(reader: &mut Reader<'_>) -> Result<Said, Unreadable> {
         QUIESCE => Said::Quiesce { commit: index(reader)? },
         RECOVER => Said::Recover,
         RECOVER_TO => Said::RecoverTo { life: Incarnation(read_number(reader)?), index: index(reader)? },
+        HOW_FAR => Said::HowFar { life: Incarnation(read_number(reader)?), number: reader.varint()? },
+        THIS_FAR => Said::ThisFar {
+            life: Incarnation(read_number(reader)?),
+            number: reader.varint()?,
+            index: index(reader)?,
+        },
         PROPOSE_FORBIDDEN | READ_INDEX_FORBIDDEN => return Err(Unreadable::Forbidden),
         _ => return Err(Unreadable::Malformed(DecodeError::Invalid)),
     })

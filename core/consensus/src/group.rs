@@ -15,6 +15,7 @@
 //! the leader's own copy counts only when it is synced.
 
 mod clock;
+mod fresh;
 mod membership;
 mod persist;
 mod read;
@@ -180,6 +181,7 @@ pub struct Replica {
     sending: BTreeMap<ReplicaId, Micros>,
     recovering: Option<recovering::Recovering>,
     recovered_peers: BTreeMap<ReplicaId, (Term, Incarnation)>,
+    fresh: fresh::Fresh,
     /// Entries that wait to be applied.
     committed: VecDeque<Entry>,
     /// Whether the host was asked for old entries and has not answered.
@@ -274,6 +276,7 @@ impl Replica {
             sending: BTreeMap::new(),
             recovering: None,
             recovered_peers: BTreeMap::new(),
+            fresh: fresh::Fresh::default(),
             committed: VecDeque::new(),
             fetching: false,
             standing: Standing::Follower(None),

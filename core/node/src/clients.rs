@@ -204,6 +204,7 @@ impl Worker {
             object_bytes: self.partitions.iter().map(|partition| partition.store().memory_bytes()).sum(),
             keyspaces: joined(keyspaces.filter(|keyspace| keyspace.keys > 0).collect()),
             cluster: false,
+            copies: self.copies_of(None),
         }
     }
 

@@ -25,8 +25,9 @@ use core::net::SocketAddr;
 use consensus::codec::Descriptor;
 use consensus::replay::Restored;
 use consensus::{Durability, Incarnation, Logged, Mark, Members, ReplicaId};
+use control::Reading;
 use kernel::codec::{DecodeError, Reader, put_varint};
-use kernel::{GroupId, Index, Lsn, Micros, NodeId, Rng, Term, WorkerId};
+use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Rng, Term, WorkerId};
 use placement::Partitions;
 use storage::Store;
 use storage::store::Policy;
@@ -381,6 +382,8 @@ pub(crate) struct Cluster {
     pub timers: BTreeSet<(Micros, usize)>,
     /// Places without a replica that the host has cleaned.
     pub vacant: Vec<usize>,
+    /// How copies are read, once the cluster's version can tell how old they are.
+    pub reading: BTreeMap<KeyspaceId, Reading>,
     /// Snapshots on their way, unless the host moves them.
     pub transfers: Option<Box<transfer::Transfers>>,
     pub frames: Vec<Outgoing>,
@@ -409,6 +412,7 @@ impl Cluster {
             unsynced: Vec::new(),
             timers: BTreeSet::new(),
             vacant: Vec::new(),
+            reading: BTreeMap::new(),
             transfers: None,
             frames: Vec::new(),
             jobs: Vec::new(),

@@ -17,6 +17,7 @@ use crate::errand::Abroad;
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::keyspaces::{Answer, Waits};
 use crate::parcel::Parcel;
+use crate::replica::copies::Answers;
 use crate::route::{Place, Route};
 use crate::worker::Worker;
 
@@ -36,11 +37,14 @@ impl View<'_> {
         if self.worker.routes.is_dropped(db) {
             return self.refuse_dropped();
         }
-        if self.worker.routes.spread(db).is_none()
-            && self.watched.is_empty()
-            && let Some(at) = self.worker.copy_for(self.connection, db, 0, command)
-        {
-            return self.worker.read_copy((self.id, self.connection), at, command, args);
+        if self.worker.routes.spread(db).is_none() && self.watched.is_empty() {
+            match self.worker.who_answers(self.connection, db, 0, command) {
+                Answers::Leader => {}
+                Answers::Copy(at) => {
+                    return self.worker.read_copy((self.id, self.connection), at, command, args);
+                }
+                Answers::Nobody(text) => return Worker::refuse_stale(self.connection, &text),
+            }
         }
         let connection = (self.id, &mut *self.connection, &mut *self.abroad);
         match self.worker.routes.spread(db) {

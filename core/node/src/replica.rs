@@ -4,7 +4,7 @@
 //! without a word. Reads of a turn without writes are confirmed by a majority, or by a later entry of this leader that is
 //! committed: it was proposed after they came, so what is before it in the log is what they may see.
 
-mod copies;
+pub(crate) mod copies;
 mod mail;
 mod moving;
 mod placing;

@@ -23,6 +23,7 @@ use storage::{Command, Fault, Flags, Keys, Kind, Reply};
 use crate::errand::{Abroad, PENDING_MAX, protocol};
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::parcel::{Asker, Guest, Parcel, Request};
+use crate::replica::copies::Answers;
 use crate::route::{Place, Spread};
 use crate::worker::Worker;
 
@@ -84,9 +85,13 @@ impl Worker {
         match self.divide(spread, command, args, io.cluster) {
             Ok(Division::One(partition)) => match spread.places[usize::from(partition)] {
                 Place::Own(at) => self.submit_own_client((id, io), at, command, args),
-                Place::Other(_) => match self.copy_for(io, db, partition, command) {
-                    Some(at) if watched.is_empty() => self.read_copy((id, io), at, command, args),
-                    Some(_) | None => {
+                Place::Other(_) if !watched.is_empty() => {
+                    self.send_request((id, io, abroad), watched, (db, partition), command, args)
+                }
+                Place::Other(_) => match self.who_answers(io, db, partition, command) {
+                    Answers::Copy(at) => self.read_copy((id, io), at, command, args),
+                    Answers::Nobody(text) => Worker::refuse_stale(io, &text),
+                    Answers::Leader => {
                         self.send_request((id, io, abroad), watched, (db, partition), command, args)
                     }
                 },

@@ -20,7 +20,7 @@ pub fn keyspace(
         KeyspaceCommand::Create { id, partitions, settings } => ("create", id, *partitions, settings),
         KeyspaceCommand::Alter { id, settings } => ("alter", id, None, settings),
     };
-    let KeyspaceArgs { name, copies, durability, memory, eviction } = settings;
+    let KeyspaceArgs { name, copies, durability, memory, eviction, reads, stale_ms_max } = settings;
     let name = name.as_deref().map(plain).transpose()?.map(str::to_owned);
     let eviction = eviction.as_deref().map(plain).transpose()?.map(str::to_owned);
     let said = [
@@ -30,6 +30,8 @@ pub fn keyspace(
         ("durability", durability.clone()),
         ("memory", memory.map(|bytes| bytes.to_string())),
         ("eviction", eviction),
+        ("reads", reads.clone()),
+        ("stale_ms_max", stale_ms_max.map(|ms| ms.to_string())),
     ];
     let said = said.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", value?)));
     Ok(format!("/cluster/keyspace/{verb}?keyspace={id}{}", said.collect::<String>()))
@@ -109,6 +111,10 @@ mod tests {
         let none = || unreachable!("nobody asks");
         let alter = keyspace(&KeyspaceCommand::Alter { id: 3, settings }, &none).unwrap();
         assert_eq!(alter, "/cluster/keyspace/alter?keyspace=3&copies=5&durability=always");
+        let settings =
+            KeyspaceArgs { reads: Some("any".into()), stale_ms_max: Some(0), ..KeyspaceArgs::default() };
+        let alter = keyspace(&KeyspaceCommand::Alter { id: 3, settings }, &none).unwrap();
+        assert_eq!(alter, "/cluster/keyspace/alter?keyspace=3&reads=any&stale_ms_max=0");
         let settings = KeyspaceArgs { name: Some("orders".into()), ..KeyspaceArgs::default() };
         let create = KeyspaceCommand::Create { id: 20, partitions: Some(64), settings };
         let create = keyspace(&create, &none).unwrap();

@@ -234,6 +234,7 @@ Keyspace 0, in which all clients begin, stays. The audit trail says who asked.")
 Examples:
   archipel cluster keyspace alter 0 --copies 5
   archipel cluster keyspace alter 3 --durability everysec
+  archipel cluster keyspace alter 4 --reads any --stale-ms-max 2000
   archipel cluster status                   shows what still moves")]
     Alter {
         /// Its number.
@@ -262,6 +263,12 @@ pub struct KeyspaceArgs {
     /// What happens at that limit: `noeviction`, `allkeys-lru` and so on, as in Redis.
     #[arg(long, value_name = "POLICY")]
     pub eviction: Option<String>,
+    /// Who answers reads: the `leader`, so that they are linearizable unless a client says READONLY, or `any` copy.
+    #[arg(long, value_name = "WHO", value_parser = ["leader", "any"])]
+    pub reads: Option<String>,
+    /// How far behind a copy that answers reads may be, in milliseconds; 0 for any age.
+    #[arg(long, value_name = "MS")]
+    pub stale_ms_max: Option<u32>,
 }
 
 /// What is done with a user of a cluster.

@@ -308,6 +308,7 @@ fn keyspaces(worker: &Worker, mind: &Mind) -> (Vec<Value>, BTreeMap<NodeId, u64>
                 *leads.entry(node).or_default() += 1;
             }
         }
+        let copies = worker.copies_of(Some(id));
         json!({
             "id": id.0,
             "name": keyspace.settings.name.as_str(),
@@ -316,6 +317,11 @@ fn keyspaces(worker: &Worker, mind: &Mind) -> (Vec<Value>, BTreeMap<NodeId, u64>
             "durability": settings::word(keyspace.settings.durability),
             "memory": keyspace.settings.memory,
             "eviction": keyspace.settings.eviction.name(),
+            "reads": settings::reads(keyspace.settings.reading.from),
+            "stale_ms_max": keyspace.settings.reading.stale_ms_max,
+            "copies_here": copies.count,
+            "copies_of_known_age": copies.known,
+            "copies_behind_ms_max": copies.behind_ms_max,
             "led": leaders.values().sum::<u64>(),
             "leaders": leaders.into_iter().map(|(node, count)| (peer(node), count.into())).collect::<BTreeMap<String, Value>>(),
         })

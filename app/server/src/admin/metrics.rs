@@ -157,6 +157,21 @@ fn cluster(page: &mut Exposition, figures: &ClusterFigures) {
     page.gauge("archipel_cluster_replicas", "Replicas of this node.", figures.replicas);
     page.gauge("archipel_cluster_leads", "Partitions that this node leads.", figures.leads);
     page.gauge("archipel_cluster_moves", "Partitions whose copies are moving.", figures.moves);
+    page.gauge(
+        "archipel_cluster_copies",
+        "Copies here of partitions that others lead.",
+        figures.copies.count,
+    );
+    page.gauge(
+        "archipel_cluster_copies_of_known_age",
+        "Of how many of those it is known how far they are behind: those that are read.",
+        figures.copies.known,
+    );
+    page.gauge(
+        "archipel_cluster_copies_behind_seconds",
+        "The most that one of those may be behind its leader.",
+        figures.copies.behind_ms_max as f64 / 1000.0,
+    );
     let name = "archipel_cluster_dropped_total";
     page.family(name, "counter", "Frames of other nodes that came to nothing, by reason.");
     for (reason, count) in &figures.dropped {

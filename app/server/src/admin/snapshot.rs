@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gateway::resp::Behind;
 use node::Worker;
 use p2p::swim::Liveness;
 use runtime::{Control, Remote};
@@ -48,6 +49,7 @@ pub(super) struct ClusterFigures {
     pub replicas: usize,
     pub leads: usize,
     pub moves: usize,
+    pub copies: Behind,
     pub dropped: [(&'static str, u64); 6],
 }
 
@@ -73,6 +75,7 @@ impl ClusterFigures {
             replicas: own().count(),
             leads: own().filter(|partition| partition.leads()).count(),
             moves: mind.state().partitions().filter(|(_, partition)| partition.moving.is_some()).count(),
+            copies: worker.copies_of(None),
             dropped: [
                 ("malformed", dropped.malformed + strange.malformed),
                 ("unknown", dropped.unknown),

@@ -152,6 +152,7 @@ impl Replica {
     /// Everything up to `index`, the last that [`Replica::next_committed`] gave, is applied.
     pub fn applied(&mut self, index: Index) {
         self.raw.raft.commit_apply(index.0);
+        self.check_fresh(index);
         self.raw.mut_store().evict(index.0, self.config.held_bytes);
         self.leave_joint();
         self.collect();

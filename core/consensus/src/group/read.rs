@@ -19,6 +19,9 @@ use crate::members::{Incarnation, ReplicaId};
 /// Rounds that wait for a majority at once; beyond it reads are refused.
 pub const READS_MAX: usize = 1024;
 
+/// Questions of one peer how far behind it is that wait at once; one that is honest has one.
+const QUESTIONS_MAX: usize = 2;
+
 /// A read of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
@@ -46,6 +49,8 @@ enum Purpose {
     Read,
     /// The lease is renewed.
     Lease,
+    /// A peer that does not lead asks how far behind it is.
+    HowFar { peer: ReplicaId, life: Incarnation, number: u64 },
     /// A peer that lost its tail asks how far it must come.
     Recover { peer: ReplicaId, life: Incarnation, index: Index },
 }
@@ -111,6 +116,14 @@ impl Replica {
         }
     }
 
+    pub(super) fn ask_how_far(&mut self, peer: ReplicaId, life: Incarnation, number: u64) {
+        let its = |round: &&Round| matches!(round.purpose, Purpose::HowFar { peer: of, .. } if of == peer);
+        let asked = self.reads.waiting.iter().filter(its).count();
+        if self.reads.waiting.len() < READS_MAX && asked < QUESTIONS_MAX {
+            self.ask(Purpose::HowFar { peer, life, number });
+        }
+    }
+
     /// The turn's reads go out, once an entry of this term is committed: the engine drops them before.
     pub(super) fn issue_reads(&mut self) {
         self.reads.open = None;
@@ -145,6 +158,10 @@ impl Replica {
                 self.events.push_back(Event::Read { id, index });
             }
             Purpose::Lease => {}
+            Purpose::HowFar { peer, life, number } => {
+                let said = Said::ThisFar { life, number, index: Index(index) };
+                self.say(peer, Term(self.raw.raft.term), said);
+            }
             Purpose::Recover { peer, life, index } => {
                 self.say(peer, Term(self.raw.raft.term), Said::RecoverTo { life, index });
             }

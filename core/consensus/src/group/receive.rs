@@ -113,6 +113,10 @@ impl Replica {
             Said::Quiesce { commit } => return self.take_quiesce(from, term, *commit),
             Said::Recover => return self.take_recover(from, message.incarnation),
             Said::RecoverTo { life, index } => return self.take_recover_to(from, term, *life, *index),
+            Said::HowFar { life, number } => return self.take_how_far(from, *life, *number),
+            Said::ThisFar { life, number, index } => {
+                return self.take_this_far((from, term), *life, *number, *index);
+            }
         }
         let answers = matches!(
             message.body,
@@ -172,7 +176,9 @@ impl Replica {
             | Said::TimeoutNow
             | Said::Quiesce { .. }
             | Said::Recover
-            | Said::RecoverTo { .. } => Err(Refusal::Stale),
+            | Said::RecoverTo { .. }
+            | Said::HowFar { .. }
+            | Said::ThisFar { .. } => Err(Refusal::Stale),
         }
     }
 

@@ -106,7 +106,12 @@ pub(super) fn to_engine(message: Message) -> Option<Raw> {
             raw.set_snapshot(snapshot(&descriptor));
         }
         Said::TimeoutNow => raw.set_msg_type(MessageType::MsgTimeoutNow),
-        Said::SnapshotRefused { .. } | Said::Quiesce { .. } | Said::Recover | Said::RecoverTo { .. } => {
+        Said::SnapshotRefused { .. }
+        | Said::Quiesce { .. }
+        | Said::Recover
+        | Said::RecoverTo { .. }
+        | Said::HowFar { .. }
+        | Said::ThisFar { .. } => {
             return None;
         }
     }

@@ -106,6 +106,13 @@ fn said() -> impl Strategy<Value = Said> {
         Just(Said::TimeoutNow),
         index().prop_map(|commit| Said::Quiesce { commit }),
         Just(Said::Recover),
+        (0u64..1 << 50, any::<u64>())
+            .prop_map(|(life, number)| Said::HowFar { life: Incarnation(life), number }),
+        (0u64..1 << 50, any::<u64>(), index()).prop_map(|(life, number, index)| Said::ThisFar {
+            life: Incarnation(life),
+            number,
+            index
+        }),
         (0u64..1 << 50, index()).prop_map(|(life, index)| Said::RecoverTo { life: Incarnation(life), index }),
     ]
 }

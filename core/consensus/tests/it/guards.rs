@@ -155,7 +155,7 @@ fn any_said(rng: &mut Rng) -> Said {
     let mut small = |bound: u64| rng.below(bound);
     let (a, b, c, d) = (small(12), small(7), small(12), small(7));
     let granted = d.is_multiple_of(2);
-    match small(15) {
+    match small(17) {
         0 => Said::PreVote(Candidacy { commit: Index(c), commit_term: Term(d), ..candidacy(a, b) }),
         1 => Said::Vote(Candidacy { handed_over: granted, ..candidacy(a, b) }),
         2 => Said::PreVoted(consensus::codec::Ballot { granted, commit: Index(c), commit_term: Term(d) }),
@@ -171,6 +171,8 @@ fn any_said(rng: &mut Rng) -> Said {
         11 => snapshot(a + 1, b + 1, first_members(3)),
         12 => Said::TimeoutNow,
         13 => Said::Quiesce { commit: Index(c) },
+        14 => Said::HowFar { life: Incarnation(1), number: a },
+        15 => Said::ThisFar { life: Incarnation(1), number: a, index: Index(c) },
         _ => Said::RecoverTo { life: Incarnation(1), index: Index(a) },
     }
 }

@@ -122,6 +122,19 @@ pub struct Facts {
     pub keyspaces: Vec<Keyspace>,
     /// It is told to a client that came by the port of cluster clients.
     pub cluster: bool,
+    /// Behind of partitions that others lead.
+    pub copies: Behind,
+}
+
+/// How far behind the copies are that do not lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// How many they are.
+    pub count: usize,
+    /// Of how many it is known how far they are behind at most: those that are read.
+    pub known: usize,
+    /// The most that one of those may be behind, in milliseconds.
+    pub behind_ms_max: u64,
 }
 
 impl Facts {
@@ -138,6 +151,9 @@ impl Facts {
         self.expired += other.expired;
         self.evicted += other.evicted;
         self.object_bytes += other.object_bytes;
+        self.copies.count += other.copies.count;
+        self.copies.known += other.copies.known;
+        self.copies.behind_ms_max = self.copies.behind_ms_max.max(other.copies.behind_ms_max);
         self.keyspaces.extend_from_slice(&other.keyspaces);
         Keyspace::join(&mut self.keyspaces);
     }
@@ -311,6 +327,9 @@ fn replication(facts: &Facts, _: &Config, out: &mut String) {
         "second_repl_offset": -1,
         "repl_backlog_active": 0,
         "repl_backlog_size": 0,
+        "copies": facts.copies.count,
+        "copies_of_known_age": facts.copies.known,
+        "copies_behind_ms_max": facts.copies.behind_ms_max,
     }
 }
 

@@ -38,7 +38,7 @@ pub use host::{
     Host, OUT_OF_MEMORY, Pause, Release, Request, Submitted, Swappable, Topic, Transfer, Transferred,
     Unblocked,
 };
-pub use info::{Facts, Keyspace, Process};
+pub use info::{Behind, Facts, Keyspace, Process};
 pub use io::{Io, RespReply, Sequence};
 pub use latency::Latency;
 pub use pubsub::{PUBSUB_OUTPUT_BYTES_MAX, put_message};

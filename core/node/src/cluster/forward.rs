@@ -23,6 +23,9 @@ use crate::parcel::{Asker, Request};
 
 /// How long a command is sent again before its client is told that it could not be done, in milliseconds.
 pub const FORWARD_MS_MAX: u64 = 5_000;
+/// How long a read that may take long is waited for, in milliseconds from when its client asked; one that blocks waits for
+/// as long as its client said.
+pub const READ_MS_MAX: u64 = 60_000;
 /// What waits is looked after so often, in milliseconds.
 pub const SWEEP_MS: u64 = 50;
 
@@ -62,11 +65,15 @@ impl Errand {
         request.command.flags.has(Flags::BLOCKING) || exec && request.watching
     }
 
-    /// It may take long and say nothing meanwhile.
-    fn is_slow(&self) -> bool {
-        let Errand::Run(request) = self else { return false };
-        request.command.flags.has(Flags::BLOCKING)
-            || !self.is_write() && !request.command.flags.has(Flags::FAST)
+    /// For how long it is waited for once it is sent, in milliseconds; `None`: for as long as its client does.
+    fn patience_ms(&self) -> Option<u64> {
+        let Errand::Run(request) = self else { return Some(FORWARD_MS_MAX) };
+        if request.command.flags.has(Flags::BLOCKING) {
+            return None;
+        }
+        // It may take long and say nothing meanwhile.
+        let slow = !self.is_write() && !request.command.flags.has(Flags::FAST);
+        Some(if slow { READ_MS_MAX } else { FORWARD_MS_MAX })
     }
 }
 
@@ -383,10 +390,13 @@ impl Forward {
         for (&group, lane) in &self.lanes {
             for entry in lane.queue.iter().flatten().filter(|entry| entry.deadline <= now) {
                 let sent = matches!(entry.state, State::Sent { .. });
-                if sent && entry.errand.is_slow() {
+                let patience = if sent { entry.errand.patience_ms() } else { Some(FORWARD_MS_MAX) };
+                let more = patience.map(|ms| entry.deadline.plus_millis(ms - FORWARD_MS_MAX));
+                if more.is_none_or(|until| now < until) {
                     continue;
                 }
-                let unknown = entry.uncertain || sent && entry.errand.is_write();
+                let slow = patience > Some(FORWARD_MS_MAX);
+                let unknown = entry.uncertain || sent && (entry.errand.is_write() || slow);
                 over.push((entry.errand.key(), if unknown { Fate::Unknown } else { Fate::Undone }));
             }
             if lane.has_unsent() {
@@ -533,6 +543,39 @@ mod tests {
         let fates: Vec<_> = over.iter().map(|(entry, fate)| (entry.errand.key().1.0, *fate)).collect();
         assert_eq!(fates, vec![(0, Fate::Unknown), (1, Fate::Undone)]);
         assert_eq!((forward.len(), forward.deadline()), (0, None));
+    }
+
+    #[test]
+    fn what_is_sent_is_waited_for_as_long_as_it_may_take() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // command         given up after           as
+            ("get a",          Some(FORWARD_MS_MAX),    Fate::Undone),
+            ("incr a",         Some(FORWARD_MS_MAX),    Fate::Unknown),
+            ("keys *",         Some(READ_MS_MAX),       Fate::Unknown),
+            ("sort_ro l",      Some(READ_MS_MAX),       Fate::Unknown),
+            ("blpop l 0",      None,                    Fate::Unknown),
+        ];
+        for (line, after, fate) in table {
+            let mut forward = Forward::default();
+            forward.accept(now(0), GROUP, errand(0, line), None);
+            assert_eq!(sent(&mut forward, 0, Some(A)).len(), 1);
+            let mut given_up = None;
+            for at in (0..READ_MS_MAX + FORWARD_MS_MAX).step_by(SWEEP_MS as usize) {
+                if let Some((_, as_what)) = forward.sweep(now(at)).pop() {
+                    given_up = Some((at, as_what));
+                    break;
+                }
+            }
+            assert_eq!(given_up, after.map(|at| (at, fate)), "{line}");
+            assert_eq!(forward.len(), usize::from(after.is_none()), "{line}");
+        }
+        // That its client has waited long counts, although it was sent just now.
+        let mut forward = Forward::default();
+        forward.accept(now(0), GROUP, errand(0, "keys *"), None);
+        assert_eq!(sent(&mut forward, FORWARD_MS_MAX - 1, Some(A)).len(), 1);
+        assert_eq!(forward.sweep(now(READ_MS_MAX - 1)).len(), 0);
+        assert_eq!(forward.sweep(now(READ_MS_MAX + SWEEP_MS)).len(), 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use control::{CONTROL, Duty, Name, Rights, Settings, State};
 use gateway::resp::Address;
 use journal::record::Record;
 use kernel::planted::{Bug, is};
-use kernel::{GroupId, KeyspaceId, Micros, NodeId, Spoken};
+use kernel::{GroupId, KeyspaceId, Micros, NodeId, Spoken, Version};
 use p2p::swim::Liveness;
 
 use super::frames::{DONE, Learner, Report, is_of_mind};
@@ -344,6 +344,13 @@ impl Worker {
         let version = thinking.mind.state().version();
         if core::mem::replace(&mut thinking.routed, version) == version {
             return;
+        }
+        let state = thinking.mind.state();
+        if state.speaks() >= Version(3)
+            && let Some(cluster) = &mut self.cluster
+        {
+            let all = state.keyspaces().iter().map(|(&db, space)| (db, space.settings.reading));
+            cluster.reading = all.collect();
         }
         for (group, partition) in thinking.mind.state().partitions() {
             let nodes = partition.replicas.iter().map(|replica| replica.node).collect();

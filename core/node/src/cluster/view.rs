@@ -136,7 +136,7 @@ impl Worker {
         writes: bool,
     ) -> Result<(), Fault> {
         let Place::Other(worker) = self.routes.place(db, partition) else { return Ok(()) };
-        if !writes && io.readonly && self.local(db, partition).is_some() {
+        if !writes && self.reads_copies(io, db) && self.local(db, partition).is_some() {
             return Ok(());
         }
         let Some(cluster) = &self.cluster else { return Ok(()) };

@@ -1,31 +1,126 @@
-//! Reads of clients that said READONLY, from a copy here that does not lead: what it has applied, at once.
+//! Reads from a copy here that does not lead: of clients that said READONLY, and of keyspaces that any copy answers for.
 //!
-//! They see a state that was, at the group's time, and never one that is not complete. How old it is nobody promises.
+//! They see a state that was, at the group's time, and never one that is not complete. A copy that is read asks its leader
+//! now and then how far it must come to have everything (`consensus`), so it knows how far behind it is at most. One that
+//! knows of nothing recent enough has the leader answer; and says so if the leader does not.
 
-use gateway::resp::{Io, Submitted};
+use alloc::string::String;
+
+use control::{ReadFrom, Reading};
+use gateway::resp::{Behind, Io, Submitted};
 use kernel::{ConnId, KeyspaceId, Micros};
-use storage::{Command, Kind};
+use storage::{Command, Kind, Reply as _};
 
 use crate::fetching::{Readiness, refuse_unreadable};
 use crate::partition::{Queued, What};
 use crate::worker::Worker;
 
+/// A copy that may be at any age asks so often when it is read, in milliseconds, so that its age is known.
+const ASK_MS: u64 = 1_000;
+/// A leader that has not answered for so long does not: a read that is too old for the copy is refused at once.
+const SILENT_MS: u64 = 1_500;
+
+/// Who answers a read of a partition that is led elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// Its leader.
+    Leader,
+    /// The copy at this place here.
+    Copy(usize),
+    /// Nobody, and why: the copy is too old, or nobody knows how old, and the leader is silent.
+    Nobody(String),
+}
+
 impl Worker {
-    /// The copy of a partition that may answer `command` for a client that takes what is applied here, if there is one.
-    pub(crate) fn copy_for(
-        &self,
+    /// How copies of a keyspace are read, in a cluster whose members can tell how old their copies are.
+    pub fn set_reading(&mut self, db: KeyspaceId, reading: Reading) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.reading.insert(db, reading);
+        }
+    }
+
+    /// How far behind a copy here is at most, in microseconds; `None` if it leads, or nobody has said it yet.
+    #[must_use]
+    pub fn behind(&self, at: usize) -> Option<u64> {
+        let fresh = self.partitions[at].replica().filter(|replica| !replica.leads())?.fresh_of()?;
+        Some(self.now.since(fresh))
+    }
+
+    /// How far behind the copies here are, of one keyspace or of all.
+    #[must_use]
+    pub fn copies_of(&self, db: Option<KeyspaceId>) -> Behind {
+        let mut copies = Behind::default();
+        for at in 0..self.partitions.len() {
+            let other = db.is_some_and(|db| self.partitions[at].keyspace() != db);
+            if other || self.partitions[at].replica().is_none_or(consensus::Replica::leads) {
+                continue;
+            }
+            copies.count += 1;
+            if let Some(behind) = self.behind(at) {
+                copies.known += 1;
+                copies.behind_ms_max = copies.behind_ms_max.max(behind / 1000);
+            }
+        }
+        copies
+    }
+
+    /// Whether copies of a keyspace answer the reads of this client.
+    pub(crate) fn reads_copies(&self, io: &Io, db: KeyspaceId) -> bool {
+        io.readonly || self.reading(db).is_some_and(|reading| reading.from == ReadFrom::Any)
+    }
+
+    fn reading(&self, db: KeyspaceId) -> Option<Reading> {
+        self.cluster.as_ref()?.reading.get(&db).copied()
+    }
+
+    /// Who answers `command`, which is for a partition that is led elsewhere.
+    pub(crate) fn who_answers(
+        &mut self,
         io: &Io,
         db: KeyspaceId,
         partition: u16,
         command: &Command,
-    ) -> Option<usize> {
-        if !io.readonly || command.kind != Kind::Read {
-            return None;
+    ) -> Answers {
+        if command.kind != Kind::Read || !self.reads_copies(io, db) {
+            return Answers::Leader;
         }
-        let at = self.local(db, partition)?;
-        let partition = &self.partitions[at];
-        let complete = partition.store.applied().0 > 0 && partition.cut().is_some();
-        (complete && partition.store.damaged().is_none()).then_some(at)
+        let Some(at) = self.local(db, partition) else { return Answers::Leader };
+        let one = &self.partitions[at];
+        let complete = one.store.applied().0 > 0 && one.cut().is_some();
+        if !complete || one.store.damaged().is_some() {
+            return Answers::Leader;
+        }
+        // Members of an older version do not tell, and nothing is promised then.
+        let Some(reading) = self.reading(db) else { return Answers::Copy(at) };
+        self.judge_age(at, u64::from(reading.stale_ms_max))
+    }
+
+    fn judge_age(&mut self, at: usize, max_ms: u64) -> Answers {
+        let now = self.now;
+        let behind = self.behind(at).map(|micros| micros / 1000);
+        // Early enough that a copy which is read all the time always knows.
+        let ask_at = if max_ms == 0 { ASK_MS } else { (max_ms / 2).min(ASK_MS) };
+        let asks = behind.is_none_or(|ms| ms >= ask_at);
+        let Some(replica) = self.partitions[at].group.replica_mut() else { return Answers::Leader };
+        if asks {
+            replica.ask_fresh(now);
+        }
+        let silent = replica.unanswered_since().is_some_and(|since| now.since(since) >= SILENT_MS * 1000);
+        if asks {
+            self.make_busy(at);
+        }
+        match behind {
+            _ if max_ms == 0 => Answers::Copy(at),
+            Some(ms) if ms <= max_ms => Answers::Copy(at),
+            Some(ms) if silent => Answers::Nobody(alloc::format!(
+                "MASTERDOWN this copy may be {ms} ms behind, its keyspace allows {max_ms}, and its leader does not answer"
+            )),
+            None if silent => Answers::Nobody(alloc::format!(
+                "MASTERDOWN it is not known how far behind this copy is, its keyspace allows {max_ms} ms, and its leader \
+                 does not answer"
+            )),
+            Some(_) | None => Answers::Leader,
+        }
     }
 
     /// Runs a read on the copy at `at`.
@@ -53,6 +148,13 @@ impl Worker {
         self.now = now;
         debug_assert!(answered, "at the logged time nothing has expired unlogged");
         self.partitions[at].store.forget_failures();
+        Submitted::Accepted
+    }
+
+    /// Tells a client that nobody answers its read.
+    pub(crate) fn refuse_stale(io: &mut Io, text: &str) -> Submitted {
+        let sequence = io.begin();
+        io.answer(sequence, |reply| reply.error(text));
         Submitted::Accepted
     }
 }

@@ -1,7 +1,7 @@
 //! Changes of keyspaces and users while the cluster runs, and the trail of all changes.
 
 use consensus::Durability;
-use control::{Audit, Mode, Name, Operation, Rights, Settings, User};
+use control::{Audit, Mode, Name, Operation, ReadFrom, Reading, Rights, Settings, User};
 use hyper::StatusCode;
 use kernel::KeyspaceId;
 use node::PARTITIONS_MAX;
@@ -23,6 +23,14 @@ pub(super) const fn word(durability: Durability) -> &'static str {
     }
 }
 
+/// Who answers reads, as it is said.
+pub(super) const fn reads(from: ReadFrom) -> &'static str {
+    match from {
+        ReadFrom::Leader => "leader",
+        ReadFrom::Any => "any",
+    }
+}
+
 /// What is asked of a keyspace; what is not said stays, or is as of a database of which nothing was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
@@ -32,6 +40,8 @@ struct Wanted {
     partitions: Option<Partitions>,
     memory: Option<u64>,
     eviction: Option<Policy>,
+    reads: Option<ReadFrom>,
+    stale_ms_max: Option<u32>,
 }
 
 impl Wanted {
@@ -49,6 +59,10 @@ impl Wanted {
             })?,
             memory: query.maybe("memory", "a number of bytes", |text| text.parse().ok())?,
             eviction: query.maybe("eviction", "a policy of eviction", Policy::from_name)?,
+            reads: query.maybe("reads", "leader or any", |text| {
+                [ReadFrom::Leader, ReadFrom::Any].into_iter().find(|&one| reads(one) == text)
+            })?,
+            stale_ms_max: query.maybe("stale_ms_max", "milliseconds", |text| text.parse().ok())?,
         })
     }
 
@@ -61,7 +75,10 @@ impl Wanted {
             partitions: self.partitions.unwrap_or(was.partitions),
             memory: self.memory.unwrap_or(was.memory),
             eviction: self.eviction.unwrap_or(was.eviction),
-            reading: was.reading,
+            reading: Reading {
+                from: self.reads.unwrap_or(was.reading.from),
+                stale_ms_max: self.stale_ms_max.unwrap_or(was.reading.stale_ms_max),
+            },
         }
     }
 }
@@ -109,7 +126,8 @@ impl Clerk<'_> {
             Err(page) => return *page,
         };
         if wanted == Wanted::default() {
-            let text = "say what is to change: name, copies, durability, memory or eviction\n";
+            let text =
+                "say what is to change: name, copies, durability, memory, eviction, reads or stale_ms_max\n";
             return page(StatusCode::BAD_REQUEST, TEXT, text);
         }
         let altered = self
@@ -234,7 +252,13 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(asked(text).unwrap(), expected, "{text}");
         }
+        let any = Reading { from: ReadFrom::Any, ..was.reading };
+        assert_eq!(asked("reads=any").unwrap().reading, any);
+        let young = Reading { stale_ms_max: 7, ..was.reading };
+        assert_eq!(asked("stale_ms_max=7").unwrap().reading, young);
         for text in [
+            "reads=some",
+            "stale_ms_max=-1",
             "copies=x",
             "durability=never",
             "partitions=0",

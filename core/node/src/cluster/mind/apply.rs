@@ -40,6 +40,10 @@ impl Mind {
 
     fn apply_request(&mut self, request: &Request) {
         let result = self.state.apply(request);
+        if matches!(request.operation, Operation::Raise { .. }) && result.is_ok() {
+            // From now on the disk is to say so itself to an older binary.
+            self.keep.want();
+        }
         self.lead.applied(self.now, request.id, result.is_ok());
         self.answer(request.id, result.map_err(refusal));
     }

@@ -13,6 +13,8 @@ use crate::cluster::frames::Declined;
 
 /// A request that nothing was heard of is sent again after this, in milliseconds.
 const AGAIN_MS: u64 = 500;
+/// A request that was right for an older state is asked for anew so often.
+const REVISIONS_MAX: u32 = 3;
 /// A request that was declined is sent again after this, in milliseconds.
 const DECLINED_MS: u64 = 100;
 
@@ -28,6 +30,10 @@ struct Asking {
     again: Micros,
     /// How often it was handed on and not declined.
     open: u32,
+    /// Its id is this node's own, so another may take its place.
+    own: bool,
+    /// How often it was asked for anew, as of a newer state.
+    revised: u32,
 }
 
 impl Asks {
@@ -59,9 +65,12 @@ impl Asks {
 impl Mind {
     /// Asks for an operation. Its [`Effect::Answer`] comes within [`ASK_MS_MAX`].
     pub fn ask(&mut self, now: Micros, ask: Ask) {
-        let Ask { ticket, id, by, operation } = ask;
-        let id = id.unwrap_or_else(|| draw_id(&mut self.rng));
+        let Ask { ticket, id: given, by, operation } = ask;
+        let id = given.unwrap_or_else(|| draw_id(&mut self.rng));
         self.begin(now, ticket, Request { id, by, at: now.millis(), operation }, None);
+        if let Some(asking) = self.asks.0.get_mut(&ticket) {
+            asking.own = given.is_none();
+        }
     }
 
     pub(super) fn begin(&mut self, now: Micros, ticket: Ticket, request: Request, newcomer: Option<NodeId>) {
@@ -79,7 +88,8 @@ impl Mind {
         }
         let id = request.id;
         let deadline = now.plus_millis(ASK_MS_MAX);
-        self.asks.0.insert(ticket, Asking { request, newcomer, deadline, again: now, open: 0 });
+        let (again, open, own, revised) = (now, 0, false, 0);
+        self.asks.0.insert(ticket, Asking { request, newcomer, deadline, again, open, own, revised });
         // It was asked in an earlier life, or through another member.
         let line = self.state.audit().iter().find(|line| line.id == id);
         if let Some(result) = line.map(|line| line.result.clone()) {
@@ -94,6 +104,9 @@ impl Mind {
             .map(|(&ticket, _)| ticket)
             .collect();
         for ticket in asked {
+            if result.is_err() && self.revise(ticket) {
+                continue;
+            }
             let newcomer = self.asks.0.remove(&ticket).and_then(|asking| asking.newcomer);
             let answer = match (result.clone(), newcomer) {
                 (Ok(_), Some(node)) => self.welcome(node),
@@ -102,6 +115,24 @@ impl Mind {
             };
             self.out.push(Effect::Answer { ticket, answer });
         }
+    }
+
+    /// A member that was away asks for what was right when it left. By the refusal it knows better, so it asks for what is
+    /// right now. False if that is the same, or was done often enough.
+    fn revise(&mut self, ticket: Ticket) -> bool {
+        let Some(asking) = self.asks.0.get_mut(&ticket) else { return false };
+        if !asking.own || asking.revised >= REVISIONS_MAX {
+            return false;
+        }
+        let Operation::MoveLeader { group, epoch, .. } = &mut asking.request.operation else { return false };
+        let Some(is) = self.state.partition(*group).map(|partition| partition.epoch) else { return false };
+        if is == *epoch {
+            return false;
+        }
+        *epoch = is;
+        asking.request.id = draw_id(&mut self.rng);
+        (asking.revised, asking.open, asking.again) = (asking.revised + 1, 0, self.now);
+        true
     }
 
     /// Hands on what is due, and gives up what is over.

@@ -3,6 +3,8 @@
 //! Peers say what they speak when a link to them begins. Whoever leads the control group raises the cluster once all
 //! members were heard to speak a newer version; what needs that version is refused before.
 
+use kernel::PeerId;
+
 use super::*;
 
 /// Refuses data of a cluster that this node does not understand any more.
@@ -47,8 +49,8 @@ impl Mind {
         let behind: Vec<String> = present
             .filter_map(|(&node, _)| match self.spoken_by(node) {
                 Some(spoken) if spoken.newest >= needs => None,
-                Some(spoken) => Some(alloc::format!("{node} speaks {spoken}")),
-                None => Some(alloc::format!("{node} is not linked and may speak less")),
+                Some(spoken) => Some(alloc::format!("{} speaks {spoken}", PeerId(node))),
+                None => Some(alloc::format!("{} is not linked and may speak less", PeerId(node))),
             })
             .collect();
         let who = if behind.is_empty() { "it is about to be raised".to_string() } else { behind.join(", ") };

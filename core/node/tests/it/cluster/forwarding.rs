@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use control::{ReadFrom, Reading};
 use gateway::resp::Address;
+use kernel::KeyspaceId;
 use kernel::planted::Bug;
 
 use super::with_rules;
@@ -363,4 +365,118 @@ fn any_copy_answers_a_reader_that_takes_it() {
     world.heal();
     assert_eq!(world.ask(reads, "READWRITE"), "+OK\r\n");
     assert_eq!(world.ask(reads, "GET k"), "$1\r\n2\r\n");
+}
+
+/// Its leader answers how far it must come, so it knows its age by its own clock.
+#[test]
+fn a_copy_knows_how_old_it_is_and_refuses_what_is_older_than_its_keyspace_allows() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let follower = (leader + 1) % 3;
+    let (writes, reads) = (world.client(leader), world.client(follower));
+    let reading = Reading { from: ReadFrom::Leader, stale_ms_max: 3_000 };
+    world.worker(follower).set_reading(KeyspaceId(0), reading);
+    assert_eq!(world.ask(writes, "SET k 1"), "+OK\r\n");
+    assert_eq!(world.ask(reads, "READONLY"), "+OK\r\n");
+    // Nobody has said how old it is: the leader answers, and says it.
+    assert_eq!(world.worker(follower).behind(0), None);
+    assert!(world.ask(reads, "INFO replication").contains("copies:1\r\ncopies_of_known_age:0\r\n"));
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n");
+    world.until("it is told", |world| world.worker(follower).behind(0).is_some());
+    let known = world.worker(follower).behind(0).expect("it is told");
+    world.isolate(follower);
+    assert_eq!(world.ask(writes, "SET k 2"), "+OK\r\n");
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n", "young enough");
+    let before = world.worker(follower).behind(0).expect("it is known");
+    world.pass(1_000);
+    let after = world.worker(follower).behind(0).expect("it is known");
+    // As of the worker's last turn.
+    assert!(
+        (900_000..=1_000_000).contains(&(after - before)),
+        "it grows with its own clock: {before} to {after}"
+    );
+    assert!(after > known);
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n", "young enough, and asks");
+    world.pass(2_500);
+    let refused = world.ask(reads, "GET k");
+    assert!(
+        refused.starts_with("-MASTERDOWN this copy may be ") && refused.contains("allows 3000"),
+        "{refused}"
+    );
+    let told = world.ask(reads, "INFO replication");
+    assert!(told.contains("copies_of_known_age:1\r\ncopies_behind_ms_max:"), "{told}");
+    // What may be at any age is answered.
+    world.worker(follower).set_reading(KeyspaceId(0), Reading { stale_ms_max: 0, ..reading });
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n");
+    world.worker(follower).set_reading(KeyspaceId(0), reading);
+    world.heal();
+    world.until("it is young again", |world| {
+        world.ask(reads, "GET k") == "$1\r\n2\r\n"
+            && world.worker(follower).behind(0).is_some_and(|it| it < 1_000_000)
+    });
+}
+
+#[test]
+fn a_keyspace_may_let_any_copy_answer_all_clients() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    let follower = (leader + 1) % 3;
+    let (writes, reads) = (world.client(leader), world.client(follower));
+    let reading = Reading { from: ReadFrom::Any, stale_ms_max: 60_000 };
+    world.worker(follower).set_reading(KeyspaceId(0), reading);
+    assert_eq!(world.ask(writes, "SET k 1"), "+OK\r\n");
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n");
+    world.until("it knows its age", |world| world.worker(follower).behind(0).is_some());
+    world.level(group(0));
+    world.isolate(follower);
+    assert_eq!(world.ask(writes, "SET k 2"), "+OK\r\n");
+    assert_eq!(world.ask(reads, "GET k"), "$1\r\n1\r\n");
+}
+
+/// What a copy of at most so many milliseconds answers is as new as everything that was acknowledged so long ago,
+/// whatever the network does; and a copy of any age is older now and then.
+#[test]
+fn no_copy_answers_with_what_is_older_than_it_may_be() {
+    let _rules = with_rules(Bug::None);
+    let mut older = 0;
+    for seed in 0..12 {
+        for stale_ms_max in [400, 0] {
+            let mut world = World::seeded(3, 1, seed);
+            let leader = world.leader(group(0));
+            let follower = (leader + 1 + seed as usize % 2) % 3;
+            let reading = Reading { from: ReadFrom::Any, stale_ms_max };
+            world.worker(follower).set_reading(KeyspaceId(0), reading);
+            (world.delay, world.loss) = (1 + seed * 10, if seed % 3 == 0 { 0.05 } else { 0.0 });
+            let (writes, reads) = (world.client(leader), world.client(follower));
+            let mut acknowledged = vec![(world.now, 0)];
+            for n in 1..60_u64 {
+                match n % 20 {
+                    7 => world.isolate(follower),
+                    17 => world.heal(),
+                    _ => {}
+                }
+                if world.ask(writes, &format!("SET k {n}")) == "+OK\r\n" {
+                    acknowledged.push((world.now, n));
+                }
+                world.pass(40);
+                let asked = world.now;
+                let answer = world.ask(reads, "GET k");
+                let Some(value) = answer.strip_prefix('$').and_then(|rest| rest.split("\r\n").nth(1)) else {
+                    continue;
+                };
+                let value: u64 = value.parse().unwrap_or(0);
+                let limit = asked.0.saturating_sub(400_000);
+                let least = acknowledged.iter().rev().find(|(at, _)| at.0 <= limit).map_or(0, |&(_, n)| n);
+                let fresh = value >= least;
+                assert!(
+                    fresh || stale_ms_max == 0,
+                    "seed {seed}: {value} at {asked:?}, acknowledged {acknowledged:?}"
+                );
+                older += u64::from(!fresh);
+            }
+        }
+    }
+    assert!(older > 0, "no copy was old, so nothing was tested");
 }

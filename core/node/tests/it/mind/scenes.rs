@@ -210,3 +210,42 @@ fn a_member_that_was_away_while_all_others_were_exchanged_but_one_is_told_who_le
     world.until(20 * SECOND, known).unwrap();
     world.come_to_rest().unwrap();
 }
+
+/// It asks for what was right when it left.
+#[test]
+fn who_comes_back_and_moves_a_leader_at_once_is_not_told_to_plan_again() {
+    let _rules = with_rules(Bug::None);
+    let mut world = cluster(7, 3);
+    let group = kernel::GroupId::new(kernel::KeyspaceId(16), 0);
+    let leader = world.leader().expect("somebody leads");
+    let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let epoch = |world: &World, node: usize| world.mind(node).state().partition(group).expect("it is").epoch;
+    let lead_by = |world: &World, epoch, node: usize| Operation::MoveLeader {
+        group,
+        epoch,
+        node: world.hosts[node].id,
+    };
+    world.isolate(away);
+    world.run(3 * SECOND).unwrap();
+    let old = epoch(&world, away);
+    for node in [other, leader] {
+        let now = epoch(&world, leader);
+        let asked = world.ask(leader, lead_by(&world, now, node));
+        world.until(10 * SECOND, |world| world.answer(asked).is_some()).unwrap();
+    }
+    assert!(epoch(&world, leader) > old);
+    world.blocked.clear();
+    assert_eq!(epoch(&world, away), old, "it knows nothing of it yet");
+    let given = world.ask(away, lead_by(&world, old, away));
+    let own = world.ask_afresh(away, lead_by(&world, old, away));
+    world.until(10 * SECOND, |world| world.answer(own).is_some() && world.answer(given).is_some()).unwrap();
+    assert!(matches!(world.answer(own), Some(Answer::Done(_))), "{:?}", world.answer(own));
+    // Under an id that somebody else has drawn it is one request for ever.
+    let Some(Answer::Refused(text)) = world.answer(given) else { panic!("{:?}", world.answer(given)) };
+    assert!(text.contains("plan again"), "{text}");
+    assert_eq!(
+        world.mind(leader).state().partition(group).expect("it is").replicas[0].node,
+        world.hosts[away].id
+    );
+    world.come_to_rest().unwrap();
+}

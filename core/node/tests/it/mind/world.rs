@@ -254,6 +254,17 @@ impl World {
         ticket
     }
 
+    /// The same under an id of the node's own.
+    pub fn ask_afresh(&mut self, node: usize, operation: Operation) -> Ticket {
+        let ticket = self.ticket(node, None, operation.to_string());
+        let clock = self.hosts[node].clock(self.now);
+        if let Some(live) = &mut self.hosts[node].live {
+            live.mind.ask(clock, Ask { ticket, id: None, by: name("test"), operation });
+        }
+        self.soon(node);
+        ticket
+    }
+
     pub fn answer(&self, ticket: Ticket) -> Option<&Answer> {
         self.judge.asked.get(&ticket).and_then(|asked| asked.answer.as_ref())
     }
