@@ -15,6 +15,7 @@ mod facade;
 mod flooding;
 mod frames;
 mod host;
+mod limits;
 mod memory;
 mod name;
 mod ours;

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use libp2p_connection_limits::ConnectionLimits;
 use libp2p_core::muxing::StreamMuxerBox;
 use libp2p_core::transport::{Boxed, Transport};
 use libp2p_core::upgrade::Version;
 use libp2p_identity::{Keypair, PeerId};
 use libp2p_swarm::{NetworkBehaviour, Swarm};
 
+use super::limits::{Bounds, Limits};
 use super::streams::{Served, Streams};
 use super::tcp::Tcp;
 
 /// Most connections at once, and most of them that peers opened.
-pub(super) const CONNECTIONS_MAX: u32 = 512;
+pub(super) const CONNECTIONS_MAX: usize = 512;
 /// Most connections at once that peers opened.
-pub(super) const INBOUND_CONNECTIONS_MAX: u32 = 384;
+pub(super) const INBOUND_CONNECTIONS_MAX: usize = 384;
 /// Most connections to one peer: one each way, when both dial at once, and one that is being given up.
-const PEER_CONNECTIONS_MAX: u32 = 3;
+const PEER_CONNECTIONS_MAX: usize = 3;
 /// Most connections at once that peers opened and that are not authenticated yet.
-const HANDSHAKES_MAX: u32 = 64;
+const HANDSHAKES_MAX: usize = 64;
 /// Most connections at once that we are about to open.
-const DIALS_MAX: u32 = 128;
+const DIALS_MAX: usize = 128;
 /// How long TCP, Noise and Yamux may take together.
 const HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// A connection without a stream is closed after this.
@@ -36,7 +36,7 @@ const FAMILY: &str = "ipfs/0.1.0";
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p_swarm::derive_prelude")]
 pub(super) struct Behaviour {
-    limits: libp2p_connection_limits::Behaviour,
+    limits: Limits,
     pub streams: Streams,
     identify: libp2p_identify::Behaviour,
     ping: libp2p_ping::Behaviour,
@@ -61,12 +61,13 @@ fn transport(key: &Keypair, bound: std::net::TcpListener) -> Boxed<(PeerId, Stre
 }
 
 fn behaviour(key: &Keypair, served: Served) -> Behaviour {
-    let limits = ConnectionLimits::default()
-        .with_max_pending_incoming(Some(HANDSHAKES_MAX))
-        .with_max_pending_outgoing(Some(DIALS_MAX))
-        .with_max_established_incoming(Some(INBOUND_CONNECTIONS_MAX))
-        .with_max_established(Some(CONNECTIONS_MAX))
-        .with_max_established_per_peer(Some(PEER_CONNECTIONS_MAX));
+    let limits = Bounds {
+        handshakes: HANDSHAKES_MAX,
+        dials: DIALS_MAX,
+        inbound: INBOUND_CONNECTIONS_MAX,
+        peer: PEER_CONNECTIONS_MAX,
+        all: CONNECTIONS_MAX,
+    };
     let agent = concat!("archipel/", env!("CARGO_PKG_VERSION"));
     let identify = libp2p_identify::Config::new(FAMILY.to_owned(), key.public())
         .with_agent_version(agent.to_owned())
@@ -74,7 +75,7 @@ fn behaviour(key: &Keypair, served: Served) -> Behaviour {
         .with_hide_listen_addrs(true)
         .with_cache_size(0);
     Behaviour {
-        limits: libp2p_connection_limits::Behaviour::new(limits),
+        limits: Limits::new(limits),
         streams: Streams::new(served),
         identify: libp2p_identify::Behaviour::new(identify),
         ping: libp2p_ping::Behaviour::default(),
