@@ -13,6 +13,8 @@ const RUST = 3;
 const RUST_PROCESSES = 5;
 const VALUES = 24;
 const GETS = 150;
+// Contacts that each peer has before values are put: who knows a few only puts with those, who may be the ones that go.
+const CONTACTS_MIN = 20;
 // Of all gets, in percent.
 const FOUND_MIN = 99;
 const GET_MS_MAX = 30_000;
@@ -63,10 +65,21 @@ async function join() {
   await each(net.rust.length, (n) => net.rust[n].ask("dial", firstOne.address));
   net.js = await javascript(JS, firstOne.address);
   const jsGoes = await javascriptElsewhere(JS_KILLED, firstOne.address);
-  const contacts = async (n) => (await net.ours[n].p2p("peers")).json.contacts;
-  await each(OURS, (n) => until(async () => (await contacts(n)) > 0, "a node of ours joined"));
-  const known = async (n) => (await net.rust[n].ask("contacts")).contacts;
-  await each(net.rust.length, (n) => until(async () => (await known(n)) > 0, "a peer of rust-libp2p joined"));
+  // All are there: each looks around until it knows enough of them.
+  const key = () => crypto.randomBytes(32);
+  await each(OURS, (n) => until(async () => {
+    await net.ours[n].p2p("providers", key().toString("hex"));
+    return (await net.ours[n].p2p("peers")).json.contacts >= CONTACTS_MIN;
+  }, "a node of ours knows the others"));
+  await each(net.rust.length, (n) => until(async () => {
+    await net.rust[n].ask("providers", hex(key()));
+    return (await net.rust[n].ask("contacts")).contacts >= CONTACTS_MIN;
+  }, "a peer of rust-libp2p knows the others"));
+  await each(JS, (n) => until(async () => {
+    const { dht } = net.js[n].services;
+    for await (const _ of dht.getClosestPeers(key()));
+    return dht.routingTable.size >= CONTACTS_MIN;
+  }, "a peer of js-libp2p knows the others"));
   // A fifth of each kind.
   const goes = net.ours.filter((_, n) => n % 5 === 4);
   net.killed = goes.length + JS_KILLED + RUST;
