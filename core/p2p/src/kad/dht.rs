@@ -22,8 +22,9 @@ use crate::{Contact, Effect, Input, Key, Keys, Pending, Protocol, RequestId};
 pub const QUERIES_MAX: usize = 64;
 /// Most values and keys that one node publishes itself.
 pub const PUBLISHED_MAX: usize = 1024;
-/// A bucket whose range had no lookup for this long is refreshed by one.
-pub const REFRESH_MS: u64 = 3600 * 1000;
+/// A bucket whose range had no lookup for this long is refreshed by one; each node draws its own time from half of this
+/// up to it, or all that began together would refresh together, hour after hour.
+pub const REFRESH_MS: u32 = 3600 * 1000;
 /// What a node publishes it sends again this often: well within its life elsewhere.
 pub const PUBLISH_MS: u64 = TTL_MS_DEFAULT / 2;
 /// The owner's name for a command, told with its outcome.
@@ -122,6 +123,8 @@ pub struct Dht<C, V> {
     pub(super) config: Config,
     pub(super) store: Store<C>,
     pub(super) me: C,
+    /// After how long without a lookup a bucket is refreshed here.
+    pub(super) refresh_ms: u32,
     pub(super) next_query: u32,
     /// The bucket to be filled next while joining, and one more; 0 when joined.
     pub(super) filling: u8,
@@ -145,6 +148,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             valid,
             queries: Vec::new(),
             pending: Pending::new(&mut rng),
+            refresh_ms: REFRESH_MS / 2 + rng.below(u64::from(REFRESH_MS / 2)) as u32,
             published: BTreeMap::new(),
             size: Size::default(),
             rng,
@@ -157,8 +161,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     /// `contact` is known to live: it enters the routing table, or waits for a place.
     pub fn admit(&mut self, now: Micros, keys: &impl Keys<C>, contact: C) -> Seen<C> {
         if self.due.is_none() {
-            // Spread over the second half of the hour, or all nodes that began together would refresh together.
-            self.due = Some(now.plus_millis(REFRESH_MS / 2 + self.rng.below(REFRESH_MS / 2)));
+            self.due = Some(now.plus_millis(u64::from(self.refresh_ms)));
         }
         self.table.seen(now, keys, contact)
     }

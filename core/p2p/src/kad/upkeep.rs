@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use kernel::Micros;
 
-use super::dht::{Dht, Out, PUBLISH_MS, REFRESH_MS};
+use super::dht::{Dht, Out, PUBLISH_MS};
 use super::message::Target;
 use super::query::{Goal, Purpose};
 use super::record::Validator;
@@ -19,7 +19,8 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     /// What is due at `now`: a bucket that is stale, and what is to be sent again.
     pub(super) fn keep_up(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
         self.send_on(now, keys, out);
-        let stale = self.table.stalest().filter(|(_, at)| now.since(*at) >= REFRESH_MS * 1000);
+        let age = u64::from(self.refresh_ms) * 1000;
+        let stale = self.table.stalest().filter(|(_, at)| now.since(*at) >= age);
         if let (false, Some((bucket, _))) = (self.is_refreshing(), stale) {
             self.refresh(now, keys, bucket, out);
         }
@@ -66,7 +67,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     /// Finds out when something is to be done next.
     pub(super) fn schedule(&mut self, now: Micros) {
         let refresh = self.table.stalest().filter(|_| !self.is_refreshing());
-        let refresh = refresh.map(|(_, at)| at.plus_millis(REFRESH_MS).max(now + 1));
+        let refresh = refresh.map(|(_, at)| at.plus_millis(u64::from(self.refresh_ms)).max(now + 1));
         let publish = self.published.values().map(|published| published.again).min();
         self.due = [refresh, publish, self.store.due()].into_iter().flatten().min();
     }

@@ -7,7 +7,7 @@ use p2p::kad::{
 };
 use p2p::{Input, Key, Keys, Protocol, RequestId};
 
-use crate::kad_world::{T, World, config, found, record, with};
+use crate::kad_world::{Points, T, VALID, World, config, found, record, with};
 
 fn key_at(rng: &mut Rng) -> Key {
     Key::from_words([rng.next_u64(), 0, 0, 0])
@@ -290,4 +290,30 @@ fn one_lookup_an_hour_goes_through_our_whole_neighbourhood() {
     let cost = (world.delivered - before) as usize;
     assert!(cost > 0 && cost <= most * 2 * (k + 8), "{cost} messages, {most} lookups at most");
     assert!(most * 3 < depth * 2, "{most} lookups, where a lookup for each bucket were {depth}");
+}
+
+#[test]
+fn nodes_that_began_together_do_not_refresh_together() {
+    const MINUTE: u64 = 60_000_000;
+    let keys = Points((0..21).map(|n| Key::of(&[n])).collect());
+    let now = Micros(3600 * 1_000_000);
+    let mut minutes = [0; 61];
+    for seed in 0..600 {
+        let own = Target { key: keys.0[20], name: None };
+        let mut node = Dht::new(20, own, config(1), VALID, Rng::new(seed));
+        for other in 0..20 {
+            node.admit(now, &keys, other);
+        }
+        // Woken when it wants to be, until it asks: that is its refresh.
+        let mut out = Vec::new();
+        let mut at = now;
+        while out.is_empty() {
+            at = node.deadline().unwrap();
+            node.wake(at, &keys, &mut out);
+        }
+        minutes[(at.since(now) / MINUTE) as usize] += 1;
+    }
+    // 20 a minute, if they are even over the second half of the hour.
+    assert_eq!(minutes[..29].iter().sum::<u32>(), 0);
+    assert!(minutes.iter().all(|count| *count < 60), "{minutes:?}");
 }
