@@ -42,7 +42,7 @@ pub static CLAIM: Claim = Claim {
         Parameter {
             name: "keys",
             help: "Networks in each of which one key is surrounded",
-            kind: Kind::Count { default: 100, min: 10, max: 100_000 },
+            kind: Kind::Count { default: 300, min: 10, max: 100_000 },
         },
         Parameter {
             name: "around",
