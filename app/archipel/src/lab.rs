@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,10 +21,28 @@ use crate::options::Options;
 
 /// Runs the verb.
 pub fn run(options: &Options, what: LabCommand) -> Result<Exit, Failure> {
+    if !matches!(what, LabCommand::List) {
+        with_huge_pages();
+    }
     match what {
         LabCommand::List => list(options.json),
         LabCommand::Run { words } => run_one(options.json, &words),
         LabCommand::Report { out, seed, small } => report(options.json, out.as_deref(), seed, small),
+    }
+}
+
+/// Begins this process anew with pages of 2 MiB, where the system leaves that to the program: a million simulated nodes
+/// take gigabytes that are read all over, and most of a message's time would be spent on looking pages up. A node is
+/// better served by small pages, and only a process's beginning can tell its allocator.
+fn with_huge_pages() {
+    const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+    const ALLOCATOR: &str = "_RJEM_MALLOC_CONF";
+    let asked_for = std::fs::read_to_string(HUGE_PAGES).is_ok_and(|words| words.contains("[madvise]"));
+    if asked_for && std::env::var_os(ALLOCATOR).is_none() {
+        let mut again = std::process::Command::new("/proc/self/exe");
+        again.args(std::env::args_os().skip(1)).env(ALLOCATOR, "thp:always");
+        // It returns if it fails only; then small pages must do.
+        let _slower = again.exec();
     }
 }
 
