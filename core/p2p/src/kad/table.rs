@@ -88,10 +88,12 @@ pub enum Seen<C> {
 }
 
 /// The contacts of one node, in one piece of memory: bucket after bucket, so that those of a neighbourhood, which most
-/// questions are about, lie side by side.
+/// questions are about, lie side by side. The farthest are last: half of all strangers come into the first bucket, a
+/// quarter into the second, and little has to make way for them.
 ///
 /// Invariant: each contact is in one bucket, the one of its distance, and there once; a bucket has at most `k`
-/// failed and live ones, and at most [`SPARE_CONTACTS_MAX`] that wait. Each bucket begins where the one before ends.
+/// failed and live ones, and at most [`SPARE_CONTACTS_MAX`] that wait. The deepest bucket
+/// begins at the first slot, each other one where the next deeper ends.
 #[derive(Clone, Debug)]
 pub struct Table<C> {
     me: u64,
@@ -195,8 +197,8 @@ impl<C: Contact> Table<C> {
         if index < self.buckets.len() {
             return;
         }
-        let (start, now) = (self.slots.len() as u16, seconds(now));
-        let empty = Bucket { start, len: 0, failed: 0, live: 0, refreshed: now, checked: now };
+        let now = seconds(now);
+        let empty = Bucket { start: 0, len: 0, failed: 0, live: 0, refreshed: now, checked: now };
         self.buckets.reserve_exact(index + 1 - self.buckets.len());
         self.buckets.resize(index + 1, empty);
     }
@@ -205,18 +207,18 @@ impl<C: Contact> Table<C> {
     fn put_in(&mut self, index: usize, at: usize, slot: Slot<C>) {
         if self.slots.len() == self.slots.capacity() {
             // A table grows to some hundred contacts and stays so: what is left unused counts in a large simulation.
-            self.slots.reserve_exact((self.slots.len() / 8).max(8));
+            self.slots.reserve_exact((self.slots.len() / 8).max(16));
         }
         self.slots.insert(usize::from(self.buckets[index].start) + at, slot);
         self.buckets[index].len += 1;
-        self.buckets[index + 1..].iter_mut().for_each(|deeper| deeper.start += 1);
+        self.buckets[..index].iter_mut().for_each(|behind| behind.start += 1);
     }
 
     /// Takes out the slot at place `at` of a bucket; its numbers of failed and live ones are the caller's affair.
     fn take_out(&mut self, index: usize, at: usize) {
         self.slots.remove(usize::from(self.buckets[index].start) + at);
         self.buckets[index].len -= 1;
-        self.buckets[index + 1..].iter_mut().for_each(|deeper| deeper.start -= 1);
+        self.buckets[..index].iter_mut().for_each(|behind| behind.start -= 1);
     }
 
     /// In which bucket `contact` is, and at which place of it.

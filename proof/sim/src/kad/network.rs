@@ -108,21 +108,24 @@ impl Ranks {
     /// nodes or `k` drawn ones. Ranges below `depth` bits stay empty.
     pub fn fill(&self, node: &mut Node, me: u32, k: usize, depth: u32, rng: &mut Rng) {
         let point = self.point(me);
-        let mut range = (0, self.0.len());
+        let (mut range, mut buckets) = ((0, self.0.len()), Vec::new());
         for bit in 0..depth.min(64) {
             if range.1 - range.0 <= 1 {
-                return;
+                break;
             }
             let halves = self.halves(range, bit);
             let own = (point >> (63 - bit) & 1) as usize;
             range = halves[own];
-            let (low, high) = halves[1 - own];
+            buckets.push(halves[1 - own]);
+        }
+        // From the deepest: a table has those first.
+        for (bucket, (low, high)) in buckets.into_iter().enumerate().rev() {
             if high - low <= k {
                 for other in low..high {
                     node.admit(BEGIN, self, other as u32);
                 }
             } else {
-                while node.table().live(bit as usize) < k {
+                while node.table().live(bucket) < k {
                     let other = low as u64 + rng.below((high - low) as u64);
                     node.admit(BEGIN, self, other as u32);
                 }

@@ -124,7 +124,7 @@ proptest! {
         live.dedup();
         prop_assert_eq!(live.len(), count, "each once");
         let mut end = 0;
-        for (index, bucket) in table.buckets.iter().enumerate() {
+        for (index, bucket) in table.buckets.iter().enumerate().rev() {
             prop_assert!(bucket.known() <= 4);
             prop_assert!(usize::from(bucket.len) <= bucket.known() + SPARE_CONTACTS_MAX);
             prop_assert_eq!(usize::from(bucket.start), end);
