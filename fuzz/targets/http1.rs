@@ -207,6 +207,7 @@ fn content(to: Frame, out: &[u8], whole: bool) -> Vec<u8> {
                 at = range.end;
                 content.extend_from_slice(&out[range]);
             }
+            Part::Trailer(range) => at = range.end,
             Part::More => break,
             Part::End(end) => {
                 assert_eq!(end, out.len(), "nothing is behind the end");

@@ -23,7 +23,7 @@ use proxy::{
 };
 
 use crate::config::items::Item;
-use crate::config::proxy::{Protocol, ProxyRoute, ProxyService};
+use crate::config::proxy::{Asked, Protocol, ProxyRoute, ProxyService};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::services::Handle;
 
@@ -215,6 +215,7 @@ fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
         idle_ms: service.keep_ms.get(),
         idle_max: size(service.keep_max.get()),
         tls,
+        http2: service.protocol == Asked::Http2,
         retry: RetryOptions {
             tries_max: u8::try_from(service.tries.get()).expect("there are at most 10 tries"),
             ..RetryOptions::default()
@@ -261,7 +262,6 @@ fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> 
                 try_ms: route.try_ms.get(),
                 total_ms: route.total_ms.get(),
                 backoff_ms: route.backoff_ms.get(),
-                hedge_ms: None,
             },
             retry_statuses: route.retry_on.0.iter().map(|status| status.0).collect(),
             rate: rate(route, workers),

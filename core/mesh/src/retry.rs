@@ -23,14 +23,12 @@ pub struct RetryOptions {
     pub total_ms: u64,
     /// The first retry waits up to this, the next up to twice as long, and so on, in milliseconds.
     pub backoff_ms: u64,
-    /// A second try is sent beside the first one when that has taken so long; `None`: never.
-    pub hedge_ms: Option<u64>,
 }
 
 impl Default for RetryOptions {
-    /// 3 tries of 5 s within 15 s, after up to 25 ms and 50 ms; no hedging.
+    /// 3 tries of 5 s within 15 s, after up to 25 ms and 50 ms.
     fn default() -> RetryOptions {
-        RetryOptions { tries_max: 3, try_ms: 5_000, total_ms: 15_000, backoff_ms: 25, hedge_ms: None }
+        RetryOptions { tries_max: 3, try_ms: 5_000, total_ms: 15_000, backoff_ms: 25 }
     }
 }
 
@@ -141,21 +139,6 @@ pub fn verdict(
     if wait >= left { Verdict::Stop } else { Verdict::Again(now + wait) }
 }
 
-/// When a second try is to be sent beside a first one that began at `begun` and has not been answered; `None`: not.
-/// The host asks the budget when the moment has come.
-#[must_use]
-pub const fn hedge(
-    options: &RetryOptions,
-    begun: Micros,
-    idempotent: bool,
-    replayable: bool,
-) -> Option<Micros> {
-    match options.hedge_ms {
-        Some(wait) if idempotent && replayable && options.tries_max > 1 => Some(begun.plus_millis(wait)),
-        Some(_) | None => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,15 +220,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_hedge_is_sent_only_for_what_may_be_done_twice() {
-        let options = RetryOptions { hedge_ms: Some(40), ..RetryOptions::default() };
-        assert_eq!(hedge(&options, CAME, true, true), Some(CAME.plus_millis(40)));
-        assert_eq!(hedge(&options, CAME, false, true), None);
-        assert_eq!(hedge(&options, CAME, true, false), None);
-        assert_eq!(hedge(&RetryOptions { tries_max: 1, ..options }, CAME, true, true), None);
-        assert_eq!(hedge(&RetryOptions::default(), CAME, true, true), None);
     }
 }

@@ -11,7 +11,7 @@ mod relay;
 
 pub use chunked::{ChunkError, Chunks, Part};
 pub use forward::{Connection, Frame, Onward, frame, request, response};
-pub use head::{HeadError, Headers, Request, Response, Target, Version};
+pub use head::{HeadError, Headers, Request, Response, Target, Version, is_token};
 pub use relay::Relay;
 
 /// A head, in bytes.

@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             idle_ms: 55_000,
             idle_max: 512,
             tls: None,
+            http2: false,
             retry: RetryOptions::default(),
         }],
         routes: vec![RoutePlan {

@@ -9,6 +9,7 @@ use wire::http1::{Body, Frame, Relay, Version};
 
 use crate::buffers::Buffer;
 use crate::greet::Greeting;
+use crate::h2::{Session, Trunk};
 use crate::slab::Key;
 use crate::socket::Socket;
 use crate::timers::Timer;
@@ -26,6 +27,8 @@ pub(crate) enum Phase {
     Open,
     /// A request is under way.
     Busy,
+    /// It speaks HTTP/2: its requests are clients of their own.
+    Streams,
     /// Bytes go through in both directions.
     Tunnel,
     /// It was answered and ends: what still comes is dropped, so that the answer arrives.
@@ -51,9 +54,35 @@ pub(crate) struct Client {
     pub exchange: Option<Box<Exchange>>,
     /// What its listener does with TLS, until that is done.
     pub greeting: Option<Box<Greeting>>,
+    /// Its requests, if it speaks HTTP/2.
+    pub session: Option<Box<Session>>,
+    /// Its bytes come in TLS.
+    pub is_secured: bool,
+    /// It has asked for something.
+    pub has_asked: bool,
 }
 
 impl Client {
+    /// One that may ask for something.
+    pub fn new(socket: Socket, peer: IpAddr, name: Box<str>, timer: Timer) -> Client {
+        Client {
+            socket,
+            peer,
+            name,
+            phase: Phase::Open,
+            input: Vec::new(),
+            partial: 0,
+            output: Buffer::default(),
+            timer,
+            linger: 0,
+            exchange: None,
+            greeting: None,
+            session: None,
+            is_secured: false,
+            has_asked: false,
+        }
+    }
+
     /// Whether something waits for it that its socket has not taken.
     pub fn is_behind(&self) -> bool {
         !self.output.is_empty() || self.socket.holds()
@@ -72,6 +101,8 @@ pub(crate) struct Conn {
     pub reused: bool,
     /// How it is secured.
     pub tls: Option<ClientTls>,
+    /// Its requests, if it is one of HTTP/2.
+    pub trunk: Option<Box<Trunk>>,
     pub timer: Timer,
 }
 

@@ -99,10 +99,14 @@ impl Loop {
             }
         }
         self.meters.handshakes.increment();
+        client.is_secured = true;
         client.phase = Phase::Open;
+        let is_http2 = client.socket.tls().and_then(|tls| tls.alpn_protocol()) == Some(b"h2");
         self.timers.set(&mut client.timer, Whose::Client(key), deadline);
         let Some(greeting) = client.greeting.take() else { return Step::On };
-        if let ListenerKind::Tcp { service } = greeting.kind {
+        if is_http2 {
+            self.begin_session(key, &[]);
+        } else if let ListenerKind::Tcp { service } = greeting.kind {
             self.begin_raw(key, greeting.table.services[service as usize]);
         }
         Step::On

@@ -1,4 +1,4 @@
-//! The proxy's data plane: HTTP/1.1, TLS and TCP between clients and the endpoints of services.
+//! The proxy's data plane: HTTP/1.1, HTTP/2, TLS and TCP between clients and the endpoints of services.
 //!
 //! Each thread has an event loop of its own and shares nothing with the others: its own listeners (`SO_REUSEPORT`), clients,
 //! connections to endpoints, and its own view of breakers, balancing and budgets (`mesh::upstream`). What HTTP is, is
@@ -12,6 +12,7 @@ mod answer;
 mod buffers;
 mod conn;
 mod greet;
+mod h2;
 mod meters;
 mod plan;
 mod serve;

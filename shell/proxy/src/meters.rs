@@ -26,6 +26,8 @@ pub struct LoopMeters {
     pub retries: Counter,
     /// Requests that were answered here, by [`Reason`].
     pub answered: [Counter; Reason::ALL.len()],
+    /// Clients that were sent away because they opened and reset streams.
+    pub sent_away: Counter,
     /// TLS connections of clients that were agreed on.
     pub handshakes: Counter,
     /// Those that were not.

@@ -101,6 +101,8 @@ pub struct ServicePlan {
     pub idle_max: usize,
     /// How its connections are secured.
     pub tls: Option<ClientTls>,
+    /// It is asked in HTTP/2, many requests on a connection.
+    pub http2: bool,
     /// Tries of a connection that is passed through.
     pub retry: RetryOptions,
 }

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use kernel::hash::KeyHasher;
 use mesh::route::{Ask, FieldRule, rewritten};
-use wire::http1::{Body, Frame, HEAD_BYTES_MAX, Headers, Onward, Relay, Request, Target, request};
+use wire::http1::{Body, Frame, HEAD_BYTES_MAX, HeadError, Headers, Onward, Relay, Request, Target, request};
 
+use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, Told};
 use crate::plan::KeyOf;
@@ -21,6 +22,8 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
 /// What this proxy calls itself in `Via`.
 const VIA: &str = "archipel";
+/// How a connection of HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a head came to.
 enum Taken {
@@ -30,6 +33,8 @@ enum Taken {
     Head(usize),
     /// It cannot be read; the client was told.
     Refused,
+    /// It is how HTTP/2 begins.
+    Session,
 }
 
 impl Loop {
@@ -61,6 +66,10 @@ impl Loop {
                     Taken::Head(taken) => &scratch[taken..n],
                     Taken::Partial => &scratch[..n],
                     Taken::Refused => &[],
+                    Taken::Session => {
+                        self.begin_session(key, &scratch[..n]);
+                        &[]
+                    }
                 };
                 self.keep(key, rest, matches!(taken, Taken::Partial));
                 self.scratch = scratch;
@@ -91,6 +100,10 @@ impl Loop {
                 return Step::On;
             }
             Taken::Refused => input.clear(),
+            Taken::Session => {
+                self.begin_session(key, &input);
+                input.clear();
+            }
         }
         let Some(client) = self.clients.get(key) else { return Step::Blocked };
         client.partial = 0;
@@ -127,26 +140,45 @@ impl Loop {
                     bytes.len() <= HEAD_BYTES_MAX + 2,
                     "a longer head is refused, an empty line apart"
                 );
-                // The first piece of a head begins its time.
-                let head_ms = self.table.plan.limits.head_ms;
-                let Some(client) = self.clients.get(key) else { return Taken::Partial };
-                if client.partial == 0 {
-                    let deadline = self.now.plus_millis(head_ms);
-                    self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+                self.partial(key)
+            }
+            Err(HeadError::Version)
+                if bytes.starts_with(&PREFACE[..PREFACE.len().min(bytes.len())])
+                    && self.clients.get(key).is_some_and(|one| !one.has_asked && !one.socket.is_stream()) =>
+            {
+                if bytes.len() < PREFACE.len() {
+                    self.partial(key)
+                } else {
+                    Taken::Session
                 }
-                Taken::Partial
             }
             Err(error) => {
                 let answer = Answer { status: error.status(), close: true, ..Answer::of(Reason::Malformed) };
+                self.requests += 1;
+                self.tell_refused(key, &answer, Refused::default());
                 self.answer(key, answer);
                 Taken::Refused
             }
         }
     }
 
+    /// The first piece of a head begins its time.
+    fn partial(&mut self, key: Key) -> Taken {
+        let head_ms = self.table.plan.limits.head_ms;
+        let Some(client) = self.clients.get(key) else { return Taken::Partial };
+        if client.partial == 0 {
+            let deadline = self.now.plus_millis(head_ms);
+            self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+        }
+        Taken::Partial
+    }
+
     /// A request takes its route.
     fn begin(&mut self, key: Key, head: &Request<'_, '_>) {
         self.requests += 1;
+        if let Some(client) = self.clients.get(key) {
+            client.has_asked = true;
+        }
         let table = Rc::clone(&self.table);
         let asked = Asked::of(head.target);
         let has = |rule: &FieldRule| {
@@ -159,21 +191,49 @@ impl Loop {
         let method = Method::of(head.method);
         let close = !head.keep_alive || head.body != Body::None;
         let refused = |reason| Answer { close, bare: method == Method::Head, ..Answer::of(reason) };
+        let asked_for = |route| Refused { method: head.method, host: head.host, path: asked.path, route };
         let Some(route) = table.plan.index.find(&ask, &has) else {
+            self.tell_refused(key, &refused(Reason::NoRoute), asked_for(""));
             return self.answer(key, refused(Reason::NoRoute));
         };
+        let name = table.plan.routes[route as usize].name.as_str();
         if method == Method::Connect && !table.plan.routes[route as usize].connect {
+            self.tell_refused(key, &refused(Reason::NoConnect), asked_for(name));
             return self.answer(key, refused(Reason::NoConnect));
         }
         let slot = table.routes[route as usize];
         if let Err(seconds) = self.limited(key, slot, head) {
             self.route_meters(slot).classes[4].increment();
             let retry_after = Some(seconds);
+            self.tell_refused(key, &refused(Reason::RateLimited), asked_for(name));
             return self.answer(key, Answer { retry_after, ..refused(Reason::RateLimited) });
         }
         if let Some(exchange) = self.request_of(key, head, &table, route, asked) {
             self.start(key, exchange);
         }
+    }
+
+    /// Tells the access log of a request that goes nowhere, if it is one of those that it is told of.
+    fn tell_refused(&mut self, key: Key, answer: &Answer, asked: Refused<'_>) {
+        let sample = u64::from(self.table.plan.telling.access_sample.max(1));
+        let Loop { access: Some(access), clients, requests, now, .. } = self else { return };
+        if !requests.is_multiple_of(sample) {
+            return;
+        }
+        access.note(&Line {
+            now: *now,
+            client: clients.get(key).map_or("", |client| &client.name),
+            method: asked.method,
+            host: asked.host,
+            path: asked.path,
+            route: asked.route,
+            service: "",
+            endpoint: None,
+            status: answer.status,
+            micros: 0,
+            tries: 0,
+            reason: Some(answer.reason.word()),
+        });
     }
 
     /// The request as it is sent on.
@@ -210,11 +270,14 @@ impl Loop {
         }
         let frame = if head.body == Body::Chunked { Frame::Chunked } else { Frame::Plain };
         exchange.request = Relay::new(head.body, frame);
+        if client.socket.is_stream() && self.services[service as usize].plan.http2 {
+            exchange.request = exchange.request.with_trailers();
+        }
         let mut trace = [0; TRACE_BYTES];
         let onward = Onward {
             path: asked.onward(plan.rewrite.as_ref()),
             client: &client.name,
-            scheme: if client.socket.is_secured() { "https" } else { "http" },
+            scheme: if client.is_secured { "https" } else { "http" },
             trusted: telling.trusted,
             via: VIA,
             trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
@@ -353,8 +416,12 @@ impl Loop {
                 self.meters.handshake_failures.increment();
                 self.close(key);
             }
+            Phase::Streams => self.session_expired(key),
             Phase::Open if client.partial > 0 => {
-                self.answer(key, Answer { close: true, ..Answer::of(Reason::SlowRequest) });
+                let answer = Answer { close: true, ..Answer::of(Reason::SlowRequest) };
+                self.requests += 1;
+                self.tell_refused(key, &answer, Refused::default());
+                self.answer(key, answer);
                 self.drive(key);
             }
             Phase::Open | Phase::Linger => self.close_short(key),
@@ -370,6 +437,15 @@ impl Loop {
             Phase::Tunnel => self.gone(key),
         }
     }
+}
+
+/// What is known of a request that goes nowhere; nothing of one that could not be read.
+#[derive(Clone, Copy, Default)]
+struct Refused<'a> {
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    route: &'a str,
 }
 
 /// What a request asks for.

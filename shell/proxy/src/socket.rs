@@ -6,10 +6,11 @@ use mio::net::TcpStream;
 use rustls::Connection;
 
 use crate::buffers::Buffer;
+use crate::h2::StreamSocket;
 
 /// A socket and what is known of it between two events.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    base: Base,
     tls: Option<Box<Connection>>,
     /// The last read did not empty it, as far as is known.
     pub readable: bool,
@@ -35,10 +36,25 @@ pub(crate) enum Got {
     End,
 }
 
+/// Below TLS.
+enum Base {
+    Tcp(TcpStream),
+    /// One stream of many on a connection of HTTP/2.
+    Stream(StreamSocket),
+}
+
 impl Socket {
     pub fn new(stream: TcpStream) -> Socket {
+        Socket::over(Base::Tcp(stream))
+    }
+
+    pub fn of_stream(stream: StreamSocket) -> Socket {
+        Socket::over(Base::Stream(stream))
+    }
+
+    fn over(base: Base) -> Socket {
         Socket {
-            stream,
+            base,
             tls: None,
             readable: false,
             writable: true,
@@ -47,6 +63,11 @@ impl Socket {
             shut: false,
             drained: false,
         }
+    }
+
+    /// Whether it is a stream of HTTP/2.
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.base, Base::Stream(_))
     }
 
     /// Takes note of an event. Edges: what it says holds until a read or write says otherwise.
@@ -63,18 +84,22 @@ impl Socket {
     /// # Errors
     /// It will not be.
     pub fn is_connected(&mut self) -> io::Result<bool> {
-        if !self.writable {
+        if !self.writable && !self.is_stream() {
             return Ok(false);
         }
-        if let Some(error) = self.stream.take_error()? {
+        let stream = match &self.base {
+            Base::Tcp(stream) => stream,
+            Base::Stream(stream) => return stream.is_connected(),
+        };
+        if let Some(error) = stream.take_error()? {
             return Err(error);
         }
-        if self.stream.peer_addr().is_err() {
+        if stream.peer_addr().is_err() {
             self.writable = false;
             return Ok(false);
         }
         // If it cannot be set, small requests wait for acknowledgements.
-        let _ = self.stream.set_nodelay(true);
+        let _ = stream.set_nodelay(true);
         Ok(true)
     }
 
@@ -97,7 +122,17 @@ impl Socket {
             return self.open(into);
         }
         loop {
-            match self.stream.read(into) {
+            let read = match &mut self.base {
+                Base::Tcp(stream) => stream.read(into),
+                Base::Stream(stream) => {
+                    let got = stream.read(into)?;
+                    // More may come with each look at it, and nobody tells of an edge.
+                    self.readable = matches!(got, Got::Bytes(_));
+                    self.ended |= got == Got::End;
+                    return Ok(got);
+                }
+            };
+            match read {
                 Ok(0) => {
                     (self.readable, self.ended) = (false, true);
                     return Ok(Got::End);
@@ -147,7 +182,8 @@ impl Socket {
             self.readable = false;
             return Ok(false);
         }
-        let mut from = Short { stream: &mut self.stream, is_short: false };
+        let Base::Tcp(stream) = &mut self.base else { return Ok(false) };
+        let mut from = Short { stream, is_short: false };
         match tls.read_tls(&mut from) {
             Ok(_) => self.drained = from.is_short && !self.closing,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -194,13 +230,21 @@ impl Socket {
             return self.seal(first, second);
         }
         let (mut sent, all) = (0, first.len() + second.len());
+        let stream = match &mut self.base {
+            Base::Tcp(stream) => stream,
+            Base::Stream(stream) => {
+                let sent = stream.write(first, second)?;
+                self.writable = sent == all;
+                return Ok(sent);
+            }
+        };
         while sent < all && self.writable {
             let result = if sent >= first.len() {
-                self.stream.write(&second[sent - first.len()..])
+                stream.write(&second[sent - first.len()..])
             } else if second.is_empty() {
-                self.stream.write(&first[sent..])
+                stream.write(&first[sent..])
             } else {
-                self.stream.write_vectored(&[IoSlice::new(&first[sent..]), IoSlice::new(second)])
+                stream.write_vectored(&[IoSlice::new(&first[sent..]), IoSlice::new(second)])
             };
             match result {
                 Ok(n) => sent += n,
@@ -234,10 +278,10 @@ impl Socket {
 
     /// Sends what TLS holds. Whether any of it went.
     pub fn push(&mut self) -> io::Result<bool> {
-        let Some(tls) = &mut self.tls else { return Ok(false) };
+        let (Some(tls), Base::Tcp(stream)) = (&mut self.tls, &mut self.base) else { return Ok(false) };
         let mut moved = false;
         while tls.wants_write() && self.writable {
-            match tls.write_tls(&mut self.stream) {
+            match tls.write_tls(stream) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
@@ -247,7 +291,7 @@ impl Socket {
         }
         if moved && self.shut && !tls.wants_write() {
             // One that is gone already needs no farewell.
-            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
         }
         Ok(moved)
     }
@@ -280,8 +324,11 @@ impl Socket {
             let _ = self.push();
             return;
         }
-        // One that is gone already needs no farewell.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        match &mut self.base {
+            // One that is gone already needs no farewell.
+            Base::Tcp(stream) => drop(stream.shutdown(std::net::Shutdown::Write)),
+            Base::Stream(stream) => stream.shut(),
+        }
     }
 
     /// Whether we have said that nothing more is sent.
@@ -296,8 +343,12 @@ impl Socket {
 
     /// Has the other end see a reset when the socket is dropped: what it has is not whole.
     pub fn poison(&self) {
+        let stream = match &self.base {
+            Base::Tcp(stream) => stream,
+            Base::Stream(stream) => return stream.poison(),
+        };
         // If it cannot be set the other end sees an end in the middle of a body, or one that was none.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(std::time::Duration::ZERO));
+        let _ = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
     }
 }
 

@@ -189,8 +189,8 @@ impl Loop {
             (false, false) => Progress::Unconnected,
         };
         let mut failed = Failed::new(Reason::EndpointReset, progress);
-        if progress == Progress::Stale {
-            // That a server closes connections that wait is nobody's failure.
+        if progress == Progress::Stale && x.tries == 1 && x.idempotent && x.replayable {
+            // That a server closes connections that wait is nobody's failure, where it costs no more than another try.
             failed.outcome = Outcome::Abandoned;
         }
         self.failed(key, x, failed)
@@ -298,6 +298,9 @@ impl Loop {
         x.close |= to == Frame::UntilClose || !x.request.has_ended() || self.stop_at.is_some();
         x.reusable = head.keep_alive && head.body != Body::UntilClose;
         x.response = Relay::new(head.body, to);
+        if self.clients.get(key).is_some_and(|client| client.socket.is_stream()) {
+            x.response = x.response.clone().with_trailers();
+        }
         x.state = State::Responding;
         let connection = match (x.close, x.version) {
             (true, _) => Connection::Close,

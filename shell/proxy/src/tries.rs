@@ -63,7 +63,9 @@ impl Loop {
         if let Err(refused) = self.services[x.service as usize].upstream.wait() {
             return self.refused(key, x, Refusal::Breaker(refused));
         }
-        match self.connect(id) {
+        let is_http1 = x.upgrade || matches!(x.method, Method::Raw | Method::Connect);
+        let http2 = self.services[x.service as usize].plan.http2 && !is_http1;
+        match if http2 { self.call(id) } else { self.connect(id) } {
             Ok(conn) => {
                 self.join(key, conn, x);
                 x.state = State::Connecting;
@@ -132,13 +134,28 @@ impl Loop {
     /// Whether the connection is there by now; an error if it will not be.
     pub fn connected(&mut self, key: Key, x: &mut Exchange) -> Result<bool, Failed> {
         let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
-        let Some(key_of_conn) = x.conn else { return Err(failed) };
-        let address = match self.conns.get(key_of_conn) {
-            Some(conn) => conn.endpoint,
-            None => return Err(failed),
-        };
-        let address = self.endpoint(address).address;
-        let Some(conn) = self.conns.get(key_of_conn) else { return Err(failed) };
+        let Some(conn) = x.conn else { return Err(failed) };
+        if !self.secured(conn)? {
+            return Ok(false);
+        }
+        if let Some(conn) = self.conns.get(conn) {
+            conn.connected = true;
+        }
+        self.waited(x);
+        (x.state, x.moved) = (State::Waiting, true);
+        match x.method {
+            Method::Raw | Method::Connect => self.tunnelled(key, x),
+            Method::Head | Method::Other => {}
+        }
+        Ok(true)
+    }
+
+    /// Whether a connection that was begun is there, with its TLS if it has any.
+    pub fn secured(&mut self, key: Key) -> Result<bool, Failed> {
+        let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
+        let Some(endpoint) = self.conns.get(key).map(|conn| conn.endpoint) else { return Err(failed) };
+        let address = self.endpoint(endpoint).address;
+        let Some(conn) = self.conns.get(key) else { return Err(failed) };
         if conn.socket.tls().is_none() {
             if !conn.socket.is_connected().map_err(|_| failed)? {
                 return Ok(false);
@@ -147,22 +164,10 @@ impl Loop {
                 conn.socket.wrap(tls.begin(address.ip()).map_err(|_| failed)?);
             }
         }
-        match conn.socket.shake() {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
-            Err(error) => {
-                tracing::debug!(%error, %address, "an endpoint's TLS cannot be agreed on");
-                return Err(Failed { reason: Reason::TlsFailed, ..failed });
-            }
-        }
-        conn.connected = true;
-        self.waited(x);
-        (x.state, x.moved) = (State::Waiting, true);
-        match x.method {
-            Method::Raw | Method::Connect => self.tunnelled(key, x),
-            Method::Head | Method::Other => {}
-        }
-        Ok(true)
+        conn.socket.shake().map_err(|error| {
+            tracing::debug!(%error, %address, "an endpoint's TLS cannot be agreed on");
+            Failed { reason: Reason::TlsFailed, ..failed }
+        })
     }
 
     /// The service does not take it now.
@@ -277,7 +282,8 @@ impl Loop {
         let clean = x.reusable && x.request.has_ended() && x.outgoing.is_empty() && idle_ms > 0;
         let Some(conn) = self.conns.get(key) else { return };
         let id = conn.endpoint;
-        let stale = conn.socket.closing || conn.socket.holds() || conn.tls != service.tls;
+        let stale =
+            conn.socket.closing || conn.socket.holds() || conn.socket.is_stream() || conn.tls != service.tls;
         if !clean || stale || self.is_retired(id) || self.endpoint(id).idle.len() >= idle_max {
             return self.remove_conn(key);
         }

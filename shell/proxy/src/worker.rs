@@ -3,12 +3,13 @@
 //! All of it is the thread's own; other threads send it plans and the wish to stop, and read its meters. Sockets are
 //! registered once for edges, so a request on kept connections costs two reads, two writes and its share of a wait.
 
+mod admit;
 mod follow;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -24,25 +25,23 @@ use mio::{Events, Interest, Poll, Token};
 use telemetry::Clock;
 
 use crate::access::AccessLog;
-use crate::buffers::{Buffer, Buffers};
+use crate::buffers::Buffers;
 use crate::conn::{Client, Conn, Exchange, Phase};
-use crate::greet::Greeting;
+use crate::h2::Bells;
 use crate::meters::{EndpointMeters, LoopMeters, Meters, RouteMeters, ServiceMeters};
-use crate::plan::{ListenerKind, ListenerPlan, Plan, RatePlan, ServicePlan, TlsPlan};
+use crate::plan::{ListenerPlan, Plan, RatePlan, ServicePlan};
 use crate::slab::{Key, Slab};
 use crate::socket::Socket;
 use crate::timers::{Due, Timer, Timers, Whose};
 
 /// What is read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Clients that are accepted in one turn.
-const ACCEPTS_MAX: usize = 64;
-/// How long accepting pauses when there are no descriptors or too many clients, in milliseconds.
-const PAUSE_MS: u64 = 100;
 /// How often figures of services are told, in milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// Steps of one connection in one turn; then others have theirs.
 const STEPS_MAX: usize = 16;
+/// Times in one turn that connections of HTTP/2 are gone on with because their streams moved.
+const ROUNDS_MAX: usize = 8;
 /// Requests whose room is kept for later ones.
 const SPARE_MAX: usize = 256;
 
@@ -87,6 +86,8 @@ pub(crate) struct Endpoint {
     weight: u16,
     /// Connections without a request; the last one is used first.
     pub idle: Vec<Key>,
+    /// Connections of HTTP/2, which take many requests.
+    pub trunks: Vec<Key>,
     /// Connections and tickets that name it.
     pub users: u32,
     retired: bool,
@@ -142,6 +143,8 @@ pub(crate) struct Loop {
     pub spare: Vec<Box<Exchange>>,
     /// Clients that are gone on with at the end of the turn.
     pub again: Vec<Key>,
+    /// Connections of HTTP/2 whose streams have something for them.
+    pub bells: Bells,
     accept_at: Option<Micros>,
     look_at: Micros,
     /// Clients of this thread at once.
@@ -185,6 +188,7 @@ impl Loop {
             buffers: Buffers::default(),
             spare: Vec::new(),
             again: Vec::new(),
+            bells: Bells::default(),
             accept_at: None,
             look_at: now,
             clients_max: 0,
@@ -238,6 +242,18 @@ impl Loop {
         for key in std::mem::take(&mut self.again) {
             self.drive(key);
         }
+        for _ in 0..ROUNDS_MAX {
+            let rung = self.bells.take();
+            if rung.is_empty() {
+                break;
+            }
+            for whose in rung {
+                match whose {
+                    Whose::Client(key) => self.drive(key),
+                    Whose::Conn(key) => self.trunk(key),
+                }
+            }
+        }
         if self.accept_at.is_some_and(|at| at <= self.now) {
             self.accept_at = None;
             self.listeners.keys().into_iter().for_each(|key| self.accept(key));
@@ -252,7 +268,7 @@ impl Loop {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || !self.bells.borrow().is_empty() {
             return Some(Duration::ZERO);
         }
         let moments = [Some(self.look_at), self.accept_at, self.timers.next(), self.stop_at];
@@ -290,6 +306,12 @@ impl Loop {
                 Phase::Hello | Phase::Shaking => self.close(key),
                 Phase::Open if client.partial == 0 && client.is_behind() => self.last(key),
                 Phase::Open if client.partial == 0 => self.close(key),
+                Phase::Streams => {
+                    if let Some(session) = &mut client.session {
+                        session.finish();
+                    }
+                    self.drive(key);
+                }
                 Phase::Open | Phase::Busy | Phase::Tunnel | Phase::Linger => {}
             }
         }
@@ -316,81 +338,6 @@ impl Loop {
 }
 
 impl Loop {
-    fn accept(&mut self, key: Key) {
-        for _ in 0..ACCEPTS_MAX {
-            if self.clients.len() >= self.clients_max {
-                return self.pause();
-            }
-            let Some(listening) = self.listeners.get(key) else { return };
-            match listening.socket.accept() {
-                Ok((stream, peer)) => {
-                    let (kind, tls) = (listening.plan.kind, listening.plan.tls.clone());
-                    self.admit(stream, peer.ip(), kind, tls);
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        tracing::warn!(%error, "accepting clients pauses");
-                        return self.pause();
-                    }
-                },
-            }
-        }
-        // The rest waits for the next turn, without another edge.
-        self.accept_at = Some(self.now);
-    }
-
-    /// Others must go first. Clients wait in the kernel meanwhile.
-    fn pause(&mut self) {
-        self.meters.pauses.increment();
-        self.accept_at = Some(self.now.plus_millis(PAUSE_MS));
-    }
-
-    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, kind: ListenerKind, tls: Option<Arc<TlsPlan>>) {
-        let key = self.clients.reserve();
-        let token = Token(CLIENT << KIND_SHIFT | key.to_bits());
-        let both = Interest::READABLE | Interest::WRITABLE;
-        // A client that is gone already is as good as none.
-        let taken =
-            stream.set_nodelay(true).and_then(|()| self.poll.registry().register(&mut stream, token, both));
-        if let Err(error) = taken {
-            tracing::debug!(%error, "a client could not be taken");
-            self.clients.remove(key);
-            return;
-        }
-        self.meters.accepted.increment();
-        let mut timer = Timer::default();
-        let deadline = self.now.plus_millis(self.table.plan.limits.head_ms);
-        self.timers.set(&mut timer, Whose::Client(key), deadline);
-        let peer = peer.to_canonical();
-        let client = Client {
-            socket: Socket::new(stream),
-            peer,
-            name: peer.to_string().into_boxed_str(),
-            phase: Phase::Open,
-            input: Vec::new(),
-            partial: 0,
-            output: Buffer::default(),
-            timer,
-            linger: 0,
-            exchange: None,
-            greeting: None,
-        };
-        self.clients.fill(key, client);
-        match tls {
-            Some(tls) => self.begin_tls(key, Greeting { kind, tls, table: Rc::clone(&self.table) }),
-            None => self.begin_plain(key, kind),
-        }
-    }
-
-    /// A client whose bytes are at hand.
-    fn begin_plain(&mut self, key: Key, kind: ListenerKind) {
-        if let ListenerKind::Tcp { service } = kind {
-            self.begin_raw(key, self.table.services[service as usize]);
-        }
-    }
-
     fn client_event(&mut self, key: Key, event: &mio::event::Event) {
         let Some(client) = self.clients.get(key) else { return };
         client.socket.note(event);
@@ -404,6 +351,9 @@ impl Loop {
     fn conn_event(&mut self, key: Key, event: &mio::event::Event) {
         let Some(conn) = self.conns.get(key) else { return };
         conn.socket.note(event);
+        if conn.trunk.is_some() {
+            return self.trunk(key);
+        }
         match (conn.client, conn.socket.readable) {
             (Some(client), _) => self.drive(client),
             (None, true) if !self.is_quiet(key) => self.drop_idle(key),
@@ -418,6 +368,7 @@ impl Loop {
             let step = match client.phase {
                 Phase::Hello => self.hello(key),
                 Phase::Shaking => self.shaking(key),
+                Phase::Streams => self.session(key),
                 Phase::Open => self.open(key),
                 Phase::Busy | Phase::Tunnel => self.busy(key),
                 Phase::Linger => self.linger(key),
@@ -470,8 +421,10 @@ impl Loop {
             Whose::Conn(key) => {
                 let Some(conn) = self.conns.get(key) else { return };
                 let due = self.timers.look(&mut conn.timer, whose, tick, now) == Due::Now;
-                if due && conn.client.is_none() {
-                    self.drop_idle(key);
+                match &conn.trunk {
+                    Some(_) if due => self.trunk_expired(key),
+                    None if due && conn.client.is_none() => self.drop_idle(key),
+                    Some(_) | None => {}
                 }
             }
         }
@@ -479,6 +432,9 @@ impl Loop {
 
     /// Ends a client's connection and what it has under way.
     pub fn gone(&mut self, key: Key) {
+        if self.clients.get(key).is_some_and(|client| client.session.is_some()) {
+            return self.end_session(key);
+        }
         let exchange = self.clients.get(key).and_then(|client| client.exchange.take());
         if let Some(mut exchange) = exchange {
             self.abandon(&mut exchange);
@@ -512,7 +468,8 @@ impl Loop {
         // The first time that it can be written to says that it is connected.
         socket.writable = false;
         let timer = Timer::default();
-        let conn = Conn { socket, endpoint, client: None, connected: false, reused: false, tls, timer };
+        let (client, trunk) = (None, None);
+        let conn = Conn { socket, endpoint, client, connected: false, reused: false, tls, trunk, timer };
         self.conns.fill(key, conn);
         self.endpoint(endpoint).users += 1;
         Ok(key)
@@ -534,6 +491,12 @@ impl Loop {
                 self.all_meters.forget_endpoint(service, &address.to_string(), &meters);
             }
         }
+    }
+
+    /// How long a connection to this endpoint is kept without a request, in milliseconds.
+    pub fn idle_ms(&mut self, endpoint: u32) -> u64 {
+        let service = self.endpoint(endpoint).service;
+        self.services[service as usize].plan.idle_ms
     }
 
     pub fn endpoint_meters(&mut self, id: u32) -> Arc<EndpointMeters> {

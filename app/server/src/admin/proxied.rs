@@ -6,7 +6,7 @@ use telemetry::{Exposition, Unit};
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
-const LOOPS: [(&str, &str, &str, LoopFigure); 9] = [
+const LOOPS: [(&str, &str, &str, LoopFigure); 10] = [
     ("archipel_proxy_accepted_total", "counter", "Clients taken.", |m| m.accepted.get()),
     ("archipel_proxy_clients", "gauge", "Clients connected.", |m| m.clients.get()),
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
@@ -16,6 +16,9 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 9] = [
     ("archipel_proxy_handshakes_total", "counter", "Clients' TLS agreed on.", |m| m.handshakes.get()),
     ("archipel_proxy_handshake_failures_total", "counter", "Clients' TLS that was not.", |m| {
         m.handshake_failures.get()
+    }),
+    ("archipel_proxy_sent_away_total", "counter", "Clients that opened and reset streams.", |m| {
+        m.sent_away.get()
     }),
     ("archipel_proxy_retries_total", "counter", "Tries that followed a failed one.", |m| m.retries.get()),
 ];

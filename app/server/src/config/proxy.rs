@@ -127,6 +127,8 @@ section! {
         panic_percent: Number<0, 100> = Number::of(0),
         /// Retries that the service gets beside its requests, in per cent.
         retry_percent: Number<0, 100> = Number::of(20),
+        /// What endpoints speak. Calls of gRPC need `http2`.
+        protocol: Asked = Asked::Http1,
         /// Whether connections to endpoints are made with TLS (1.2 or 1.3).
         tls: bool = false,
         /// Authorities, one of which must have signed an endpoint's certificate (a file in PEM).
@@ -190,10 +192,20 @@ section! {
 words! {
     /// What clients of a listener speak.
     pub enum Protocol {
-        /// HTTP/1.1.
+        /// HTTP/1.1, and HTTP/2 of clients that begin with it or agree on it in TLS.
         Http = "http",
         /// Anything.
         Tcp = "tcp",
+    }
+}
+
+words! {
+    /// What endpoints of a service speak.
+    pub enum Asked {
+        /// HTTP/1.1.
+        Http1 = "http1",
+        /// HTTP/2, without TLS too.
+        Http2 = "http2",
     }
 }
 
@@ -382,11 +394,11 @@ impl Item for RoutePath {
     }
 }
 
-/// Whether all of `text` may be in a token of HTTP (RFC 9110, 5.6.2).
+/// Longest method or name of a field, in bytes.
+const TOKEN_BYTES_MAX: usize = 256;
+
 fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 256
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    text.len() <= TOKEN_BYTES_MAX && wire::http1::is_token(text)
 }
 
 /// A method.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proxy::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError, TlsPlan};
 
 use super::{Files, service};
-use crate::config::proxy::{Protocol, ProxyListener, ProxyService};
+use crate::config::proxy::{Asked, Protocol, ProxyListener, ProxyService};
 use crate::config::{ConfigError, Loaded};
 
 /// The certificates of all listeners; `None`: there is no listener with TLS, or files are not read.
@@ -58,7 +58,7 @@ pub(super) fn of_listener(
         return Err(ConfigError::Half { origin: loaded.origin(&key), key, other });
     }
     let inside = match listener.protocol {
-        Protocol::Http => Inside::Http1,
+        Protocol::Http => Inside::Http,
         Protocol::Tcp => Inside::Any,
     };
     let terminate = match keys.filter(|_| listener.tls) {
@@ -108,7 +108,11 @@ pub(super) fn of_service(
         return Ok(None);
     }
     let name = service.tls_name.as_ref().map(|name| name.0.0.clone());
-    let tls = ClientTls::new(&service.tls_ca, name, pair.as_ref(), Inside::Http1);
+    let inside = match service.protocol {
+        Asked::Http1 => Inside::Http1,
+        Asked::Http2 => Inside::Http2,
+    };
+    let tls = ClientTls::new(&service.tls_ca, name, pair.as_ref(), inside);
     tls.map(Some).map_err(|source| bad(loaded, key("tls_ca"), key("tls"), source))
 }
 

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use thiserror::Error;
 
+use super::head::is_token_byte;
 use super::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// Digits of a chunk's length: more would not fit a file either.
@@ -31,6 +32,8 @@ pub enum ChunkError {
 pub enum Part {
     /// Content, at these places of what was handed in.
     Content(Range<usize>),
+    /// Bytes of the trailer: fields in lines, in any pieces, up to the empty line that ends them.
+    Trailer(Range<usize>),
     /// Nothing before more bytes come: all that was handed in is taken.
     More,
     /// The body has ended; what follows begins here.
@@ -106,9 +109,21 @@ impl Chunks {
                 self.state = if here == left { State::ContentCr } else { State::Content(left - here) };
                 return Ok(Part::Content(at..at + here as usize));
             }
+            if self.is_in_trailer() {
+                let from = at;
+                while let (true, Some(&byte)) = (self.is_in_trailer(), bytes.get(at)) {
+                    self.state = self.step(byte)?;
+                    at += 1;
+                }
+                return Ok(Part::Trailer(from..at));
+            }
             self.state = self.step(byte)?;
             at += 1;
         }
+    }
+
+    const fn is_in_trailer(&self) -> bool {
+        matches!(self.state, State::TrailerStart | State::Trailer { .. } | State::TrailerLf | State::LastLf)
     }
 
     fn step(&mut self, byte: u8) -> Result<State, ChunkError> {
@@ -153,7 +168,7 @@ impl Chunks {
         if self.taken > TRAILER_BYTES_MAX {
             return Err(ChunkError::Trailer);
         }
-        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let token = is_token_byte(byte);
         match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::LastLf),
             (State::TrailerStart, _) if token => Ok(State::Trailer { named: false }),

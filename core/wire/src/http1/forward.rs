@@ -214,6 +214,11 @@ fn class(name: &str) -> Class {
     }
 }
 
+/// Whether a field of this name may go on behind a body.
+pub(super) fn goes_behind(name: &str) -> bool {
+    matches!(class(name), Class::EndToEnd | Class::Trace)
+}
+
 /// Whether `Connection` names this field, which makes it one of the connection.
 fn listed(headers: &[Header<'_>], name: &str) -> bool {
     let of = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("connection"));

@@ -239,6 +239,16 @@ impl<'h, 'a> Response<'h, 'a> {
     }
 }
 
+/// Whether all of `text` may be in a token: a method, or a field's name (RFC 9110, 5.6.2). An empty one is none.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// The length of a head that was read, if it is whole.
 fn length(parsed: Result<Status<usize>, httparse::Error>, bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     match parsed {

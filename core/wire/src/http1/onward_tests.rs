@@ -205,3 +205,24 @@ proptest! {
         prop_assert_eq!((content, whole, rest), (chunks.concat(), true, vec![]));
     }
 }
+
+#[test]
+fn trailers_go_on_where_they_are_wanted_without_what_they_must_not_have() {
+    let body = b"3\r\nabc\r\n0\r\ngrpc-status: 0\r\nContent-Length: 9\r\nHost: x\r\nx-sum:1\r\n\r\nNEXT";
+    for piece in [1, 2, 7, 100] {
+        let (mut plain, mut kept) = (Vec::new(), Vec::new());
+        let mut without = Relay::new(Body::Chunked, Frame::Chunked);
+        let mut with = Relay::new(Body::Chunked, Frame::Chunked).with_trailers();
+        let mut taken = 0;
+        for bytes in body.chunks(piece) {
+            let _ = without.pass(bytes, &mut plain);
+            taken += with.pass(bytes, &mut kept).unwrap();
+        }
+        assert!(plain.ends_with(b"0\r\n\r\n"));
+        let kept = alloc::string::String::from_utf8(kept).unwrap();
+        assert!(kept.ends_with("0\r\ngrpc-status: 0\r\nx-sum:1\r\n\r\n"), "{kept}");
+        assert_eq!((taken, with.has_ended()), (body.len() - 4, true));
+        assert_eq!(with.trailers().count(), 2);
+        assert_eq!(without.trailers().count(), 0);
+    }
+}

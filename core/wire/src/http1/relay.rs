@@ -4,16 +4,20 @@
 //! grammar or its connection is never ended: the next one must see that it is not whole.
 
 use alloc::vec::Vec;
+use core::str;
 
 use kernel::planted::{Bug, is};
 
-use super::{Body, ChunkError, Chunks, Frame, Part};
+use super::forward::goes_behind;
+use super::{Body, ChunkError, Chunks, Frame, Part, is_token};
 
-/// Where a body is. It keeps no bytes.
+/// Where a body is. It keeps no bytes but those of a trailer that goes on, at most [`super::TRAILER_BYTES_MAX`].
 #[derive(Clone, Debug)]
 pub struct Relay {
     from: From,
     chunked: bool,
+    /// Fields behind the body, if they go on.
+    trailers: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +38,20 @@ impl Relay {
             Body::Chunked => From::Chunked(Chunks::new()),
             Body::UntilClose => From::UntilClose,
         };
-        Relay { from, chunked: matches!(to, Frame::Chunked) }
+        Relay { from, chunked: matches!(to, Frame::Chunked), trailers: None }
+    }
+
+    /// The same, with trailer fields going on: for who has said that it wants them, as gRPC does.
+    #[must_use]
+    pub fn with_trailers(self) -> Relay {
+        Relay { trailers: Some(Vec::new()), ..self }
+    }
+
+    /// The trailer's fields so far, in lines, without those that a trailer must not have. Empty without
+    /// [`Relay::with_trailers`].
+    pub fn trailers(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.trailers.iter().flat_map(|bytes| bytes.split_inclusive(|&byte| byte == b'\n'));
+        lines.filter(|line| is_allowed_behind(line))
     }
 
     /// Whether it is whole.
@@ -76,6 +93,12 @@ impl Relay {
                         at = range.end;
                         write(&bytes[range], self.chunked, out);
                     }
+                    Part::Trailer(range) => {
+                        at = range.end;
+                        if let Some(trailers) = &mut self.trailers {
+                            trailers.extend_from_slice(&bytes[range]);
+                        }
+                    }
                     Part::More => return Ok(bytes.len()),
                     Part::End(end) => {
                         self.end(out);
@@ -106,10 +129,19 @@ impl Relay {
 
     fn end(&mut self, out: &mut Vec<u8>) {
         if self.chunked && !self.has_ended() {
-            out.extend_from_slice(LAST);
+            out.extend_from_slice(b"0\r\n");
+            self.trailers().for_each(|line| out.extend_from_slice(line));
+            out.extend_from_slice(b"\r\n");
         }
         self.from = From::Ended;
     }
+}
+
+/// Whether a line is a field that may stand behind a body: nothing that frames, routes or is of one connection (RFC 9110,
+/// 6.5.1).
+fn is_allowed_behind(line: &[u8]) -> bool {
+    let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+    str::from_utf8(name).is_ok_and(|name| is_token(name) && goes_behind(name))
 }
 
 const LAST: &[u8] = b"0\r\n\r\n";

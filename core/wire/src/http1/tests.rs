@@ -181,6 +181,7 @@ fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<Vec<u8>>), ChunkError> {
                     at = range.end;
                     content.extend_from_slice(&piece[range]);
                 }
+                Part::Trailer(range) => at = range.end,
                 Part::More => break,
                 Part::End(end) => {
                     let rest = [&piece[end..], &pieces[number + 1..].concat()].concat();

@@ -85,9 +85,9 @@ impl Loop {
             Some(&slot) => {
                 let service = &mut self.services[slot as usize];
                 service.upstream.set_options(self.now, plan.options);
-                let secured_otherwise = service.plan.tls != plan.tls;
+                let asked_otherwise = service.plan.tls != plan.tls || service.plan.http2 != plan.http2;
                 service.plan = plan.clone();
-                if secured_otherwise {
+                if asked_otherwise {
                     self.drop_all_idle(slot);
                 }
                 slot
@@ -112,6 +112,11 @@ impl Loop {
         let of_service = self.endpoints.iter_mut().flatten().filter(|one| one.service == slot);
         let idle: Vec<Key> = of_service.flat_map(|one| std::mem::take(&mut one.idle)).collect();
         idle.into_iter().for_each(|key| self.remove_conn(key));
+        for id in 0..self.endpoints.len() as u32 {
+            if self.endpoints[id as usize].as_ref().is_some_and(|one| one.service == slot) {
+                self.finish_trunks(id);
+            }
+        }
     }
 
     /// These are the endpoints of a service from now on. Those that go finish what they have.
@@ -142,13 +147,15 @@ impl Loop {
             for key in std::mem::take(&mut self.endpoint(id).idle) {
                 self.remove_conn(key);
             }
+            self.finish_trunks(id);
             self.let_go(id);
         }
     }
 
     fn new_endpoint(&mut self, service: u32, address: SocketAddr, weight: u16) -> u32 {
-        let idle = Vec::new();
-        let endpoint = Endpoint { service, address, weight, idle, users: 0, retired: false, meters: None };
+        let (idle, trunks) = (Vec::new(), Vec::new());
+        let endpoint =
+            Endpoint { service, address, weight, idle, trunks, users: 0, retired: false, meters: None };
         if let Some(id) = self.free_endpoints.pop() {
             self.endpoints[id as usize] = Some(endpoint);
             return id;

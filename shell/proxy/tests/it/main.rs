@@ -3,6 +3,8 @@
 
 mod ends;
 mod http;
+mod http2;
 mod malformed;
+mod telling;
 mod tls;
 mod world;

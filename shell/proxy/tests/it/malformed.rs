@@ -86,7 +86,7 @@ const WHOLE: &[&str] = &[
     "GET / http/1.1\r\nHost: a\r\n\r\n",
     "GET /\r\n\r\n",
     "G\0T / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "PRI * HTTP/2.0\r\nHost: a\r\n\r\n",
     "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\r\n\r\n",
     "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
 ];

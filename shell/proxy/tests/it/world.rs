@@ -118,6 +118,7 @@ pub fn service(name: &str, endpoints: &[SocketAddr]) -> ServicePlan {
         idle_ms: 60_000,
         idle_max: 16,
         tls: None,
+        http2: false,
         retry: RetryOptions { backoff_ms: 0, ..RetryOptions::default() },
     }
 }

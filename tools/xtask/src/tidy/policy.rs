@@ -64,13 +64,14 @@ pub const CORE_BANS: &[&str] = &[
 pub const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["app", "tools"]),
     ("fjall", &["shell/disk"]),
+    ("h2", &["shell/proxy"]),
     ("libp2p*", &["shell/fabric"]),
     ("mlua", &["core/script"]),
     ("raft", &["core/consensus"]),
     ("ring", &["shell/fabric"]),
     ("rustls", &["shell/runtime", "shell/fabric", "shell/proxy", "app"]),
     ("slog", &["core/consensus"]),
-    ("tokio", &["shell/fabric", "app"]),
+    ("tokio", &["shell/fabric", "shell/proxy", "app"]),
 ];
 
 /// Words that only one folder of a tree may use in code, where a crate is too wide a door: the word, the tree, the folder.
@@ -78,7 +79,9 @@ pub const OWNERS: &[(&str, &[&str])] = &[
 pub const ROOMS: &[(&str, &str, &str)] = &[
     ("libp2p*", "", "shell/fabric/src/overlay"),
     // The overlay has an executor of its own (docs/decisions/0008); nothing else of the shell runs on one.
-    ("tokio", "shell", "shell/fabric/src/overlay"),
+    ("tokio", "shell/fabric", "shell/fabric/src/overlay"),
+    // Traits of sockets, for queues (docs/decisions/0012).
+    ("tokio", "shell/proxy", "shell/proxy/src/h2"),
 ];
 
 /// Crates that may contain `unsafe`, each with the reason.
