@@ -15,4 +15,5 @@ mod recovering;
 mod running;
 mod settings;
 mod starting;
+mod versions;
 mod workers;
