@@ -27,6 +27,8 @@ const SHOWN: &[Bug] = &[
     Bug::StaleTailKept,
     Bug::OtherTermAnswered,
     Bug::AnsweredBeforeCommit,
+    Bug::UnjointChange,
+    Bug::SnapshotWithoutSessions,
 ];
 
 #[test]
