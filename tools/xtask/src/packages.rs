@@ -20,6 +20,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["dig", "-v"], "bind9-dnsutils"),
     (&["haproxy", "-v"], "haproxy"),
     (&["victoria-metrics", "-version"], "victoria-metrics"),
+    (&["h2load", "--version"], "nghttp2-client"),
     // What faults on a cluster need: hosts of its own, and clocks that differ.
     (&["unshare", "--version"], "util-linux"),
     (&["ip", "-V"], "iproute2"),
@@ -47,7 +48,7 @@ const REDIS_PORT: u16 = 6379;
 
 /// Where the clients are.
 pub struct Clients {
-    /// The interpreter that has `redis` and `consul`, if there is one.
+    /// The interpreter that has `redis`, `consul` and `grpc`, if there is one.
     pub python: Option<PathBuf>,
     /// The folder that holds the packages of [`NODE_MODULES`], if there is one.
     pub node_modules: Option<PathBuf>,
@@ -150,7 +151,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
     let venv = home.join("venv");
     let python = venv.join("bin/python");
     let probe = python.to_string_lossy().into_owned();
-    if works(&[&probe, "-c", "import redis, consul"]) {
+    if works(&[&probe, "-c", "import redis, consul, grpc"]) {
         return Ok(python);
     }
     std::fs::create_dir_all(home)?;
@@ -163,6 +164,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
         "--disable-pip-version-check",
         "redis>=5,<8",
         "python-consul2>=0.1.5,<0.2",
+        "grpcio>=1.60,<2",
     ]))?;
     Ok(python)
 }
