@@ -24,31 +24,61 @@ const OTHER_CORE: &str = "0";
 
 struct Work {
     name: &'static str,
+    spoken: Spoken,
     connections: u32,
     path: &'static str,
-    /// Our CPU for a request beside HAProxy's and nginx's.
-    cpu: (f64, f64),
+    /// Our CPU for a request beside HAProxy's and nginx's, at most.
+    cpu: (f64, Option<f64>),
+}
+
+/// What the load speaks with the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    /// HTTP/1.1, by wrk.
+    Plain,
+    /// The same in TLS, on kept connections.
+    Tls,
+    /// HTTP/2 from the first byte, 10 streams on each connection, by h2load.
+    Http2,
+}
+
+/// Where a server is for each way to speak to it.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    plain: u16,
+    tls: u16,
+    http2: u16,
+}
+
+impl Ports {
+    fn free() -> Result<Ports> {
+        Ok(Ports { plain: free_port()?, tls: free_port()?, http2: free_port()? })
+    }
 }
 
 #[rustfmt::skip] // columns
 const WORKS: &[Work] = &[
-    Work { name: "64 connections",  connections: 64,  path: "/",     cpu: (0.95, 1.0) },
-    Work { name: "256 connections", connections: 256, path: "/",     cpu: (0.95, 1.0) },
-    Work { name: "64 KiB bodies",   connections: 64,  path: "/64k",  cpu: (1.0, 1.0) },
+    Work { name: "64 connections",  spoken: Spoken::Plain, connections: 64,  path: "/",     cpu: (0.95, Some(1.0)) },
+    Work { name: "256 connections", spoken: Spoken::Plain, connections: 256, path: "/",     cpu: (0.95, Some(1.0)) },
+    Work { name: "64 KiB bodies",   spoken: Spoken::Plain, connections: 64,  path: "/64k",  cpu: (1.0,  Some(1.0)) },
+    Work { name: "TLS",             spoken: Spoken::Tls,   connections: 64,  path: "/",     cpu: (1.05, None) },
+    Work { name: "TLS 64 KiB",      spoken: Spoken::Tls,   connections: 64,  path: "/64k",  cpu: (1.05, None) },
+    Work { name: "HTTP/2",          spoken: Spoken::Http2, connections: 16,  path: "/",     cpu: (1.5,  None) },
 ];
 
 /// What one run gave.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
     rate: f64,
-    p99_ms: f64,
+    /// h2load does not say it.
+    p99_ms: Option<f64>,
     cpu_micros: f64,
 }
 
 /// A server that is killed when it is dropped.
 struct Running {
     child: Child,
-    port: u16,
+    ports: Ports,
 }
 
 impl Drop for Running {
@@ -60,12 +90,12 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(core: &str, words: &[&str], dir: &Path, name: &str, port: u16) -> Result<Running> {
+    fn start(core: &str, words: &[&str], dir: &Path, name: &str, ports: Ports) -> Result<Running> {
         let log = std::fs::File::create(dir.join(format!("{name}.log")))?;
         let mut command = Command::new("taskset");
         command.args(["-c", core]).args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| name.to_owned())?;
-        let running = Running { child, port };
+        let (running, port) = (Running { child, ports }, ports.plain);
         let end = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if Instant::now() > end {
@@ -80,9 +110,14 @@ impl Running {
 
 /// Measures all three in every round.
 pub fn run(setting: &Setting) -> Result<Report> {
-    for (program, package) in
-        [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("wrk", "wrk"), ("taskset", "util-linux")]
-    {
+    for (program, package) in [
+        ("nginx", "nginx-light"),
+        ("haproxy", "haproxy"),
+        ("wrk", "wrk"),
+        ("h2load", "nghttp2-client"),
+        ("openssl", "openssl"),
+        ("taskset", "util-linux"),
+    ] {
         if let Err(error) = ensure(program, package) {
             bail!(NotJudged(format!("there is no {program}: {error:#}")));
         }
@@ -91,12 +126,10 @@ pub fn run(setting: &Setting) -> Result<Report> {
         bail!(NotJudged("the proxy needs a core of its own, and there is one in all".into()));
     }
     let dir = setting.scratch()?;
+    certificate(dir.path())?;
     let upstream = upstream(dir.path())?;
-    let servers = [
-        haproxy(dir.path(), upstream.port)?,
-        nginx(dir.path(), upstream.port)?,
-        node(setting, dir.path(), upstream.port)?,
-    ];
+    let port = upstream.ports.plain;
+    let servers = [haproxy(dir.path(), port)?, nginx(dir.path(), port)?, node(setting, dir.path(), port)?];
     let mut report = Report::new("proxy", setting.rounds);
     let mut found: Vec<Vec<[Figures; 3]>> = WORKS.iter().map(|_| Vec::new()).collect();
     let chosen = |work: &Work| setting.work.as_ref().is_none_or(|text| work.name.contains(text));
@@ -107,7 +140,10 @@ pub fn run(setting: &Setting) -> Result<Report> {
                 let one = measure(work, server, setting.quick).with_context(|| name.to_owned())?;
                 eprintln!(
                     "round {round} {:<16} {name:<9} {:>7.0}/s p99 {:>7.2} ms {:>6.2} µs/request",
-                    work.name, one.rate, one.p99_ms, one.cpu_micros
+                    work.name,
+                    one.rate,
+                    one.p99_ms.unwrap_or(f64::NAN),
+                    one.cpu_micros
                 );
                 figures.push(one);
             }
@@ -121,13 +157,11 @@ pub fn run(setting: &Setting) -> Result<Report> {
         let (haproxy, nginx) = work.cpu;
         let cpu = |one: &Figures| one.cpu_micros;
         report.row(work.name, ("CPU/HAProxy", "µs"), beside(0, cpu), Some(Bar::RatioAtMost(haproxy)));
-        report.row(work.name, ("CPU/nginx", "µs"), beside(1, cpu), Some(Bar::RatioAtMost(nginx)));
-        report.row(
-            work.name,
-            ("p99/HAProxy", "ms"),
-            beside(0, |one| one.p99_ms),
-            Some(Bar::RatioAtMost(1.0)),
-        );
+        report.row(work.name, ("CPU/nginx", "µs"), beside(1, cpu), nginx.map(Bar::RatioAtMost));
+        if found.iter().flatten().all(|one| one.p99_ms.is_some()) {
+            let p99 = |one: &Figures| one.p99_ms.unwrap_or_default();
+            report.row(work.name, ("p99/HAProxy", "ms"), beside(0, p99), Some(Bar::RatioAtMost(1.0)));
+        }
         report.row(work.name, ("speed/HAProxy", "/s"), beside(0, |one| one.rate), None);
         report.row(work.name, ("speed/nginx", "/s"), beside(1, |one| one.rate), None);
     }
@@ -139,6 +173,35 @@ pub fn run(setting: &Setting) -> Result<Report> {
 
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A certificate and its key, apart and in one file.
+fn certificate(dir: &Path) -> Result<()> {
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .arg("-keyout")
+        .arg(dir.join("key.pem"))
+        .arg("-out")
+        .arg(dir.join("cert.pem"))
+        .stdin(Stdio::null())
+        .output()
+        .context("openssl")?;
+    if !made.status.success() {
+        bail!("openssl made no certificate:\n{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let both = [std::fs::read(dir.join("cert.pem"))?, std::fs::read(dir.join("key.pem"))?].concat();
+    Ok(std::fs::write(dir.join("both.pem"), both)?)
 }
 
 /// What each nginx has in common.
@@ -153,16 +216,17 @@ fn nginx_config(dir: &Path, name: &str, http: &str) -> String {
     )
 }
 
-fn start_nginx(core: &str, dir: &Path, name: &str, port: u16, http: &str) -> Result<Running> {
+fn start_nginx(core: &str, dir: &Path, name: &str, ports: Ports, http: &str) -> Result<Running> {
     let path = dir.join(format!("{name}.conf"));
     std::fs::write(&path, nginx_config(dir, name, http))?;
     let path = path.display().to_string();
     // Beside the service that the package may run.
-    Running::start(core, &["nginx", "-p", &dir.display().to_string(), "-c", &path], dir, name, port)
+    Running::start(core, &["nginx", "-p", &dir.display().to_string(), "-c", &path], dir, name, ports)
 }
 
 fn upstream(dir: &Path) -> Result<Running> {
-    let port = free_port()?;
+    let ports = Ports::free()?;
+    let port = ports.plain;
     let files = dir.join("files");
     std::fs::create_dir_all(&files)?;
     std::fs::write(files.join("64k"), "a".repeat(64 * 1024))?;
@@ -172,70 +236,100 @@ fn upstream(dir: &Path) -> Result<Running> {
          location = /64k {{ root {}; }} }}",
         files.display()
     );
-    start_nginx(OTHER_CORE, dir, "upstream", port, &http)
+    start_nginx(OTHER_CORE, dir, "upstream", ports, &http)
 }
 
 fn nginx(dir: &Path, upstream: u16) -> Result<Running> {
-    let port = free_port()?;
+    let ports = Ports::free()?;
+    let (port, here) = (ports.plain, dir.display());
     let http = format!(
-        "upstream one {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}\n\
-         server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://one; proxy_http_version 1.1;\n\
+        "ssl_certificate {here}/cert.pem; ssl_certificate_key {here}/key.pem;\n\
+         upstream one {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}\n\
+         server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{} ssl; listen 127.0.0.1:{} http2;\n\
+         location / {{ proxy_pass http://one; proxy_http_version 1.1;\n\
          proxy_set_header Connection \"\"; proxy_set_header X-Forwarded-For $remote_addr;\n\
-         proxy_connect_timeout 1s; proxy_read_timeout 5s; }} }}"
+         proxy_connect_timeout 1s; proxy_read_timeout 5s; }} }}",
+        ports.tls, ports.http2
     );
-    start_nginx(PROXY_CORE, dir, "nginx", port, &http)
+    start_nginx(PROXY_CORE, dir, "nginx", ports, &http)
 }
 
 fn haproxy(dir: &Path, upstream: u16) -> Result<Running> {
-    let port = free_port()?;
+    let ports = Ports::free()?;
+    let (port, here) = (ports.plain, dir.display());
     let text = format!(
         "global\n  nbthread 1\n  maxconn 8192\n\
          defaults\n  mode http\n  timeout connect 1s\n  timeout client 60s\n  timeout server 5s\n  timeout http-request 10s\n  \
          retries 3\n  option redispatch\n  option forwardfor\n  http-reuse always\n\
-         frontend web\n  bind 127.0.0.1:{port} backlog 4096\n  default_backend one\n\
-         backend one\n  balance leastconn\n  server a 127.0.0.1:{upstream} pool-max-conn 512\n"
+         frontend web\n  bind 127.0.0.1:{port} backlog 4096\n  \
+         bind 127.0.0.1:{} ssl crt {here}/both.pem\n  bind 127.0.0.1:{} proto h2\n  default_backend one\n\
+         backend one\n  balance leastconn\n  server a 127.0.0.1:{upstream} pool-max-conn 512\n",
+        ports.tls, ports.http2
     );
     let path = dir.join("haproxy.cfg");
     std::fs::write(&path, text)?;
-    Running::start(PROXY_CORE, &["haproxy", "-db", "-f", &path.display().to_string()], dir, "haproxy", port)
+    Running::start(PROXY_CORE, &["haproxy", "-db", "-f", &path.display().to_string()], dir, "haproxy", ports)
 }
 
 fn node(setting: &Setting, dir: &Path, upstream: u16) -> Result<Running> {
-    let port = free_port()?;
+    let mut ports = Ports::free()?;
+    ports.http2 = ports.plain;
+    let (port, here) = (ports.plain, dir.display());
     let text = format!(
         "[redis]\nport = 0\n[admin]\nport = 0\n\
          [[proxy.listener]]\nname = \"web\"\nport = {port}\n\
+         [[proxy.listener]]\nname = \"tls\"\nport = {}\ntls = true\n\
+         [[proxy.certificate]]\ncert = \"{here}/cert.pem\"\nkey = \"{here}/key.pem\"\n\
          [[proxy.service]]\nname = \"one\"\nendpoints = [\"127.0.0.1:{upstream}\"]\nkeep_max = 512\n\
-         [[proxy.route]]\nservice = \"one\"\nrate = 1000000\nrate_burst = 1000000\nrate_key = \"client\"\n"
+         [[proxy.route]]\nservice = \"one\"\nrate = 1000000\nrate_burst = 1000000\nrate_key = \"client\"\n",
+        ports.tls
     );
     let path = dir.join("archipel.toml");
     std::fs::write(&path, text)?;
     let (binary, data) = (setting.binary.display().to_string(), dir.join("data").display().to_string());
     let words = [&binary, "--data-dir", &data, "--config", &path.display().to_string()];
-    Running::start(PROXY_CORE, &words, dir, "archipel", port)
+    Running::start(PROXY_CORE, &words, dir, "archipel", ports)
 }
 
 fn measure(work: &Work, server: &Running, quick: bool) -> Result<Figures> {
-    let url = format!("http://127.0.0.1:{}{}", server.port, work.path);
-    let load = |seconds: u32| -> Result<String> {
-        let output = Command::new("taskset")
-            .args(["-c", OTHER_CORE, "wrk", "--latency", "-t1", &format!("-c{}", work.connections)])
-            .args([&format!("-d{seconds}s"), &url])
-            .stdin(Stdio::null())
-            .output()
-            .context("wrk")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() || text.contains("Non-2xx") || text.contains("Socket errors") {
-            bail!("wrk saw failures or did not run:\n{text}{}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(text)
-    };
-    load(1)?;
+    load(work, server, 1)?;
     let cpu = || cpu_of_all(server.child.id());
     let before = cpu()?;
-    let text = load(if quick { 1 } else { SECONDS })?;
+    let text = load(work, server, if quick { 1 } else { SECONDS })?;
     let spent = cpu()? - before;
-    figures(&text, spent).with_context(|| format!("wrk printed\n{text}"))
+    let read = if work.spoken == Spoken::Http2 { streams(&text, spent) } else { figures(&text, spent) };
+    read.with_context(|| format!("the load printed\n{text}"))
+}
+
+/// What the load prints.
+fn load(work: &Work, server: &Running, seconds: u32) -> Result<String> {
+    let (scheme, port) = match work.spoken {
+        Spoken::Plain => ("http", server.ports.plain),
+        Spoken::Tls => ("https", server.ports.tls),
+        Spoken::Http2 => ("http", server.ports.http2),
+    };
+    let url = format!("{scheme}://127.0.0.1:{port}{}", work.path);
+    let connections = format!("-c{}", work.connections);
+    let mut command = Command::new("taskset");
+    command.args(["-c", OTHER_CORE]);
+    match work.spoken {
+        Spoken::Plain | Spoken::Tls => {
+            command.args(["wrk", "--latency", "-t1", &connections, &format!("-d{seconds}s"), &url]);
+            // A certificate is asked for by a name.
+            command.args(["-H", "Host: localhost"]);
+        }
+        Spoken::Http2 => {
+            command.args(["h2load", "-t1", "-m10", &connections, "-D", &seconds.to_string(), &url]);
+        }
+    }
+    let output = command.stdin(Stdio::null()).output().context("the load")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lost = text.contains("Non-2xx") || text.contains("Socket errors");
+    let refused = work.spoken == Spoken::Http2 && !text.contains(" 0 failed, 0 errored, 0 timeout");
+    if !output.status.success() || lost || refused {
+        bail!("the load saw failures or did not run:\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(text)
 }
 
 /// Of a process and its children: nginx works in one.
@@ -253,9 +347,20 @@ fn figures(text: &str, cpu: u64) -> Option<Figures> {
     let cpu_micros = cpu as f64 / requests;
     Some(Figures {
         rate: of("Requests/sec:")?.trim().parse().ok()?,
-        p99_ms: millis(of("99%")?.trim())?,
+        p99_ms: Some(millis(of("99%")?.trim())?),
         cpu_micros,
     })
+}
+
+/// The same out of h2load's words.
+fn streams(text: &str, cpu: u64) -> Option<Figures> {
+    let rate = text.lines().find_map(|line| line.trim().strip_prefix("finished in "))?;
+    let rate = rate.split(", ").find_map(|word| word.strip_suffix(" req/s"))?.parse().ok()?;
+    let done = text.lines().find_map(|line| line.trim().strip_prefix("requests: "))?;
+    let done: f64 = done.split(", ").find_map(|word| word.strip_suffix(" succeeded"))?.parse().ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one run fit 52 bits")]
+    let cpu_micros = cpu as f64 / done;
+    Some(Figures { rate, p99_ms: None, cpu_micros })
 }
 
 /// `1.50ms`, `900.00us` or `1.20s` in milliseconds.
@@ -273,8 +378,12 @@ mod tests {
         let text = "  Latency Distribution\n     50%    1.00ms\n     99%  900.00us\n  200 requests in 1.00s, 1MB read\n\
                     Requests/sec:    199.50\nTransfer/sec:  1MB\n";
         let found = figures(text, 4000).unwrap();
-        assert_eq!((found.rate, found.p99_ms, found.cpu_micros), (199.5, 0.9, 20.0));
+        assert_eq!((found.rate, found.p99_ms, found.cpu_micros), (199.5, Some(0.9), 20.0));
         assert_eq!(millis("1.5s"), Some(1500.0));
         assert!(figures("wrk: no", 1).is_none());
+        let text = "finished in 6.01s, 99.50 req/s, 1.20MB/s\nrequests: 610 total, 610 started, 600 done, 600 succeeded, \
+                    0 failed, 0 errored, 0 timeout\n";
+        let found = streams(text, 6000).unwrap();
+        assert_eq!((found.rate, found.p99_ms, found.cpu_micros), (99.5, None, 10.0));
     }
 }
