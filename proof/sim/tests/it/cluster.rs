@@ -27,7 +27,6 @@ const SHOWN: &[Bug] = &[
     Bug::StaleTailKept,
     Bug::OtherTermAnswered,
     Bug::AnsweredBeforeCommit,
-    Bug::UnjointChange,
     Bug::SnapshotWithoutSessions,
 ];
 
