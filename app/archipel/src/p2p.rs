@@ -87,13 +87,22 @@ impl Shown {
     fn id(&self) -> Result<Exit, Failure> {
         let status = self.client.get("/p2p")?;
         if self.json {
-            println!("{}", json!({"peer": status["peer"], "addresses": status["addresses"]}));
+            println!(
+                "{}",
+                json!({"peer": status["peer"], "addresses": status["addresses"], "reachable": status["reachable"]})
+            );
             return Ok(Exit::Holds);
         }
         println!("{}", text(&status, "peer"));
         for address in strings(&status["addresses"]) {
-            println!("{address}/p2p/{}", text(&status, "peer"));
+            // An address at a relay names the node itself already.
+            let whole = address.ends_with(text(&status, "peer"));
+            println!(
+                "{address}{}",
+                if whole { String::new() } else { format!("/p2p/{}", text(&status, "peer")) }
+            );
         }
+        eprintln!("reachable: {}", text(&status, "reachable"));
         Ok(Exit::Holds)
     }
 
@@ -117,7 +126,8 @@ impl Shown {
                 None => "unknown",
             };
             let address = strings(&peer["addresses"]).next().unwrap_or_default();
-            println!("{}  {serves:<9}  {address}", text(peer, "peer"));
+            let relayed = if peer["relayed"] == true { "  by a relay" } else { "" };
+            println!("{}  {serves:<9}  {address}{relayed}", text(peer, "peer"));
         }
         Ok(Exit::Holds)
     }

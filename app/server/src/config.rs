@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
-pub use places::Places;
+pub use places::{Peers, Places};
 pub use proxy::Proxy;
 pub use reference::reference;
 pub use value::{
@@ -136,6 +136,23 @@ section! {
         /// Whether the node stands on the ring of Archipel's nodes (`--overlay chord`). Its members believe each other about
         /// who owns a key, and values are signed; among strangers use the default overlay.
         chord: bool = true,
+        /// Whether signed broadcasts are taken, passed on and made by gossipsub (`--via gossip`).
+        gossip: bool = false,
+        /// Whether connections are taken and made over QUIC too, at the same port of UDP. It costs some megabytes, and each peer
+        /// with both is dialled by both ways.
+        quic: bool = false,
+        /// Whether peers are looked for in the local network, by mDNS. It tells everyone there that this node exists.
+        mdns: bool = false,
+        /// Whether others are asked to find out if this node can be reached (AutoNAT), and those behind a NAT are dialled
+        /// at the same time as they dial.
+        nat: bool = false,
+        /// Whether this node, which others can reach, relays for those that cannot be, within small limits, and tests for
+        /// others whether they can.
+        relay: bool = false,
+        /// Relays through which this node is to be reached if it is behind a NAT, each with its peer's id.
+        relays: Places = Places::default(),
+        /// The only peers that are connected to, in a closed overlay; all if there is none.
+        allow: Peers = Peers::default(),
     }
 }
 

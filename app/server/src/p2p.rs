@@ -32,6 +32,13 @@ pub(crate) fn start(config: &Config) -> Result<Option<Overlay>, P2pError> {
         peers: p2p.peers.get().to_vec(),
         memory: Some(config.data_dir.join(MEMORY_FILE)),
         chord: p2p.chord,
+        quic: p2p.quic,
+        gossip: p2p.gossip,
+        mdns: p2p.mdns,
+        nat: p2p.nat,
+        relay: p2p.relay,
+        relays: p2p.relays.get().to_vec(),
+        allow: (!p2p.allow.get().is_empty()).then(|| p2p.allow.get().to_vec()),
     };
     Ok(Some(Overlay::start(&identity, config.p2p_address(), options)?))
 }

@@ -4,7 +4,7 @@
 //! machine; here its questions travel as `/ipfs/kad/1.0.0` (`wire::kad`) on streams over TCP, Noise and Yamux, and its
 //! handles are the peers of a bounded directory. Others hold [`P2pNode`] and [`Dht`].
 //!
-//! What it does not do: QUIC, mDNS, relays and hole punching; keys other than Ed25519; being a client that serves nobody.
+//! What it does not do: DNS names and WebSockets; keys of its own other than Ed25519; being a client that serves nobody.
 
 mod behaviour;
 mod buckets;
@@ -14,10 +14,12 @@ mod exchange;
 mod facade;
 mod flooding;
 mod frames;
+mod gossip;
 mod host;
 mod limits;
 mod memory;
 mod name;
+mod nat;
 mod ours;
 mod records;
 mod ring;
@@ -25,11 +27,12 @@ mod sending;
 mod serve;
 mod streams;
 mod tcp;
+mod transport;
 mod walking;
 mod words;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -41,9 +44,10 @@ use libp2p_identity::Keypair;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use self::behaviour::Parts;
 pub use self::facade::{
-    Connected, Dht, DhtError, HOPS_MAX, Heard, Hop, HopEnd, Located, P2pNode, ReachError, RingStatus, Status,
-    Table, Value, Via, WalkError,
+    Connected, Dht, DhtError, HOPS_MAX, Heard, Hop, HopEnd, Located, P2pNode, ReachError, Reachable,
+    RingStatus, Status, Table, Value, Via, WalkError,
 };
 pub use self::name::{ContentName, NameError, Peer, Place, ValueName};
 use self::records::Signer;
@@ -64,6 +68,39 @@ pub struct Options {
     pub memory: Option<PathBuf>,
     /// Whether the node stands on the ring of Archipel's nodes.
     pub chord: bool,
+    /// Whether it takes and makes connections over QUIC too, at the same port of UDP.
+    pub quic: bool,
+    /// Whether it gossips.
+    pub gossip: bool,
+    /// Whether it looks for peers in the local network.
+    pub mdns: bool,
+    /// Whether it finds out if others can reach it, and dials those behind a NAT at once with them.
+    pub nat: bool,
+    /// Whether it relays for others that cannot be reached, and tests for them whether they can.
+    pub relay: bool,
+    /// Relays through which it is to be reached.
+    pub relays: Vec<Place>,
+    /// The only peers that it is connected to; all without a list.
+    pub allow: Option<Vec<Peer>>,
+}
+
+impl Default for Options {
+    /// TCP, gossip and the ring, and nobody to begin with.
+    fn default() -> Options {
+        Options {
+            announce: Vec::new(),
+            peers: Vec::new(),
+            memory: None,
+            chord: true,
+            quic: false,
+            gossip: true,
+            mdns: false,
+            nat: false,
+            relay: false,
+            relays: Vec::new(),
+            allow: None,
+        }
+    }
 }
 
 /// Why there is no overlay.
@@ -110,26 +147,46 @@ impl Overlay {
         let bound = TcpListener::bind(listen).map_err(failed)?;
         bound.set_nonblocking(true).map_err(failed)?;
         let address = bound.local_addr().map_err(failed)?;
+        if options.nat {
+            tcp::share_port(&bound).map_err(failed)?;
+        }
+        let udp = if options.quic { Some(free_udp(listen, address).map_err(failed)?) } else { None };
         let mut seed = [0; 8];
         SystemRandom::new().fill(&mut seed).map_err(|_| OverlayError::NoRandom)?;
         let failed = |source| OverlayError::Thread { source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let key = Keypair::ed25519_from_bytes(*identity.seed()).expect("every 32 bytes are an Ed25519 seed");
-        let announced = announced(&options.announce, address);
+        let announced = announced(&options.announce, address, udp);
         if announced.is_empty() {
             tracing::warn!(%address, "the overlay tells nobody where it is: set `p2p.announce`");
         }
         let remembered = options.memory.as_deref().map(memory::read).unwrap_or_default();
         let peers = options.peers.into_iter().chain(remembered).collect();
+        let parts = Parts {
+            served: Served { chord: options.chord },
+            allowed: options.allow.map(|peers| peers.into_iter().map(|peer| peer.0).collect()),
+            quic: options.quic,
+            gossip: options.gossip,
+            mdns: options.mdns,
+            nat: options.nat,
+            relay: options.relay,
+        };
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let (stop, stopped) = oneshot::channel();
         let work = async move {
-            let mut swarm = behaviour::swarm(&key, bound, Served { chord: options.chord });
+            let mut swarm = behaviour::swarm(&key, bound, parts);
             swarm.listen_on(tcp::multiaddr(address)).expect("the transport was given a listener");
+            if let Some(Err(error)) = udp.map(|udp| swarm.listen_on(tcp::quic_multiaddr(udp))) {
+                tracing::error!(%error, "the overlay does not listen for QUIC");
+            }
             let (local, memory, chord) = (address.ip().is_loopback(), options.memory, options.chord);
-            let seed = u64::from_ne_bytes(seed);
-            host::run(host::Start { swarm, announced, local, peers, memory, seed, chord }, taken, stopped)
-                .await;
+            let (seed, relays) = (u64::from_ne_bytes(seed), options.relays);
+            host::run(
+                host::Start { swarm, announced, local, peers, relays, memory, seed, chord },
+                taken,
+                stopped,
+            )
+            .await;
         };
         let thread = std::thread::Builder::new()
             .name("overlay".into())
@@ -167,10 +224,19 @@ impl Overlay {
     }
 }
 
+/// Where UDP is free for QUIC: the port of TCP, or any if that one was any.
+fn free_udp(wanted: SocketAddr, tcp: SocketAddr) -> io::Result<SocketAddr> {
+    let bound = match UdpSocket::bind(tcp) {
+        Err(_) if wanted.port() == 0 => UdpSocket::bind(wanted),
+        bound => bound,
+    };
+    bound?.local_addr()
+}
+
 /// Where others are told that the node is.
-fn announced(told: &[Place], address: SocketAddr) -> Vec<Multiaddr> {
+fn announced(told: &[Place], address: SocketAddr, quic: Option<SocketAddr>) -> Vec<Multiaddr> {
     if told.is_empty() && !address.ip().is_unspecified() {
-        return vec![tcp::multiaddr(address)];
+        return [tcp::multiaddr(address)].into_iter().chain(quic.map(tcp::quic_multiaddr)).collect();
     }
     told.iter().map(|place| place.address.clone()).collect()
 }

@@ -5,7 +5,7 @@ use clap::Subcommand;
 /// What is done with the overlay.
 #[derive(Subcommand, Clone, Debug)]
 pub enum P2pCommand {
-    /// Print the node's peer id and its addresses.
+    /// Print the node's peer id, its addresses, and whether others can reach it.
     #[command(after_help = "\
 Examples:
   archipel node start --set p2p.enabled=true
@@ -61,6 +61,7 @@ listens there, or nobody answers: then it may have arrived or not.")]
     #[command(after_help = "\
 Examples:
   archipel p2p broadcast 'the ferry is late'
+  archipel p2p broadcast --via gossip 'the ferry is late'     with p2p.gossip=true here and there
 
 Receivers see it with `archipel p2p listen`.")]
     Broadcast {
@@ -224,6 +225,8 @@ impl OverlayKind {
 pub enum BroadcastVia {
     /// Everyone tells all neighbours, once, at most 16 edges far.
     Flood,
+    /// Gossipsub: each broadcast is signed by its origin, and passes few edges whole.
+    Gossip,
 }
 
 impl BroadcastVia {
@@ -231,6 +234,7 @@ impl BroadcastVia {
     pub const fn name(self) -> &'static str {
         match self {
             BroadcastVia::Flood => "flood",
+            BroadcastVia::Gossip => "gossip",
         }
     }
 }

@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fabric::overlay::{
-    Connected, ContentName, Dht, HOPS_MAX, Hop, HopEnd, Located, P2pNode, Peer, Place, ReachError, Table,
-    Value as Found, ValueName,
+    Connected, ContentName, Dht, HOPS_MAX, Hop, HopEnd, Located, P2pNode, Peer, Place, ReachError, Reachable,
+    Table, Value as Found, ValueName,
 };
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -140,6 +140,12 @@ async fn status(node: &P2pNode) -> Page {
                 "values": status.values.0,
                 "value_bytes": status.values.1,
                 "network_size": status.network_size,
+                "reachable": match status.reachable {
+                    Reachable::Unknown => "unknown",
+                    Reachable::Directly => "directly",
+                    Reachable::ByRelay => "by relay",
+                    Reachable::No => "no",
+                },
                 "ring": status.ring.as_ref().map(|ring| json!({
                     "successors": ring.successors,
                     "predecessor": ring.predecessor.map(|peer| peer.to_string()),
@@ -157,6 +163,7 @@ fn connected(peer: &Connected) -> Value {
         "peer": peer.located.peer.to_string(),
         "addresses": peer.located.addresses,
         "serves": peer.serves,
+        "relayed": peer.relayed,
         "key": peer.key.to_string(),
     })
 }

@@ -1,6 +1,6 @@
 //! Addresses of overlay peers, as a setting.
 
-use fabric::overlay::Place;
+use fabric::overlay::{Peer, Place};
 use toml::de::DeValue;
 
 use super::section::{Kind, Setting, Value};
@@ -52,6 +52,55 @@ impl Value for Places {
     fn show(&self) -> Option<String> {
         let places = self.0.iter().map(|place| toml::Value::String(place.to_string()));
         Some(toml::Value::Array(places.collect()).to_string())
+    }
+}
+
+/// Most peers of one setting.
+const PEERS_MAX: usize = 1024;
+
+/// Peers of the overlay, each by its id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Peers(Vec<Peer>);
+
+impl Peers {
+    /// Themselves.
+    #[must_use]
+    pub fn get(&self) -> &[Peer] {
+        &self.0
+    }
+
+    fn take<'a>(&mut self, texts: impl Iterator<Item = Option<&'a str>>) -> bool {
+        let read: Option<Vec<Peer>> = texts.take(PEERS_MAX + 1).map(|text| text?.parse().ok()).collect();
+        let fits = read.filter(|peers| peers.len() <= PEERS_MAX);
+        fits.map(|peers| self.0 = peers).is_some()
+    }
+}
+
+impl Setting for Peers {
+    fn kind(&mut self) -> Kind<'_> {
+        Kind::Value(self)
+    }
+}
+
+impl Value for Peers {
+    fn allowed(&self) -> String {
+        format!(
+            "at most {PEERS_MAX} peers such as [\"12D3KooW…\"]; in a variable or flag they have commas between them"
+        )
+    }
+
+    fn read(&mut self, value: &DeValue<'_>) -> bool {
+        value.as_array().is_some_and(|items| self.take(items.iter().map(|item| item.get_ref().as_str())))
+    }
+
+    fn parse(&mut self, text: &str) -> bool {
+        let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        self.take(texts.map(Some))
+    }
+
+    fn show(&self) -> Option<String> {
+        let peers = self.0.iter().map(|peer| toml::Value::String(peer.to_string()));
+        Some(toml::Value::Array(peers.collect()).to_string())
     }
 }
 

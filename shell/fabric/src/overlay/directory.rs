@@ -196,7 +196,7 @@ impl Peer {
 
     /// Those that we can dial.
     pub fn dialable(&self) -> Vec<Multiaddr> {
-        let dialable = |address: &&Multiaddr| tcp::socket_address(address).is_some();
+        let dialable = |address: &&Multiaddr| tcp::is_dialable(address);
         self.addresses.iter().filter(dialable).cloned().collect()
     }
 }
@@ -227,7 +227,7 @@ impl Keys<Contact> for Directory {
     /// Of the address it was seen at, or else says.
     fn neighbourhood(&self, contact: Contact) -> Option<u64> {
         let peer = self.get(contact)?;
-        let said = || peer.addresses.iter().find_map(tcp::socket_address).map(|address| address.ip());
+        let said = || peer.addresses.iter().find_map(tcp::ip);
         neighbourhood(peer.seen_at.or_else(said)?)
     }
 

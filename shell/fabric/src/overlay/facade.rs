@@ -32,6 +32,7 @@ pub(super) enum Order {
     Status(oneshot::Sender<Status>),
     Send(Peer, Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
     Broadcast(Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
+    Gossip(Arc<[u8]>, oneshot::Sender<Result<usize, ReachError>>),
     Listen(mpsc::Sender<Heard>, oneshot::Sender<Result<(), ReachError>>),
     Walk(WalkFor, oneshot::Sender<Result<Sampled, WalkError>>),
     Seek {
@@ -163,6 +164,8 @@ pub struct Status {
     pub values: (usize, usize),
     /// How many nodes there seem to be; `None` with too few neighbours to tell.
     pub network_size: Option<f64>,
+    /// Whether others can reach it.
+    pub reachable: Reachable,
     /// Its place on the ring; `None` if it wants none.
     pub ring: Option<RingStatus>,
 }
@@ -185,6 +188,8 @@ pub struct Connected {
     pub located: Located,
     /// Whether it serves Kademlia, once that is known.
     pub serves: Option<bool>,
+    /// Whether a relay is between.
+    pub relayed: bool,
     /// Its place in the key space.
     pub key: Key,
 }
@@ -192,7 +197,7 @@ pub struct Connected {
 /// A message that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// Who sent it; of a flooded broadcast only the neighbour that it came from is known: nothing in it is signed.
+    /// Who sent it, as its key proves; of a flooded broadcast only the neighbour that it came from is known: nothing in it is signed.
     pub from: Peer,
     /// How it came.
     pub via: Via,
@@ -210,6 +215,21 @@ pub enum Via {
         /// How many edges it has passed.
         hops: u8,
     },
+    /// A broadcast that its origin signed, by gossipsub.
+    Gossip,
+}
+
+/// Whether others can reach a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reachable {
+    /// Nobody has tried on its behalf (`p2p.nat`).
+    Unknown,
+    /// Others have dialled it.
+    Directly,
+    /// They cannot dial it, and reach it through a relay.
+    ByRelay,
+    /// They cannot.
+    No,
 }
 
 /// Why a peer was not reached.
@@ -224,6 +244,9 @@ pub enum ReachError {
     /// It is this node.
     #[error("that is this node itself")]
     Own,
+    /// This node does not gossip.
+    #[error("this node does not gossip; start it with --set p2p.gossip=true, or use --via flood")]
+    NoGossip,
     /// It would not take a message.
     #[error("{peer} does not take the message; it may be busy, or no node of Archipel")]
     Refused {
@@ -348,6 +371,14 @@ impl P2pNode {
     /// [`ReachError`].
     pub async fn broadcast(&self, payload: &[u8]) -> Result<usize, ReachError> {
         self.ask(|reply| Order::Broadcast(payload.into(), reply)).await?
+    }
+
+    /// Broadcasts a signed message by gossipsub, to all whom gossip reaches. Gives how many peers of this node gossip.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn gossip(&self, payload: &[u8]) -> Result<usize, ReachError> {
+        self.ask(|reply| Order::Gossip(payload.into(), reply)).await?
     }
 
     /// Lets `heard` have messages that arrive from now on, until it is closed. What it has no room for it misses.

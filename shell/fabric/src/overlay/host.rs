@@ -25,6 +25,7 @@ use super::exchange::{Errand, Exchange, Net, Returned};
 use super::facade::{Connected, Heard, Located, Order, ReachError, Sought, Status, Table, now};
 use super::facade::{DhtError, Hop, Quest};
 use super::name::{Peer, Place};
+use super::nat::Reach;
 use super::records::{VALID, Valid};
 use super::ring::Ring;
 use super::serve::{self, Question, Reply};
@@ -46,6 +47,8 @@ const REMEMBER_MS: u64 = 5 * 60 * 1000;
 const ROOM_MS_MIN: u64 = 1000;
 /// How long a ping's echo may take.
 const PING_SECONDS_MAX: u64 = 10;
+/// With so many peers connected, no more of the local network are dialled.
+const LOCAL_PEERS_MAX: usize = 32;
 /// How long handing over what the ring keeps here may take at the end.
 const LEAVE_MS_MAX: u64 = 1000;
 /// Bytes of a ping.
@@ -59,6 +62,8 @@ pub(super) struct Start {
     /// We listen on a loopback address.
     pub local: bool,
     pub peers: Vec<Place>,
+    /// Relays through which it is to be reached.
+    pub relays: Vec<Place>,
     pub memory: Option<PathBuf>,
     pub seed: u64,
     /// Whether the node stands on the ring.
@@ -82,7 +87,8 @@ pub(super) struct Host {
     pub(super) owed_ours: HashMap<RequestId, (RequestId, oneshot::Sender<Reply>)>,
     pub(super) listeners: Vec<mpsc::Sender<Heard>>,
     questions: Buckets<PeerId>,
-    announced: Vec<Multiaddr>,
+    pub(super) announced: Vec<Multiaddr>,
+    pub(super) reach: Reach,
     peers: Vec<Place>,
     memory: Option<PathBuf>,
     /// Who waits for a dial, then for the peer to say who it is.
@@ -133,7 +139,7 @@ pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut sto
 
 impl Host {
     fn new(start: Start, arrivals: mpsc::Sender<Question>, returns: mpsc::Sender<Returned>) -> Host {
-        let Start { mut swarm, announced, local, peers, memory, seed, chord } = start;
+        let Start { mut swarm, announced, local, peers, relays, memory, seed, chord } = start;
         let own = *swarm.local_peer_id();
         announced.iter().for_each(|address| swarm.add_external_address(address.clone()));
         let mut directory = Directory::new(own, local);
@@ -160,6 +166,7 @@ impl Host {
             listeners: Vec::new(),
             questions: Buckets::new(PEER_QUESTIONS_PER_SECOND, PEER_QUESTIONS_BURST),
             announced,
+            reach: Reach::new(relays),
             peers,
             memory,
             dialled: HashMap::new(),
@@ -205,6 +212,7 @@ impl Host {
         let now = self.now();
         if self.rejoin <= now {
             self.rejoin = now.plus_millis(REJOIN_MS);
+            self.reach.ask_relays(&mut self.swarm);
             if self.dht.table().is_empty() {
                 self.peers.clone().into_iter().for_each(|place| drop(self.swarm.dial(options(place))));
             }
@@ -251,9 +259,11 @@ impl Host {
         self.make_room(now);
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.reach.connected(connection_id, peer_id, endpoint.is_relayed());
                 self.on_connected(peer_id, connection_id, endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.reach.parted(connection_id);
                 self.on_parted(peer_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
@@ -273,9 +283,19 @@ impl Host {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a peer of the overlay could not be accepted");
             }
-            SwarmEvent::ListenerClosed { reason, .. } => {
-                tracing::error!(?reason, "the overlay's port is closed");
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                if self.reach.ended(listener_id) {
+                    tracing::info!(?reason, "a relay does not take this node in any more; it is asked again");
+                } else {
+                    tracing::error!(?reason, "the overlay's port is closed");
+                }
             }
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_own_address(address, true),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_own_address(address, false),
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.on_local(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Reach(event)) => self.on_tested(&event),
+            SwarmEvent::Behaviour(BehaviourEvent::Punch(event)) => self.on_punched(&event),
             // Attempts of others, our own addresses, and pings, which matter to the peer alone.
             _ => {}
         }
@@ -290,7 +310,7 @@ impl Host {
             ConnectedPoint::Dialer { address, .. } => (Some(address.clone()), address),
             ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr),
         };
-        let seen_at: Option<IpAddr> = tcp::socket_address(&remote).map(|address| address.ip());
+        let seen_at: Option<IpAddr> = tcp::ip(&remote);
         self.directory.connected(contact, dialled, seen_at);
         let Host { swarm, directory, exchange, .. } = self;
         exchange.connected(&mut Net { swarm, directory }, contact);
@@ -313,6 +333,24 @@ impl Host {
         self.on_ring_peer(now, contact, false);
         let Host { swarm, directory, exchange, .. } = self;
         exchange.parted(&mut Net { swarm, directory }, contact);
+    }
+
+    /// Peers of the local network were found: some are dialled.
+    fn on_local(&mut self, event: libp2p_mdns::Event) {
+        let libp2p_mdns::Event::Discovered(found) = event else { return };
+        for (peer, address) in found.into_iter().take(LOCAL_PEERS_MAX) {
+            if self.directory.iter().filter(|(_, peer)| peer.connections > 0).count() >= LOCAL_PEERS_MAX {
+                return;
+            }
+            let Some(contact) = self.directory.know(peer) else { return };
+            self.directory.hear(contact, address.clone());
+            let dial = DialOpts::peer_id(peer)
+                .addresses(vec![address])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            // One that is connected or being dialled will do.
+            let _ = self.swarm.dial(dial);
+        }
     }
 
     fn on_identify(&mut self, event: libp2p_identify::Event) {
@@ -431,6 +469,7 @@ impl Host {
             Order::Send(peer, payload, reply) => self.send_to(now, peer, &payload, reply),
             Order::Walk(wanted, reply) => self.walk(now, wanted, reply),
             Order::Broadcast(payload, reply) => self.broadcast(now, payload, reply),
+            Order::Gossip(payload, reply) => self.gossip(&payload, reply),
             Order::Listen(heard, reply) => self.listen(heard, reply),
             Order::Seek { table: Table::Kad, quest, hops, reply } => self.seek(now, quest, hops, reply),
             Order::Seek { table: Table::Chord, quest, hops, reply } => {
@@ -490,11 +529,13 @@ impl Host {
         let connected = connected.map(|(contact, peer)| Connected {
             located: self.located(contact),
             serves: peer.serves,
+            relayed: self.reach.is_relayed(&peer.id),
             key: p2p::Keys::key(&self.directory, contact),
         });
         Status {
             peer: Peer(*self.swarm.local_peer_id()),
-            addresses: self.announced.iter().map(ToString::to_string).collect(),
+            addresses: self.own_addresses().iter().map(ToString::to_string).collect(),
+            reachable: self.reach.told(),
             connected: connected.collect(),
             contacts: self.dht.table().len(),
             known: self.directory.len() - 1,
@@ -538,3 +579,6 @@ async fn echo(peer: Peer, stream: Option<Stream>, bytes: [u8; PING_BYTES]) -> Re
         Ok(Ok(()) | Err(_)) | Err(_) => Err(silent),
     }
 }
+
+#[cfg(test)]
+mod tests;

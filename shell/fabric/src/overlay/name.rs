@@ -100,7 +100,9 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Place, NameError> {
         let refused = || NameError::Address { text: text.to_owned() };
         let mut address: Multiaddr = text.parse().map_err(|_| refused())?;
-        super::tcp::socket_address(&address).ok_or_else(refused)?;
+        if !super::tcp::is_dialable(&address) {
+            return Err(refused());
+        }
         let peer = match address.iter().last() {
             Some(Protocol::P2p(peer)) => {
                 address.pop();
@@ -311,7 +313,7 @@ mod tests {
         let place: Place = with.parse().unwrap();
         assert_eq!((place.to_string(), place.peer.unwrap().to_string()), (with, PEER.to_owned()));
         assert_eq!("/ip4/127.0.0.1/tcp/7402".parse::<Place>().unwrap().peer, None);
-        for text in ["", "127.0.0.1:7402", "/ip4/127.0.0.1/udp/1/quic-v1", PEER] {
+        for text in ["", "127.0.0.1:7402", "/ip4/127.0.0.1/udp/1", PEER] {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
         assert!("nobody".parse::<Peer>().is_err());

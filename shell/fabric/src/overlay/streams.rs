@@ -3,7 +3,7 @@
 //! What it does not do: read or write them. It tells which protocols of ours peers serve, as identify lists them, and
 //! refuses connections of a network that makes too many.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
@@ -127,9 +127,15 @@ impl InboundUpgrade<Stream> for Served {
     }
 }
 
+/// Which peers may be connected to; all without a list.
+pub(super) type Allowed = Option<HashSet<PeerId>>;
+
 /// The behaviour.
 pub(super) struct Streams {
     out: VecDeque<ToSwarm<Event, Wanted>>,
+    allowed: Allowed,
+    /// Connections without a relay between, by which streams go if there are any.
+    direct: HashMap<PeerId, Vec<ConnectionId>>,
     served: Served,
     doors: Buckets<u64>,
     began: Instant,
@@ -142,17 +148,40 @@ struct TooMany {
     ip: IpAddr,
 }
 
+/// A peer is not on the list of those that may be connected to.
+#[derive(Debug, Error)]
+#[error("{peer} is not in `p2p.allow`")]
+struct Unlisted {
+    peer: PeerId,
+}
+
 impl Streams {
     /// One that nobody is connected to.
-    pub fn new(served: Served) -> Streams {
+    pub fn new(served: Served, allowed: Allowed) -> Streams {
         let doors = Buckets::new(NETWORK_CONNECTIONS_PER_SECOND, NETWORK_CONNECTIONS_BURST);
-        Streams { out: VecDeque::new(), served, doors, began: Instant::now() }
+        Streams {
+            out: VecDeque::new(),
+            allowed,
+            direct: HashMap::new(),
+            served,
+            doors,
+            began: Instant::now(),
+        }
     }
 
     /// Asks for a stream to a connected peer. If no connection is left when it would be opened nothing comes of it.
     pub fn open(&mut self, peer_id: PeerId, ticket: Ticket, protocol: StreamProtocol) {
         let event = Wanted { ticket, protocol };
-        self.out.push_back(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::Any, event });
+        let direct = self.direct.get(&peer_id).and_then(|ids| ids.first());
+        let handler = direct.map_or(NotifyHandler::Any, |id| NotifyHandler::One(*id));
+        self.out.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
+    }
+
+    fn admit(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
+        match &self.allowed {
+            Some(allowed) if !allowed.contains(&peer) => Err(ConnectionDenied::new(Unlisted { peer })),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -168,7 +197,7 @@ impl NetworkBehaviour for Streams {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let Some(ip) = tcp::socket_address(remote).map(|address| address.ip()) else { return Ok(()) };
+        let Some(ip) = tcp::ip(remote) else { return Ok(()) };
         let Some(network) = neighbourhood(ip) else { return Ok(()) };
         let now = Micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
         if self.doors.take(now, network) { Ok(()) } else { Err(ConnectionDenied::new(TooMany { ip })) }
@@ -177,25 +206,41 @@ impl NetworkBehaviour for Streams {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
+        self.admit(peer)?;
         Ok(Handler::new(self.served))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        _: PeerId,
+        peer: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
+        self.admit(peer)?;
         Ok(Handler::new(self.served))
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(new) if !new.endpoint.is_relayed() => {
+                self.direct.entry(new.peer_id).or_default().push(new.connection_id);
+            }
+            FromSwarm::ConnectionClosed(old) => {
+                let Some(ids) = self.direct.get_mut(&old.peer_id) else { return };
+                ids.retain(|id| *id != old.connection_id);
+                if ids.is_empty() {
+                    self.direct.remove(&old.peer_id);
+                }
+            }
+            _ => {}
+        }
+    }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, event: Happened) {
         let event = match event {

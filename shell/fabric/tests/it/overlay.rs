@@ -14,7 +14,7 @@ use kernel::NodeId;
 const LIFE: Duration = Duration::from_secs(3600);
 
 pub fn options(peers: Vec<Place>) -> Options {
-    Options { announce: Vec::new(), peers, memory: None, chord: true }
+    Options { peers, ..Options::default() }
 }
 
 pub fn start(seed: u8, options: Options) -> Overlay {

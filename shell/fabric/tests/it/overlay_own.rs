@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use fabric::Identity;
 use fabric::overlay::{
-    ContentName, DhtError, HOPS_MAX, HopEnd, Options, Overlay, Peer, ReachError, Table, ValueName, Via,
-    WalkError,
+    ContentName, DhtError, HOPS_MAX, HopEnd, Options, Overlay, OverlayError, Peer, Place, ReachError, Table,
+    ValueName, Via, WalkError,
 };
 use kernel::NodeId;
 use tokio::sync::mpsc;
@@ -208,4 +209,109 @@ async fn there_are_so_many_listeners() {
     kept.pop();
     assert_eq!(one.node().listen(heard).await, Ok(()));
     one.stop();
+}
+
+/// The address of `overlay` in QUIC.
+async fn quic_place(overlay: &Overlay) -> Place {
+    let status = overlay.node().status().await.unwrap();
+    let address = status.addresses.iter().find(|address| address.contains("/quic-v1")).unwrap();
+    format!("{address}/p2p/{}", status.peer).parse().unwrap()
+}
+
+#[tokio::test]
+async fn peers_meet_over_quic_where_both_speak_it() {
+    let quic = || Options { quic: true, ..options(Vec::new()) };
+    let (one, two) = (start(1, quic()), start(2, quic()));
+    let at = quic_place(&two).await;
+    let peer = Peer::from(two.node_id());
+    assert_eq!(one.node().connect(at.clone()).await, Ok(peer));
+    contacts(&one, 1).await;
+    let menu = ValueName::parse("menu", one.node_id()).unwrap();
+    assert_eq!(one.dht().put(&menu, b"soup", LIFE).await.unwrap().0, 1);
+    assert_eq!(two.dht().get(&menu).await.unwrap().0.unwrap().payload, b"soup");
+    // Control: who does not speak it cannot be told to.
+    let three = start(3, options(Vec::new()));
+    assert!(matches!(three.node().connect(at).await, Err(ReachError::Unreachable { .. })));
+    assert_eq!(three.node().status().await.unwrap().addresses.len(), 1);
+    stop(vec![one, two, three]);
+}
+
+#[tokio::test]
+async fn a_port_of_udp_that_is_taken_stops_the_start() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let quic = || Options { quic: true, ..options(Vec::new()) };
+    let refused = Overlay::start(&Identity::from_seed(&[1; 32]), at, quic());
+    assert!(matches!(refused, Err(OverlayError::Listen { .. })));
+    // Control: with any port another one is found.
+    start(1, quic()).stop();
+}
+
+#[tokio::test]
+async fn gossip_is_signed_by_its_origin_and_passes_others() {
+    // A line of three.
+    let mut all = vec![start(1, options(Vec::new()))];
+    for seed in 2..=3 {
+        let before = place(&all[all.len() - 1]);
+        let next = start(seed, options(Vec::new()));
+        next.node().connect(before).await.unwrap();
+        all.push(next);
+    }
+    let (heard, mut messages) = mpsc::channel(4096);
+    all[2].node().listen(heard).await.unwrap();
+    // The mesh is made by heartbeats; what is said before reaches nobody.
+    let message = loop {
+        all[0].node().gossip(b"hello").await.unwrap();
+        tokio::task::yield_now().await;
+        if let Ok(message) = messages.try_recv() {
+            break message;
+        }
+    };
+    assert_eq!((message.via, message.from), (Via::Gossip, Peer::from(all[0].node_id())));
+    assert_eq!(&message.payload[..], b"hello");
+    let long = vec![0; 20_000];
+    assert_eq!(all[0].node().gossip(&long).await, Err(ReachError::TooLarge { bytes: 20_000 }));
+    let without = start(4, Options { gossip: false, ..options(Vec::new()) });
+    assert_eq!(without.node().gossip(b"x").await, Err(ReachError::NoGossip));
+    all.push(without);
+    stop(all);
+}
+
+#[tokio::test]
+async fn a_closed_overlay_connects_to_those_on_its_list_only() {
+    let (one, stranger) = (start(1, options(Vec::new())), start(2, options(Vec::new())));
+    let listed = Peer::from(one.node_id());
+    let closed = start(3, Options { allow: Some(vec![listed]), ..options(Vec::new()) });
+    assert_eq!(closed.node().connect(place(&one)).await, Ok(listed));
+    // Neither way.
+    let dialled = closed.node().connect(place(&stranger)).await;
+    assert!(matches!(dialled, Err(ReachError::Unreachable { .. })), "{dialled:?}");
+    let dialling = stranger.node().connect(place(&closed)).await;
+    assert!(dialling.is_err(), "{dialling:?}");
+    let connected = closed.node().status().await.unwrap().connected;
+    assert_eq!(connected.iter().map(|peer| peer.located.peer).collect::<Vec<_>>(), [listed]);
+    stop(vec![one, stranger, closed]);
+}
+
+#[tokio::test]
+async fn a_relay_lets_others_be_reached_over_it() {
+    let relay = start(1, Options { relay: true, ..options(Vec::new()) });
+    let behind = start(2, Options { relays: vec![place(&relay)], ..options(Vec::new()) });
+    let circuit = loop {
+        let status = behind.node().status().await.unwrap();
+        if let Some(address) = status.addresses.iter().find(|address| address.contains("p2p-circuit")) {
+            break address.clone();
+        }
+        tokio::task::yield_now().await;
+    };
+    let peer = Peer::from(behind.node_id());
+    let other = start(3, options(Vec::new()));
+    // It may name the peer behind it or not.
+    let whole = circuit.ends_with(&peer.to_string());
+    let circuit: Place = if whole { circuit } else { format!("{circuit}/p2p/{peer}") }.parse().unwrap();
+    assert_eq!(other.node().connect(circuit).await, Ok(peer));
+    let connected = other.node().status().await.unwrap().connected;
+    assert!(connected.iter().any(|one| one.located.peer == peer && one.relayed), "{connected:?}");
+    assert_eq!(other.node().send(peer, b"by a relay").await, Ok(0));
+    stop(vec![relay, behind, other]);
 }

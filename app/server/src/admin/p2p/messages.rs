@@ -27,7 +27,12 @@ pub(super) async fn act(verb: &str, wanted: &Value, node: &P2pNode, dht: &Dht) -
         let via = wanted["via"].as_str().unwrap_or("flood");
         let told = match via {
             "flood" => node.broadcast(&message).await,
-            other => return refused(format!("there is no way {other:?} to broadcast; there is flood")),
+            "gossip" => node.gossip(&message).await,
+            other => {
+                return refused(format!(
+                    "there is no way {other:?} to broadcast; there are flood and gossip"
+                ));
+            }
         };
         return match told {
             Ok(neighbours) => result(&json!({"neighbours": neighbours, "via": via})),
@@ -105,6 +110,7 @@ fn told(heard: &Heard) -> Value {
     let (via, hops) = match heard.via {
         Via::Direct => ("direct", None),
         Via::Flood { hops } => ("flood", Some(hops)),
+        Via::Gossip => ("gossip", None),
     };
     let payload: Arc<[u8]> = Arc::clone(&heard.payload);
     json!({
