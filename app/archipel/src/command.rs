@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use server::kernel::ClusterId;
 
 use crate::options::Options;
 
@@ -85,6 +86,7 @@ Examples:
   ARCHIPEL_REDIS__REQUIREPASS=secret archipel node start --set redis.bind=0.0.0.0
   archipel node start --cluster --zone a                the first member of a new cluster
   archipel node start --join TOKEN --zone b --port-offset 10
+  archipel node start --find CLUSTER-ID --join TOKEN --set p2p.peers=/ip4/192.0.2.7/tcp/7402
 
 A member of a cluster is started again without flags of the cluster: its data directory knows. A token is made by
 `archipel cluster token` at any member and lets one node in.
@@ -111,6 +113,10 @@ pub struct StartArgs {
     /// Join the cluster that this token is of; the data directory must be empty.
     #[arg(long, value_name = "TOKEN")]
     pub join: Option<String>,
+    /// Look for the cluster with this id in the overlay (`p2p.enabled`, `p2p.peers`), and join where its members are now: the
+    /// token says where they were. They publish it with `cluster.rendezvous`.
+    #[arg(long, value_name = "CLUSTER-ID", requires = "join", value_parser = cluster_id)]
+    pub find: Option<ClusterId>,
     /// What fails together with this node (`cluster.zone`).
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
@@ -130,9 +136,25 @@ impl StartArgs {
         if self.join.is_some() {
             all.push(flag("--join", "cluster.enabled", "true"));
         }
+        if self.find.is_some() {
+            all.push(flag("--find", "p2p.enabled", "true"));
+        }
         all.extend(self.zone.iter().map(|zone| flag("--zone", "cluster.zone", zone)));
         all
     }
+}
+
+/// A cluster's id, as `archipel cluster status` prints it.
+fn cluster_id(text: &str) -> Result<ClusterId, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is no cluster's id: it has 32 hexadecimal digits, as `archipel cluster status` prints it"
+        )
+    };
+    let digits =
+        Some(text).filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?;
+    Ok(ClusterId(number.to_be_bytes()))
 }
 
 /// What is done with keys.

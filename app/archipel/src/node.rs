@@ -5,8 +5,8 @@ mod logs;
 mod status;
 
 use anyhow::Context;
-use server::Server;
 use server::cluster::join::token;
+use server::{Joining, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,6 +28,7 @@ pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
 fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
     let loaded = options.load_with(&args.settings()).map_err(Failure::usage)?;
     let join = args.join.as_deref().map(token).transpose().map_err(Failure::usage)?;
+    let join = join.map(|token| Joining { token, find: args.find });
     logs::init(&loaded.config.log);
     // Before anything starts, so that no signal is lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be caught")?;

@@ -221,6 +221,9 @@ section! {
         /// The port for clients that know Redis Cluster (`redis-cli -c`), before `port_offset` is added; at the address
         /// `redis.bind`. They use the first keyspace that has several partitions. 0 is any free one.
         redis_port: Number<0, 65_535> = Number::of(6380),
+        /// Whether the overlay is told where the members are, so that newcomers find them (`archipel node start --find`). Everyone
+        /// in the overlay can read it; joining needs a token all the same.
+        rendezvous: bool = false,
         /// The newest version of the cluster's formats that this node speaks, as if it were older; 0 is all that it knows.
         /// A cluster is raised to a version once all members speak it, and does not go back: pin the older one on a
         /// member while you exchange them, until you are sure that none will be exchanged back. `archipel cluster members`

@@ -11,7 +11,7 @@ use fabric::join::Token;
 use fabric::overlay::Overlay;
 use gateway::resp::users::DEFAULT_USER;
 use gateway::resp::{Secret, Users};
-use kernel::KeyspaceId;
+use kernel::{ClusterId, KeyspaceId, NodeId};
 use node::Settings;
 use placement::Partitions;
 use proxy::{Meters, Proxy, ProxyError};
@@ -28,6 +28,7 @@ use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
 use crate::proxy::{Discovery, Proxied, plan};
+use crate::rendezvous::{self, FindError, Publisher};
 use crate::services::{self, Entrance, Services, ServicesError};
 use crate::tls::{self, TlsError};
 
@@ -49,6 +50,9 @@ pub enum ServeError {
     /// The overlay.
     #[error(transparent)]
     P2p(#[from] P2pError),
+    /// The cluster is not found in it.
+    #[error(transparent)]
+    Find(#[from] FindError),
     /// The registry of services.
     #[error(transparent)]
     Services(#[from] ServicesError),
@@ -63,11 +67,42 @@ pub enum ServeError {
     NoRandom,
 }
 
+/// How a node joins a cluster.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// What lets it in.
+    pub token: Token,
+    /// The cluster, if it is to be looked for in the overlay: the token's addresses may be old.
+    pub find: Option<ClusterId>,
+}
+
+impl Joining {
+    /// Where the cluster's members are, if they are to be looked for.
+    fn others(&self, overlay: Option<&Overlay>) -> Result<Vec<(NodeId, Vec<SocketAddr>)>, FindError> {
+        self.find.map_or(Ok(Vec::new()), |cluster| rendezvous::find(overlay, cluster, &self.token))
+    }
+}
+
+/// Tells the overlay where the members of this node's cluster are, if it is to.
+fn publisher(
+    config: &Config,
+    overlay: Option<&Overlay>,
+    node: &Node,
+) -> Result<Option<Publisher>, FindError> {
+    let parts = overlay.zip(node.desk.as_ref()).zip(node.remotes().into_iter().next());
+    let Some(((overlay, desk), remote)) = parts.filter(|_| config.cluster.rendezvous) else {
+        return Ok(None);
+    };
+    Ok(Some(Publisher::start(overlay.dht(), remote, Arc::clone(desk))?))
+}
+
 /// A running server.
 pub struct Server {
     node: Node,
     admin: Admin,
     housekeeper: Housekeeper,
+    /// Tells the overlay where the cluster's members are, if it is to.
+    _publisher: Option<Publisher>,
     overlay: Option<Overlay>,
     /// Its part of the registry of services, with Consul's HTTP API and DNS, if it has one.
     pub services: Option<Services>,
@@ -94,7 +129,7 @@ impl Server {
     /// [`ServeError`]; nothing is left running.
     pub fn start(
         loaded: &Loaded,
-        join: Option<Token>,
+        join: Option<Joining>,
         on_stop: Box<dyn Fn() + Send>,
     ) -> Result<Server, ServeError> {
         let config = &loaded.config;
@@ -106,7 +141,10 @@ impl Server {
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         let mut options = options(config)?;
-        options.cluster.join = join;
+        if let Some(joining) = join {
+            options.cluster.others = joining.others(overlay.as_ref())?;
+            options.cluster.join = Some(joining.token);
+        }
         // Neither the configuration nor the cluster's users need say how the node enters its own store.
         let own = fabric::join::Secret::draw().ok_or(ServeError::NoRandom)?;
         let own: String = own.0.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -145,11 +183,13 @@ impl Server {
         let discovery =
             services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
         let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
+        let _publisher = publisher(config, overlay.as_ref(), &node)?;
         let config = config.clone();
         Ok(Server {
             node,
             admin,
             housekeeper,
+            _publisher,
             overlay,
             services,
             proxy,
@@ -288,6 +328,7 @@ fn cluster(config: &Config) -> ClusterOptions {
         enabled: cluster.enabled,
         spoken: cluster.spoken().expect("the configuration was checked"),
         join: None,
+        others: Vec::new(),
         zone: Name::new(cluster.zone.as_str()).expect("a name of the configuration is one of the cluster"),
         listen: config.cluster_address(),
         advertise: cluster.advertise.map(config::Address::get),

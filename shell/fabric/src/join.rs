@@ -4,9 +4,11 @@
 //! very TLS connection that it asks on, so that nobody can carry the proof elsewhere. The key is the secret's hash,
 //! which the cluster's state has: so a member can judge it that was started again since it made the token.
 
+mod rendezvous;
 mod token;
 
 pub use kernel::{ClusterId, TokenId};
+pub use rendezvous::{MEMBERS_MAX, Rendezvous};
 pub use token::{Secret, Token, TokenError};
 
 use kernel::codec::{DecodeError, Reader, put_bytes};

@@ -4,6 +4,7 @@
 mod answers;
 mod backups;
 mod cluster;
+mod finding;
 mod keys;
 mod lab;
 mod larger;

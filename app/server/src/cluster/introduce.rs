@@ -52,7 +52,8 @@ pub enum Unwelcome {
 pub struct Introducer {
     cluster: ClusterId,
     node: NodeId,
-    addresses: Vec<SocketAddr>,
+    /// Where it listens now.
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Introducer {

@@ -12,7 +12,7 @@ use fabric::Identity;
 use fabric::join::{Token, TokenError};
 use fabric::link::{Cause, Event, Members, Settings, Standalone};
 use kernel::codec::DecodeError;
-use kernel::{PeerId, Spoken};
+use kernel::{NodeId, PeerId, Spoken};
 use runtime::Clock;
 use thiserror::Error;
 
@@ -152,13 +152,30 @@ pub fn join(
     token: &Token,
     newcomer: &Newcomer,
 ) -> Result<Welcome, JoinError> {
+    join_any((identity, spoken), token, &[], newcomer)
+}
+
+/// Asks the token's member, and then the `others`: members too, and where they were found. Any of them can judge the token.
+///
+/// # Errors
+/// [`JoinError`]: it is no member, or does not know whether it is. It may ask again with the same token.
+pub fn join_any(
+    own: (&Identity, Spoken),
+    token: &Token,
+    others: &[(NodeId, Vec<SocketAddr>)],
+    newcomer: &Newcomer,
+) -> Result<Welcome, JoinError> {
     let about = newcomer.encode();
+    let first = (token.introducer, token.addresses.clone());
     let mut last = Cause::Lost;
-    for &address in &token.addresses {
-        match ask((identity, spoken), token, address, &about)? {
-            Ok(Answer::Welcome(welcome)) => return Ok(welcome),
-            Ok(Answer::Refused(reason)) => return Err(JoinError::Refused { reason }),
-            Err(cause) => last = cause,
+    for (introducer, addresses) in std::iter::once(&first).chain(others) {
+        let token = Token { introducer: *introducer, ..token.clone() };
+        for &address in addresses {
+            match ask(own, &token, address, &about)? {
+                Ok(Answer::Welcome(welcome)) => return Ok(welcome),
+                Ok(Answer::Refused(reason)) => return Err(JoinError::Refused { reason }),
+                Err(cause) => last = cause,
+            }
         }
     }
     let introducer = PeerId(token.introducer);

@@ -42,6 +42,8 @@ pub struct ClusterOptions {
     pub spoken: Spoken,
     /// It is to join with this.
     pub join: Option<Token>,
+    /// Members that were found, to be asked if the token's does not answer.
+    pub others: Vec<(NodeId, Vec<SocketAddr>)>,
     /// What fails together with it.
     pub zone: Name,
     /// Where it listens for other members.
@@ -207,7 +209,7 @@ pub(crate) fn begin(
     if !is_member {
         match &options.join {
             Some(token) => {
-                let mark = accept(&join::join(&identity, options.spoken, token, &about)?);
+                let mark = accept(&join::join_any((&identity, options.spoken), token, &options.others, &about)?);
                 engine.commit(CONTROL, &mark, std::iter::empty())?;
             }
             None => {
