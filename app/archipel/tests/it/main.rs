@@ -10,6 +10,7 @@ mod lab;
 mod larger;
 mod p2p;
 mod p2p_messages;
+mod p2p_nat;
 mod partitions;
 mod process;
 mod recovering;
