@@ -24,6 +24,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     // What faults on a cluster need: hosts of its own, and clocks that differ.
     (&["unshare", "--version"], "util-linux"),
     (&["ip", "-V"], "iproute2"),
+    (&["nft", "--version"], "nftables"),
     (&["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"], "libfaketime"),
 ];
 

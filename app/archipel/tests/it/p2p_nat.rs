@@ -29,9 +29,9 @@ impl Networks {
     fn make(tag: &str, homes: u8) -> Result<Networks, String> {
         let mut networks = Networks { tag: format!("{tag}{}", std::process::id()), made: Vec::new() };
         networks.add("wide")?;
-        networks.inside("wide", &["ip", "link", "add", "br", "type", "bridge"])?;
-        networks.inside("wide", &["ip", "addr", "add", "198.51.100.1/24", "dev", "br"])?;
-        networks.inside("wide", &["ip", "link", "set", "br", "up"])?;
+        networks.inside("wide", &["ip", "link", "add", "name", "hub", "type", "bridge"])?;
+        networks.inside("wide", &["ip", "addr", "add", "198.51.100.1/24", "dev", "hub"])?;
+        networks.inside("wide", &["ip", "link", "set", "hub", "up"])?;
         for home in 1..=homes {
             networks.home(home)?;
         }
@@ -61,7 +61,7 @@ impl Networks {
                 &self.name(&router),
             ],
         )?;
-        self.inside("wide", &["ip", "link", "set", &port, "master", "br", "up"])?;
+        self.inside("wide", &["ip", "link", "set", &port, "master", "hub", "up"])?;
         self.inside(&router, &["ip", "addr", "add", &outer, "dev", "wan"])?;
         self.inside(&router, &["ip", "link", "set", "wan", "up"])?;
         self.inside(
@@ -129,7 +129,7 @@ struct Housed {
     namespace: String,
     child: Child,
     /// Held, so that the node can go on telling its log.
-    _log: BufReader<ChildStderr>,
+    log: BufReader<ChildStderr>,
 }
 
 impl Housed {
@@ -138,19 +138,19 @@ impl Housed {
         let mut command =
             within(&namespace, &["--data-dir", dir.to_str().unwrap(), "--set", "log.format=json"]);
         command.args(["--set", "p2p.enabled=true", "--set", "storage.segment_bytes=1MiB"]);
-        settings.iter().for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
         command.args(["node", "start"]).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut housed = Housed { namespace, child, log };
         let mut said = String::new();
-        loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the node ended; it said:\n{said}");
-            if line.contains("\"serving\"") {
-                return Housed { namespace, child, _log: log };
-            }
-            said.push_str(&line);
+        while !said.contains("\"serving\"") {
+            let read = housed.log.read_line(&mut said).unwrap();
+            assert!(read > 0, "the node ended; it said:\n{said}");
         }
+        housed
     }
 
     fn p2p(&self, words: &[&str]) -> Output {
@@ -255,30 +255,35 @@ fn two_homes_punch_through_their_routers_with_quic_beside_tcp() {
     homes_meet("aq", &["p2p.quic=true"]);
 }
 
-#[test]
-fn a_node_that_others_can_dial_is_told_so_and_neighbours_find_each_other() {
-    let Some(networks) = networks("ao", 1) else { return };
-    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let relay = Housed::start(
-        &networks,
-        "wide",
-        dirs[0].path(),
-        &["p2p.bind=198.51.100.1", "p2p.relay=true", "p2p.mdns=true"],
-    );
+/// Two nodes in the wide network: one that relays, and one that asks whether it can be reached; with more settings for both.
+fn in_the_wide(networks: &Networks, dirs: [&Path; 2], extra: &[&str]) -> (Housed, Housed) {
+    let relays = [&["p2p.bind=198.51.100.1", "p2p.relay=true"], extra].concat();
+    let relay = Housed::start(networks, "wide", dirs[0], &relays);
     // The router itself stands in the wide network, where its rules let nothing in; they are taken away for it.
     networks.inside("router1", &["nft", "flush", "ruleset"]).unwrap();
-    let open = Housed::start(
-        &networks,
-        "router1",
-        dirs[1].path(),
-        &["p2p.bind=198.51.100.11", "p2p.nat=true", "p2p.mdns=true"],
-    );
-    // Nobody was told of the other: mDNS finds them, in one network.
-    until("they have found each other", || open.relayed(&relay.id()) == Some(false));
-    // Who dials is asked on behalf of; either may have dialled so far.
+    let asks = [&["p2p.bind=198.51.100.11", "p2p.nat=true"], extra].concat();
+    (relay, Housed::start(networks, "router1", dirs[1], &asks))
+}
+
+#[test]
+fn a_node_that_others_can_dial_is_told_so() {
+    let Some(networks) = networks("ao", 1) else { return };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (relay, open) = in_the_wide(&networks, [dirs[0].path(), dirs[1].path()], &[]);
+    assert_eq!(open.reachable(), "unknown", "nobody was asked yet");
     let dialled = open.p2p(&["connect", "/ip4/198.51.100.1/tcp/7402"]);
     assert!(dialled.status.success(), "{}", stderr(&dialled));
     until("it knows that it can be reached", || open.reachable() == "directly");
     // Control: who asks nobody knows nothing.
     assert_eq!(relay.reachable(), "unknown");
+}
+
+#[test]
+fn neighbours_in_one_network_find_each_other() {
+    let Some(networks) = networks("am", 1) else { return };
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (one, other) = in_the_wide(&networks, [dirs[0].path(), dirs[1].path()], &["p2p.mdns=true"]);
+    // Nobody was told of the other: mDNS finds them.
+    let id = one.id();
+    until("they have found each other", || other.relayed(&id) == Some(false));
 }

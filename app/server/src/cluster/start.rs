@@ -209,7 +209,8 @@ pub(crate) fn begin(
     if !is_member {
         match &options.join {
             Some(token) => {
-                let mark = accept(&join::join_any((&identity, options.spoken), token, &options.others, &about)?);
+                let mark =
+                    accept(&join::join_any((&identity, options.spoken), token, &options.others, &about)?);
                 engine.commit(CONTROL, &mark, std::iter::empty())?;
             }
             None => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libp2p_identity::{Keypair, PeerId};
 use libp2p_swarm::behaviour::toggle::Toggle;
+use libp2p_swarm::behaviour::{FromSwarm, NewExternalAddrCandidate};
 use libp2p_swarm::{NetworkBehaviour, Swarm};
 
 use super::gossip::{Gossip, gossip};
@@ -124,6 +125,15 @@ fn behaviour(
         punch: parts.nat.then(|| libp2p_dcutr::Behaviour::new(id)).into(),
         reach: parts.nat.then(libp2p_autonat::v2::client::Behaviour::default).into(),
         reach_of_others: parts.relay.then(libp2p_autonat::v2::server::Behaviour::default).into(),
+    }
+}
+
+impl Behaviour {
+    /// Has it tested whether others reach this address. The swarm would not ask for one that the configuration names: it
+    /// takes that for true.
+    pub(super) fn test(&mut self, address: &libp2p_core::Multiaddr) {
+        let candidate = NewExternalAddrCandidate { addr: address };
+        self.reach.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
     }
 }
 

@@ -141,7 +141,10 @@ impl Host {
     fn new(start: Start, arrivals: mpsc::Sender<Question>, returns: mpsc::Sender<Returned>) -> Host {
         let Start { mut swarm, announced, local, peers, relays, memory, seed, chord } = start;
         let own = *swarm.local_peer_id();
-        announced.iter().for_each(|address| swarm.add_external_address(address.clone()));
+        for address in &announced {
+            swarm.add_external_address(address.clone());
+            swarm.behaviour_mut().test(address);
+        }
         let mut directory = Directory::new(own, local);
         directory.told(OWN, announced.clone());
         let config = kad::Config::new(20, 3, 1).expect("the numbers of the paper are in range");
