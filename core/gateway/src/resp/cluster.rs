@@ -6,6 +6,7 @@
 //! a master or a replica; here it leads some partitions and follows in others. `ASK` is never answered: who leads a
 //! partition has all of it, also while copies of it move.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -116,29 +117,40 @@ impl ClusterView {
     ///
     /// A range that nobody leads at the moment is given to a copy that is up, which will know the next leader first. Redis
     /// too goes on naming somebody, and clients (redis-py) give up a cluster of which a slot is missing.
-    /// Clients take a node for what they see it as first (redis-py), and send commands on whole keyspaces to
-    /// masters only. So one that leads is not named as a replica before it was named as a leader.
+    ///
+    /// Clients take a node for what they see it as first (redis-py), and send commands on whole keyspaces to masters
+    /// only; here most nodes are both. So before all else each leader is named with one slot and no replica. All other ranges
+    /// name all their copies: redis-py counts on as many of one range as of another of the same leader.
     pub fn slots(&self, reply: &mut dyn Reply) {
-        let ranges = self.ranges();
-        let leads = |at: usize| self.copies.iter().any(|copies| copies.leader == Some(at));
         let up = |at: &&usize| self.reachable(**at).is_some_and(|(node, _)| node.up);
-        let first = |copies: &Copies| copies.leader.or_else(|| copies.others.iter().find(up).copied());
-        let served: Vec<_> = ranges
-            .iter()
-            .filter_map(|range| first(range.copies).and_then(|at| Some((range, self.reachable(at)?, at))))
-            .collect();
-        let mut named = Vec::new();
-        reply.array(served.len());
-        for (range, head, at) in served {
-            named.push(at);
-            let mut nodes = alloc::vec![head];
-            let others = range.copies.others.iter().filter(|&&other| other != at);
-            let others = others.filter(|&at| named.contains(at) || !leads(*at));
-            nodes.extend(others.filter_map(|&at| self.reachable(at).filter(|(node, _)| node.up)));
+        let first = |copies: &Copies| {
+            let head = copies.leader.or_else(|| copies.others.iter().find(up).copied());
+            head.filter(|&at| self.reachable(at).is_some())
+        };
+        let served: Vec<_> =
+            self.ranges().into_iter().filter_map(|range| Some((first(range.copies)?, range))).collect();
+        let mut leaders: BTreeMap<usize, u16> = BTreeMap::new();
+        for (head, range) in &served {
+            leaders.entry(*head).or_insert(range.slots.0);
+        }
+        if leaders.len() < 2 {
+            leaders.clear();
+        }
+        let mut told: Vec<((u16, u16), Vec<usize>)> = Vec::new();
+        told.extend(leaders.iter().map(|(&head, &slot)| ((slot, slot), alloc::vec![head])));
+        for (head, Range { slots: (begin, end), copies }) in served {
+            let begin = begin + u16::from(leaders.get(&head) == Some(&begin));
+            if begin <= end {
+                let others = copies.others.iter().filter(up).copied().filter(|&other| other != head);
+                told.push(((begin, end), core::iter::once(head).chain(others).collect()));
+            }
+        }
+        reply.array(told.len());
+        for ((begin, end), nodes) in told {
             reply.array(2 + nodes.len());
-            reply.int(range.slots.0.into());
-            reply.int(range.slots.1.into());
-            for (node, address) in nodes {
+            reply.int(begin.into());
+            reply.int(end.into());
+            for (node, address) in nodes.into_iter().filter_map(|at| self.reachable(at)) {
                 reply.array(4);
                 reply.bulk(address.host.as_bytes());
                 reply.int(address.port.into());
@@ -449,12 +461,18 @@ mod tests {
     }
 
     #[test]
-    fn slots_name_leaders_first_and_no_leader_as_a_replica_before() {
+    fn slots_name_leaders_alone_first_and_then_all_copies() {
         let view = seen(&[(Some(0), &[1, 2]), (Some(0), &[1, 2]), (Some(1), &[0, 2]), (None, &[0])]);
         let (one, two, three) = (described(1), described(2), described(3));
-        // Node 2 leads the second range: in the first it is not named. Node 3 leads nothing, and nobody the last range.
-        let expected =
-            format!("*3 *4 :0 :8191 {one}{three}*5 :8192 :12287 {two}{one}{three}*3 :12288 :16383 {one}");
+        // Node 3 leads nothing, and nobody the last range.
+        let expected = format!(
+            "*5 *3 :0 :0 {one}*3 :8192 :8192 {two}*5 :1 :8191 {one}{two}{three}*5 :8193 :12287 {two}{one}{three}\
+             *3 :12288 :16383 {one}"
+        );
+        assert_eq!(told(|reply| view.slots(reply)), expected);
+        // Where one leads all, nobody else is to be taken for a master.
+        let view = seen(&[(Some(0), &[1, 2]), (Some(0), &[1])]);
+        let expected = format!("*2 *5 :0 :8191 {one}{two}{three}*4 :8192 :16383 {one}{two}");
         assert_eq!(told(|reply| view.slots(reply)), expected);
     }
 
