@@ -23,6 +23,8 @@ pub struct Entry<C> {
     point: u64,
     /// Peers that speak the protocol, with their points.
     ways: BTreeMap<C, u64>,
+    /// Through whom it was tried last.
+    tried: Option<C>,
     due: Option<Micros>,
     rng: Rng,
 }
@@ -31,7 +33,7 @@ impl<C: Copy + Ord> Entry<C> {
     /// Of the node at `point`, which knows none.
     #[must_use]
     pub const fn new(point: u64, rng: Rng) -> Entry<C> {
-        Entry { point, ways: BTreeMap::new(), due: None, rng }
+        Entry { point, ways: BTreeMap::new(), tried: None, due: None, rng }
     }
 
     /// A peer at `point` speaks the protocol.
@@ -47,6 +49,7 @@ impl<C: Copy + Ord> Entry<C> {
     /// It does so no more, or is gone.
     pub fn parted(&mut self, peer: C) {
         self.ways.remove(&peer);
+        self.tried = self.tried.filter(|tried| *tried != peer);
         if self.ways.is_empty() {
             self.due = None;
         }
@@ -66,20 +69,26 @@ impl<C: Copy + Ord> Entry<C> {
     }
 
     /// Through whom to join now, if the node is alone and it is time. A larger point than ours is tried only if there is
-    /// no smaller one.
+    /// no smaller one, and who was tried the last time only if there is no other: it may be no member itself.
     pub fn wake(&mut self, now: Micros, alone: bool) -> Option<C> {
         if self.due.is_none_or(|due| due > now) {
             return None;
         }
         self.due = (!self.ways.is_empty()).then(|| now + AGAIN_MICROS + self.rng.below(YIELD_MICROS));
-        let smaller = self.ways.values().filter(|point| **point < self.point).count();
+        if !alone {
+            return None;
+        }
+        let tried = self.tried.filter(|_| self.ways.len() > 1);
+        let others = || self.ways.iter().filter(|(peer, _)| tried != Some(**peer));
+        let smaller = others().filter(|(_, point)| **point < self.point).count();
         let fit = |point: u64| smaller == 0 || point < self.point;
-        let most = if smaller == 0 { self.ways.len() } else { smaller };
-        if !alone || most == 0 {
+        let most = if smaller == 0 { others().count() } else { smaller };
+        if most == 0 {
             return None;
         }
         let drawn = self.rng.below(most as u64) as usize;
-        self.ways.iter().filter(|(_, point)| fit(**point)).nth(drawn).map(|(peer, _)| *peer)
+        self.tried = others().filter(|(_, point)| fit(**point)).nth(drawn).map(|(peer, _)| *peer);
+        self.tried
     }
 }
 
@@ -119,6 +128,29 @@ mod tests {
             entry.parted('b');
             entry.parted('d');
             assert_eq!(entry.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn who_did_not_lead_in_is_not_asked_again_at_once() {
+        for seed in 0..50 {
+            let mut entry = Entry::new(10, Rng::new(seed));
+            for (peer, point) in [('a', 3), ('b', 5), ('c', 30)] {
+                entry.met(Micros(0), peer, point);
+            }
+            let (mut now, mut last) = (Micros(0), None);
+            for _ in 0..10 {
+                let next = entry.wake(now, true);
+                assert!(matches!(next, Some('a' | 'b')) && next != last, "{seed}: {next:?} after {last:?}");
+                (now, last) = (entry.deadline().unwrap(), next);
+            }
+            // A larger point leads in as well, and the only one that is left is asked again.
+            entry.parted(if last == Some('a') { 'b' } else { 'a' });
+            assert_eq!(entry.wake(now, true), Some('c'), "{seed}");
+            entry.parted('c');
+            for _ in 0..3 {
+                assert_eq!(entry.wake(entry.deadline().unwrap(), true), last, "{seed}");
+            }
         }
     }
 

@@ -243,7 +243,7 @@ impl<C: Contact> Chord<C> {
             }
             let (to, purpose, body) = if let Some(&Owner { node, depth, .. }) = lookup.owners.first() {
                 if node == self.own {
-                    return self.owns_after_all(at, depth, out);
+                    return self.owns_after_all(now, at, depth, out);
                 }
                 lookup.owner_asked = true;
                 (node, Purpose::Own { lookup: number, depth }, Message::Own { point: lookup.point })
@@ -407,13 +407,15 @@ impl<C: Contact> Chord<C> {
     }
 
     /// Everyone between the point and us is gone: our predecessor too, and nobody has told us yet.
-    fn owns_after_all(&mut self, at: usize, depth: u8, out: &mut Vec<EffectOf<Self>>) {
+    fn owns_after_all(&mut self, now: Micros, at: usize, depth: u8, out: &mut Vec<EffectOf<Self>>) {
         let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
         match aim {
             Aim::Find { tag } => {
                 let hops = depth.saturating_sub(1);
                 out.push(Effect::Report(Outcome::Found { tag, owner: self.own, hops, timeouts }));
             }
+            // What is left of an earlier life of ours; it is forgotten when we do not answer as a member.
+            Aim::Join => self.join_failed(now, out),
             aim => self.own_it(aim, out),
         }
     }

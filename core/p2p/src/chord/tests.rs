@@ -236,6 +236,22 @@ fn a_second_node_at_the_same_point_is_refused() {
 }
 
 #[test]
+fn a_node_that_begins_anew_at_once_is_back_in_its_place_through_whomever_it_asks() {
+    let whole = Network::ring(5, settings()).order();
+    for at in 0..5 {
+        for ahead in 1..5 {
+            let mut network = Network::ring(5, settings());
+            let (node, seed) = (whole[at], whole[(at + ahead) % 5]);
+            // The others list it still: they have not yet found it gone.
+            network.nodes.remove(&node);
+            network.add(node, Command::Join { seed });
+            network.pass(60);
+            assert!(network.is_ideal(), "{node} through {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
     let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
     let ring = network.order();
