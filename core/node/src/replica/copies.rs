@@ -17,8 +17,6 @@ use crate::worker::Worker;
 
 /// A copy that may be at any age asks so often when it is read, in milliseconds, so that its age is known.
 const ASK_MS: u64 = 1_000;
-/// A leader that has not answered for so long does not: a read that is too old for the copy is refused at once.
-const SILENT_MS: u64 = 1_500;
 
 /// Who answers a read of a partition that is led elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +103,7 @@ impl Worker {
         if asks {
             replica.ask_fresh(now);
         }
-        let silent = replica.unanswered_since().is_some_and(|since| now.since(since) >= SILENT_MS * 1000);
+        let silent = replica.is_leader_silent();
         if asks {
             self.make_busy(at);
         }

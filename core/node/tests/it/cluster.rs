@@ -1,5 +1,6 @@
 //! Replicated partitions on several nodes.
 
+mod copies;
 pub mod disk;
 mod forwarding;
 mod leadership;
