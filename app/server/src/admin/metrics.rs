@@ -164,7 +164,7 @@ fn cluster(page: &mut Exposition, figures: &ClusterFigures) {
     );
     page.gauge(
         "archipel_cluster_copies_of_known_age",
-        "Of how many of those it is known how far they are behind: those that are read.",
+        "Of how many of those it is known how far they are behind: those that were read in the last 10 s.",
         figures.copies.known,
     );
     page.gauge(

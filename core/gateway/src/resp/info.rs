@@ -131,7 +131,7 @@ pub struct Facts {
 pub struct Behind {
     /// How many they are.
     pub count: usize,
-    /// Of how many it is known how far they are behind at most: those that are read.
+    /// Of how many it is known how far they are behind at most: those that were read in the last 10 s.
     pub known: usize,
     /// The most that one of those may be behind, in milliseconds.
     pub behind_ms_max: u64,

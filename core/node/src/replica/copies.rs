@@ -17,6 +17,8 @@ use crate::worker::Worker;
 
 /// A copy that may be at any age asks so often when it is read, in milliseconds, so that its age is known.
 const ASK_MS: u64 = 1_000;
+/// A copy that nobody has asked about for so long is not read, in milliseconds: its age grows and says nothing.
+const READ_MS: u64 = 10_000;
 
 /// Who answers a read of a partition that is led elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl Worker {
         Some(self.now.since(fresh))
     }
 
-    /// How far behind the copies here are, of one keyspace or of all.
+    /// How far behind the copies here are, of one keyspace or of all; known only of those that were read lately.
     #[must_use]
     pub fn copies_of(&self, db: Option<KeyspaceId>) -> Behind {
         let mut copies = Behind::default();
@@ -54,7 +56,9 @@ impl Worker {
                 continue;
             }
             copies.count += 1;
-            if let Some(behind) = self.behind(at) {
+            let asked = self.partitions[at].replica().and_then(consensus::Replica::fresh_asked);
+            let is_read = asked.is_some_and(|asked| self.now.since(asked) < READ_MS * 1000);
+            if let Some(behind) = self.behind(at).filter(|_| is_read) {
                 copies.known += 1;
                 copies.behind_ms_max = copies.behind_ms_max.max(behind / 1000);
             }

@@ -62,3 +62,23 @@ fn a_leader_that_is_asked_all_the_time_and_does_not_answer_is_silent() {
     world.heal();
     world.until("it is asked again, and answers", |world| world.ask(reads, "GET k") == "$1\r\n1\r\n");
 }
+
+#[test]
+fn a_copy_that_is_not_read_has_no_age_to_tell() {
+    let _rules = with_rules(Bug::None);
+    let (mut world, follower, _, reads) = read_copies(2_000);
+    let known = |world: &mut World| {
+        let told = world.ask(reads, "INFO replication");
+        assert!(told.contains("copies:1\r\n"), "{told}");
+        told.contains("copies_of_known_age:1\r\n")
+    };
+    world.pass(8_000);
+    assert!(known(&mut world), "it was read a while ago");
+    world.pass(3_000);
+    assert!(!known(&mut world), "it grows, and nobody cares");
+    assert!(world.ask(reads, "INFO replication").contains("copies_behind_ms_max:0\r\n"));
+    world.ask(reads, "GET k");
+    world
+        .until("it is read again", |world| world.worker(follower).behind(0).is_some_and(|it| it < 1_000_000));
+    assert!(known(&mut world));
+}
