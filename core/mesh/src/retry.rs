@@ -1,8 +1,10 @@
 //! Whether a request that failed is tried again: never so that retries make an outage worse.
 //!
 //! The budget is Finagle's: each request earns a fifth of a retry, so a service that fails altogether gets at most a fifth
-//! more requests. Only what may be done twice is done twice; a request of which no byte left may always go again, once,
-//! on a fresh connection: a pooled one that its other end had closed is nobody's failure.
+//! more requests. What was read, or may have been, goes again only if it may be done twice; what surely was not may go
+//! again whatever it asks for. Either way it is one of the tries, and spends from the budget. A first try that met a pooled
+//! connection which its other end had closed is nobody's failure: if it may be done twice it goes again at once, on a
+//! connection made for it, and spends nothing.
 
 use kernel::planted::{Bug, is};
 use kernel::{Micros, Rng};
@@ -131,12 +133,13 @@ pub fn verdict(
         return Verdict::Fresh;
     }
     let allowed = unread || last.idempotent || is(Bug::PostRetried);
-    if !allowed || last.number >= options.tries_max || !budget.spend() {
+    if !allowed || last.number >= options.tries_max {
         return Verdict::Stop;
     }
     let most = options.backoff_ms.saturating_mul(1000) << u32::from(last.number - 1).min(16);
     let wait = rng.below(most + 1);
-    if wait >= left { Verdict::Stop } else { Verdict::Again(now + wait) }
+    // Spent last: a retry that would come too late is none, and others may need it.
+    if wait < left && budget.spend() { Verdict::Again(now + wait) } else { Verdict::Stop }
 }
 
 #[cfg(test)]
@@ -203,6 +206,17 @@ mod tests {
             }
         }
         assert!((12_000..=12_010).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_retry_that_would_come_too_late_spends_nothing() {
+        let options = RetryOptions { total_ms: 1, backoff_ms: 1_000_000, ..RetryOptions::default() };
+        let (mut budget, mut rng) = (Budget::new(0, 1), Rng::new(5));
+        let late = (0..50).map(|_| verdict(CAME, &options, &mut budget, &mut rng, &FAILED));
+        assert!(late.into_iter().all(|verdict| verdict == Verdict::Stop));
+        let soon = RetryOptions { backoff_ms: 0, ..options };
+        assert_eq!(verdict(CAME, &soon, &mut budget, &mut rng, &FAILED), Verdict::Again(CAME));
+        assert_eq!(verdict(CAME, &soon, &mut budget, &mut rng, &FAILED), Verdict::Stop, "that one was spent");
     }
 
     #[test]
