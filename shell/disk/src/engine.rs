@@ -351,7 +351,7 @@ impl Engine {
         self.reading(|store| store.read_cut(group, generation, cursor, bytes_max, reader))
     }
 
-    /// Holds one cut of a group no more for a reader; who else reads it goes on.
+    /// Holds one cut of a group no more for a reader, and for followers none before it; who else reads it goes on.
     pub fn release_cut(&self, group: GroupId, generation: u64, reader: Reader) {
         // Without a store there is none.
         let _ = self.reading(|store| {

@@ -24,7 +24,8 @@ const MEASURE_BYTES: usize = 256 * 1024;
 /// Who reads a cut. It is held for each of its readers until that one releases it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// Members that get it as a snapshot; whoever sends it to them releases it once for all.
+    /// Members that get it as a snapshot; whoever sends it to them releases it once for all, and with it what they read of
+    /// the group before it.
     Followers,
     /// A backup under a number of its own. It may fall silent for two minutes and has lost its cut then.
     Backup(u64),
@@ -125,7 +126,7 @@ impl<C> Held<C> {
         read.sort_unstable();
         let surplus = read.len().saturating_sub(CUTS_MAX);
         for (_, key) in read.into_iter().take(surplus) {
-            self.release(key, Reader::Followers);
+            self.let_go(key, Reader::Followers);
         }
         self.cuts.retain(|_, kept| kept.is_held());
         true
@@ -161,7 +162,19 @@ impl<C> Held<C> {
 struct Cut {
     snapshot: Snapshot,
     ledger: Ledger,
+    /// The reader needs the cut no more. Of followers it means all cuts up to this one: who sends them forgets older ones
+    /// without a word.
     mark: Mark,
+        let (group, generation) = key;
+        let first = match reader {
+            Reader::Followers => 0,
+            Reader::Backup(_) => generation,
+        };
+        let keys: Vec<_> = self.cuts.range((group, first)..=key).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.let_go(key, reader));
+    }
+
+    fn let_go(&mut self, key: (GroupId, u64), reader: Reader) {
 }
 
 /// What was read of a cut, to be compared with its ledger.
@@ -455,3 +468,7 @@ mod tests {
         }
     }
 }
+            // Whoever sends them may know only the last of them, and what was read before it is not read any more.
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0), Release(2, Followers), Release(3, Followers)], vec![]),
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Release(1, Followers)],                 vec![2]),
+            (vec![Keep(1, Backup(1), 0), Keep(2, Followers, 0), Release(2, Followers)],                 vec![1]),
