@@ -94,12 +94,19 @@ impl<C> Kept<C> {
 }
 
 impl<C> Held<C> {
-    /// The cut, if it is held for anybody; from now on it is for this reader too.
+    /// The cut, if it is held for anybody and there may be one more reader of it; from now on it is for this one too.
     fn read(&mut self, now: Instant, key: (GroupId, u64), reader: Reader) -> Option<Arc<C>> {
         self.reads += 1;
         let kept = self.cuts.get_mut(&key)?;
+    fn has(&self, reader: Reader) -> bool {
+        match reader {
+            Reader::Followers => self.followers.is_some(),
+            Reader::Backup(number) => self.backups.contains_key(&number),
+        }
+    }
+
         kept.note(reader, self.reads, now);
-        Some(Arc::clone(&kept.cut))
+        Some(cut)
     }
 
     /// Holds a cut for a reader, whose other cuts of the group may go for it; false if too many backups read the group.
@@ -112,13 +119,17 @@ impl<C> Held<C> {
             if others.len() >= BACKUPS_MAX {
                 return false;
             }
+        let cut = Arc::clone(&kept.cut);
+        if !kept.has(reader) {
+            return self.keep(now, key, Arc::clone(&cut), reader).then_some(cut);
+        }
+        self.reads += 1;
             // It goes on with another one.
             let own = self.cuts.range_mut((group, 0)..=(group, u64::MAX));
             for (_, kept) in own.filter(|(other, _)| **other != key) {
                 kept.backups.remove(&number);
             }
         }
-        self.reads += 1;
         let kept = self.cuts.entry(key).or_insert(Kept { cut, followers: None, backups: BTreeMap::new() });
         kept.note(reader, self.reads, now);
         let mut read: Vec<_> =
@@ -472,3 +483,17 @@ mod tests {
             (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0), Release(2, Followers), Release(3, Followers)], vec![]),
             (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Release(1, Followers)],                 vec![2]),
             (vec![Keep(1, Backup(1), 0), Keep(2, Followers, 0), Release(2, Followers)],                 vec![1]),
+
+    #[test]
+    fn whoever_reads_a_cut_for_the_first_time_is_counted() {
+        let (now, mut held) = (Instant::now(), Held::<()>::default());
+        assert!(held.keep(now, (GROUP, 1), Arc::new(()), Reader::Followers));
+        let others = BACKUPS_MAX as u64;
+        let admitted =
+            (1..=others + 3).filter(|&n| held.read(now, (GROUP, 1), Reader::Backup(n)).is_some()).count();
+        assert_eq!(admitted, BACKUPS_MAX);
+        assert!(held.read(now, (GROUP, 1), Reader::Backup(1)).is_some(), "it goes on");
+        assert!(held.read(now, (GROUP, 1), Reader::Followers).is_some(), "they are not counted");
+        held.release((GROUP, 1), Reader::Backup(1));
+        assert!(held.keep(now, (GROUP, 2), Arc::new(()), Reader::Backup(others + 3)));
+    }
