@@ -325,8 +325,8 @@ impl Engine {
 
     /// Holds the group's checkpoint as it is now, to be read by [`Engine::read_cut`] while commits and sweeps go on.
     ///
-    /// Reads all of it once. It is held until each of its readers has released it; for followers the last two cuts of a
-    /// group are. What they hide takes space until then.
+    /// Reads all of it once, but for a backup not if a backup had the same checkpoint last. It is held until each of its
+    /// readers has released it; for followers the last two cuts of a group are. What they hide takes space until then.
     ///
     /// # Errors
     /// [`EngineError::CutsInUse`], else as [`Engine::load`].

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use fjall::{Readable, Slice, Snapshot};
 
+use sha2::{Digest as _, Sha256};
+
 use super::entry::{Chunks, Object};
 use super::store::{Store, read_mark, read_object};
 use super::stream::{Begin, Cursor, Item};
@@ -61,6 +63,19 @@ struct Held<C = Cut> {
     /// By group and generation.
     cuts: BTreeMap<(GroupId, u64), Kept<C>>,
     reads: u64,
+    /// What was last measured for a backup, of each group.
+    measured: BTreeMap<GroupId, (Print, Measure)>,
+}
+
+/// SHA-256 of a mark as it is on the disk. It has the index, the term, the sum of all objects' checksums and the state, and
+/// one engine does not come back to an earlier one while it is open, so the same mark is the same checkpoint there.
+type Print = [u8; 32];
+
+/// How long a cut's stream is, and its checksum.
+#[derive(Clone, Copy)]
+struct Measure {
+    bytes: u64,
+    checksum: u64,
 }
 
 /// A cut with its readers; it goes with the last of them.
@@ -74,13 +89,20 @@ struct Kept<C> {
 
 impl<C> Default for Held<C> {
     fn default() -> Held<C> {
-        Held { cuts: BTreeMap::new(), reads: 0 }
+        Held { cuts: BTreeMap::new(), reads: 0, measured: BTreeMap::new() }
     }
 }
 
 impl<C> Kept<C> {
     fn is_held(&self) -> bool {
         self.followers.is_some() || !self.backups.is_empty()
+    }
+
+    fn has(&self, reader: Reader) -> bool {
+        match reader {
+            Reader::Followers => self.followers.is_some(),
+            Reader::Backup(number) => self.backups.contains_key(&number),
+        }
     }
 
     fn note(&mut self, reader: Reader, reads: u64, now: Instant) {
@@ -96,15 +118,12 @@ impl<C> Kept<C> {
 impl<C> Held<C> {
     /// The cut, if it is held for anybody and there may be one more reader of it; from now on it is for this one too.
     fn read(&mut self, now: Instant, key: (GroupId, u64), reader: Reader) -> Option<Arc<C>> {
-        self.reads += 1;
         let kept = self.cuts.get_mut(&key)?;
-    fn has(&self, reader: Reader) -> bool {
-        match reader {
-            Reader::Followers => self.followers.is_some(),
-            Reader::Backup(number) => self.backups.contains_key(&number),
+        let cut = Arc::clone(&kept.cut);
+        if !kept.has(reader) {
+            return self.keep(now, key, Arc::clone(&cut), reader).then_some(cut);
         }
-    }
-
+        self.reads += 1;
         kept.note(reader, self.reads, now);
         Some(cut)
     }
@@ -119,17 +138,13 @@ impl<C> Held<C> {
             if others.len() >= BACKUPS_MAX {
                 return false;
             }
-        let cut = Arc::clone(&kept.cut);
-        if !kept.has(reader) {
-            return self.keep(now, key, Arc::clone(&cut), reader).then_some(cut);
-        }
-        self.reads += 1;
             // It goes on with another one.
             let own = self.cuts.range_mut((group, 0)..=(group, u64::MAX));
             for (_, kept) in own.filter(|(other, _)| **other != key) {
                 kept.backups.remove(&number);
             }
         }
+        self.reads += 1;
         let kept = self.cuts.entry(key).or_insert(Kept { cut, followers: None, backups: BTreeMap::new() });
         kept.note(reader, self.reads, now);
         let mut read: Vec<_> =
@@ -147,7 +162,19 @@ impl<C> Held<C> {
         self.cuts.range((group, 0)..=(group, u64::MAX))
     }
 
+    /// The reader needs the cut no more. Of followers it means all cuts up to this one: who sends them forgets older ones
+    /// without a word.
     fn release(&mut self, key: (GroupId, u64), reader: Reader) {
+        let (group, generation) = key;
+        let first = match reader {
+            Reader::Followers => 0,
+            Reader::Backup(_) => generation,
+        };
+        let keys: Vec<_> = self.cuts.range((group, first)..=key).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.let_go(key, reader));
+    }
+
+    fn let_go(&mut self, key: (GroupId, u64), reader: Reader) {
         let Some(kept) = self.cuts.get_mut(&key) else { return };
         match reader {
             Reader::Followers => kept.followers = None,
@@ -173,19 +200,8 @@ impl<C> Held<C> {
 struct Cut {
     snapshot: Snapshot,
     ledger: Ledger,
-    /// The reader needs the cut no more. Of followers it means all cuts up to this one: who sends them forgets older ones
-    /// without a word.
     mark: Mark,
-        let (group, generation) = key;
-        let first = match reader {
-            Reader::Followers => 0,
-            Reader::Backup(_) => generation,
-        };
-        let keys: Vec<_> = self.cuts.range((group, first)..=key).map(|(key, _)| *key).collect();
-        keys.into_iter().for_each(|key| self.let_go(key, reader));
-    }
-
-    fn let_go(&mut self, key: (GroupId, u64), reader: Reader) {
+    print: Print,
 }
 
 /// What was read of a cut, to be compared with its ledger.
@@ -203,15 +219,37 @@ impl Cuts {
 }
 
 impl Store {
-    /// Holds the group's checkpoint as it is now for a reader and reads all of it once.
+    /// Holds the group's checkpoint as it is now for a reader, and reads all of it once, unless that was done for a backup.
     pub fn make_cut(&self, group: GroupId, reader: Reader) -> Result<CutInfo, EngineError> {
         let cut = Arc::new(self.hold(group)?);
+        let (generation, mark) = (cut.mark.index.0, cut.mark.clone());
+        // Before the work, so that a backup too many costs nothing.
+        self.keep(group, Arc::clone(&cut), reader)?;
+        let known = match reader {
+            Reader::Followers => None,
+            Reader::Backup(_) => self.cuts.lock().measured.get(&group).copied(),
+        };
+        let measured = match known.filter(|(print, _)| *print == cut.print) {
+            Some((_, measure)) => Ok(measure),
+            None => self.measure(group, &cut),
+        };
+        let Measure { bytes, checksum } =
+            measured.inspect_err(|_| self.cuts.lock().let_go((group, generation), reader))?;
+        if matches!(reader, Reader::Backup(_)) {
+            self.cuts.lock().measured.insert(group, (cut.print, Measure { bytes, checksum }));
+        }
+        // Who waited for that was not silent.
+        self.keep(group, cut, reader)?;
+        Ok(CutInfo { generation, bytes, checksum, mark })
+    }
+
+    fn measure(&self, group: GroupId, cut: &Cut) -> Result<Measure, EngineError> {
         let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0u64);
         let (mut cursor, mut tally) = (Cursor::Begin, Tally::default());
         let mut out = Vec::new();
         loop {
             out.clear();
-            let next = self.read(group, &cut, &cursor, MEASURE_BYTES, &mut out, &mut tally)?;
+            let next = self.read(group, cut, &cursor, MEASURE_BYTES, &mut out, &mut tally)?;
             crc.update(&out);
             bytes += out.len() as u64;
             match next {
@@ -224,10 +262,7 @@ impl Store {
             let reason = format!("the objects are not those of the mark at index {}", cut.mark.index);
             return Err(EngineError::corrupt(Place::Group(group), reason));
         }
-        let checksum = checksum(crc.finalize(), objects);
-        let (generation, mark) = (cut.mark.index.0, cut.mark.clone());
-        self.keep(group, cut, reader)?;
-        Ok(CutInfo { generation, bytes, checksum, mark })
+        Ok(Measure { bytes, checksum: checksum(crc.finalize(), objects) })
     }
 
     /// Reads on at `cursor`. The cut is held anew if it was let go and the checkpoint is still the same.
@@ -270,7 +305,9 @@ impl Store {
 
     /// Lets the group's cuts go.
     pub fn release_cuts(&self, group: GroupId) {
-        self.cuts.lock().cuts.retain(|(other, _), _| *other != group);
+        let mut held = self.cuts.lock();
+        held.measured.remove(&group);
+        held.cuts.retain(|(other, _), _| *other != group);
     }
 
     fn hold(&self, group: GroupId) -> Result<Cut, EngineError> {
@@ -281,7 +318,8 @@ impl Store {
         let found = found.ok_or(EngineError::NoSuchGroup(group))?;
         let (ledger, mark) = read_mark(group, &key, &found)?;
         self.check_seal(&snapshot, group, &ledger)?;
-        Ok(Cut { snapshot, ledger, mark })
+        let print = Sha256::digest(&found).into();
+        Ok(Cut { snapshot, ledger, mark, print })
     }
 
     fn keep(&self, group: GroupId, cut: Arc<Cut>, reader: Reader) -> Result<(), EngineError> {
@@ -464,6 +502,10 @@ mod tests {
             (vec![Keep(1, Followers, 0), Keep(2, Backup(1), 0), Keep(3, Backup(2), 0), Keep(4, Backup(3), 0)], vec![1, 2, 3, 4]),
             (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Keep(3, Followers, 0)],                 vec![2, 3]),
             (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0)], vec![1, 3]),
+            // Whoever sends them may know only the last of them, and what was read before it is not read any more.
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0), Release(2, Followers), Release(3, Followers)], vec![]),
+            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Release(1, Followers)],                 vec![2]),
+            (vec![Keep(1, Backup(1), 0), Keep(2, Followers, 0), Release(2, Followers)],                 vec![1]),
             // A backup has one cut of a group, and there are so many backups of it at once.
             (vec![Keep(1, Backup(1), 0), Keep(2, Backup(1), 0)],                                        vec![2]),
             ((1..=BACKUPS_MAX as u64 + 1).map(|n| Keep(n, Backup(n), 0)).collect(),                     vec![1, 2, 3, 4]),
@@ -478,11 +520,6 @@ mod tests {
             assert_eq!(held(&acts), expected, "row {row}");
         }
     }
-}
-            // Whoever sends them may know only the last of them, and what was read before it is not read any more.
-            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Read(1, Followers, 0), Keep(3, Followers, 0), Release(2, Followers), Release(3, Followers)], vec![]),
-            (vec![Keep(1, Followers, 0), Keep(2, Followers, 0), Release(1, Followers)],                 vec![2]),
-            (vec![Keep(1, Backup(1), 0), Keep(2, Followers, 0), Release(2, Followers)],                 vec![1]),
 
     #[test]
     fn whoever_reads_a_cut_for_the_first_time_is_counted() {
@@ -497,3 +534,4 @@ mod tests {
         held.release((GROUP, 1), Reader::Backup(1));
         assert!(held.keep(now, (GROUP, 2), Arc::new(()), Reader::Backup(others + 3)));
     }
+}

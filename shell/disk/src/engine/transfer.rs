@@ -302,6 +302,55 @@ fn a_backup_that_is_done_leaves_the_cut_to_the_follower_that_still_reads_it() {
     assert!(matches!(gone, Err(EngineError::NoSuchCut { .. })));
 }
 
+/// Damages one object's entry past the storage engine's own checksums.
+fn damage(engine: &Engine) {
+    let mut key = Vec::new();
+    entry::object_key(&mut key, GROUP, 3, b"key 0001");
+    tamper(engine, &key, Some(b"nothing of ours"));
+}
+
+#[test]
+fn a_backup_too_many_is_refused_before_anything_is_read_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let sent = objects(&mut Rng::new(5), 30);
+    for index in [9, 10, 11, 12] {
+        commit(&engine, GROUP, &stated(index, &sent, 10), &sent);
+        engine.make_cut(GROUP, Reader::Backup(index)).unwrap();
+    }
+    commit(&engine, GROUP, &stated(13, &sent, 10), &sent);
+    damage(&engine);
+    let refused = engine.make_cut(GROUP, Reader::Backup(13));
+    assert!(matches!(refused, Err(EngineError::CutsInUse { .. })), "{refused:?}");
+    // One that may read finds the damage, and holds nothing then.
+    engine.release_cut(GROUP, 9, Reader::Backup(9));
+    for reader in [13, 14] {
+        let damaged = engine.make_cut(GROUP, Reader::Backup(reader));
+        assert!(matches!(damaged, Err(EngineError::Corrupt { .. })), "{damaged:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_is_measured_once_for_all_backups_until_there_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let sent = objects(&mut Rng::new(5), 30);
+    commit(&engine, GROUP, &stated(9, &sent, 10), &sent);
+    let first = engine.make_cut(GROUP, Reader::Backup(1)).unwrap();
+    // Whoever reads all of it again is seen by what they find.
+    damage(&engine);
+    assert_eq!(engine.make_cut(GROUP, Reader::Backup(2)).unwrap(), first);
+    let is_damaged = |reader| matches!(engine.make_cut(GROUP, reader), Err(EngineError::Corrupt { .. }));
+    assert!(is_damaged(Reader::Followers), "what followers get is always read first");
+    // The same entry with another state is another checkpoint.
+    commit(&engine, GROUP, &stated(9, &sent, 11), &Objects::new());
+    assert!(is_damaged(Reader::Backup(3)));
+    engine.drop_group(GROUP).unwrap();
+    let few = objects(&mut Rng::new(6), 20);
+    commit(&engine, GROUP, &stated(9, &few, 10), &few);
+    assert_ne!(engine.make_cut(GROUP, Reader::Backup(4)).unwrap().bytes, first.bytes);
+}
+
 #[test]
 fn a_lot_that_does_not_belong_there_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
