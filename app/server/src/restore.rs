@@ -225,7 +225,10 @@ fn beside(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use disk::backup::{Incoming, Keep, Keyspace, Origin, Span, Writer};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use disk::backup::{Chunk, Incoming, Keep, Keyspace, Origin, Span, Writer};
     use disk::engine::{CutInfo, Reader};
     use kernel::{Index, Micros, Millis};
     use storage::object::Value;
@@ -478,6 +481,59 @@ mod tests {
         restore(&mut archive, &manifest, &target, EngineOptions::default(), during).unwrap();
         assert!(refused > 1);
         assert!(matches!(one_more(), Err(RestoreError::NotEmpty(_))));
+    #[test]
+    fn a_backup_between_the_first_and_the_last_that_are_kept_stays_whole_and_is_not_read_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, mut store) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        let keep = Keep::Last(std::num::NonZeroU32::new(5).unwrap());
+        let (path, file) =
+            (|name: &str, n: u64| dir.join(format!("{name}-{n:06}")), |chunk: &Chunk| chunk.data);
+        let files = |n: u64| -> BTreeSet<u64> {
+            let manifest = Archive::new(&dir).manifest(Some(n)).unwrap();
+            manifest.groups.iter().flat_map(|group| &group.chunks).map(file).collect()
+        };
+        let mut rng = kernel::Rng::new(11);
+        let mut between = 0;
+        // Each writes one key again that the one before wrote, so what that one had written is only its own.
+        for index in 2..40 {
+            let more = rng.below(KEYS);
+            change(&engine, &mut store, index, &[7, more]);
+            let (newest, ..) = back_up_at(&engine, &dir, index * 10, keep);
+            let kept = Archive::new(&dir).numbers().unwrap();
+            let mut used = BTreeSet::new();
+            for &number in &kept {
+                let mut archive = Archive::new(&dir);
+                let manifest = archive.manifest(Some(number)).unwrap();
+                archive.verify(number, &manifest.groups[0]).unwrap();
+                used.extend(files(number));
+            }
+            let there: BTreeSet<u64> = (1..=newest.number).filter(|n| path("data", *n).exists()).collect();
+            assert_eq!(there, used, "what no backup has is gone");
+            let ends: BTreeSet<u64> = [kept[0], newest.number].into_iter().flat_map(files).collect();
+            between += usize::from(!used.is_subset(&ends));
+        }
+        assert!(between > 20, "{between} times only one between needed a file");
+        let middle = path("manifest", 36);
+        let good = fs::read(&middle).unwrap();
+        fs::write(&middle, b"no manifest").unwrap();
+        change(&engine, &mut store, 40, &[7]);
+        back_up_at(&engine, &dir, 400, keep);
+        fs::write(&middle, good).unwrap();
+        // Of the first of those that are kept nobody can say what it needs any more.
+        let good = fs::read(&middle).unwrap();
+        fs::write(&middle, b"no manifest").unwrap();
+        change(&engine, &mut store, 41, &[7]);
+        back_up_at(&engine, &dir, 410, keep);
+        assert_eq!(Archive::new(&dir).numbers().unwrap()[0], 36);
+        fs::write(&middle, good).unwrap();
+        for number in Archive::new(&dir).numbers().unwrap() {
+            let mut archive = Archive::new(&dir);
+            let manifest = archive.manifest(Some(number)).unwrap();
+            archive.verify(number, &manifest.groups[0]).unwrap();
+        }
+    }
+
         assert!(!beside(&target).exists());
         let engine = Arc::new(Engine::open(&target.join("engine"), EngineOptions::default()).unwrap());
         let marks = engine.groups().unwrap();

@@ -244,14 +244,23 @@ impl Archive {
 
     /// Removes all backups but the last ones, and data that only they had. A crash on the way leaves what the next time
     /// removes.
-    fn prune(&self, count: NonZeroU32) -> Result<(), BackupError> {
+    ///
+    /// A backup takes over only what the one directly before it has, so those that need a data file follow each other,
+    /// from the one of its number on. What any that is kept needs is then what the first of them needs, or was written
+    /// behind that one, so the others are not read: there may be thousands, and damage in one is no reason to stop.
+    fn prune(&self, count: NonZeroU32, newest: &Manifest) -> Result<(), BackupError> {
         let mut numbers = self.numbers()?;
         let kept = numbers.split_off(numbers.len().saturating_sub(count.get() as usize));
-        let mut used = BTreeSet::new();
-        for number in &kept {
-            let manifest = self.manifest(Some(*number))?;
-            used.extend(manifest.groups.iter().flat_map(|group| &group.chunks).map(|chunk| chunk.data));
-        }
+        let first = kept.first().copied().unwrap_or(newest.number);
+        let oldest = match self.manifest(Some(first)) {
+            // Nobody can say what it needs, so everything stays until it goes itself; it must not stop newer ones.
+            Err(BackupError::Damaged { .. } | BackupError::Version { .. }) => None,
+            found => Some(found?),
+        };
+        let of_ends = oldest.iter().chain([newest]).flat_map(|manifest| &manifest.groups);
+        let of_ends: BTreeSet<u64> =
+            of_ends.flat_map(|group| &group.chunks).map(|chunk| chunk.data).collect();
+        let is_used = |data: u64| oldest.is_none() || of_ends.contains(&data) || data > first;
         for number in numbers {
             let path = self.manifest_path(number);
             fs::remove_file(&path).map_err(failed("remove", &path))?;
@@ -261,7 +270,7 @@ impl Archive {
         for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let name = entry.map_err(failed("list", &self.dir))?.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("data-")?.parse().ok());
-            if let Some(unused) = number.filter(|number| !used.contains(number)) {
+            if let Some(unused) = number.filter(|number| !is_used(*number)) {
                 let path = self.data_path(unused);
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             }
@@ -479,7 +488,7 @@ impl Writer {
         fs::rename(&part, &path).map_err(failed("name", &path))?;
         sync().map_err(failed("sync", &archive.dir))?;
         if let Keep::Last(count) = keep {
-            archive.prune(count)?;
+            archive.prune(count, &manifest)?;
         }
         Ok(manifest)
     }

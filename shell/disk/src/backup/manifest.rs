@@ -8,8 +8,8 @@
 //! SHA-256 of all that is before it
 //! ```
 //!
-//! Version 1 does not say until when it was cut, and is read too. Numbers are little-endian. Keyspaces and groups ascend. Every count is checked against what can follow before memory
-//! is taken for it.
+//! Version 1 does not say until when it was cut, and is read too. Numbers are little-endian. Keyspaces and groups ascend.
+//! Every count is checked against what can follow before memory is taken for it.
 
 use kernel::codec::{DecodeError, Reader, put_varint};
 use kernel::{GroupId, Index, KeyspaceId, Millis, Term};
