@@ -9,18 +9,14 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use disk::backup::{Archive, BackupError, Group, Manifest};
 use disk::engine::{Engine, EngineError, EngineOptions};
-use kernel::{GroupId, KeyspaceId, Term};
+use kernel::KeyspaceId;
 use node::{Divisions, PARTITIONS_MAX};
 use placement::Partitions;
-use storage::Store;
 use thiserror::Error;
 
-use crate::cluster::settle::commit;
-use crate::config::KEYSPACES;
 use crate::divisions;
 use crate::identity::identity;
 use crate::node::NodeError;
@@ -84,7 +80,7 @@ pub struct Restored {
 /// Makes `dir`, which must be empty or not there, what the backup says. `progress` hears of bytes that were restored.
 ///
 /// # Errors
-/// [`RestoreError`]; then `dir` is as it was.
+/// [`RestoreError`]; then `dir` is as it was, and nothing is beside it.
 pub fn restore(
     archive: &mut Archive,
     manifest: &Manifest,
@@ -94,25 +90,49 @@ pub fn restore(
 ) -> Result<Restored, RestoreError> {
     let divisions = divided(manifest)?;
     let site = Site::take(dir)?;
-    let part = &site.part;
+    let made = fill(&site.part, (archive, manifest), &divisions, options, progress);
+    let named = made.and_then(|restored| site.name().map(|()| restored));
+    if named.is_err() {
+        site.clear();
+    }
+    named
+}
+
+/// Makes everything in `part`.
+fn fill(
+    part: &Path,
+    (archive, manifest): (&mut Archive, &Manifest),
+    divisions: &Divisions,
+    options: EngineOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Restored, RestoreError> {
     let home = part.join("engine");
     fs::create_dir_all(&home).map_err(failed("create", &home))?;
     // The order of keys, and what random commands draw, are this directory's own from now on.
-    let seed = identity(part)?;
-    divisions::record(part, &divisions)?;
-    let engine = Arc::new(Engine::open(&home, options)?);
+    identity(part)?;
+    divisions::record(part, divisions)?;
+    let engine = Engine::open(&home, options)?;
+    let taken = take(&engine, (archive, manifest), progress);
+    // Also if nothing comes of it: its threads write no more then.
+    let closed = engine.close();
+    let restored = taken?;
+    closed?;
+    Ok(restored)
+}
+
+/// All partitions, into a new engine.
+fn take(
+    engine: &Engine,
+    (archive, manifest): (&mut Archive, &Manifest),
+    progress: &mut dyn FnMut(u64),
+) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
     for group in &manifest.groups {
-        stage(&engine, archive, group, progress)?;
+        stage(engine, archive, group, progress)?;
         restored.groups += 1;
         restored.objects += group.objects();
         restored.bytes += group.bytes;
     }
-    found(&engine, manifest, seed)?;
-    if let Some(engine) = Arc::into_inner(engine) {
-        engine.close()?;
-    }
-    site.name()?;
     Ok(restored)
 }
 
@@ -130,19 +150,6 @@ fn divided(manifest: &Manifest) -> Result<Divisions, RestoreError> {
         divisions.set(keyspace, sound.ok_or(RestoreError::Partitions { keyspace, partitions })?);
     }
     Ok(divisions)
-}
-
-/// Notes keyspaces that nothing else tells of: those that every node has need no note, nor those that have data or several
-/// partitions.
-fn found(engine: &Engine, manifest: &Manifest, seed: u64) -> Result<(), EngineError> {
-    for keyspace in &manifest.keyspaces {
-        let group = GroupId::new(keyspace.id, 0);
-        let has_data = manifest.groups.iter().any(|it| it.group == group);
-        if u64::from(keyspace.id.0) >= KEYSPACES && keyspace.partitions == 1 && !has_data {
-            commit(engine, group, (&mut Store::new(seed), Term(1)), Vec::new())?;
-        }
-    }
-    Ok(())
 }
 
 /// Where a directory is made: beside its place, held against others, and empty.
@@ -187,8 +194,14 @@ impl Site {
         Ok(Site { dir: dir.to_path_buf(), part, _lock: lock })
     }
 
+    /// Nothing comes of it.
+    fn clear(&self) {
+        // What cannot be removed now is by the next attempt.
+        let _ = fs::remove_dir_all(&self.part);
+    }
+
     /// What was made is whole: it gets its place.
-    fn name(self) -> Result<(), RestoreError> {
+    fn name(&self) -> Result<(), RestoreError> {
         let parent =
             self.dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::rename(&self.part, &self.dir).map_err(failed("name", &self.dir))?;
@@ -230,11 +243,13 @@ mod tests {
 
     use disk::backup::{Chunk, Incoming, Keep, Keyspace, Origin, Span, Writer};
     use disk::engine::{CutInfo, Reader};
-    use kernel::{Index, Micros, Millis};
+    use kernel::{GroupId, Index, Micros, Millis, Term};
+    use storage::Store;
     use storage::object::Value;
     use storage::store::Ttl;
 
     use super::*;
+    use crate::cluster::settle::commit;
     use crate::load::load_group;
 
     const GROUP: GroupId = GroupId::new(KeyspaceId(3), 1);
@@ -353,7 +368,12 @@ mod tests {
                 });
                 let error = read.unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains("byte"), "round {round} at {at}: {error}");
-                assert!(!target.exists());
+                // Also if nobody has verified it before.
+                if let Ok(found) = archive.manifest(None) {
+                    restore(&mut archive, &found, &target, EngineOptions::default(), &mut |_| ())
+                        .unwrap_err();
+                }
+                assert!(!target.exists() && !beside(&target).exists());
             }
             fs::write(&path, &good).unwrap();
         }
@@ -462,26 +482,6 @@ mod tests {
     }
 
     #[test]
-    fn of_two_restores_to_one_place_the_second_is_refused_and_harms_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let (engine, store) = filled(&home.path().join("engine"));
-        let dir = home.path().join("backups");
-        let (manifest, ..) = back_up(&engine, &dir);
-        let target = home.path().join("restored");
-        let one_more = || {
-            let mut archive = Archive::new(&dir);
-            restore(&mut archive, &manifest, &target, EngineOptions::default(), &mut |_| ())
-        };
-        let (mut archive, mut refused) = (Archive::new(&dir), 0);
-        let during = &mut |_| {
-            let error = one_more().unwrap_err();
-            assert!(matches!(&error, RestoreError::InUse(dir) if *dir == target), "{error}");
-            refused += 1;
-        };
-        restore(&mut archive, &manifest, &target, EngineOptions::default(), during).unwrap();
-        assert!(refused > 1);
-        assert!(matches!(one_more(), Err(RestoreError::NotEmpty(_))));
-    #[test]
     fn a_backup_between_the_first_and_the_last_that_are_kept_stays_whole_and_is_not_read_for_it() {
         let home = tempfile::tempdir().unwrap();
         let (engine, mut store) = filled(&home.path().join("engine"));
@@ -534,6 +534,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_restores_to_one_place_the_second_is_refused_and_harms_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let (engine, store) = filled(&home.path().join("engine"));
+        let dir = home.path().join("backups");
+        let (manifest, ..) = back_up(&engine, &dir);
+        let target = home.path().join("restored");
+        let one_more = || {
+            let mut archive = Archive::new(&dir);
+            restore(&mut archive, &manifest, &target, EngineOptions::default(), &mut |_| ())
+        };
+        let (mut archive, mut refused) = (Archive::new(&dir), 0);
+        let during = &mut |_| {
+            let error = one_more().unwrap_err();
+            assert!(matches!(&error, RestoreError::InUse(dir) if *dir == target), "{error}");
+            refused += 1;
+        };
+        restore(&mut archive, &manifest, &target, EngineOptions::default(), during).unwrap();
+        assert!(refused > 1);
+        assert!(matches!(one_more(), Err(RestoreError::NotEmpty(_))));
         assert!(!beside(&target).exists());
         let engine = Arc::new(Engine::open(&target.join("engine"), EngineOptions::default()).unwrap());
         let marks = engine.groups().unwrap();
