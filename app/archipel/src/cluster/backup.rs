@@ -166,11 +166,16 @@ fn name(group: GroupId) -> String {
     format!("{}/{}", group.keyspace(), group.partition())
 }
 
-/// Each partition from who leads it, or else from who has come furthest.
+/// Each partition from who leads it, or else from who has come furthest. What the first node asked did not know of was made
+/// since then, and is not in this backup.
 fn choose(told: &[Told]) -> BTreeMap<GroupId, Choice> {
+    let keyspaces = told.iter().take(1).flat_map(|first| &first.keyspaces);
+    let partitions: BTreeMap<KeyspaceId, u16> = keyspaces.map(|it| (it.id, it.partitions)).collect();
+    let is_known =
+        |group: GroupId| partitions.get(&group.keyspace()).is_some_and(|count| group.partition() < *count);
     let mut choices: BTreeMap<GroupId, Choice> = BTreeMap::new();
     for (source, one) in told.iter().enumerate() {
-        for &copy in &one.copies {
+        for &copy in one.copies.iter().filter(|copy| is_known(copy.group)) {
             let rank = |copy: &Copy| (copy.leads, copy.applied);
             match choices.get(&copy.group) {
                 Some(known) if rank(&known.copy) >= rank(&copy) => {}
@@ -330,6 +335,10 @@ mod tests {
         assert!(error.starts_with("2 partitions have no copy") && error.contains("1/1"), "{error}");
         let alone = [Told { origin: Origin { id: [1; 16], is_cluster: false }, ..told(&[(0, 9, true)]) }];
         assert!(whole(&alone[0], &choose(&alone)).is_ok(), "a node of its own has all there is");
+        let mut later = told(&[(0, 9, false)]);
+        later.copies.push(Copy { group: GroupId::new(KeyspaceId(2), 0), applied: 1, leads: true });
+        let grown = [told(&[(0, 9, true), (1, 5, true), (2, 7, true)]), later];
+        assert!(choose(&grown).keys().all(|group| group.keyspace() == KeyspaceId(1)), "the second is newer");
     }
 
     #[test]
