@@ -36,6 +36,7 @@ use lookup::{Aim, Hop, Lookup};
 pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
 pub use ring::{between, distance, owns};
 use stabilize::Joining;
+use store::Copied;
 pub use store::{BATCH_BYTES_MAX, STORE_BYTES_MAX, STORE_VALUES_MAX, Store, VALUE_BYTES_MAX};
 
 /// Most successors that a node keeps.
@@ -126,8 +127,8 @@ pub struct Chord<C> {
     next_finger: u8,
     cache: Option<Box<Cache<C>>>,
     store: Option<Box<Store>>,
-    /// The successors that have copies of all own values.
-    copied: SmallVec<[C; 4]>,
+    /// How far the first successors have copies of all own values.
+    copied: SmallVec<[Copied<C>; 4]>,
     lookups: Vec<Lookup<C>>,
     next_lookup: u32,
     pending: Pending<C, Purpose<C>>,

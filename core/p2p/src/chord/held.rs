@@ -15,7 +15,13 @@ impl<C: Contact> Chord<C> {
         }
         let cached = self.cache.iter().flat_map(|cache| cache.nodes());
         let ring = self.predecessor.into_iter().chain(self.successors.iter().copied());
-        let known = self.fingers.iter().flatten().chain(&self.copied).copied().chain(cached);
+        let known = self
+            .fingers
+            .iter()
+            .flatten()
+            .copied()
+            .chain(self.copied.iter().map(|copied| copied.to))
+            .chain(cached);
         ring.chain(known).for_each(&mut *hold);
         for (to, purpose) in self.pending.iter() {
             hold(to);

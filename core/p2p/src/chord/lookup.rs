@@ -259,7 +259,9 @@ impl<C: Contact> Chord<C> {
             };
             lookup.asks += 1;
             if !self.ask(to, purpose, body, out) {
-                break;
+                // Nothing would come back to go on with.
+                let aim = self.lookups.swap_remove(at).aim;
+                return self.give_up(now, aim, out);
             }
         }
         let lookup = &self.lookups[at];

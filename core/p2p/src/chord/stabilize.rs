@@ -262,7 +262,7 @@ impl<C: Contact> Chord<C> {
     pub(super) fn leave(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if self.is_member() {
             if let Some(&heir) = self.successors.first() {
-                self.send_owned(keys, heir, out);
+                self.bequeath(keys, heir, out);
             }
             for to in self.predecessor.into_iter().chain(self.successors.first().copied()) {
                 out.push(Effect::Tell { to, body: Message::Leaving });

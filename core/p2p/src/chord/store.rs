@@ -2,11 +2,13 @@
 //!
 //! A value is at its owner and the owner's successors. It moves when a node joins (to its new owner), when one
 //! leaves (to its successor) and when one dies (the successor has a copy, and copies it on). Limits: what was copied
-//! here once stays here; when the store is full, new values are refused.
+//! here once stays here; when the store is full, new values are refused; what a newcomer or an heir is handed at once ends
+//! where requests run out (copies go on with the next stabilization).
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use smallvec::SmallVec;
 
@@ -14,6 +16,7 @@ use super::message::{Item, Message};
 use super::ring::owns;
 use super::{Chord, Purpose};
 use crate::key::Key;
+use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
@@ -25,8 +28,27 @@ pub const STORE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes of items in one message; one value alone may be as long as it may.
 pub const BATCH_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
+/// With so many requests on their way no more values are sent: the others are for lookups and for keeping the ring.
+const SENDING_MAX: usize = PENDING_MAX / 2;
+
 /// Bytes of an item beside its value, at most: its key, its version and the value's length.
 pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
+
+/// How far a successor has copies of all own values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copied<C> {
+    pub to: C,
+    sent: Sent,
+}
+
+/// How much of what was to be sent is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// All.
+    Whole,
+    /// Up to here; the requests were too few for the rest.
+    Through(Bound<Key>),
+}
 
 /// Values by their place.
 #[derive(Clone, Debug, Default)]
@@ -92,11 +114,13 @@ impl Store {
 
     /// All values.
     pub fn iter(&self) -> impl Iterator<Item = Item> {
-        self.items(|_| true)
+        self.items(Bound::Unbounded, |_| true)
     }
 
-    fn items(&self, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = Item> {
-        let values = self.values.iter().filter(move |(key, _)| wanted(key.point()));
+    /// Those of the wanted points whose keys are behind `after`, in the keys' order.
+    fn items(&self, after: Bound<Key>, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = Item> {
+        let values = self.values.range((after, Bound::Unbounded));
+        let values = values.filter(move |(key, _)| wanted(key.point()));
         values.map(|(key, (version, value))| Item { key: *key, version: *version, value: Arc::clone(value) })
     }
 }
@@ -122,59 +146,91 @@ impl<C: Contact> Chord<C> {
         Message::Stored(items.into_iter().map(|item| u32::from(store.keep(item))).sum())
     }
 
-    fn send(&mut self, to: C, items: Vec<Item>, out: &mut Vec<EffectOf<Self>>) {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+    fn send(&mut self, to: C, items: Vec<Item>, after: Bound<Key>, out: &mut Vec<EffectOf<Self>>) -> Sent {
+        let (mut batch, mut bytes, mut sent) = (Vec::new(), 0, after);
         for item in items {
             let size = item.value.len() + ITEM_BYTES_OVER;
             if bytes + size > BATCH_BYTES_MAX && !batch.is_empty() {
                 let full = core::mem::take(&mut batch);
-                self.ask(to, Purpose::Copy, Message::Copies(full), out);
+                if !self.send_batch(to, full, &mut sent, out) {
+                    return Sent::Through(sent);
+                }
                 bytes = 0;
             }
             bytes += size;
             batch.push(item);
         }
-        if !batch.is_empty() {
-            self.ask(to, Purpose::Copy, Message::Copies(batch), out);
+        let whole = batch.is_empty() || self.send_batch(to, batch, &mut sent, out);
+        if whole { Sent::Whole } else { Sent::Through(sent) }
+    }
+
+    /// Sends one message; `sent` is its last key then. False if there are requests enough on their way.
+    fn send_batch(
+        &mut self,
+        to: C,
+        batch: Vec<Item>,
+        sent: &mut Bound<Key>,
+        out: &mut Vec<EffectOf<Self>>,
+    ) -> bool {
+        let last = batch.last().map(|item| item.key);
+        let goes =
+            self.pending.len() < SENDING_MAX && self.ask(to, Purpose::Copy, Message::Copies(batch), out);
+        if goes {
+            *sent = last.map_or(*sent, Bound::Excluded);
         }
+        goes
     }
 
     /// A node joined before us: what lies in `(old, newcomer]` is its own.
     pub(super) fn hand_over(&mut self, keys: &impl Keys<C>, old: u64, to: C, out: &mut Vec<EffectOf<Self>>) {
         let Some(store) = &self.store else { return };
         let point = keys.point(to);
-        let items: Vec<Item> = store.items(|at| owns(old, point, at)).collect();
-        self.send(to, items, out);
+        let items: Vec<Item> = store.items(Bound::Unbounded, |at| owns(old, point, at)).collect();
+        self.send(to, items, Bound::Unbounded, out);
     }
 
-    /// Sends everything that this node owns.
-    pub(super) fn send_owned(&mut self, keys: &impl Keys<C>, to: C, out: &mut Vec<EffectOf<Self>>) {
-        let Some(store) = &self.store else { return };
-        let items: Vec<Item> = store.items(|at| self.is_owner(keys, at)).collect();
-        self.send(to, items, out);
+    /// Sends everything that this node owns to who takes its place.
+    pub(super) fn bequeath(&mut self, keys: &impl Keys<C>, to: C, out: &mut Vec<EffectOf<Self>>) {
+        self.send_owned(keys, to, Bound::Unbounded, out);
     }
 
-    /// Copies what this node owns to those that became its first successors since the last time.
+    fn send_owned(
+        &mut self,
+        keys: &impl Keys<C>,
+        to: C,
+        after: Bound<Key>,
+        out: &mut Vec<EffectOf<Self>>,
+    ) -> Sent {
+        let Some(store) = &self.store else { return Sent::Whole };
+        let items: Vec<Item> = store.items(after, |at| self.is_owner(keys, at)).collect();
+        self.send(to, items, after, out)
+    }
+
+    /// Copies what this node owns to those that became its first successors since the last time, and goes on where requests
+    /// ran out then.
     pub(super) fn copy_to_new(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if self.store.as_ref().is_none_or(|store| store.is_empty()) {
             return;
         }
-        let now = self.first_successors();
-        for &to in &now {
-            if !self.copied.contains(&to) {
-                self.send_owned(keys, to, out);
-            }
+        let before = core::mem::take(&mut self.copied);
+        for to in self.first_successors() {
+            let known = before.iter().find(|copied| copied.to == to).map(|copied| copied.sent);
+            let sent = match known.unwrap_or(Sent::Through(Bound::Unbounded)) {
+                Sent::Whole => Sent::Whole,
+                Sent::Through(after) => self.send_owned(keys, to, after, out),
+            };
+            self.copied.push(Copied { to, sent });
         }
-        self.copied = now;
     }
 
     pub(super) fn forget_copied(&mut self) {
         self.copied.clear();
     }
 
-    /// Copies everything that this node owns again: what was lost on its way comes back.
+    /// Copies everything that this node owns again: what was lost on its way comes back. A copy that is still under way goes
+    /// on instead, or a large store would never be copied to its end.
     pub(super) fn repair(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        self.forget_copied();
+        self.copied.retain(|copied| copied.sent != Sent::Whole);
         self.copy_to_new(keys, out);
     }
 }

@@ -252,6 +252,40 @@ fn a_node_that_begins_anew_at_once_is_back_in_its_place_through_whomever_it_asks
 }
 
 #[test]
+fn a_lookup_that_cannot_be_asked_for_has_ended() {
+    let mut network = Network::ring(20, settings());
+    let machine = network.nodes.get_mut(&3).unwrap();
+    let room =
+        core::iter::repeat_with(|| machine.pending.issue(9, Purpose::Copy)).take_while(Option::is_some);
+    assert_eq!(room.count(), crate::pending::PENDING_MAX);
+    for n in 0..2 * LOOKUPS_MAX as u64 {
+        let key = Key::of(&n.to_le_bytes());
+        let ended = network.ask(3, Command::Find { tag: Tag(n), key });
+        assert!(matches!(ended, Outcome::NotFound { .. } | Outcome::Found { hops: 0, .. }), "{ended:?}");
+    }
+    assert!(network.nodes[&3].lookups.is_empty());
+}
+
+#[test]
+fn a_store_of_more_batches_than_requests_is_copied_whole() {
+    const VALUES: usize = 3 * crate::pending::PENDING_MAX;
+    let mut network = Network::ring(2, settings());
+    let all: Vec<Key> = (0..VALUES).map(|n| Key::of(&n.to_le_bytes())).collect();
+    let of = |network: &Network, node: u32| all.iter().filter(|key| network.owner(**key) == node).count();
+    let (giver, taker) = if of(&network, 0) > of(&network, 1) { (0, 1) } else { (1, 0) };
+    let store = network.nodes.get_mut(&giver).unwrap().store.get_or_insert_default();
+    let value: Arc<[u8]> = vec![7; VALUE_BYTES_MAX].into();
+    for key in &all {
+        assert!(store.keep(Item { key: *key, version: 1, value: Arc::clone(&value) }));
+    }
+    network.pass(300);
+    let keys = |node| network.nodes[&node].store().into_iter().flat_map(Store::iter).map(|item| item.key);
+    let owned: Vec<Key> = keys(giver).filter(|key| network.owner(*key) == giver).collect();
+    assert!(owned.len() > crate::pending::PENDING_MAX, "{} values are no test", owned.len());
+    assert_eq!(keys(taker).filter(|key| network.owner(*key) == giver).collect::<Vec<_>>(), owned);
+}
+
+#[test]
 fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
     let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
     let ring = network.order();
