@@ -21,4 +21,4 @@ pub use id::{ClusterId, ConnId, GroupId, Index, KeyspaceId, Lsn, NodeId, Term, T
 pub use machine::Machine;
 pub use peer_id::PeerId;
 pub use time::{Micros, Millis};
-pub use version::{Spoken, Version};
+pub use version::{Foreign, Spoken, Version};

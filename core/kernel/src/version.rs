@@ -5,6 +5,7 @@
 //! everything is written as the version before wrote it. So members are exchanged one by one, and back.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 
 /// A version of all formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,23 +39,48 @@ impl fmt::Display for Version {
 }
 
 /// The versions that a node speaks, those between the two included.
+///
+/// Invariant: `1 <= oldest <= newest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spoken {
-    /// The newest.
-    pub newest: Version,
-    /// The oldest.
-    pub oldest: Version,
+    newest: Version,
+    oldest: Version,
 }
 
 impl Spoken {
     /// All that is known here.
-    pub const ALL: Spoken = Spoken { newest: Version::NEWEST, oldest: Version::OLDEST };
+    pub const ALL: Spoken =
+        Spoken::new(Version::OLDEST..=Version::NEWEST).expect("there is a version, and one before it");
+
+    /// These versions; `None` if they are none, or from before the first. A peer may speak newer ones than are known here.
+    #[must_use]
+    pub const fn new(versions: RangeInclusive<Version>) -> Option<Spoken> {
+        let (oldest, newest) = (*versions.start(), *versions.end());
+        if oldest.0 == 0 || oldest.0 > newest.0 { None } else { Some(Spoken { newest, oldest }) }
+    }
+
+    /// The newest.
+    #[must_use]
+    pub const fn newest(self) -> Version {
+        self.newest
+    }
+
+    /// The oldest.
+    #[must_use]
+    pub const fn oldest(self) -> Version {
+        self.oldest
+    }
+
+    /// Whether what is written in `version` is understood.
+    #[must_use]
+    pub fn knows(self, version: Version) -> bool {
+        (self.oldest..=self.newest).contains(&version)
+    }
 
     /// What is known here, but nothing newer than `newest`: an operator holds a cluster at it. `None` if that is not known.
     #[must_use]
     pub fn pinned(newest: Version) -> Option<Spoken> {
-        let known = (Version::OLDEST..=Version::NEWEST).contains(&newest);
-        known.then_some(Spoken { newest, oldest: Version::OLDEST })
+        Spoken::ALL.knows(newest).then_some(Spoken { newest, oldest: Version::OLDEST })
     }
 
     /// The same in a cluster at `version`, where nothing older will do.
@@ -71,6 +97,36 @@ impl Spoken {
     }
 }
 
+/// What was written in a version that is not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    wrote: Version,
+    spoken: Spoken,
+}
+
+impl Foreign {
+    /// What was written in `wrote`, if a node that speaks `spoken` does not understand it.
+    #[must_use]
+    pub fn of(wrote: Version, spoken: Spoken) -> Option<Foreign> {
+        (!spoken.knows(wrote)).then_some(Foreign { wrote, spoken })
+    }
+}
+
+/// Says what to do: a cluster's version is left behind only one by one.
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Foreign { wrote, spoken } = self;
+        write!(f, "version {wrote} of the formats, and this archipel speaks {spoken}: ")?;
+        if *wrote > spoken.newest {
+            f.write_str("start it with a newer one, and without the setting `cluster.version`")
+        } else {
+            write!(f, "it is too old; begin with one that speaks {wrote}, and go on one version at a time")
+        }
+    }
+}
+
+impl core::error::Error for Foreign {}
+
 impl fmt::Display for Spoken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.oldest == self.newest {
@@ -83,10 +139,46 @@ impl fmt::Display for Spoken {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     fn spoken(oldest: u8, newest: u8) -> Spoken {
-        Spoken { oldest: Version(oldest), newest: Version(newest) }
+        Spoken::new(Version(oldest)..=Version(newest)).unwrap()
+    }
+
+    #[test]
+    fn versions_that_are_none_are_not_spoken() {
+        #[rustfmt::skip] // columns
+        let table = [
+            (1, 1, true), (1, 2, true), (2, u8::MAX, true),
+            (0, 0, false), (0, 3, false), (3, 2, false), (u8::MAX, 1, false),
+        ];
+        for (oldest, newest, some) in table {
+            let made = Spoken::new(Version(oldest)..=Version(newest));
+            assert_eq!(made.is_some(), some, "{oldest} to {newest}");
+            if let Some(made) = made {
+                assert_eq!((made.oldest(), made.newest()), (Version(oldest), Version(newest)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_called_newer() {
+        let here = spoken(4, 5);
+        #[rustfmt::skip] // columns
+        let table = [
+            (3, Some("version 3 of the formats, and this archipel speaks versions 4 to 5: it is too old; \
+                      begin with one that speaks 3, and go on one version at a time")),
+            (4, None),
+            (5, None),
+            (6, Some("version 6 of the formats, and this archipel speaks versions 4 to 5: \
+                      start it with a newer one, and without the setting `cluster.version`")),
+        ];
+        for (wrote, expected) in table {
+            let foreign = Foreign::of(Version(wrote), here).map(|foreign| foreign.to_string());
+            assert_eq!(foreign.as_deref(), expected, "{wrote}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct JoinRequest {
 }
 
 /// What a newcomer speaks that does not say so.
-const UNSAID: Spoken = Spoken { newest: Version(2), oldest: Version(1) };
+const UNSAID: Spoken = Spoken::new(Version(1)..=Version(2)).expect("two comes after one");
 
 impl JoinRequest {
     /// The request of `node`, which speaks `spoken`, with `token` on the connection that `binding` comes from.
@@ -60,7 +60,7 @@ impl JoinRequest {
         out.extend(self.token.0);
         out.extend(self.proof);
         put_bytes(out, &self.about);
-        out.extend([self.spoken.newest.0, self.spoken.oldest.0]);
+        out.extend([self.spoken.newest().0, self.spoken.oldest().0]);
     }
 
     /// Reads it from bytes.
@@ -77,10 +77,8 @@ impl JoinRequest {
         if reader.is_empty() {
             return Ok(JoinRequest { token, proof, about, spoken: UNSAID });
         }
-        let spoken = Spoken { newest: Version(reader.u8()?), oldest: Version(reader.u8()?) };
-        if spoken.oldest.0 == 0 || spoken.oldest > spoken.newest {
-            return Err(DecodeError::Invalid);
-        }
+        let (newest, oldest) = (Version(reader.u8()?), Version(reader.u8()?));
+        let spoken = Spoken::new(oldest..=newest).ok_or(DecodeError::Invalid)?;
         Ok(JoinRequest { token, proof, about, spoken })
     }
 }

@@ -263,7 +263,7 @@ fn status(worker: &Worker, mind: &Mind) -> Value {
                 "down": one.down,
                 "role": role,
                 "copies": one.copies,
-                "speaks": one.spoken.map(|spoken| spoken.newest.0),
+                "speaks": one.spoken.map(|spoken| spoken.newest().0),
                 "leads": leads.get(&one.node).copied().unwrap_or_default(),
             })
         })

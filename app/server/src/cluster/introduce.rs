@@ -101,7 +101,7 @@ impl Introducer {
         let refused = |text: String| Unwelcome::Refused(text);
         invitation.redeem(now, node, request, binding).map_err(|refusal| refused(refusal.to_string()))?;
         let (is, spoken) = (state.speaks(), request.spoken);
-        if Spoken::ALL.at(is).agree(spoken).is_none() || spoken.oldest > is {
+        if Spoken::ALL.at(is).agree(spoken).is_none() || spoken.oldest() > is {
             return Err(Unwelcome::Version { is, spoken });
         }
         let newcomer = Newcomer::decode(&request.about)

@@ -185,8 +185,7 @@ impl MemberLinks {
         let Some(spoken) = worker.mind().map(Mind::spoken).filter(|spoken| *spoken != self.spoken) else {
             return;
         };
-        tracing::info!(cluster = %spoken.oldest, node = %spoken, "the cluster's version");
-        self.spoken = spoken;
+        tracing::info!(cluster = %spoken.oldest(), node = %spoken, "the cluster's version");
         self.links.speak(now, spoken);
     }
 

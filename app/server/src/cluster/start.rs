@@ -19,7 +19,7 @@ use disk::engine::{Engine, EngineError, Mark};
 use fabric::join::Token;
 use fabric::{Identity, IdentityError};
 use kernel::codec::DecodeError;
-use kernel::{ClusterId, GroupId, NodeId, Rng, Spoken, Version};
+use kernel::{ClusterId, Foreign, GroupId, NodeId, Rng, Spoken};
 use node::cluster::Holding;
 use node::cluster::formation::{Formation, keyspaces};
 use node::cluster::mind::StartError;
@@ -114,18 +114,12 @@ pub enum ClusterError {
     Engine(#[from] EngineError),
     /// What the engine holds of the cluster.
     #[error(
-        "what the data directory says of its cluster cannot be read ({0}); was it written by a newer version?"
+        "what the data directory says of its cluster cannot be read ({0}); was it written by another version?"
     )]
     Unreadable(#[from] DecodeError),
-    /// The cluster was raised since.
-    #[error(
-        "the data directory is of a cluster at version {wrote} of its formats, and this archipel knows {}: start it with a newer one",
-        Spoken::ALL
-    )]
-    Newer {
-        /// What the cluster is at.
-        wrote: Version,
-    },
+    /// The cluster was raised since, or is too old.
+    #[error("the data directory is of a cluster at {0}")]
+    Version(Foreign),
     /// It is none, by the state itself.
     #[error(transparent)]
     NotMember(#[from] StartError),
@@ -250,7 +244,7 @@ fn form(identity: &Identity, about: &Newcomer, node: &NodeOptions) -> Result<(Ma
         keyspaces: keyspaces(configured),
         at: Clock::new().now().millis(),
         seed,
-        version: node.cluster.spoken.newest,
+        version: node.cluster.spoken.newest(),
     };
     let (mark, state) = formation.found()?;
     let replica = *mark.members.voters().first().expect("the first member votes");
@@ -288,9 +282,9 @@ fn resume(
     }
     let (holding, own) = control.ok_or(ClusterError::Unreadable(DecodeError::Invalid))?;
     let known = match holding.mark {
-        Some(_) => match version_of(&own) {
-            Some(wrote) if wrote > Version::NEWEST => return Err(ClusterError::Newer { wrote }),
-            Some(_) | None => Known::State(Box::new(State::decode(&own)?)),
+        Some(_) => match version_of(&own).and_then(|wrote| Foreign::of(wrote, Spoken::ALL)) {
+            Some(foreign) => return Err(ClusterError::Version(foreign)),
+            None => Known::State(Box::new(State::decode(&own)?)),
         },
         None => Known::Welcome(Welcome::decode(&own)?),
     };

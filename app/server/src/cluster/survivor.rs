@@ -19,12 +19,13 @@ use std::sync::Arc;
 
 use consensus::Durability;
 use consensus::replay::{Restored, Tail};
+use control::codec::version_of;
 use control::recover::Recovery;
 use control::{CONTROL, Refused, Request, State};
 use disk::engine::{Engine, EngineError, Mark};
 use disk::log::{Log, LogError};
 use kernel::codec::DecodeError;
-use kernel::{ClusterId, GroupId, Index, NodeId, PeerId};
+use kernel::{ClusterId, Foreign, GroupId, Index, NodeId, PeerId, Spoken};
 use node::cluster::{Holding, Past, store_seed};
 use node::recover::{Replays, ReplicaError};
 use runtime::Clock;
@@ -105,13 +106,16 @@ pub enum SurvivorError {
         floor: Index,
     },
     /// What is on the disk is not understood.
-    #[error("{what} cannot be read ({source}); was it written by a newer version?")]
+    #[error("{what} cannot be read ({source}); was it written by another version?")]
     Unreadable {
         /// Which part.
         what: String,
         /// Why.
         source: DecodeError,
     },
+    /// The cluster is at another version.
+    #[error("the data directory is of a cluster at {0}")]
+    Version(Foreign),
     /// A file.
     #[error("cannot use {}: {source}", path.display())]
     File {
@@ -171,6 +175,10 @@ impl Survivor {
         let holding = holding(CONTROL, &mark)?.ok_or_else(none)?;
         if holding.mark.is_none() {
             return Err(SurvivorError::Empty);
+        }
+        let foreign = version_of(&mark.state).and_then(|wrote| Foreign::of(wrote, Spoken::ALL));
+        if let Some(foreign) = foreign {
+            return Err(SurvivorError::Version(foreign));
         }
         let state = State::decode(&mark.state).map_err(unreadable("the cluster's state"))?;
         let read = read_log(dir, &state, holding, &marks)?;

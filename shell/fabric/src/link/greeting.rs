@@ -16,9 +16,9 @@ pub(crate) struct Hello {
 
 impl Hello {
     pub fn encode(self) -> Vec<u8> {
-        let mut out = vec![self.spoken.newest.0, self.lane.index() as u8];
+        let mut out = vec![self.spoken.newest().0, self.lane.index() as u8];
         out.extend(self.incarnation.to_le_bytes());
-        out.push(self.spoken.oldest.0);
+        out.push(self.spoken.oldest().0);
         out
     }
 
@@ -30,10 +30,7 @@ impl Hello {
         let incarnation = reader.u64()?;
         // Version 1 was the first, and did not say so.
         let oldest = if newest == 1 { 1 } else { reader.u8()? };
-        if newest == 0 || oldest > newest {
-            return Err(DecodeError::Invalid);
-        }
-        let spoken = Spoken { newest: Version(newest), oldest: Version(oldest) };
+        let spoken = Spoken::new(Version(oldest)..=Version(newest)).ok_or(DecodeError::Invalid)?;
         Ok(Hello { spoken, lane, incarnation })
     }
 }
@@ -53,14 +50,15 @@ mod tests {
             }
             bytes[0] += 1;
             bytes.push(9);
-            let later = Spoken { newest: Version(Version::NEWEST.0 + 1), ..Spoken::ALL };
+            let later = Spoken::new(Version::OLDEST..=Version(Version::NEWEST.0 + 1)).unwrap();
             assert_eq!(Hello::decode(&bytes), Ok(Hello { spoken: later, ..hello }));
         }
         // What version 1 says.
         let first = Hello::decode(&[1, 0, 7, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-        assert_eq!((first.spoken, first.incarnation), (Spoken { newest: Version(1), oldest: Version(1) }, 7));
+        assert_eq!((Some(first.spoken), first.incarnation), (Spoken::new(Version(1)..=Version(1)), 7));
         assert_eq!(Hello::decode(&[0; 11]), Err(DecodeError::Invalid));
         assert_eq!(Hello::decode(&[1, 2, 0, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeError::Invalid));
         assert_eq!(Hello::decode(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]), Err(DecodeError::Invalid));
+        assert_eq!(Hello::decode(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeError::Invalid));
     }
 }

@@ -17,7 +17,7 @@ impl Mind {
             match committed.body {
                 Body::Commands(entry) => {
                     self.keep.grew(entry.bytes());
-                    let newer = version_of(entry.body()).is_some_and(|it| it > self.options.spoken.newest);
+                    let newer = version_of(entry.body()).is_some_and(|it| it > self.options.spoken.newest());
                     match Request::decode(entry.body()) {
                         // To leave it out would be to believe in a cluster that is none.
                         _ if newer => {

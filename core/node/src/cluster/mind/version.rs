@@ -9,7 +9,7 @@ use super::*;
 
 /// Refuses data of a cluster that this node does not understand any more.
 pub(super) fn readable(wrote: Version, spoken: Spoken) -> Result<(), StartError> {
-    if wrote > spoken.newest { Err(StartError::Newer { wrote, spoken }) } else { Ok(()) }
+    if wrote > spoken.newest() { Err(StartError::Newer { wrote, spoken }) } else { Ok(()) }
 }
 
 impl Mind {
@@ -34,7 +34,7 @@ impl Mind {
     /// The newest version that all members were heard to speak.
     pub(super) fn spoken_by_all(&self) -> Version {
         let present = self.state.members().iter().filter(|(_, member)| member.is_present());
-        let newest = present.map(|(&node, _)| self.spoken_by(node).map_or(Version::OLDEST, |it| it.newest));
+        let newest = present.map(|(&node, _)| self.spoken_by(node).map_or(Version::OLDEST, Spoken::newest));
         newest.min().unwrap_or_default()
     }
 
@@ -48,7 +48,7 @@ impl Mind {
         let present = self.state.members().iter().filter(|(_, member)| member.is_present());
         let behind: Vec<String> = present
             .filter_map(|(&node, _)| match self.spoken_by(node) {
-                Some(spoken) if spoken.newest >= needs => None,
+                Some(spoken) if spoken.newest() >= needs => None,
                 Some(spoken) => Some(alloc::format!("{} speaks {spoken}", PeerId(node))),
                 None => Some(alloc::format!("{} is not linked and may speak less", PeerId(node))),
             })
