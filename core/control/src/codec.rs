@@ -1,7 +1,8 @@
 //! Requests and whole states as bytes: entries of the control group, and its snapshots.
 //!
 //! Both begin with the version of the format: a state with that of the cluster, a request with the oldest that has words
-//! for it. Those of all versions from [`Version::OLDEST`] to [`Version::NEWEST`] are read. Every count is checked against its limit before memory is taken.
+//! for it. States of all versions from [`Version::OLDEST`] to [`Version::NEWEST`] are read, and requests of all up to
+//! [`Version::NEWEST`]. Every count is checked against its limit before memory is taken.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
@@ -10,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use consensus::{Durability, ReplicaId, Role};
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
-use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, Spoken, TokenId, Version};
 use placement::Partitions;
 use placement::solve::COPIES_MAX;
 use sha2::{Digest as _, Sha256};
@@ -48,10 +49,9 @@ pub const fn version_of(bytes: &[u8]) -> Option<Version> {
     }
 }
 
-/// The version that wrote `bytes`, if it is one that is spoken here.
+/// The version that wrote the state in `bytes`, if it is one that is spoken here.
 fn known(bytes: &[u8]) -> Read<Version> {
-    let spoken = |version: &Version| (Version::OLDEST..=Version::NEWEST).contains(version);
-    version_of(bytes).filter(spoken).ok_or(DecodeError::Invalid)
+    version_of(bytes).filter(|version| Spoken::ALL.knows(*version)).ok_or(DecodeError::Invalid)
 }
 
 type Read<T> = Result<T, DecodeError>;
@@ -71,12 +71,18 @@ impl Request {
     /// Reads what [`Request::encode`] wrote.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are more than [`REQUEST_BYTES_MAX`], of another version, or no request.
+    /// [`DecodeError`] if the bytes are more than [`REQUEST_BYTES_MAX`], of a newer version, or no request.
     pub fn decode(bytes: &[u8]) -> Read<Request> {
+        Request::decode_up_to(bytes, Version::NEWEST)
+    }
+
+    /// By a node whose newest version is `newest`. There is no oldest one: what needs no new words is written as the first
+    /// version wrote it, by whoever writes it, for ever.
+    fn decode_up_to(bytes: &[u8], newest: Version) -> Read<Request> {
         if bytes.len() > REQUEST_BYTES_MAX {
             return Err(DecodeError::Overflow);
         }
-        let version = known(bytes)?;
+        let version = version_of(bytes).filter(|version| *version <= newest).ok_or(DecodeError::Invalid)?;
         let request = whole(bytes, version, |reader| {
             Ok(Request {
                 id: OperationId(reader.array()?),
@@ -593,5 +599,37 @@ impl Coded for Audit {
                 _ => return Err(DecodeError::Invalid),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Operation;
+
+    #[test]
+    fn a_request_is_read_by_all_versions_from_the_one_that_has_words_for_it() {
+        let name = Name::new("x").unwrap();
+        let request =
+            |operation| Request { id: OperationId([3; 16]), by: name.clone(), at: Millis(9), operation };
+        let ordinary = request(Operation::RemoveUser { name: name.clone() });
+        let raise = |to| request(Operation::Raise { to: Version(to) });
+        #[rustfmt::skip] // columns
+        let table = [
+            // what             read by a node of  taken
+            (&ordinary,         2,                 true),
+            (&ordinary,         3,                 true),
+            (&ordinary,         4,                 true), // the next version: the one before goes on writing it
+            (&ordinary,         200,               true),
+            (&raise(3),         2,                 false),
+            (&raise(3),         3,                 true),
+            (&raise(3),         4,                 true), // an old log is read after the next rise
+            (&raise(4),         3,                 false),
+        ];
+        for (request, newest, taken) in table {
+            let expected = if taken { Ok(request.clone()) } else { Err(DecodeError::Invalid) };
+            let read = Request::decode_up_to(&request.encode(), Version(newest));
+            assert_eq!(read, expected, "{request:?} by {newest}");
+        }
     }
 }
