@@ -63,7 +63,7 @@ pub enum Refused {
     #[error("there is no cluster yet: create one, or join one with a token")]
     NoCluster,
     /// Some members could not read it.
-    #[error("this needs a cluster at version {needs}, and it is at {is} until every member speaks {needs}: `archipel cluster members` says who does not")]
+    #[error("this needs a cluster at version {needs}, and it is at {is} until every member speaks {needs} (`archipel cluster members` tells)")]
     NeedsVersion {
         /// What it needs.
         needs: Version,

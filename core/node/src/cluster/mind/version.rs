@@ -3,6 +3,7 @@
 //! Peers say what they speak when a link to them begins. Whoever leads the control group raises the cluster once all
 //! members were heard to speak a newer version; what needs that version is refused before.
 
+use control::Refused;
 use kernel::PeerId;
 
 use super::*;
@@ -54,8 +55,6 @@ impl Mind {
             })
             .collect();
         let who = if behind.is_empty() { "it is about to be raised".to_string() } else { behind.join(", ") };
-        Some(alloc::format!(
-            "this needs a cluster at version {needs}, and it is at {is} until every member speaks {needs}: {who}"
-        ))
+        Some(alloc::format!("{}: {who}", Refused::NeedsVersion { needs, is }))
     }
 }
