@@ -43,8 +43,7 @@ pub const NOBODY: WorkerId = WorkerId(u16::MAX);
 pub const DOWN: &str =
     "CLUSTERDOWN no leader of this key's partition could be reached; the command was not run";
 /// What is answered when nobody knows whether a command ran.
-pub const UNKNOWN: &str =
-    "UNKNOWN the leader of this key's partition changed; whether the command was run is unknown";
+pub const UNKNOWN: &str = "UNKNOWN the leader of this key's partition changed or did not answer; whether the command was run is unknown";
 /// What is answered to a command for a keyspace that was dropped: it was not run.
 pub const DROPPED: &str = "ERR this keyspace was dropped; SELECT another one";
 /// Clients that wait are answered so when their partition's leader changes; the text is Redis's.
