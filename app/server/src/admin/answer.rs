@@ -110,12 +110,15 @@ impl Answerer {
     }
 
     fn state(&self, snapshot: Option<&Snapshot>) -> &'static str {
+        let outrun = |snapshot: &Snapshot| snapshot.cluster.as_ref().is_some_and(|cluster| cluster.outrun);
         if self.stopping.load(Ordering::Acquire) {
             "stopping"
         } else if self.subject.meters.log_failed.get() > 0 {
             "the log has failed"
         } else if snapshot.is_none() {
             "the worker does not answer"
+        } else if snapshot.is_some_and(outrun) {
+            "the cluster is at a version that this node does not speak"
         } else {
             "serving"
         }

@@ -42,6 +42,8 @@ pub(super) struct ClusterFigures {
     pub version: u64,
     pub term: u64,
     pub leads_control: bool,
+    /// It is at a version that this node does not speak.
+    pub outrun: bool,
     /// How many members are thought to be so.
     pub members: [(&'static str, usize); 3],
     pub partitions: usize,
@@ -69,6 +71,7 @@ impl ClusterFigures {
             version: mind.state().version(),
             term: mind.replica().term().0,
             leads_control: mind.replica().leads(),
+            outrun: mind.is_outrun(),
             members,
             partitions: groups.len(),
             led: led.count(),

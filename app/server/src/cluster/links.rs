@@ -65,8 +65,6 @@ struct Waiting {
 /// The links of a member.
 pub(crate) struct MemberLinks {
     links: Links,
-    /// What they speak.
-    spoken: Spoken,
     members: Arc<Members>,
     /// The members that links are kept with, and this node.
     set: BTreeSet<NodeId>,
@@ -84,7 +82,9 @@ pub(crate) struct MemberLinks {
     joining: BTreeMap<Ticket, JoinId>,
     /// When it is next looked where the cluster has this node.
     address_at: Micros,
+    /// What the operator must do was told.
     expelled: bool,
+    outrun: bool,
 }
 
 impl MemberLinks {
@@ -102,7 +102,6 @@ impl MemberLinks {
         desk.count_links(links.meters());
         Ok(MemberLinks {
             links,
-            spoken,
             members,
             set,
             jobs,
@@ -116,6 +115,7 @@ impl MemberLinks {
             joining: BTreeMap::new(),
             address_at: Micros(0),
             expelled: false,
+            outrun: false,
         })
     }
 
@@ -182,7 +182,8 @@ impl MemberLinks {
 
     /// A cluster that rose is not spoken with in older versions.
     fn follow_version(&mut self, now: Micros, worker: &Worker) {
-        let Some(spoken) = worker.mind().map(Mind::spoken).filter(|spoken| *spoken != self.spoken) else {
+        let Some(spoken) = worker.mind().map(Mind::spoken).filter(|spoken| *spoken != self.links.spoken())
+        else {
             return;
         };
         tracing::info!(cluster = %spoken.oldest(), node = %spoken, "the cluster's version");
@@ -239,6 +240,13 @@ impl MemberLinks {
             tracing::error!(
                 "this node was removed from its cluster: stop it, and start it with an empty data directory and a \
                  new token to join again"
+            );
+        }
+        if worker.mind().is_some_and(Mind::is_outrun) && !std::mem::replace(&mut self.outrun, true) {
+            tracing::error!(
+                spoken = %Spoken::ALL,
+                "the cluster was raised to a version that this node does not speak, and goes on without it: start it \
+                 with a newer archipel, and without the setting `cluster.version`"
             );
         }
         let node = self.links.id();

@@ -328,6 +328,12 @@ impl Links {
         self.events.push(Event::Up { node, lane, incarnation, spoken });
     }
 
+    /// What is spoken here.
+    #[must_use]
+    pub const fn spoken(&self) -> Spoken {
+        self.settings.spoken
+    }
+
     /// From now on this is spoken here: a cluster that rose leaves older versions behind, and links of those who speak
     /// only these are closed.
     pub fn speak(&mut self, now: Micros, spoken: Spoken) {

@@ -26,6 +26,13 @@ impl Mind {
         self.options.spoken.at(self.state.speaks())
     }
 
+    /// Whether the cluster has decided something in a version that this node does not speak. It knows nothing of what came
+    /// after, and will not before it is started as one that does.
+    #[must_use]
+    pub const fn is_outrun(&self) -> bool {
+        self.outrun
+    }
+
     /// What a member is known to speak; `None` while no link to it is up.
     #[must_use]
     pub fn spoken_by(&self, node: NodeId) -> Option<Spoken> {

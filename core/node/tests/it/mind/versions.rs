@@ -129,13 +129,14 @@ fn who_is_exchanged_back_after_the_rise_does_not_start_or_hears_nothing_more() {
     world.careless = true;
     world.run(5 * SECOND).unwrap();
     assert_eq!(world.mind(2).dropped().unreadable, 1);
+    assert!(world.mind(2).is_outrun() && !world.mind(0).is_outrun(), "and says so");
     assert_eq!(world.mind(2).state().speaks(), Version::OLDEST);
     world.careless = false;
     // The others go on.
     assert!(matches!(asked(&mut world, 0, newer(90)), Answer::Done(_)));
     // Exchanged once more, it is a member like the others; and once a checkpoint has it, there is no way back.
     exchange(&mut world, 2, Spoken::ALL);
-    assert!(world.mind(2).state().keyspaces().contains_key(&KeyspaceId(90)));
+    assert!(world.mind(2).state().keyspaces().contains_key(&KeyspaceId(90)) && !world.mind(2).is_outrun());
     world.until(60 * SECOND, |world| checkpointed(world, 2)).unwrap();
     world.stop(2, false);
     world.hosts[2].spoken = older();
