@@ -43,17 +43,10 @@ pub enum JoinError {
     #[error("--join: the token names no address; make a new one with `archipel cluster token`")]
     NoAddress,
     /// Nobody answered.
-    #[error(
-        "--join: the member {introducer} does not answer at {}: {cause}; is it running, and can this machine reach it?",
-        shown(addresses)
-    )]
+    #[error("--join: nobody answers: {}; does one of them run, and can this machine reach it?", shown(tried))]
     Silent {
-        /// Who should have.
-        introducer: PeerId,
-        /// Where.
-        addresses: Vec<SocketAddr>,
-        /// What came instead, at the last of them.
-        cause: Cause,
+        /// Who should have, where, and what came instead at the last address; in the order in which they were asked.
+        tried: Vec<(PeerId, Vec<SocketAddr>, Cause)>,
     },
     /// It answered no.
     #[error("--join: the cluster refuses this node: {reason}")]
@@ -69,8 +62,12 @@ pub enum JoinError {
     Loop(#[from] std::io::Error),
 }
 
-fn shown(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn shown(tried: &[(PeerId, Vec<SocketAddr>, Cause)]) -> String {
+    let one = |(node, addresses, cause): &(PeerId, Vec<SocketAddr>, Cause)| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("{node} at {} ({cause})", addresses.join(", "))
+    };
+    tried.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// What a newcomer is answered.
@@ -167,9 +164,10 @@ pub fn join_any(
 ) -> Result<Welcome, JoinError> {
     let about = newcomer.encode();
     let first = (token.introducer, token.addresses.clone());
-    let mut last = Cause::Lost;
+    let mut tried = Vec::new();
     for (introducer, addresses) in std::iter::once(&first).chain(others) {
         let token = Token { introducer: *introducer, ..token.clone() };
+        let mut last = Cause::Lost;
         for &address in addresses {
             match ask(own, &token, address, &about)? {
                 Ok(Answer::Welcome(welcome)) => return Ok(welcome),
@@ -177,9 +175,11 @@ pub fn join_any(
                 Err(cause) => last = cause,
             }
         }
+        if !addresses.is_empty() {
+            tried.push((PeerId(*introducer), addresses.clone(), last));
+        }
     }
-    let introducer = PeerId(token.introducer);
-    Err(JoinError::Silent { introducer, addresses: token.addresses.clone(), cause: last })
+    Err(JoinError::Silent { tried })
 }
 
 /// Asks at one address; what came of it, or why nothing did.

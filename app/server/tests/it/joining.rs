@@ -9,11 +9,11 @@ use control::{Name, Newcomer, Operation, OperationId, Request, State, Welcome};
 use fabric::Identity;
 use fabric::join::{ClusterId, Token};
 use fabric::link::{Event, Members, Settings, Standalone};
-use kernel::{Millis, NodeId, Spoken};
+use kernel::{Millis, NodeId, PeerId, Spoken};
 use node::cluster::mind::Admission;
 use runtime::Clock;
 use server::cluster::introduce::{Introducer, TOKEN_SECONDS_MAX};
-use server::cluster::join::{Answer, JoinError, join, token};
+use server::cluster::join::{Answer, JoinError, join, join_any, token};
 
 /// A member with its cluster's state, in a thread of its own that lets in who has a token.
 struct Member {
@@ -154,6 +154,13 @@ fn a_token_that_is_forged_or_of_nobody_lets_nobody_in() {
     let mut moved = good.clone();
     moved.addresses = vec![free];
     assert!(matches!(join(&identity(2), Spoken::ALL, &moved, &newcomer()), Err(JoinError::Silent { .. })));
+    // All that were asked are named.
+    let other = (identity(7).id(), vec![free]);
+    let silent =
+        join_any((&identity(2), Spoken::ALL), &moved, &[other], &newcomer()).unwrap_err().to_string();
+    for asked in [member.id, identity(7).id()] {
+        assert!(silent.contains(&format!("{} at {free} (", PeerId(asked))), "{silent}");
+    }
     moved.addresses.push(member.address);
     join(&identity(2), Spoken::ALL, &moved, &newcomer()).unwrap();
     assert_eq!(member.stop().members().len(), 2);
