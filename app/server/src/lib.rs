@@ -27,6 +27,7 @@ pub mod services;
 mod snapshot;
 pub mod tls;
 
+pub use ::node::PARTITIONS_MAX;
 pub use config::Config;
 pub use disk::backup;
 pub use kernel;

@@ -372,7 +372,7 @@ fn keyspace(config: &Config, keyspace: &config::Keyspace) -> Keyspace {
     let partitions = u16::try_from(keyspace.partitions.get()).ok();
     let partitions = partitions.and_then(|count| Partitions::new(count).ok());
     Keyspace {
-        partitions: partitions.expect("there are 1 to 1024 partitions"),
+        partitions: partitions.expect("the configuration bounds them"),
         is_named: config.keyspace.iter().any(|named| named.id == keyspace.id),
         id: KeyspaceId(u16::try_from(keyspace.id.get()).expect("a keyspace's number is below 16")),
         label: keyspace.label(),

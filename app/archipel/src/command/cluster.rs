@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use server::PARTITIONS_MAX;
 
 /// What is done with a cluster.
 #[derive(Subcommand, Clone, Debug)]
@@ -134,7 +135,7 @@ The data directory must be empty or not there. What was backed up comes back wit
 keyspaces; keys that have expired since then expire. --to takes the newest backup that has nothing from after that moment,
 by the clock of the machine that made it, and says how long before it that was: so the moments that can be had are those
 that backup --every made. Keyspaces that the node's configuration does not name are served as they are divided in the
-backup. A keyspace with more than 1024 partitions is refused. --verify reads every byte and restores nothing; damage is named by
+backup. A keyspace with more partitions than a node serves is refused. --verify reads every byte and restores nothing; damage is named by
 file and place, with exit code 1.")]
     Restore {
         /// The directory of the backups.
@@ -195,6 +196,10 @@ again with the other. What is started by hand is not stopped by Ctrl-C here.")]
     },
 }
 
+fn partitions_help() -> String {
+    format!("Into how many partitions its keys are divided, 1 to {PARTITIONS_MAX}; never changes")
+}
+
 /// What is done with a keyspace of a cluster.
 #[derive(Subcommand, Clone, Debug)]
 pub enum KeyspaceCommand {
@@ -206,8 +211,8 @@ Examples:
     Create {
         /// Its number, for SELECT.
         id: u16,
-        /// Into how many partitions its keys are divided; never changes.
-        #[arg(long, value_name = "N")]
+        /// Into how many partitions its keys are divided.
+        #[arg(long, value_name = "N", help = partitions_help())]
         partitions: Option<u16>,
         /// What it is.
         #[command(flatten)]

@@ -53,7 +53,7 @@ impl Wanted {
                 [Durability::Always, Durability::EverySec].into_iter().find(|&one| word(one) == text)
             })?,
             // Beyond that SCAN has no cursors, and no node of its own serves what is restored from a backup.
-            partitions: query.maybe("partitions", "1 to 1024", |text| {
+            partitions: query.maybe("partitions", &format!("1 to {PARTITIONS_MAX}"), |text| {
                 let count = text.parse().ok().filter(|count| *count <= PARTITIONS_MAX)?;
                 Partitions::new(count).ok()
             })?,
