@@ -117,18 +117,6 @@ impl<C: Contact> Walks<C> {
         }
         self.walks.iter().flat_map(|walk| walk.sample.iter().copied()).for_each(hold);
     }
-
-    /// How many walks of its own go on.
-    #[must_use]
-    pub const fn walks(&self) -> usize {
-        self.walks.len()
-    }
-
-    /// How many walkers wait here for their origin's word.
-    #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
 }
 
 #[cfg(test)]

@@ -218,12 +218,6 @@ impl<C: Contact> Lookup<C> {
     pub const fn asked(&self) -> u16 {
         self.asked
     }
-
-    /// What it looks for.
-    #[must_use]
-    pub const fn target(&self) -> u64 {
-        self.target
-    }
 }
 
 impl<C: Contact> Path<C> {

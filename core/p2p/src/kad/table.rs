@@ -271,21 +271,6 @@ impl<C: Contact> Table<C> {
         }
     }
 
-    /// Forgets `contact`, whatever it was.
-    pub fn remove(&mut self, keys: &impl Keys<C>, contact: C) {
-        let Some((index, at)) = self.find(keys, contact) else {
-            return;
-        };
-        let bucket = &mut self.buckets[index];
-        if at < usize::from(bucket.failed) {
-            bucket.failed -= 1;
-        } else if at < bucket.known() {
-            bucket.live -= 1;
-        }
-        self.take_out(index, at);
-        self.promote(keys, index);
-    }
-
     /// True if one more contact of its IP neighbourhood may be in the bucket and in the table.
     fn diverse(&self, keys: &impl Keys<C>, index: usize, contact: C) -> bool {
         let Some(neighbourhood) = keys.neighbourhood(contact) else {

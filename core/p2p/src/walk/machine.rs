@@ -185,7 +185,6 @@ impl<C: Contact> Walks<C> {
                     out.push(refused);
                 }
             }
-            Command::Drop(key) => drop(self.held.remove(&key)),
             Command::Connect(peer) if self.neighbours.contains(&peer) => {}
             Command::Connect(_) if self.neighbours.len() >= NEIGHBOURS_MAX => out.push(refused),
             Command::Connect(peer) => self.neighbours.push(peer),

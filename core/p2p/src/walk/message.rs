@@ -123,8 +123,6 @@ pub enum Command<C> {
     },
     /// Be found with this key.
     Hold(Key),
-    /// No more.
-    Drop(Key),
     /// Take a neighbour.
     Connect(C),
     /// Leave a neighbour.

@@ -33,6 +33,23 @@ fn closest(table: &Table<u64>, target: u64, n: usize) -> Vec<u64> {
     near.iter().map(|(_, contact)| *contact).collect()
 }
 
+impl<C: Contact> Table<C> {
+    /// Forgets `contact`, whatever it was.
+    fn remove(&mut self, keys: &impl Keys<C>, contact: C) {
+        let Some((index, at)) = self.find(keys, contact) else {
+            return;
+        };
+        let bucket = &mut self.buckets[index];
+        if at < usize::from(bucket.failed) {
+            bucket.failed -= 1;
+        } else if at < bucket.known() {
+            bucket.live -= 1;
+        }
+        self.take_out(index, at);
+        self.promote(keys, index);
+    }
+}
+
 #[test]
 fn a_full_bucket_keeps_who_lives_longest() {
     let mut table = Table::new(0, 3);
