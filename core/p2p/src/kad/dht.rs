@@ -104,6 +104,14 @@ pub(super) struct Published {
     pub again: Micros,
 }
 
+impl Published {
+    /// Whether it is worth being sent again.
+    pub(super) fn is_valid(&self, now: Micros, valid: &impl Validator) -> bool {
+        let holds = |record: &Record| valid.check(now, &record.name, &record.value).is_ok();
+        self.record.as_ref().is_none_or(holds)
+    }
+}
+
 /// What a node asks of its host.
 pub type Out<C> = Vec<Effect<C, Message<C>, Outcome<C>>>;
 
@@ -317,6 +325,9 @@ impl<C: Contact, V: Validator> Dht<C, V> {
 
     fn report(&mut self, now: Micros, token: Token, query: Query<C>, out: &mut Out<C>) {
         let cost = query.cost;
+        let kept = if let Phase::Reach { kept, .. } = query.phase { kept } else { 0 };
+        // What nobody took has failed for its owner: nobody expects it to be sent again.
+        let publishes = kept > 0 && !query.withdrawn;
         let outcome = match query.goal {
             Goal::Node => {
                 let found = query.region.iter().map(|(_, contact)| *contact).collect();
@@ -326,8 +337,16 @@ impl<C: Contact, V: Validator> Dht<C, V> {
                 self.leave_on_path(now, &query.lookup, &votes, out);
                 Outcome::Value(token, votes.best, cost)
             }
-            Goal::Put(_) | Goal::Provide => {
-                let kept = if let Phase::Reach { kept, .. } = query.phase { kept } else { 0 };
+            Goal::Put(record) => {
+                if publishes {
+                    self.publish(now, Some(record), query.target);
+                }
+                Outcome::Stored(token, kept, cost)
+            }
+            Goal::Provide => {
+                if publishes {
+                    self.publish(now, None, query.target);
+                }
                 Outcome::Stored(token, kept, cost)
             }
             Goal::Providers(found) => Outcome::Providers(token, found.into_iter().collect(), cost),
@@ -335,14 +354,29 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         out.push(Effect::Report(outcome));
     }
 
-    fn publish(&mut self, now: Micros, record: Option<Record>, target: &Target) -> bool {
-        let known = self.published.contains_key(&target.key);
-        if !known && self.published.len() >= PUBLISHED_MAX {
-            return false;
-        }
+    /// Keeps something stored from now on. Its place was there when the query began.
+    fn publish(&mut self, now: Micros, record: Option<Record>, target: Target) {
         let again = now.plus_millis(PUBLISH_MS);
-        self.published.insert(target.key, Published { record, target: target.clone(), again });
-        true
+        self.published.insert(target.key, Published { record, target, again });
+    }
+
+    /// Whether `key` may be published: beside what is, and what is being stored for the first time.
+    ///
+    /// When all places are taken, what has expired gives its own back: that checks every record, and happens then only.
+    fn has_place(&mut self, now: Micros, key: Key) -> bool {
+        if self.published.contains_key(&key) {
+            return true;
+        }
+        let stores = |goal: &Goal<C>| matches!(goal, Goal::Put(_) | Goal::Provide);
+        let owners = self.queries.iter().filter(|query| matches!(query.purpose, Purpose::Owner(_)));
+        let new =
+            owners.filter(|query| stores(&query.goal) && !self.published.contains_key(&query.target.key));
+        let most = PUBLISHED_MAX - new.count();
+        if self.published.len() >= most {
+            let Dht { published, valid, .. } = self;
+            published.retain(|_, published| published.is_valid(now, valid));
+        }
+        self.published.len() < most
     }
 
     fn command(&mut self, now: Micros, keys: &impl Keys<C>, command: Command<C>, out: &mut Out<C>) {
@@ -366,7 +400,10 @@ impl<C: Contact, V: Validator> Dht<C, V> {
                 return Ok((Purpose::Join, Goal::Node, self.own.clone()));
             }
             Command::Withdraw(name) => {
-                self.published.remove(&Key::of(&name));
+                let key = Key::of(&name);
+                self.published.remove(&key);
+                let same = self.queries.iter_mut().filter(|query| query.target.key == key);
+                same.for_each(|query| query.withdrawn = true);
                 return Err(None);
             }
             Command::FindNode(token, target) => (token, Goal::Node, target),
@@ -392,12 +429,8 @@ impl<C: Contact, V: Validator> Dht<C, V> {
                 (token, Goal::Providers(own), target)
             }
         };
-        let published = match &goal {
-            Goal::Put(record) => self.publish(now, Some(record.clone()), &target),
-            Goal::Provide => self.publish(now, None, &target),
-            Goal::Node | Goal::Value(_) | Goal::Providers(_) => true,
-        };
-        if self.queries.len() >= QUERIES_MAX || !published {
+        let publishes = matches!(goal, Goal::Put(_) | Goal::Provide);
+        if self.queries.len() >= QUERIES_MAX || publishes && !self.has_place(now, target.key) {
             return Err(Some((token, Refusal::Full)));
         }
         Ok((Purpose::Owner(token), goal, target))

@@ -111,6 +111,8 @@ pub(super) struct Query<C> {
     pub bits: u8,
     /// Lookups made to judge how many nodes there are.
     pub measured: u8,
+    /// What it stores was withdrawn meanwhile.
+    pub withdrawn: bool,
     pub cost: Cost,
 }
 
@@ -132,6 +134,7 @@ impl<C: Contact> Query<C> {
             region: Vec::new(),
             bits: 0,
             measured: 0,
+            withdrawn: false,
             cost: Cost::default(),
         }
     }

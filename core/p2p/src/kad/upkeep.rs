@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use kernel::Micros;
 
-use super::dht::{Dht, Out, PUBLISH_MS};
+use super::dht::{Dht, Out, PUBLISH_MS, Published, QUERIES_MAX};
 use super::message::Target;
 use super::query::{Goal, Purpose};
 use super::record::Validator;
@@ -14,6 +14,8 @@ use crate::{Contact, Keys};
 
 /// Others' values that are sent on at one wake.
 const REPUBLISHED_AT_ONCE: usize = 4;
+/// With so many queries going on nothing is sent on: the others are for who asks. It waits until one has ended.
+const SENDING_QUERIES_MAX: usize = QUERIES_MAX / 2;
 
 impl<C: Contact, V: Validator> Dht<C, V> {
     /// What is due at `now`: a bucket that is stale, and what is to be sent again.
@@ -68,25 +70,42 @@ impl<C: Contact, V: Validator> Dht<C, V> {
     pub(super) fn schedule(&mut self, now: Micros) {
         let refresh = self.table.stalest().filter(|_| !self.is_refreshing());
         let refresh = refresh.map(|(_, at)| at.plus_millis(u64::from(self.refresh_ms)).max(now + 1));
+        // Who finds no room is woken by the end of a query, which comes here too.
         let publish = self.published.values().map(|published| published.again).min();
+        let publish = publish.filter(|_| self.sending_room() > 0);
         self.due = [refresh, publish, self.store.due()].into_iter().flatten().min();
+    }
+
+    /// How many more queries may send something on.
+    fn sending_room(&self) -> usize {
+        SENDING_QUERIES_MAX.saturating_sub(self.queries.len())
     }
 
     fn send_on(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Out<C>) {
         let mut records = Vec::new();
         if self.store.due().is_some_and(|at| at <= now) {
-            self.store.sweep(now, REPUBLISHED_AT_ONCE, &mut records);
+            let most = REPUBLISHED_AT_ONCE.min(self.sending_room());
+            self.store.sweep(now, most, &mut records);
         }
         for record in records {
             let target = Target { key: record.key(), name: Some(record.name.clone()) };
             self.begin(now, keys, Purpose::Republish, Goal::Put(record), target, out);
         }
-        let own = self.published.values_mut().filter(|published| published.again <= now);
-        let mut again = Vec::new();
-        for published in own.take(REPUBLISHED_AT_ONCE) {
+        let most = REPUBLISHED_AT_ONCE.min(self.sending_room());
+        let (mut again, mut over) = (Vec::new(), Vec::new());
+        let Dht { published, valid, .. } = self;
+        let due = |published: &&mut Published| published.again <= now;
+        for published in published.values_mut().filter(due).take(most) {
+            if !published.is_valid(now, valid) {
+                over.push(published.target.key);
+                continue;
+            }
             published.again = now.plus_millis(PUBLISH_MS);
             let goal = published.record.clone().map_or(Goal::Provide, Goal::Put);
             again.push((goal, published.target.clone()));
+        }
+        for key in over {
+            self.published.remove(&key);
         }
         for (goal, target) in again {
             self.begin(now, keys, Purpose::Republish, goal, target, out);

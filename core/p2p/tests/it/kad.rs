@@ -2,12 +2,12 @@
 
 use kernel::{Micros, Rng};
 use p2p::kad::{
-    BUCKETS, Command, Config, ConfigError, Dht, Message, Outcome, PUBLISHED_MAX, QUERIES_MAX, Record,
-    Refusal, Region, Target,
+    BUCKETS, Command, Config, ConfigError, Dht, Envelope, Message, Outcome, PUBLISHED_MAX, QUERIES_MAX,
+    Record, Refusal, Region, Target,
 };
 use p2p::{Input, Key, Keys, Protocol, RequestId};
 
-use crate::kad_world::{Points, T, VALID, World, config, found, record, with};
+use crate::kad_world::{Points, T, VALID, World, config, found, record, sign, with};
 
 fn key_at(rng: &mut Rng) -> Key {
     Key::from_words([rng.next_u64(), 0, 0, 0])
@@ -243,6 +243,93 @@ fn commands_that_cannot_be_begun_are_refused_with_the_reason() {
         world.run(1, Command::Provide(T, n.to_be_bytes().to_vec()));
     }
     assert_eq!(world.run(1, Command::Provide(T, b"more".to_vec())), Outcome::Refused(T, Refusal::Full));
+}
+
+/// A record that is not valid any more at `expires`.
+fn until(expires: Micros, label: &[u8]) -> Record {
+    let publisher = [9; 32];
+    let name = Envelope::name(&publisher, label);
+    let signature = sign(&publisher, &Envelope::signed_bytes(&name, 1, expires, b"p"));
+    let mut value = Vec::new();
+    Envelope { publisher, sequence: 1, expires, payload: b"p", signature }.encode(&mut value);
+    Record::new(&name, &value)
+}
+
+fn value(world: &mut World, at: u32, record: &Record) -> Option<Record> {
+    match world.run(at, Command::Get(T, record.name.to_vec())) {
+        Outcome::Value(T, got, _) => got,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_refused_or_found_no_place_is_not_published() {
+    let mut world = World::joined(15, 3, config(1));
+    let (refused, lost, kept) =
+        (record(9, b"refused", 1, b"x"), record(9, b"lost", 1, b"x"), record(9, b"kept", 1, b"x"));
+    let mut out = Vec::new();
+    for n in 0..QUERIES_MAX {
+        let command = Command::FindNode(T, Target::named(&n.to_be_bytes()));
+        world.nodes[1].step(world.now, &world.keys, Input::Commanded(command), &mut out);
+    }
+    let put = Input::Commanded(Command::Put(T, refused.clone()));
+    world.nodes[1].step(world.now, &world.keys, put, &mut out);
+    assert_eq!(out.last(), Some(&p2p::Effect::Report(Outcome::Refused(T, Refusal::Full))));
+    world.act(1, out);
+    world.settle();
+    (world.dead[0], world.dead[2]) = (true, true);
+    assert!(matches!(world.run(1, Command::Put(T, lost.clone())), Outcome::Stored(T, 0, _)));
+    (world.dead[0], world.dead[2]) = (false, false);
+    world.pass(61);
+    assert!(matches!(world.run(1, Command::Put(T, kept.clone())), Outcome::Stored(T, 1.., _)));
+    // What is published is sent again within half a day, and then lives on.
+    world.pass(60 * 30);
+    assert_eq!([&refused, &lost].map(|record| value(&mut world, 2, record)), [None, None]);
+    // Control.
+    assert!(value(&mut world, 2, &kept).is_some());
+}
+
+#[test]
+fn what_has_expired_gives_its_place_back() {
+    let mut world = World::joined(16, 3, config(1));
+    let expires = world.now.plus_millis(3600 * 1000);
+    const RECORDS: usize = 100;
+    for n in 0..RECORDS {
+        let stored = world.run(1, Command::Put(T, until(expires, &n.to_be_bytes())));
+        assert!(matches!(stored, Outcome::Stored(T, 1.., _)), "{stored:?}");
+    }
+    for n in RECORDS..PUBLISHED_MAX {
+        world.run(1, Command::Provide(T, n.to_be_bytes().to_vec()));
+    }
+    assert_eq!(world.run(1, Command::Provide(T, b"more".to_vec())), Outcome::Refused(T, Refusal::Full));
+    world.pass(61);
+    for n in 0..RECORDS {
+        let told = world.run(1, Command::Provide(T, [&b"more"[..], &n.to_be_bytes()].concat()));
+        assert!(matches!(told, Outcome::Stored(T, 1.., _)), "{told:?}");
+    }
+    assert_eq!(world.run(1, Command::Provide(T, b"more".to_vec())), Outcome::Refused(T, Refusal::Full));
+}
+
+#[test]
+fn what_is_to_be_sent_again_leaves_queries_to_those_who_ask() {
+    let mut world = World::joined(17, 3, config(1));
+    for n in 0..PUBLISHED_MAX {
+        world.run(1, Command::Provide(T, n.to_be_bytes().to_vec()));
+    }
+    world.now = world.now.plus_millis(13 * 3600 * 1000);
+    let mut rounds = 0;
+    while world.nodes[1].deadline().is_some_and(|due| due <= world.now) {
+        let mut out = Vec::new();
+        while world.nodes[1].deadline().is_some_and(|due| due <= world.now) {
+            world.nodes[1].wake(world.now, &world.keys, &mut out);
+            assert!(world.nodes[1].queries() < QUERIES_MAX, "nobody could ask");
+        }
+        world.act(1, out);
+        world.settle();
+        rounds += 1;
+    }
+    // All were sent, and not one after another.
+    assert!((PUBLISHED_MAX / QUERIES_MAX..PUBLISHED_MAX / 8).contains(&rounds), "{rounds}");
 }
 
 #[test]

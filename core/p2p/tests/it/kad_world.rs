@@ -145,7 +145,8 @@ impl World {
         self.act(to, out);
     }
 
-    fn act(&mut self, at: u32, out: Vec<Effect<u32, Message<u32>, Outcome<u32>>>) {
+    /// Does what a node wants.
+    pub fn act(&mut self, at: u32, out: Vec<Effect<u32, Message<u32>, Outcome<u32>>>) {
         for effect in out {
             match effect {
                 Effect::Tell { to, body } => self.queue.push_back((to, Input::Told { from: at, body })),
