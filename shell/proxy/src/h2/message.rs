@@ -35,7 +35,12 @@ pub(super) fn is_grpc(map: &HeaderMap) -> bool {
 
 /// Writes a request's head. Whether its body is to be in chunks; `None`: it cannot be written.
 pub(super) fn request_in(parts: &request::Parts, has_body: bool, out: &mut Vec<u8>) -> Option<bool> {
-    let named = parts.headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let named = hosts.next().map(HeaderValue::as_bytes);
+    if hosts.next().is_some() {
+        // Who gets them might take another one than we did.
+        return None;
+    }
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = match (authority, named) {
         (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return None,
@@ -110,7 +115,8 @@ pub(super) fn response_in(
     let _ = write!(out, "HTTP/1.1 {status} \r\n");
     fields(&parts.headers, out);
     let bodiless = is_head || status < 200 || status == 204 || status == 304;
-    let length = parts.headers.get(header::CONTENT_LENGTH);
+    // A body of a length has no trailers, and a call of gRPC is told how it ended in them.
+    let length = parts.headers.get(header::CONTENT_LENGTH).filter(|_| bodiless || !is_grpc(&parts.headers));
     let chunked = match length {
         _ if status < 200 || status == 204 => false,
         Some(length) if !has_ended || bodiless => {
