@@ -2,9 +2,9 @@
 //!
 //! The budget is Finagle's: each request earns a fifth of a retry, so a service that fails altogether gets at most a fifth
 //! more requests. What was read, or may have been, goes again only if it may be done twice; what surely was not may go
-//! again whatever it asks for. Either way it is one of the tries, and spends from the budget. A first try that met a pooled
-//! connection which its other end had closed is nobody's failure: if it may be done twice it goes again at once, on a
-//! connection made for it, and spends nothing.
+//! again whatever it asks for. Either way it is one of the tries, and spends from the budget. A first try that met a
+//! connection which its other end had closed is nobody's failure: it goes again at once, on a connection made for it, and
+//! spends nothing, if it may be done twice or the other end has said that it did not read it.
 
 use kernel::planted::{Bug, is};
 use kernel::{Micros, Rng};
@@ -97,6 +97,8 @@ pub struct Try {
 pub enum Progress {
     /// No connection could be had.
     Unconnected,
+    /// The other end of the connection closes, and has said that it read nothing of it.
+    Unread,
     /// A pooled connection was closed before a byte of the answer came; it may have been stale.
     Stale,
     /// The request may have been read.
@@ -128,10 +130,11 @@ pub fn verdict(
     if !last.outcome.is_failure() || last.progress == Progress::Answering || !last.replayable || left == 0 {
         return Verdict::Stop;
     }
-    let unread = last.progress == Progress::Unconnected;
-    if last.progress == Progress::Stale && last.number == 1 && last.idempotent {
+    let closed = last.progress == Progress::Unread || last.progress == Progress::Stale && last.idempotent;
+    if closed && last.number == 1 {
         return Verdict::Fresh;
     }
+    let unread = matches!(last.progress, Progress::Unconnected | Progress::Unread);
     let allowed = unread || last.idempotent || is(Bug::PostRetried);
     if !allowed || last.number >= options.tries_max {
         return Verdict::Stop;
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn only_what_may_be_done_twice_is_done_twice() {
-        use Progress::{Answering, Stale, Unconnected};
+        use Progress::{Answering, Stale, Unconnected, Unread};
         let post = Try { idempotent: false, ..FAILED };
         #[rustfmt::skip] // columns
         let table = [
@@ -183,6 +186,9 @@ mod tests {
             (post,                                              "stop"),
             (Try { progress: Unconnected, ..post },             "again"), // no byte of it left
             (Try { progress: Stale, ..post },                   "stop"),  // it may have been read
+            (Try { progress: Unread, ..post },                  "fresh"), // it was told so
+            (Try { progress: Unread, number: 2, ..post },       "again"),
+            (Try { progress: Unread, number: 3, ..post },       "stop"),
             (Try { progress: Stale, ..FAILED },                 "fresh"),
             (Try { progress: Stale, number: 2, ..FAILED },      "again"),
         ];

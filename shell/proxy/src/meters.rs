@@ -20,6 +20,8 @@ pub struct LoopMeters {
     pub connects: Counter,
     /// Times that accepting was paused: too many clients, or no descriptors.
     pub pauses: Counter,
+    /// Times that the thread looked at what had happened.
+    pub turns: Counter,
     /// Bytes sent to clients.
     pub output_bytes: Counter,
     /// Requests that were tried again.

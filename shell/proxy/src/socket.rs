@@ -70,6 +70,14 @@ impl Socket {
         matches!(self.base, Base::Stream(_))
     }
 
+    /// Its stream, if it is one of HTTP/2.
+    pub const fn as_stream(&self) -> Option<&StreamSocket> {
+        match &self.base {
+            Base::Tcp(_) => None,
+            Base::Stream(stream) => Some(stream),
+        }
+    }
+
     /// Takes note of an event. Edges: what it says holds until a read or write says otherwise.
     pub fn note(&mut self, event: &mio::event::Event) {
         if event.is_readable() || event.is_read_closed() || event.is_error() {

@@ -182,14 +182,18 @@ impl Loop {
                 None => self.failed(key, x, Failed::new(Reason::EndpointReset, Progress::Answering)),
             };
         }
-        let reused = x.conn.and_then(|conn| self.conns.get(conn)).is_some_and(|conn| conn.reused);
-        let progress = match (reused && x.incoming.is_empty(), x.sent_any) {
-            (true, _) => Progress::Stale,
-            (false, true) => Progress::Sent,
-            (false, false) => Progress::Unconnected,
+        let conn = x.conn.and_then(|conn| self.conns.get(conn));
+        let reused = conn.as_ref().is_some_and(|conn| conn.reused);
+        let stream = conn.as_ref().and_then(|conn| conn.socket.as_stream());
+        let progress = match (stream, reused && x.incoming.is_empty(), x.sent_any) {
+            (Some(stream), _, _) => stream.progress(),
+            (None, true, _) => Progress::Stale,
+            (None, false, true) => Progress::Sent,
+            (None, false, false) => Progress::Unconnected,
         };
         let mut failed = Failed::new(Reason::EndpointReset, progress);
-        if progress == Progress::Stale && x.tries == 1 && x.idempotent && x.replayable {
+        let closed = progress == Progress::Unread || progress == Progress::Stale && x.idempotent;
+        if closed && x.tries == 1 && x.replayable {
             // That a server closes connections that wait is nobody's failure, where it costs no more than another try.
             failed.outcome = Outcome::Abandoned;
         }
@@ -393,7 +397,11 @@ impl Loop {
                 self.answered(key, x, Reason::SlowRequest, None)
             }
             State::Waiting => {
-                let progress = if x.sent_any { Progress::Sent } else { Progress::Unconnected };
+                let conn = x.conn.and_then(|conn| self.conns.get(conn));
+                let stream = conn.as_ref().and_then(|conn| conn.socket.as_stream());
+                stream.inspect(|stream| stream.note_late());
+                let unread = stream.is_some_and(|stream| stream.progress() == Progress::Unread);
+                let progress = if x.sent_any && !unread { Progress::Sent } else { Progress::Unconnected };
                 self.failed(key, x, Failed::late(progress))
             }
             State::Responding if client.is_behind() => {

@@ -70,7 +70,8 @@ impl Loop {
                 self.join(key, conn, x);
                 x.state = State::Connecting;
                 self.arm(key, x);
-                Step::Blocked
+                // A stream of a connection that is there already is told of by no event.
+                if http2 { Step::On } else { Step::Blocked }
             }
             Err(error) => {
                 self.waited(x);

@@ -94,6 +94,13 @@ pub(crate) struct Endpoint {
     meters: Option<Arc<EndpointMeters>>,
 }
 
+impl Endpoint {
+    /// Its service's slot.
+    pub const fn service(&self) -> u32 {
+        self.service
+    }
+}
+
 /// What is remembered of a route.
 pub(crate) struct RouteState {
     name: String,
@@ -217,6 +224,7 @@ impl Loop {
                 }
             }
             self.now = self.clock.now();
+            self.meters.turns.increment();
             for event in &events {
                 let bits = event.token().0;
                 let key = Key::from_bits(bits & !(0b11 << KIND_SHIFT));

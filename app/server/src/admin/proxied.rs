@@ -12,6 +12,7 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 10] = [
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
     ("archipel_proxy_connects_total", "counter", "Connections begun to endpoints.", |m| m.connects.get()),
     ("archipel_proxy_accept_pauses_total", "counter", "Times that accepting paused.", |m| m.pauses.get()),
+    ("archipel_proxy_turns_total", "counter", "Looks of a thread at what happened.", |m| m.turns.get()),
     ("archipel_proxy_output_bytes_total", "counter", "Bytes of responses.", |m| m.output_bytes.get()),
     ("archipel_proxy_handshakes_total", "counter", "Clients' TLS agreed on.", |m| m.handshakes.get()),
     ("archipel_proxy_handshake_failures_total", "counter", "Clients' TLS that was not.", |m| {

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
+use mesh::retry::Progress;
+
 use crate::buffers::Buffer;
 use crate::socket::Got;
 use crate::timers::Whose;
@@ -59,6 +61,10 @@ pub(super) struct Ends {
     pub outward_flow: Flow,
     /// The connection is there.
     pub is_up: bool,
+    /// How far what the proxy sent had come, if this is cut before it is answered.
+    pub progress: Progress,
+    /// The proxy has waited too long for an answer.
+    pub is_late: bool,
     /// The proxy has dropped its end.
     pub is_dropped: bool,
     bell: Bell,
@@ -68,7 +74,10 @@ impl Ends {
     pub fn new(bell: Bell) -> Rc<RefCell<Ends>> {
         let (inward, outward) = (Buffer::default(), Buffer::default());
         let (inward_flow, outward_flow) = (Flow::Open, Flow::Open);
-        let ends = Ends { inward, inward_flow, outward, outward_flow, is_up: false, is_dropped: false, bell };
+        // Nobody has it before it is put into frames.
+        let (progress, is_up, is_late, is_dropped) = (Progress::Unread, false, false, false);
+        let ends =
+            Ends { inward, inward_flow, outward, outward_flow, is_up, progress, is_late, is_dropped, bell };
         Rc::new(RefCell::new(ends))
     }
 
@@ -147,6 +156,16 @@ impl StreamSocket {
             ends.outward_flow = flow;
             ends.bell.ring();
         }
+    }
+
+    /// How far what was sent had come if it is never answered.
+    pub fn progress(&self) -> Progress {
+        self.0.borrow().progress
+    }
+
+    /// No answer came in time.
+    pub fn note_late(&self) {
+        self.0.borrow_mut().is_late = true;
     }
 
     /// Whether the connection is there.

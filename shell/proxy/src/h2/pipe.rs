@@ -53,9 +53,9 @@ impl Pipe {
         self.0.borrow_mut().input.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether all that was read is taken.
-    pub fn is_drained(&self) -> bool {
-        self.0.borrow().input.is_empty()
+    /// Bytes that were read and are not taken. The crate takes none while what it has to say finds no room.
+    pub fn untaken(&self) -> usize {
+        self.0.borrow().input.waiting().len()
     }
 
     /// Writes what waits. True if room came of it.

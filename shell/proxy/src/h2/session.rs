@@ -27,6 +27,8 @@ use crate::worker::{Loop, Step};
 
 /// Reads of one connection in one turn; then others have theirs.
 const READS_MAX: usize = 8;
+/// How long a client has to answer that it knows of the end, and to take what is said last, in milliseconds.
+const FAREWELL_MS: u64 = 5_000;
 
 /// A client's connection.
 pub(crate) struct Session {
@@ -36,7 +38,11 @@ pub(crate) struct Session {
     bell: Bell,
     /// See [`RESETS_MAX`].
     resets: u32,
+    /// For that.
+    is_sent_away: bool,
     is_ending: bool,
+    /// It has ended, and its client has some time to take the rest.
+    is_leaving: bool,
 }
 
 enum State {
@@ -84,7 +90,16 @@ impl Session {
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .handshake(pipe.clone());
         let (streams, state) = (Vec::new(), State::Beginning(handshake));
-        Session { pipe, state, streams, bell, resets: 0, is_ending: false }
+        Session {
+            pipe,
+            state,
+            streams,
+            bell,
+            resets: 0,
+            is_sent_away: false,
+            is_ending: false,
+            is_leaving: false,
+        }
     }
 
     /// Takes no more requests.
@@ -147,6 +162,15 @@ impl Session {
 
     fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
+    }
+
+    /// What it says last goes as far as it goes.
+    fn say_last(&mut self, socket: &mut Socket) -> Step {
+        if self.pipe.flush(socket).is_err() {
+            // Nobody takes it.
+            self.pipe = Pipe::default();
+        }
+        Step::Finished
     }
 }
 
@@ -249,14 +273,13 @@ impl Loop {
         let was_idle = session.is_idle();
         let step = self.streams(key, &mut session);
         let idle_ms = self.table.plan.limits.idle_ms;
-        let over =
-            step == Step::Finished || (session.is_ending && session.is_idle() && !session.pipe.is_behind());
-        let Some(client) = self.clients.get(key) else { return Step::Blocked };
-        if over {
-            client.session = Some(session);
-            self.end_session(key);
+        // One that is asked to end does so by itself, when its client has said that it knows: what that has sent before then
+        // is answered.
+        if step == Step::Finished {
+            self.leave(key, session);
             return Step::Blocked;
         }
+        let Some(client) = self.clients.get(key) else { return Step::Blocked };
         if session.is_idle() && !was_idle {
             session.pipe.shrink();
             self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(idle_ms));
@@ -265,9 +288,26 @@ impl Loop {
         step
     }
 
+    /// A connection has ended here. Its socket follows when it has taken what is said last.
+    fn leave(&mut self, key: Key, mut session: Box<Session>) {
+        session.streams.drain(..).for_each(|stream| self.gone(stream.client));
+        let deadline = self.now.plus_millis(FAREWELL_MS.min(self.table.plan.limits.idle_ms));
+        let Some(client) = self.clients.get(key) else { return };
+        let waits = session.has_ended() && (session.pipe.is_behind() || client.socket.holds());
+        if waits && !session.is_leaving {
+            session.is_leaving = true;
+            self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+        }
+        client.session = Some(session);
+        if !waits {
+            self.end_session(key);
+        }
+    }
+
     /// A connection's time without a request is over.
     pub fn session_expired(&mut self, key: Key) {
         let deadline = self.now.plus_millis(self.table.plan.limits.idle_ms);
+        let farewell = self.now.plus_millis(FAREWELL_MS.min(self.table.plan.limits.idle_ms));
         let Some(client) = self.clients.get(key) else { return };
         match &mut client.session {
             // Streams have times of their own.
@@ -275,9 +315,9 @@ impl Loop {
                 session.cut_forgotten();
                 self.timers.set(&mut client.timer, Whose::Client(key), deadline);
             }
-            Some(session) if !session.is_ending => {
+            Some(session) if !session.is_ending && !session.has_ended() => {
                 session.finish();
-                self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+                self.timers.set(&mut client.timer, Whose::Client(key), farewell);
                 self.drive(key);
             }
             Some(_) | None => self.end_session(key),
@@ -301,17 +341,20 @@ impl Loop {
         for _ in 0..READS_MAX {
             let Loop { clients, scratch, .. } = self;
             let Some(client) = clients.get(key) else { return Step::Finished };
+            if session.has_ended() {
+                return session.say_last(&mut client.socket);
+            }
             let Ok(read) = session.pipe.fill(&mut client.socket, scratch) else { return Step::Finished };
+            let untaken = session.pipe.untaken();
             let Ok(came) = session.poll(&mut cx) else {
-                // What it says last goes as far as it goes.
-                let _ = session.pipe.flush(&mut client.socket);
-                return Step::Finished;
+                return session.say_last(&mut client.socket);
             };
             for one in came {
                 self.stream(key, session, one);
             }
             self.pump_streams(session, &mut cx);
-            if session.resets > RESETS_MAX {
+            if session.resets > RESETS_MAX && !session.is_sent_away {
+                session.is_sent_away = true;
                 self.meters.sent_away.increment();
                 if let State::Up(connection) = &mut session.state {
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -328,7 +371,7 @@ impl Loop {
             if session.has_ended() {
                 return Step::Finished;
             }
-            if !read && !moved && session.pipe.is_drained() {
+            if !read && !moved && session.pipe.untaken() == untaken {
                 return Step::Blocked;
             }
         }

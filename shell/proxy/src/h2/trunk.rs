@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::Reason;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use mesh::retry::Progress;
 use wire::http1::{self, Headers};
 
 use super::body::{Broken, Inlet, Outlet};
@@ -26,6 +27,10 @@ use crate::worker::Loop;
 /// Reads of one connection in one turn; then others have theirs.
 const READS_MAX: usize = 8;
 
+/// A connection that is never made ends so long after the call that it was begun for, in milliseconds: that one is told that
+/// its time was over.
+const BEHIND_MS: u64 = 10;
+
 /// A connection to an endpoint.
 pub(crate) struct Trunk {
     pipe: Pipe,
@@ -34,6 +39,8 @@ pub(crate) struct Trunk {
     bell: Bell,
     /// It takes no more calls, and ends with the last one.
     is_closing: bool,
+    /// Reads that brought something.
+    heard: u64,
 }
 
 enum State {
@@ -53,6 +60,8 @@ struct Call {
     out: Out,
     response: Back,
     is_head: bool,
+    /// What the connection had heard when it was asked.
+    heard: u64,
 }
 
 enum Out {
@@ -72,12 +81,14 @@ enum Back {
 enum Fate {
     Open,
     Over,
+    /// It was given up unanswered, and its connection has heard nothing at all since it was asked.
+    Silent,
 }
 
 impl Trunk {
     fn new(bell: Bell) -> Trunk {
         let (pipe, calls) = (Pipe::default(), Vec::new());
-        Trunk { pipe, state: State::Connecting, calls, bell, is_closing: false }
+        Trunk { pipe, state: State::Connecting, calls, bell, is_closing: false, heard: 0 }
     }
 
     /// Whether it can take another call.
@@ -115,7 +126,7 @@ impl Trunk {
 }
 
 impl Call {
-    fn pump(&mut self, send: &mut SendRequest<Bytes>, scheme: &str, cx: &mut Context<'_>) -> (bool, Fate) {
+    fn pump(&mut self, on: &mut Way<'_>, cx: &mut Context<'_>) -> (bool, Fate) {
         let ends = Rc::clone(&self.ends);
         let mut ends = ends.borrow_mut();
         if ends.is_dropped {
@@ -123,9 +134,11 @@ impl Call {
                 // Of no effect if both directions have ended.
                 outlet.stream().send_reset(Reason::CANCEL);
             }
-            return (false, Fate::Over);
+            let unanswered = matches!(self.response, Back::Head(_));
+            let silent = ends.is_late && unanswered && self.heard == on.heard;
+            return (false, if silent { Fate::Silent } else { Fate::Over });
         }
-        let moved = self.send(&mut ends, send, scheme, cx).and_then(|()| self.receive(&mut ends, cx));
+        let moved = self.send(&mut ends, on, cx).and_then(|()| self.receive(&mut ends, cx));
         let Ok(moved) = moved else {
             ends.inward_flow = Flow::Cut;
             return (true, Fate::Over);
@@ -133,13 +146,7 @@ impl Call {
         (moved, Fate::Open)
     }
 
-    fn send(
-        &mut self,
-        ends: &mut Ends,
-        send: &mut SendRequest<Bytes>,
-        scheme: &str,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Broken> {
+    fn send(&mut self, ends: &mut Ends, on: &mut Way<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
         if matches!(self.out, Out::Waiting) {
             let mut room = Headers::new();
             let head = match http1::Request::parse(ends.outward.waiting(), &mut room) {
@@ -147,17 +154,19 @@ impl Call {
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(Broken::Here),
             };
-            match send.poll_ready(cx) {
+            match on.send.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Err(Broken::There),
                 Poll::Pending => return Ok(()),
             }
-            let request = message::request_out(&head, scheme).ok_or(Broken::Here)?;
+            let request = message::request_out(&head, on.scheme).ok_or(Broken::Here)?;
             let (taken, body) = (head.bytes, head.body);
             self.is_head = head.method == "HEAD";
             let has_ended = body == http1::Body::None;
-            let (response, stream) = send.send_request(request, has_ended).map_err(|_| Broken::There)?;
+            let sent = on.send.send_request(request, has_ended);
+            let (response, stream) = sent.map_err(|_| Broken::There)?;
             ends.outward.advance(taken);
+            (ends.progress, self.heard) = (Progress::Sent, on.heard);
             self.out = Out::Body(Outlet::new(stream, body, has_ended));
             self.response = Back::Head(response);
         }
@@ -182,7 +191,10 @@ impl Call {
             }
             match Pin::new(response).poll(cx) {
                 Poll::Pending => return Ok(moved),
-                Poll::Ready(Err(_)) => return Err(Broken::There),
+                Poll::Ready(Err(error)) => {
+                    ends.progress = progress(&error);
+                    return Err(Broken::There);
+                }
                 Poll::Ready(Ok(response)) => {
                     let (parts, recv) = response.into_parts();
                     let mut out = Vec::new();
@@ -219,7 +231,8 @@ impl Loop {
         let ends = Ends::new(trunk.bell.clone());
         ends.borrow_mut().is_up = matches!(trunk.state, State::Up(..));
         let socket = Socket::stream(&ends);
-        trunk.calls.push(Call { conn, ends, out: Out::Waiting, response: Back::None, is_head: false });
+        let (out, response) = (Out::Waiting, Back::None);
+        trunk.calls.push(Call { conn, ends, out, response, is_head: false, heard: 0 });
         let timer = Timer::default();
         let (client, tls, trunk) = (None, None, None);
         let one = Conn { socket, endpoint: id, client, connected: false, reused: false, tls, trunk, timer };
@@ -231,8 +244,12 @@ impl Loop {
     fn begin_trunk(&mut self, id: u32) -> std::io::Result<Key> {
         let key = self.connect(id)?;
         let bell = Bell::new(Whose::Conn(key), &self.bells);
+        let service = self.endpoint(id).service();
+        let connect_ms = self.services[service as usize].plan.connect_ms;
+        let deadline = self.now.plus_millis(connect_ms.saturating_add(BEHIND_MS));
         if let Some(conn) = self.conns.get(key) {
             conn.trunk = Some(Box::new(Trunk::new(bell)));
+            self.timers.set(&mut conn.timer, Whose::Conn(key), deadline);
         }
         self.endpoint(id).trunks.push(key);
         Ok(key)
@@ -251,7 +268,9 @@ impl Loop {
             return self.end_trunk(key, *trunk);
         }
         let Some(conn) = self.conns.get(key) else { return };
-        let (endpoint, is_idle) = (conn.endpoint, had_calls && trunk.calls.is_empty());
+        // One that is being made has its time for that.
+        let is_idle = had_calls && trunk.calls.is_empty() && matches!(trunk.state, State::Up(..));
+        let endpoint = conn.endpoint;
         if is_idle {
             trunk.pipe.shrink();
         }
@@ -277,12 +296,12 @@ impl Loop {
         }
     }
 
-    /// Ends a connection that nothing is asked on, if it is that.
+    /// A connection's time is over: ends it if nothing is asked on it, or if it is still being made.
     pub fn trunk_expired(&mut self, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        if conn.trunk.as_mut().is_some_and(|trunk| trunk.calls.is_empty())
-            && let Some(trunk) = conn.trunk.take()
-        {
+        let ends =
+            |trunk: &mut Box<Trunk>| trunk.calls.is_empty() || matches!(trunk.state, State::Connecting);
+        if let Some(trunk) = conn.trunk.take_if(ends) {
             self.end_trunk(key, *trunk);
         }
     }
@@ -300,6 +319,7 @@ impl Loop {
     fn go_on(&mut self, key: Key, trunk: &mut Trunk) -> Result<(), ()> {
         let mut cx = Context::from_waker(Waker::noop());
         if matches!(trunk.state, State::Connecting) {
+            trunk.calls.retain(|call| !call.ends.borrow().is_dropped);
             if !self.secured(key).map_err(drop)? {
                 return Ok(());
             }
@@ -320,6 +340,8 @@ impl Loop {
             let Some(conn) = conns.get(key) else { return Err(()) };
             let scheme = if conn.socket.is_secured() { "https" } else { "http" };
             let read = trunk.pipe.fill(&mut conn.socket, scratch).map_err(drop)?;
+            trunk.heard += u64::from(read);
+            let untaken = trunk.pipe.untaken();
             let mut has_ended = trunk.poll(&mut cx);
             self.pump_calls(trunk, scheme, &mut cx);
             has_ended |= trunk.poll(&mut cx);
@@ -329,7 +351,7 @@ impl Loop {
                 // What had come for its calls was put before them.
                 return Err(());
             }
-            if !read && !moved && trunk.pipe.is_drained() {
+            if !read && !moved && trunk.pipe.untaken() == untaken {
                 return Ok(());
             }
         }
@@ -339,15 +361,23 @@ impl Loop {
 
     fn pump_calls(&mut self, trunk: &mut Trunk, scheme: &str, cx: &mut Context<'_>) {
         let State::Up(up) = &mut trunk.state else { return };
+        // It goes away (GOAWAY), or has no more numbers for streams: what is under way may end.
+        trunk.is_closing |= matches!(up.send.poll_ready(cx), Poll::Ready(Err(_)));
+        let mut way = Way { send: &mut up.send, scheme, heard: trunk.heard };
         let mut at = 0;
         while at < trunk.calls.len() {
             let call = &mut trunk.calls[at];
-            let (news, fate) = call.pump(&mut up.send, scheme, cx);
+            let (news, fate) = call.pump(&mut way, cx);
             let conn = call.conn;
-            if fate == Fate::Over {
-                trunk.calls.swap_remove(at);
-            } else {
-                at += 1;
+            match fate {
+                Fate::Open => at += 1,
+                Fate::Over => drop(trunk.calls.swap_remove(at)),
+                Fate::Silent => {
+                    trunk.calls.swap_remove(at);
+                    // Its host may be gone without a word, which TCP finds after many minutes. It is not asked by a PING:
+                    // servers of gRPC count those, and end the connection with all of its calls.
+                    trunk.is_closing = true;
+                }
             }
             if news || self.conns.get(conn).is_some_and(|conn| !conn.socket.writable) {
                 self.tell_caller(conn);
@@ -362,6 +392,27 @@ impl Loop {
         if let Some(client) = conn.client {
             self.drive(client);
         }
+    }
+}
+
+/// What a call goes by.
+struct Way<'a> {
+    send: &'a mut SendRequest<Bytes>,
+    scheme: &'a str,
+    /// See [`Trunk::heard`].
+    heard: u64,
+}
+
+/// How far a call had come that ended with this instead of a response.
+fn progress(error: &h2::Error) -> Progress {
+    if error.is_go_away() && error.is_remote() {
+        // Calls up to the last one that it has read do not see this (RFC 9113, 6.8).
+        Progress::Unread
+    } else if error.reason() == Some(Reason::REFUSED_STREAM) {
+        // Nothing was done (RFC 9113, 8.7), perhaps because there is too much to do.
+        Progress::Unconnected
+    } else {
+        Progress::Sent
     }
 }
 

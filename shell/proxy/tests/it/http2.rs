@@ -15,6 +15,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::world::{Backend, Client, PATIENCE, World, nobody, plan, read_head};
 
+/// What a client of HTTP/2 begins with, before its settings.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-From: here\r\n\r\nok";
 
 fn runtime() -> Runtime {
@@ -112,7 +115,7 @@ async fn send_all(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool
 }
 
 /// A plan whose service speaks HTTP/2.
-fn http2_plan(address: SocketAddr) -> proxy::Plan {
+pub fn http2_plan(address: SocketAddr) -> proxy::Plan {
     let mut plan = plan(&[address]);
     plan.services[0].http2 = true;
     plan
@@ -256,6 +259,13 @@ fn what_cannot_be_routed_or_read_is_answered_and_the_connection_goes_on() {
         let mut two_hosts = request(Method::GET, "/there");
         two_hosts.headers_mut().append("host", "b.example".parse().unwrap());
         assert_eq!(ask(&mut send, two_hosts).await.unwrap().0, 400);
+        for second in ["a.example", "b.example"] {
+            // The first agrees with what the request is for; who reads the second is none of ours.
+            let mut many_hosts = request(Method::GET, "/there");
+            many_hosts.headers_mut().append("host", "a.example".parse().unwrap());
+            many_hosts.headers_mut().append("host", second.parse().unwrap());
+            assert_eq!(ask(&mut send, many_hosts).await.unwrap().0, 400, "{second}");
+        }
         let tunnel = Request::builder().method(Method::CONNECT).uri("a.example:1").body(()).unwrap();
         assert_eq!(ask(&mut send, tunnel).await.unwrap().0, 405);
         let mut many = request(Method::GET, "/there");
@@ -335,6 +345,36 @@ fn calls_of_grpc_go_through_with_trailers_and_stream_both_ways() {
 }
 
 #[test]
+fn trailers_of_a_call_come_behind_a_body_whose_length_was_said() {
+    let (backend, _) = service(|request, mut respond| async move {
+        let grpc = request.uri().path() == "/grpc";
+        let response = Response::builder()
+            .header("content-type", if grpc { "application/grpc" } else { "text/plain" })
+            .header("content-length", "5");
+        let mut send = respond.send_response(response.body(()).unwrap(), false).unwrap();
+        send_all(&mut send, Bytes::from_static(b"hello"), !grpc).await.unwrap();
+        if grpc {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            send.send_trailers(trailers).unwrap();
+        }
+    });
+    let world = World::new(http2_plan(backend));
+    within(async {
+        let mut send = connect(address(&world)).await;
+        for (path, trailed) in [("/grpc", true), ("/plain", false)] {
+            let (response, _) = send.send_request(request(Method::POST, path), true).unwrap();
+            let (parts, mut recv) = response.await.unwrap().into_parts();
+            assert_eq!(content(&mut recv).await.unwrap(), b"hello");
+            let status = recv.trailers().await.unwrap().map(|trailers| trailers["grpc-status"].clone());
+            assert_eq!(status, trailed.then(|| "0".parse().unwrap()), "{path}");
+            // Others keep their length, by which a client knows how far it is.
+            assert_eq!(parts.headers.contains_key("content-length"), !trailed, "{path}");
+        }
+    });
+}
+
+#[test]
 fn a_client_of_http1_is_answered_by_a_service_of_http2() {
     let (backend, _) = service(|request, mut respond| async move {
         let body = request.uri().path().to_owned();
@@ -380,6 +420,23 @@ fn who_opens_and_resets_streams_is_sent_away() {
 }
 
 #[test]
+fn who_is_sent_away_for_resets_is_counted_once() {
+    let backend = Backend::answering(OK);
+    let world = World::new(plan(&[backend.address]));
+    let mut stream = world.connect().stream;
+    stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
+    for id in (1..=201).step_by(2) {
+        // The request is taken before it is reset, or it would be counted by the crate alone.
+        let open = frame(1, 4, id, &[0x83, 0x84, 0x86, 0x41, 1, b'a']);
+        stream.write_all(&[open, frame(6, 0, 0, b"archipel")].concat()).unwrap();
+        while crate::trunks::next(&mut stream).expect("it is not sent away yet") != (6, 0) {}
+        stream.write_all(&frame(3, 0, id, &[0, 0, 0, 8])).unwrap();
+    }
+    while crate::trunks::next(&mut stream).is_some() {}
+    world.until("it has gone", |meters| meters.sum(|m| m.sent_away.get()) == 1);
+}
+
+#[test]
 fn who_lets_its_requests_end_may_cancel_some() {
     let backend = Backend::answering(OK);
     let world = World::new(plan(&[backend.address]));
@@ -393,7 +450,8 @@ fn who_lets_its_requests_end_may_cancel_some() {
     });
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+/// A frame's bytes.
+pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let mut out = (content.len() as u32).to_be_bytes()[1..].to_vec();
     out.extend([kind, flags]);
     out.extend(stream.to_be_bytes());
@@ -407,7 +465,7 @@ fn floods_and_frames_that_may_not_be_end_the_connection() {
     let mut plan = plan(&[backend.address]);
     plan.limits.head_ms = 500;
     let world = World::new(plan);
-    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let preface = [PREFACE, &frame(4, 0, 0, &[])].concat();
     let headers = frame(1, 0, 1, &[0x82, 0x84, 0x86, 0x41, 1, b'a']);
     let field = [&[0x40, 4][..], b"x-ab", &[100], &[b'y'; 100]].concat();
     let continued: Vec<u8> = (0..20_000).flat_map(|_| frame(9, 0, 1, &field)).collect();

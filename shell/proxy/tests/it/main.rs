@@ -7,4 +7,5 @@ mod http2;
 mod malformed;
 mod telling;
 mod tls;
+mod trunks;
 mod world;

@@ -182,6 +182,15 @@ impl World {
         Client { stream }
     }
 
+    /// Waits until that is so.
+    pub fn until(&self, what: &str, so: impl Fn(&Meters) -> bool) {
+        let end = std::time::Instant::now() + PATIENCE;
+        while !so(&self.meters) {
+            assert!(std::time::Instant::now() < end, "it is never so: {what}");
+            std::thread::yield_now();
+        }
+    }
+
     /// What one connection is answered to these bytes.
     pub fn ask(&self, bytes: &str) -> Reply {
         let mut client = self.connect();
@@ -221,6 +230,11 @@ impl Reply {
 impl Client {
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Leaves without a farewell.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
     }
 
     /// The next response to a request of this method.
