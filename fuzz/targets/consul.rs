@@ -16,7 +16,8 @@ const REQUESTS_MAX: usize = 16;
 const PATHS: &[&str] = &[
     "/v1/agent/service/register", "/v1/agent/service/deregister/a", "/v1/agent/check/register", "/v1/agent/check/update/a",
     "/v1/agent/checks", "/v1/agent/services", "/v1/catalog/register", "/v1/catalog/deregister", "/v1/catalog/services",
-    "/v1/health/service/a", "/v1/health/state/any", "/v1/kv/a", "/v1/session/create", "/prometheus/targets",
+    "/v1/health/service/a", "/v1/health/state/any", "/v1/kv/a", "/v1/session/create", "/prometheus/targets", "/v1/txn",
+    "/v1/event/fire/a",
 ];
 
 fuzz_target!(|data: &[u8]| {

@@ -1,5 +1,7 @@
-"""Keys, sessions and locks by Consul's HTTP API: python-consul2, three nodes, and one of them that dies."""
+"""Keys, sessions, locks, transactions and events by Consul's HTTP API: python-consul2, three nodes, and one of them that dies."""
 
+import base64
+import json
 import os
 import subprocess
 import threading
@@ -119,6 +121,74 @@ else:
         assert kv(FIRST).put("leader", "me", acquire=brief)
         until(lambda: value(SECOND, "leader") is None, "the session has ended")
         equal(FIRST.get(f"/v1/session/info/{brief}"), [])
+
+    @check
+    def a_transaction_is_done_whole_or_not_at_all(_):
+        def transact(member, *operations):
+            client = consul.Consul(host="127.0.0.1", port=member.consul_port)
+            return client.txn.put([{"KV": operation} for operation in operations])
+
+        def encoded(text):
+            return base64.b64encode(text.encode()).decode()
+
+        told = transact(FIRST, {"Verb": "set", "Key": "t/a", "Value": encoded("1")}, {"Verb": "set", "Key": "t/b", "Value": encoded("2")})
+        equal(told["Errors"], None)
+        equal(len({one["KV"]["ModifyIndex"] for one in told["Results"]}), 1)
+        stale = {"Verb": "cas", "Key": "t/b", "Value": encoded("4"), "Index": 1}
+        body = [{"KV": one} for one in ({"Verb": "set", "Key": "t/a", "Value": encoded("3")}, {"Verb": "delete-tree", "Key": "t/"}, stale)]
+        status, _, text = SECOND.ask("PUT", "/v1/txn", body)
+        equal(status, 409)
+        equal(json.loads(text)["Errors"], [{"OpIndex": 2, "What": 'failed to set key "t/b", index is stale'}])
+        equal([value(THIRD, "t/a"), value(THIRD, "t/b")], [b"1", b"2"])
+        told = transact(THIRD, {"Verb": "get-tree", "Key": "t/"}, {"Verb": "check-not-exists", "Key": "t/c"})
+        equal([one["KV"]["Value"] for one in told["Results"]], [encoded("1"), encoded("2")])
+
+    @check
+    def transfers_between_keys_keep_their_sum_whoever_makes_them(_):
+        def encoded(number):
+            return base64.b64encode(str(number).encode()).decode()
+
+        def both(member):
+            status, _, text = member.ask("PUT", "/v1/txn", [{"KV": {"Verb": "get", "Key": f"sum/{name}"}} for name in "ab"])
+            equal(status, 200)
+            told = [one["KV"] for one in json.loads(text)["Results"]]
+            return [(int(base64.b64decode(one["Value"])), one["ModifyIndex"]) for one in told]
+
+        kv(FIRST).put("sum/a", "100")
+        kv(FIRST).put("sum/b", "0")
+        sums, done = [], []
+
+        def transfer(member):
+            for _ in range(10):
+                while True:
+                    (a, at_a), (b, at_b) = both(member)
+                    sums.append(a + b)
+                    operations = [{"Verb": "cas", "Key": "sum/a", "Value": encoded(a - 1), "Index": at_a}]
+                    operations += [{"Verb": "cas", "Key": "sum/b", "Value": encoded(b + 1), "Index": at_b}]
+                    if member.ask("PUT", "/v1/txn", [{"KV": one} for one in operations])[0] == 200:
+                        done.append(1)
+                        break
+
+        threads = [threading.Thread(target=transfer, args=(member,)) for member in MEMBERS]
+        [thread.start() for thread in threads]
+        [thread.join(60) for thread in threads]
+        equal((len(done), set(sums)), (30, {100}))
+        equal([amount for amount, _ in both(FIRST)], [70, 30])
+
+    @check
+    def an_event_is_told_at_all_members(_):
+        def event(member):
+            return consul.Consul(host="127.0.0.1", port=member.consul_port).event
+
+        index, events = event(SECOND).list("deploy")
+        equal(events, [])
+        seen = []
+        waiter = threading.Thread(target=lambda: seen.append(event(SECOND).list("deploy", index=index, wait="60s")))
+        waiter.start()
+        assert event(FIRST).fire("deploy", "v2")
+        waiter.join(20)
+        equal([one["Payload"] for one in seen[0][1]], ["djI="])
+        equal([one["Name"] for one in THIRD.get("/v1/event/list")], ["deploy"])
 
     @check
     def users_of_the_cluster_do_not_lock_the_node_out_of_its_keys(_):

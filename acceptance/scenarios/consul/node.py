@@ -97,6 +97,21 @@ else:
         agent.service.deregister("m")
 
     @check
+    def services_are_changed_in_one_transaction(_):
+        node = NODE.get("/v1/agent/self")["Config"]["NodeName"]
+
+        def transact(*operations):
+            body = [{"Service": {"Verb": verb, "Node": node, "Service": {"Service": "t", "ID": id}}} for verb, id in operations]
+            status, _, text = NODE.ask("PUT", "/v1/txn", body)
+            return status, [one.get("OpIndex") for one in json.loads(text)["Errors"] or []]
+
+        equal(transact(("set", "t1"), ("set", "t2")), (200, []))
+        equal(transact(("delete", "t1"), ("get", "t1")), (409, [1]))
+        equal(passing("t")[1], ["t1", "t2"])
+        equal(transact(("delete", "t1"), ("delete", "t2")), (200, []))
+        equal(passing("t")[1], [])
+
+    @check
     def what_was_registered_is_there_after_a_kill(_):
         NODE.put("/v1/agent/service/register", {"Name": "kept", "Port": 9, "Check": {"TTL": "60s"}})
         NODE.put("/v1/agent/check/pass/service:kept")
@@ -140,7 +155,7 @@ else:
 
     @check
     def what_is_not_offered_says_so(_):
-        for method, target in (("GET", "/v1/acl/tokens"), ("GET", "/v1/connect/ca/roots"), ("GET", "/v1/query"), ("PUT", "/v1/event/fire/a")):
+        for method, target in (("GET", "/v1/acl/tokens"), ("GET", "/v1/connect/ca/roots"), ("GET", "/v1/query"), ("PUT", "/v1/event/fire/a?node=x")):
             status, _, text = NODE.ask(method, target, {} if method == "PUT" else None)
             equal(status, 501)
             assert "not offered" in text, text

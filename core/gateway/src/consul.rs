@@ -7,6 +7,7 @@
 
 mod agent;
 mod catalog;
+mod event;
 mod filter;
 mod json;
 pub mod kv;
@@ -14,7 +15,10 @@ mod read;
 mod sd;
 mod show;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod tests;
+mod txn;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -28,6 +32,7 @@ pub use self::filter::FILTER_BYTES_MAX;
 use self::filter::Filter;
 pub use self::json::{DEPTH_MAX, NotJson, VALUES_MAX};
 use self::json::{Json, object};
+pub use self::txn::{KEYS_MAX, OPERATIONS_MAX};
 
 /// Largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
@@ -375,13 +380,12 @@ fn route(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attempt {
             catalog::health(agent, asked, rest)
         }
         ["prometheus", "targets"] => sd::answer(agent, asked),
+        ["txn"] => txn::registry(agent, asked),
         ["status", "leader"] => done(&(&asked.about.leader).into()),
         ["status", "peers"] => done(&asked.about.peers[..].into()),
         [first, ..] => {
             let why = match *first {
-                "kv" | "session" => "keys and sessions at this place",
-                "txn" => "transactions of keys; one PUT with cas or acquire is atomic",
-                "event" => "user events",
+                "kv" | "session" | "event" => "keys, sessions and events at this place",
                 "query" => "prepared queries; ask /v1/health/service/NAME?passing with a filter",
                 "acl" => "tokens; the port is for this machine",
                 "connect" | "config" | "discovery-chain" | "exported-services" | "imported-services" => {

@@ -98,8 +98,8 @@ impl State {
     }
 }
 
-/// See the module's text.
-#[derive(Debug)]
+/// See the module's text. A copy of it is what it was, to go back to: O(all that is registered).
+#[derive(Clone, Debug)]
 pub struct Agent {
     registry: Registry,
     checks: BTreeMap<String, State>,

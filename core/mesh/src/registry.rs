@@ -92,8 +92,8 @@ pub struct Outgoing {
     pub bytes: Vec<u8>,
 }
 
-/// See the module's text.
-#[derive(Debug)]
+/// See the module's text. A copy of it is what it was, to go back to: O(all that is registered).
+#[derive(Clone, Debug)]
 pub struct Registry {
     me: NodeId,
     rng: Rng,

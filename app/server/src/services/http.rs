@@ -107,13 +107,13 @@ async fn answer(handle: &Handle, about: &About, request: hyper::Request<Incoming
         Ok(Err(_)) => return refused(413, "the body of the request is too large, or breaks off"),
         Err(_) => return refused(408, "the body of the request did not come in time"),
     };
-    if kv::is_for_store(uri.path()) {
+    if kv::is_for_store(uri.path(), &body) {
         return stored(handle, about, method, &uri, &body).await;
     }
     ask(handle, about, method, &uri, &body).await
 }
 
-/// Keys and sessions, which the store has.
+/// Keys, sessions and events, which the store has.
 async fn stored(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[u8]) -> Page {
     let Some(store) = &handle.0.store else {
         return refused(501, "not offered here: keys and sessions while the Redis port asks for TLS");

@@ -1,4 +1,4 @@
-//! `/v1/kv/…` and `/v1/session/…`: keys, sessions and locks.
+//! `/v1/kv/…`, `/v1/session/…` and `/v1/event/…`: keys, sessions, locks and events; and transactions of keys.
 //!
 //! They are in one keyspace of the store, replicated and durable as that is. A request becomes one run of [`SCRIPT`], which
 //! is one entry of the log: what it compares and what it writes are of one moment. Here requests become its arguments, and
@@ -12,8 +12,9 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::event::{self, Event};
 use super::json::{Json, object};
-use super::{Method, NotJson, Query, Refused, Request, Response, decoded, read};
+use super::{Method, NotJson, Query, Refused, Request, Response, decoded, read, txn};
 
 /// What the store runs: `EVAL SCRIPT 1 {consul} ARGUMENTS…`.
 pub const SCRIPT: &str = include_str!("kv.lua");
@@ -62,6 +63,12 @@ enum Form {
     Renewed,
     /// The id that was drawn.
     Id(String),
+    /// What a transaction came to.
+    Transaction,
+    /// An event that was fired: as it is told, without its index.
+    Fired(Event),
+    /// Events.
+    Events,
 }
 
 /// What the store is to do.
@@ -78,9 +85,28 @@ pub struct Task {
 
 /// Whether a request is for the store.
 #[must_use]
-pub fn is_for_store(path: &str) -> bool {
-    ["/v1/kv/", "/v1/session/"].iter().any(|start| path.starts_with(start)) || path == "/v1/kv"
+pub fn is_for_store(path: &str, body: &[u8]) -> bool {
+    ["/v1/kv/", "/v1/session/", "/v1/event/"].iter().any(|start| path.starts_with(start))
+        || path == "/v1/kv"
+        || (path == TRANSACTION && txn::is_for_store(body))
 }
+
+impl Task {
+    pub(super) fn of_transaction(writes: bool, arguments: Vec<Vec<u8>>) -> Task {
+        Task { writes, arguments, wait: None, form: Form::Transaction }
+    }
+
+    pub(super) fn of_event(event: Event) -> Task {
+        Task { writes: true, arguments: event.arguments(), wait: None, form: Form::Fired(event) }
+    }
+
+    pub(super) fn of_events(name: &str) -> Task {
+        task(false, Form::Events, [b"event.list", name.as_bytes()])
+    }
+}
+
+/// The path of transactions.
+const TRANSACTION: &str = "/v1/txn";
 
 fn task<const N: usize>(writes: bool, form: Form, words: [&[u8]; N]) -> Task {
     Task { writes, arguments: words.iter().map(|word| word.to_vec()).collect(), wait: None, form }
@@ -91,13 +117,24 @@ fn task<const N: usize>(writes: bool, form: Form, words: [&[u8]; N]) -> Task {
 /// # Errors
 /// The answer, if there is nothing to do.
 pub fn plan(request: &Request<'_>, node: &str, datacenter: &str, random: [u8; 16]) -> Result<Task, Response> {
-    attempt(request, node, datacenter, random).map_err(|Refused { code, why }| Response::text(code, why))
+    let refused = |Refused { code, why }| Response::text(code, why);
+    attempt(request, node, datacenter, random).map_err(refused)?
 }
 
-fn attempt(request: &Request<'_>, node: &str, datacenter: &str, random: [u8; 16]) -> Result<Task, Refused> {
+type Planned = Result<Task, Response>;
+
+fn attempt(
+    request: &Request<'_>,
+    node: &str,
+    datacenter: &str,
+    random: [u8; 16],
+) -> Result<Planned, Refused> {
     let query = Query::parse(request.query).ok_or_else(|| Refused::bad("the query is no text"))?;
     if let Some(other) = query.get("dc").filter(|dc| !dc.is_empty() && *dc != datacenter) {
         return Err(Refused { code: 500, why: format!("No path to datacenter {other:?}") });
+    }
+    if request.path == TRANSACTION {
+        return Ok(txn::keys(request));
     }
     let wait = query.wait()?;
     let path = request.path.strip_prefix("/v1/").unwrap_or_default();
@@ -107,9 +144,10 @@ fn attempt(request: &Request<'_>, node: &str, datacenter: &str, random: [u8; 16]
             let key = decoded(key, false).ok_or_else(|| Refused::bad("the key is no text"))?;
             keys(request, &query, &key)?
         }
+        None if path.starts_with("event/") => event::plan(request, &query, path, random)?,
         None => sessions(request, &query, path, node, random)?,
     };
-    Ok(Task { wait: wait.filter(|_| !planned.writes), ..planned })
+    Ok(Ok(Task { wait: wait.filter(|_| !planned.writes), ..planned }))
 }
 
 fn number(query: &Query, key: &str) -> Result<Option<u64>, Refused> {
@@ -294,16 +332,16 @@ pub fn polled(reply: &Reply) -> Option<(u64, bool)> {
     Some((digits(index)?, *due > 0))
 }
 
-fn text_of(reply: &Reply) -> Option<&str> {
+pub(super) fn text_of(reply: &Reply) -> Option<&str> {
     if let Reply::Bytes(bytes) = reply { core::str::from_utf8(bytes).ok() } else { None }
 }
 
-fn digits(reply: &Reply) -> Option<u64> {
+pub(super) fn digits(reply: &Reply) -> Option<u64> {
     text_of(reply)?.parse().ok()
 }
 
 /// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
@@ -317,7 +355,7 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
-fn pair(reply: &Reply) -> Option<Json> {
+pub(super) fn pair(reply: &Reply) -> Option<Json> {
     let Reply::List(parts) = reply else { return None };
     let [key, Reply::Bytes(value), flags, created, modified, locked, session] = &parts[..] else {
         return None;
@@ -396,7 +434,10 @@ impl Task {
         Some(match (&self.form, reply) {
             (Form::Flag, Reply::Int(done)) => Response::json(200, &(*done == 1).into()),
             (Form::Id(id), Reply::Int(1)) => Response::json(200, &object([("ID", id.into())])),
-            (Form::Flag | Form::Id(_), _) => return None,
+            (Form::Fired(event), Reply::Int(1)) => Response::json(200, &event.shown()),
+            (Form::Flag | Form::Id(_) | Form::Fired(_), _) => return None,
+            (Form::Transaction, _) => txn::told(&self.arguments, reply)?,
+            (Form::Events, _) => event::told(items()?)?,
             (Form::Pairs, _) => found(items()?.iter().map(pair).collect::<Option<_>>()?),
             (Form::Names, _) => {
                 found(items()?.iter().map(|name| text_of(name).map(Json::from)).collect::<Option<_>>()?)

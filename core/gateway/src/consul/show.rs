@@ -103,7 +103,7 @@ pub fn catalog_service(about: &About, entry: &Entry) -> Json {
 }
 
 /// A check; of an instance, or of the node.
-fn check(
+pub fn check(
     host: &Host,
     of: Option<&Instance>,
     it: &Check,

@@ -176,7 +176,11 @@ fn what_is_wrong_is_said_and_what_is_not_offered_too() {
         (Method::Get,    "/",                                     "",   404),
         (Method::Get,    "/v1/kv/a",                              "",   501),
         (Method::Put,    "/v1/session/create",                    "{}", 501),
-        (Method::Put,    "/v1/txn",                               "[]", 501),
+        (Method::Put,    "/v1/txn",                               "[]", 200),
+        (Method::Get,    "/v1/txn",                               "[]", 405),
+        (Method::Put,    "/v1/txn",                               "{",  400),
+        (Method::Put,    "/v1/txn", r#"[{"Service":{"Verb":"set","Node":"n1","Service":{"Service":"a","Port":-1}}}]"#, 400),
+        (Method::Put,    "/v1/txn", r#"[{"Node":{"Verb":"set","Node":{"Node":"n1"}}}]"#, 501),
         (Method::Put,    "/v1/event/fire/a",                      "",   501),
         (Method::Get,    "/v1/acl/tokens",                        "",   501),
         (Method::Get,    "/v1/connect/ca/roots",                  "",   501),
@@ -188,6 +192,63 @@ fn what_is_wrong_is_said_and_what_is_not_offered_too() {
         let response = said(ask(&mut agent, method, target, body, false));
         assert_eq!(response.code, code, "{target}: {}", String::from_utf8_lossy(&response.body));
         assert!(code == 200 || !response.body.is_empty(), "{target}");
+    }
+}
+
+#[test]
+fn a_transaction_of_services_is_done_whole_or_not_at_all() {
+    let mut agent = agent();
+    web(&mut agent);
+    let index = |agent: &mut Agent| {
+        let Json::List(list) = json(&get(agent, "/v1/catalog/service/web")) else { panic!("a list") };
+        let Json::Int(index) = list[0].exactly("ModifyIndex").unwrap() else { panic!("a number") };
+        *index
+    };
+    let first = index(&mut agent);
+    let service = |verb: &str, id: &str, more: &str| {
+        alloc::format!(
+            r#"{{"Service":{{"Verb":"{verb}","Node":"n1","Service":{{"Service":"web","ID":"{id}"{more}}}}}}}"#
+        )
+    };
+    let check = |verb: &str, id: &str, status: &str| {
+        alloc::format!(
+            r#"{{"Check":{{"Verb":"{verb}","Check":{{"Node":"n1","CheckID":"{id}","Status":"{status}"}}}}}}"#
+        )
+    };
+    let is_at = alloc::format!(r#","ModifyIndex":{first}"#);
+    let absent = r#"{"Node":{"Verb":"get","Node":{"Node":"n2"}}}"#;
+    #[rustfmt::skip] // columns
+    let table = [
+        // operations, the status, results and errors, and then the instances of the service and those that are passing
+        (vec![service("set", "w2", ""), service("get", "w3", "")],                         409, (0, 1), (1, 0)),
+        (vec![service("delete", "w1", ""), absent.into()],                                 409, (0, 1), (1, 0)),
+        (vec![check("set", "service:w1", "passing"), service("cas", "w1", r#","ModifyIndex":1"#)], 409, (0, 1), (1, 0)),
+        (vec![check("set", "none", "passing"), check("set", "service:w1", "good")],        409, (0, 2), (1, 0)),
+        (vec![service("raise", "w1", ""), check("raise", "x", ""), check("get", "x", "")], 409, (0, 3), (1, 0)),
+        (vec![service("delete-cas", "w1", r#","ModifyIndex":1"#)],                         409, (0, 1), (1, 0)),
+        (vec![service("get", "w1", ""), check("get", "service:w1", "")],                   200, (2, 0), (1, 0)),
+        (vec![service("cas", "w1", &is_at), check("set", "service:w1", "passing"), service("set", "w2", "")], 200, (3, 0), (2, 2)),
+        (vec![service("cas", "w3", r#","ModifyIndex":0"#), service("delete", "w2", ""), service("delete", "w2", "")], 200, (1, 0), (2, 2)),
+        (vec![check("delete", "service:w1", ""), service("delete-cas", "w3", r#","ModifyIndex":0"#)], 409, (0, 1), (2, 2)),
+        (vec![check("delete", "service:w1", ""), service("delete", "w3", "")],             200, (0, 0), (1, 1)),
+    ];
+    for (operations, code, told, found) in table {
+        let body = alloc::format!("[{}]", operations.join(","));
+        let before = (get(&mut agent, "/v1/catalog/service/web"), get(&mut agent, "/v1/agent/checks"));
+        let response = said(ask(&mut agent, Method::Put, "/v1/txn", &body, false));
+        assert_eq!(response.code, code, "{body}: {}", String::from_utf8_lossy(&response.body));
+        let page = json(&response);
+        let count = |key: &str| match page.exactly(key).unwrap() {
+            Json::List(list) => list.len(),
+            _ => 0,
+        };
+        assert_eq!((count("Results"), count("Errors")), told, "{body}");
+        assert_eq!(self::count(&mut agent, "/v1/catalog/service/web"), found.0, "{body}");
+        assert_eq!(self::count(&mut agent, "/v1/health/service/web?passing"), found.1, "{body}");
+        if code == 409 {
+            let after = (get(&mut agent, "/v1/catalog/service/web"), get(&mut agent, "/v1/agent/checks"));
+            assert_eq!(after, before, "{body}");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub const WAITERS_MAX: usize = 65_536;
 pub struct WaiterId(u64);
 
 /// Those that wait. O(log waiters) for each that comes or goes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Waiters {
     next: u64,
     waiting: BTreeMap<WaiterId, (Topic, Micros)>,
