@@ -1,6 +1,7 @@
 //! Assembles a node: recovers its partitions, starts its threads, and stops them in order.
 
 pub mod admin;
+mod ask;
 pub mod checkpoint;
 pub mod cluster;
 pub mod config;

@@ -11,10 +11,11 @@ use std::time::Duration;
 use fabric::join::{MEMBERS_MAX, Rendezvous, Token};
 use fabric::overlay::{Dht, NameError, Overlay, ValueName};
 use kernel::{ClusterId, NodeId, PeerId};
-use runtime::{Control, Remote};
+use runtime::Remote;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::ask::ask;
 use crate::cluster::desk::Desk;
 
 /// For how long a record is good; a member that is gone for longer is not found there.
@@ -171,16 +172,11 @@ async fn publish(dht: &Dht, remote: &Remote, desk: &Desk) {
 
 /// The members that may be talked to, as the worker knows them; `None` if it has ended.
 async fn members(remote: &Remote) -> Option<Vec<(NodeId, Vec<SocketAddr>)>> {
-    let (tell, told) = oneshot::channel();
-    let ask = Control::Call(Box::new(move |worker: &mut node::Worker| {
+    let present = |worker: &mut node::Worker| {
         let state = worker.mind().map(|mind| mind.state());
         let members = state.into_iter().flat_map(|state| state.members());
         let present = members.filter(|(_, member)| member.is_present()).take(MEMBERS_MAX);
-        // Nobody may wait any more.
-        let _ = tell.send(present.map(|(node, member)| (*node, member.addresses.clone())).collect());
-    }));
-    if !remote.send(ask) {
-        return None;
-    }
-    told.await.ok()
+        present.map(|(node, member)| (*node, member.addresses.clone())).collect()
+    };
+    ask(remote, present).await
 }

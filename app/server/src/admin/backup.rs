@@ -14,13 +14,11 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 use kernel::{GroupId, Index};
 use node::Worker;
-use runtime::Control;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::Subject;
 use super::answer::{JSON, OWN_HEADER, Page, TEXT, hex, not_allowed, page, unhex};
-use super::cluster::{Attempt, Query, SECONDS_MAX, no};
+use super::cluster::{Attempt, Query, ask_in_time, no};
 
 /// The header with the password.
 const PASSWORD_HEADER: &str = "x-archipel-password";
@@ -63,7 +61,11 @@ pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Pa
     }
     let given =
         request.headers().get(PASSWORD_HEADER).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
-    match ask(subject, move |worker| worker.users().admit_by(&given)).await {
+    // All workers have the same users.
+    let Some(first) = subject.remotes.first() else {
+        return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the node has no workers\n");
+    };
+    match ask_in_time(first, move |worker| worker.users().admit_by(&given)).await {
         Ok(true) => {}
         Ok(false) => {
             let text = "a backup of this node needs a password of its Redis clients: run the command with the node's \
@@ -90,38 +92,12 @@ pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Pa
     done.unwrap_or_else(|page| *page)
 }
 
-/// What the first worker says; all have the same users.
-async fn ask<T: Send + 'static>(
-    subject: &Subject,
-    what: impl FnOnce(&mut Worker) -> T + Send + 'static,
-) -> Attempt<T> {
-    let (tell, told) = oneshot::channel();
-    let call = move |worker: &mut Worker| {
-        // Nobody may wait any more.
-        let _ = tell.send(what(worker));
-    };
-    let asked = subject.remotes.first().is_some_and(|remote| remote.send(Control::Call(Box::new(call))));
-    match tokio::time::timeout(Duration::from_secs(SECONDS_MAX), told).await {
-        Ok(Ok(answer)) if asked => Ok(answer),
-        Ok(_) | Err(_) => no(StatusCode::SERVICE_UNAVAILABLE, "the worker does not answer"),
-    }
-}
-
 impl Vault<'_> {
     /// Has everything checkpointed, and tells what there is.
     async fn begin(&self) -> Attempt<Page> {
         let (mut copies, mut keyspaces) = (Vec::new(), None);
         for remote in &self.subject.remotes {
-            let (tell, told) = oneshot::channel();
-            let call = move |worker: &mut Worker| {
-                // Nobody may wait any more.
-                let _ = tell.send(copies_of(worker));
-            };
-            let asked = remote.send(Control::Call(Box::new(call)));
-            let answer = tokio::time::timeout(Duration::from_secs(SECONDS_MAX), told).await;
-            let (true, Ok(Ok((some, of_cluster)))) = (asked, answer) else {
-                return no(StatusCode::SERVICE_UNAVAILABLE, "the worker does not answer");
-            };
+            let (some, of_cluster) = ask_in_time(remote, |worker| copies_of(worker)).await?;
             copies.extend(some);
             keyspaces = keyspaces.or(of_cluster);
         }

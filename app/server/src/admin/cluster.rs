@@ -17,11 +17,12 @@ use kernel::{GroupId, KeyspaceId, NodeId, PeerId};
 use node::Worker;
 use node::cluster::mind::{Answer, Ask, Mind, MoveStatus};
 use p2p::swim::Liveness;
-use runtime::{Clock, Control, Remote};
+use runtime::{Clock, Remote};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::answer::{JSON, TEXT, page};
+use crate::ask::ask;
 use crate::cluster::desk::Desk;
 
 /// How long a worker may be busy, or the cluster may take, before that is an answer.
@@ -215,17 +216,21 @@ impl Clerk<'_> {
     /// Asks the worker between two turns.
     async fn ask_worker<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Worker) -> T + Send + 'static,
+        what: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Attempt<T> {
-        let (tell, told) = oneshot::channel();
-        let call = move |worker: &mut Worker| {
-            // Nobody may wait any more.
-            let _ = tell.send(ask(worker));
-        };
-        if !self.remote.send(Control::Call(Box::new(call))) {
-            return no(StatusCode::SERVICE_UNAVAILABLE, "the node stops");
-        }
-        in_time(told).await
+        ask_in_time(self.remote, what).await
+    }
+}
+
+/// What a worker says between two turns.
+pub(super) async fn ask_in_time<T: Send + 'static>(
+    remote: &Remote,
+    what: impl FnOnce(&mut Worker) -> T + Send + 'static,
+) -> Attempt<T> {
+    match tokio::time::timeout(Duration::from_secs(SECONDS_MAX), ask(remote, what)).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => no(StatusCode::SERVICE_UNAVAILABLE, "the node stops"),
+        Err(_) => no(StatusCode::GATEWAY_TIMEOUT, "the worker does not answer"),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use gateway::resp::Behind;
 use node::Worker;
 use p2p::swim::Liveness;
-use runtime::{Control, Remote};
-use tokio::sync::oneshot;
+use runtime::Remote;
 
 use super::cluster::{health, leader};
+use crate::ask::ask;
 
 /// How long a worker may be busy before its silence is an answer.
 const WORKER_SECONDS_MAX: u64 = 2;
@@ -107,15 +107,8 @@ impl Snapshot {
     }
 
     async fn of_one(remote: &Remote) -> Option<Snapshot> {
-        let (tell, told) = oneshot::channel();
-        let call = move |worker: &mut Worker| {
-            // Nobody may wait any more.
-            let _ = tell.send(Snapshot::of(worker));
-        };
-        if !remote.send(Control::Call(Box::new(call))) {
-            return None;
-        }
-        tokio::time::timeout(Duration::from_secs(WORKER_SECONDS_MAX), told).await.ok()?.ok()
+        let told = ask(remote, |worker| Snapshot::of(worker));
+        tokio::time::timeout(Duration::from_secs(WORKER_SECONDS_MAX), told).await.ok()?
     }
 
     fn of(worker: &Worker) -> Snapshot {

@@ -6,10 +6,9 @@ use std::time::Duration;
 use kernel::NodeId;
 use node::Worker;
 use p2p::swim::Liveness;
-use runtime::Control;
-use tokio::sync::oneshot;
 
 use super::Handle;
+use crate::ask::ask;
 
 /// How often the mind is asked, in milliseconds.
 const LOOK_MILLIS: u64 = 200;
@@ -26,15 +25,9 @@ pub(super) async fn follow(handle: &Handle) {
     loop {
         tokio::select! {
             _ = look.tick() => {
-                let (tell, told) = oneshot::channel();
-                let call = move |worker: &mut Worker| {
-                    // Nobody may wait any more.
-                    let _ = tell.send(members(worker));
-                };
-                if !remote.send(Control::Call(Box::new(call))) {
+                let Some(now_known) = ask(remote, |worker| members(worker)).await else {
                     return std::future::pending().await;
-                }
-                let Ok(now_known) = told.await else { continue };
+                };
                 if now_known != known {
                     known.clone_from(&now_known);
                     let (members, down) = now_known;
