@@ -105,16 +105,22 @@ impl Told<'_> {
     }
 }
 
-/// The backups of a directory, one a line.
+/// The backups of a directory, one a line; that there are none is a failure.
 fn list(archive: &Archive, as_json: bool) -> Result<Exit, Failure> {
-    for number in archive.numbers()? {
+    let numbers = archive.numbers()?;
+    if numbers.is_empty() {
+        // Says so.
+        archive.manifest(None)?;
+    }
+    for number in numbers {
         let Manifest { at, until, groups, .. } = archive.manifest(Some(number))?;
         let objects: u64 = groups.iter().map(Group::objects).sum();
         let bytes: u64 = groups.iter().map(|group| group.bytes).sum();
         if as_json {
             println!(
                 "{}",
-                json!({"number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0), "objects": objects, "bytes": bytes})
+                json!({"schema": 1, "number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0),
+                    "objects": objects, "bytes": bytes})
             );
         } else {
             println!("{number}\t{} UTC\t{objects} keys\t{bytes} bytes", utc_millis(at));

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
+use server::kernel::{GroupId, KeyspaceId};
 
 use crate::cluster::{first, joined, status};
 use crate::process::{Node, code, run, stderr, stdout};
@@ -98,6 +99,11 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     let sound = restore(&backups, Path::new("unused"), &["--verify", "--json"]);
     assert_eq!(code(&sound), 0, "{}", stderr(&sound));
     assert_eq!(stdout(&restore(&backups, Path::new("unused"), &["--list"])).lines().count(), 3);
+    for line in stdout(&restore(&backups, Path::new("unused"), &["--list", "--json"])).lines() {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["schema"], 1, "{line}");
+    }
+    let nothing = restore(&dir.path().join("nothing"), Path::new("unused"), &["--list"]);
+    assert!(code(&nothing) == 1 && stderr(&nothing).contains("has no backup"), "{}", stderr(&nothing));
     let first_moment = moments(&backups, [&first, &second]);
     for (number, expected) in [("1", &before), ("2", &after), ("3", &after)] {
         let target = dir.path().join(format!("restored{number}"));
@@ -129,6 +135,10 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     back_up(&guarded, &dir.path().join("others"));
     let (refused, _) = guarded.http("POST", "/backup/begin");
     assert_eq!(refused, 403, "it is no request of ours");
+    let lines = "X-Archipel: 1\r\nX-Archipel-Password: secret\r\n";
+    let strange = GroupId::new(KeyspaceId(900), 0);
+    let (gone, text) = guarded.ask("POST", &format!("/backup/cut?group={}&after=1", strange.0), lines);
+    assert!(gone == 410 && text.contains("no copy of group"), "{gone} {text}");
     guarded.stop();
 
     what_is_damaged_is_named(dir.path(), &backups, &config);

@@ -30,6 +30,8 @@ const LOT_BYTES: usize = 1024 * 1024;
 const CHECKPOINT_SECONDS_MAX: u64 = 120;
 /// How often it is looked for, in milliseconds.
 const LOOK_MILLIS: u64 = 5;
+/// After so many looks, and before the first, the workers are asked whether there is anything to wait for.
+const LOOKS_A_QUESTION: u64 = 200;
 const BYTES: &str = "application/octet-stream";
 /// The next number of who reads a cut. A command of the version before names none, and reads as number 0.
 static TICKETS: AtomicU64 = AtomicU64::new(1);
@@ -133,6 +135,7 @@ impl Vault<'_> {
     async fn cut(&self, query: &Query<'_>) -> Attempt<Page> {
         let (group, after) = (GroupId(query.number("group")?), Index(query.number("after")?));
         let end = tokio::time::Instant::now() + Duration::from_secs(CHECKPOINT_SECONDS_MAX);
+        let mut looks = 0u64;
         while self.engine.index_of(group).or_else(refused)?.is_none_or(|index| index < after) {
             if tokio::time::Instant::now() >= end {
                 return no(
@@ -140,6 +143,14 @@ impl Vault<'_> {
                     format!("group {group} was not checkpointed in time"),
                 );
             }
+            if looks.is_multiple_of(LOOKS_A_QUESTION) && !self.has(group).await? {
+                let text = format!(
+                    "there is no copy of group {group} here: its keyspace was dropped, or it was moved, since the backup \
+                     began; begin anew"
+                );
+                return no(StatusCode::GONE, text);
+            }
+            looks += 1;
             tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
         }
         let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +160,18 @@ impl Vault<'_> {
             "bytes": info.bytes, "checksum": info.checksum, "ticket": ticket,
         });
         Ok(page(StatusCode::OK, JSON, told.to_string()))
+    }
+
+    /// Whether a worker has a copy of the group.
+    async fn has(&self, group: GroupId) -> Attempt<bool> {
+        for remote in &self.subject.remotes {
+            let of_group =
+                move |worker: &mut Worker| copies_of(worker).0.iter().any(|copy| copy.group == group);
+            if ask_in_time(remote, of_group).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A part of what is held.
