@@ -185,7 +185,12 @@ pub(super) fn tidy(engine: &Engine, dir: &Path) -> Result<(), ConvertError> {
     remove_aside(dir)
 }
 
-fn remove_aside(dir: &Path) -> Result<(), ConvertError> {
+/// Removes the log that was set aside. A node of its own may have one from a conversion that was broken off behind that, and
+/// has all of it in its checkpoints.
+///
+/// # Errors
+/// [`ConvertError`]; it may be tried again.
+pub(super) fn remove_aside(dir: &Path) -> Result<(), ConvertError> {
     let aside = dir.join(ASIDE);
     std::fs::remove_dir_all(&aside).or_else(absent).map_err(failed(&aside))
 }
@@ -281,6 +286,8 @@ mod tests {
     fn started(options: &NodeOptions, engine: &Arc<Engine>, state: &State) -> (bool, Digests) {
         let marks = engine.groups().unwrap();
         if !marks.iter().any(|(group, _)| *group == CONTROL) {
+            let begun = crate::cluster::start::begin(options, SEED, engine).unwrap();
+            assert!(begun.is_none() && !options.data_dir.join(ASIDE).exists());
             let stores = gather(options, SEED, engine).unwrap();
             let full = stores.into_iter().filter(|(_, (store, _))| !store.is_empty());
             return (false, full.map(|(group, (store, _))| (group, store.digest().unwrap())).collect());

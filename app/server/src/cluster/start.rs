@@ -189,6 +189,7 @@ pub(crate) fn begin(
     let marks = engine.groups()?;
     let is_member = marks.iter().any(|(group, _)| *group == CONTROL);
     if !is_member && !options.enabled && options.join.is_none() {
+        convert::remove_aside(dir)?;
         return Ok(None);
     }
     let has_data = !is_member && (!marks.is_empty() || dir.join("log").exists());
