@@ -126,7 +126,7 @@ impl Server {
     /// thread of the server, when a client asks for its end; it should lead to [`Server::stop`].
     ///
     /// # Errors
-    /// [`ServeError`]; nothing is left running.
+    /// [`ServeError`]. Nothing is lost; but what was started before that failed may still run, so the process should end.
     pub fn start(
         loaded: &Loaded,
         join: Option<Joining>,

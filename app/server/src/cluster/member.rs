@@ -40,7 +40,7 @@ pub(crate) struct MemberStart {
 /// Recovers and starts a member. `seed` is the node's own.
 ///
 /// # Errors
-/// [`NodeError`]; nothing is left running.
+/// [`NodeError`]; no worker is left running, and threads beside them end when nobody can ask them any more.
 pub(crate) fn start(
     options: &NodeOptions,
     mut member: Membership,
