@@ -19,6 +19,8 @@ use crate::moment::{now, utc};
 
 /// How long a node may take for a step: it may have to write a large checkpoint.
 const STEP_SECONDS_MAX: u64 = 300;
+/// Why a round that was ended has come to nothing.
+const ENDED: &str = "the backup was ended: there is none of this round";
 /// The header that says where the next lot begins.
 const NEXT_HEADER: &str = "x-archipel-next";
 
@@ -75,9 +77,14 @@ pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure>
     let addresses = [loaded.config.admin_address()].into_iter().chain(wish.also.iter().copied());
     let sources: Vec<Source> =
         addresses.map(|address| Source { address, password: password.clone() }).collect();
+    let mut behind = BTreeSet::new();
     let mut round = |ended: &dyn Fn() -> bool| {
         let made = back_up(&sources, wish, as_json, ended)?;
         made.print(&wish.dir, as_json);
+        let is_news = renews(&mut behind, made.behind());
+        if is_news && !as_json {
+            eprintln!("{}", advice(&behind));
+        }
         Ok(())
     };
     match wish.every {
@@ -108,6 +115,7 @@ fn back_up(sources: &[Source], wish: &Wish, as_json: bool, ended: &dyn Fn() -> b
     let bar = bar(as_json, choices.len() as u64);
     let mut until = at;
     for choice in choices.values() {
+        ensure!(!ended(), ENDED);
         bar.set_message(name(choice.copy.group));
         until = until.max(sources[choice.source].keep(choice.copy, &mut writer, ended)?);
         bar.inc(1);
@@ -122,35 +130,53 @@ impl Made {
     fn print(&self, dir: &Path, as_json: bool) {
         let Made { manifest, written, reused } = self;
         let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
-        let behind: Vec<String> =
-            manifest.groups.iter().filter(|group| !group.leads).map(|group| name(group.group)).collect();
+        let behind = self.behind().len();
         if as_json {
             let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
             println!(
                 "{}",
                 json!({"schema": 1, "number": manifest.number, "at_ms": manifest.at.0,
                     "until_ms": manifest.until.map(|until| until.0), "objects": objects, "written_bytes": written,
-                    "reused_bytes": reused, "from_followers": behind.len(), "partitions": groups})
+                    "reused_bytes": reused, "from_followers": behind, "partitions": groups})
             );
             return;
         }
+        let followers = match behind {
+            0 => String::new(),
+            some => format!(" ({some} not from their leaders)"),
+        };
         println!(
-            "backup {} in {} of {} UTC: {objects} keys in {} partitions, {written} bytes written, {reused} bytes there \
-             already",
+            "backup {} in {} of {} UTC: {objects} keys in {} partitions{followers}, {written} bytes written, {reused} \
+             bytes there already",
             manifest.number,
             dir.display(),
             utc(manifest.at),
             manifest.groups.len(),
         );
-        if !behind.is_empty() {
-            eprintln!(
-                "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the \
-                 admin ports of the other members as --also they come from their leaders",
-                behind.len(),
-                behind.join(", ")
-            );
-        }
     }
+
+    /// The partitions that do not come from who leads them.
+    fn behind(&self) -> BTreeSet<GroupId> {
+        self.manifest.groups.iter().filter(|group| !group.leads).map(|group| group.group).collect()
+    }
+}
+
+/// Takes what was found in this round, and says whether it is worth telling: round after round it is mostly the same.
+fn renews(known: &mut BTreeSet<GroupId>, found: BTreeSet<GroupId>) -> bool {
+    let is_news = !found.is_empty() && found != *known;
+    *known = found;
+    is_news
+}
+
+/// What to do about partitions that do not come from their leaders.
+fn advice(behind: &BTreeSet<GroupId>) -> String {
+    let names: Vec<String> = behind.iter().map(|group| name(*group)).collect();
+    format!(
+        "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the admin \
+         ports of the other members as --also they come from their leaders",
+        names.len(),
+        names.join(", ")
+    )
 }
 
 /// A partition of a backup, for scripts.
@@ -269,7 +295,7 @@ impl Source {
         let mut incoming = Incoming::new(announced);
         let mut cursor = Some(String::new());
         while let Some(at) = cursor {
-            ensure!(!ended(), "the backup was ended: there is none of this round");
+            ensure!(!ended(), ENDED);
             let path = format!("/backup/lot?{held}&cursor={at}");
             let (bytes, next) = self.ask(&path)?;
             ensure!(bytes.len() as u64 <= left && !bytes.is_empty(), "the node sends more than it announced");
@@ -339,6 +365,17 @@ mod tests {
         later.copies.push(Copy { group: GroupId::new(KeyspaceId(2), 0), applied: 1, leads: true });
         let grown = [told(&[(0, 9, true), (1, 5, true), (2, 7, true)]), later];
         assert!(choose(&grown).keys().all(|group| group.keyspace() == KeyspaceId(1)), "the second is newer");
+    }
+
+    #[test]
+    fn partitions_that_do_not_come_from_their_leaders_are_told_once() {
+        let mut known = BTreeSet::new();
+        let rounds =
+            [(&[][..], false), (&[1, 2], true), (&[1, 2], false), (&[2], true), (&[], false), (&[2], true)];
+        for (row, (partitions, is_news)) in rounds.into_iter().enumerate() {
+            let found = partitions.iter().map(|&it| GroupId::new(KeyspaceId(1), it)).collect();
+            assert_eq!(renews(&mut known, found), is_news, "row {row}");
+        }
     }
 
     #[test]
