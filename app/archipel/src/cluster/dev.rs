@@ -4,6 +4,7 @@
 
 mod child;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,8 +47,30 @@ name = \"sharded\"
 partitions = 64
 ";
 
+/// Why these flags of all verbs are not taken here, if one is given: its nodes have a configuration and directories of their
+/// own, and what is silently not followed is worse than refused.
+fn refused(options: &Options, variable: Option<OsString>) -> Option<&'static str> {
+    // The variable names the file of this machine's node, which is none of these.
+    let is_ours = |file: &PathBuf| variable.as_ref().is_none_or(|it| it.as_os_str() != file.as_os_str());
+    if options.data_dir.is_some() {
+        return Some(
+            "--data-dir is of one node, and these are several: give --dir, in which each has its own",
+        );
+    }
+    if options.config.as_ref().is_some_and(is_ours) || !options.set.is_empty() {
+        return Some(
+            "cluster dev takes no --config and no --set: its nodes have a configuration of their own; change it \
+             with `archipel cluster keyspace` while they run, or start nodes with `archipel node start`",
+        );
+    }
+    None
+}
+
 /// Runs the cluster until it is stopped.
 pub fn run(options: &Options, nodes: u16, dir: Option<PathBuf>) -> Result<Exit, Failure> {
+    if let Some(reason) = refused(options, std::env::var_os("ARCHIPEL_CONFIG")) {
+        return Err(Failure::usage(anyhow!(reason)));
+    }
     // Before anything starts, so that no signal is lost.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
     let home = Home::new(dir)?;
@@ -304,7 +327,29 @@ fn tail(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::command::Root;
+
+    #[test]
+    fn flags_that_it_would_not_follow_are_refused() {
+        let table: [(&[&str], bool); 7] = [
+            (&[], true),
+            (&["--port-offset", "100"], true),
+            (&["--json"], true),
+            (&["--config", "/of/the/machine"], true),
+            (&["--config", "mine.toml"], false),
+            (&["--data-dir", "mine"], false),
+            (&["--set", "redis.port=1"], false),
+        ];
+        for (flags, taken) in table {
+            let words = ["archipel", "cluster", "dev"].iter().chain(flags);
+            let root = Root::try_parse_from(words).unwrap();
+            let of_machine = Some(OsString::from("/of/the/machine"));
+            assert_eq!(refused(&root.options, of_machine).is_none(), taken, "{flags:?}");
+        }
+    }
 
     #[test]
     fn a_cluster_is_whole_when_nothing_is_left_to_do() {
