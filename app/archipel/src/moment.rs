@@ -1,21 +1,16 @@
 //! Moments as people write and read them: RFC 3339, seconds since 1970, or so long ago.
 //!
-//! Calendar arithmetic is Howard Hinnant's `civil_from_days` and `days_from_civil`, for days after 1970. There are no leap
-//! seconds in it, as in all of Unix time.
+//! The calendar is the crate `time`'s. It has no leap seconds, as all of Unix time has none.
 
 use std::time::SystemTime;
 
 use server::kernel::Millis;
+use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 use crate::command::duration;
 
-/// Days before 1970 since the beginning of March of the year 0.
-const DAYS_TO_1970: u64 = 719_468;
-/// Days in 400 years.
-const DAYS_OF_ERA: u64 = 146_097;
-const MILLIS_OF_DAY: u64 = 86_400_000;
 /// The last year that is written with four digits.
-const YEAR_MAX: u64 = 9_999;
+const YEAR_MAX: i32 = 9_999;
 
 /// The moment by this machine's clock.
 pub fn now() -> Millis {
@@ -23,19 +18,14 @@ pub fn now() -> Millis {
     Millis(since.as_millis() as u64)
 }
 
-/// As `2026-01-31 12:00:00`, in UTC.
+/// As `2026-01-31 12:00:00`, in UTC; a moment that no calendar has, as its seconds.
 pub fn utc(Millis(millis): Millis) -> String {
     let seconds = millis / 1000;
-    let days = seconds / 86_400 + DAYS_TO_1970;
-    let (era, day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * day + 2) / 153;
-    let day = day - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{seconds:02}")
+    let at = i64::try_from(seconds).ok().and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
+    let Some(at) = at else { return format!("{seconds} s after 1970") };
+    let (date, time) = (at.date(), at.time());
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
 }
 
 /// The same with milliseconds.
@@ -72,56 +62,44 @@ fn unix(text: &str) -> Option<u64> {
 
 fn rfc3339(text: &str) -> Option<u64> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
-    let mut date = date.split('-');
-    let (year, month, day) = (fixed(date.next()?, 4)?, fixed(date.next()?, 2)?, fixed(date.next()?, 2)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if date.next().is_some() || !(1970..=YEAR_MAX).contains(&year) || !(1..=length).contains(&day) {
-        return None;
-    }
-    let (clock, offset) = match time.find(['Z', 'z', '+', '-']) {
-        Some(at) => time.split_at(at),
-        None => return None,
-    };
+    let [year, month, day] = fields(date, '-', [4, 2, 2])?;
+    let date = Date::from_calendar_date(i32::from(year), Month::try_from(small(month)?).ok()?, small(day)?);
+    let date = date.ok().filter(|date| (1970..=YEAR_MAX).contains(&date.year()))?;
+    let (clock, offset) = time.split_at(time.find(['Z', 'z', '+', '-'])?);
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-    let mut clock = clock.split(':');
-    let (hour, minute, second) =
-        (fixed(clock.next()?, 2)?, fixed(clock.next()?, 2)?, fixed(clock.next()?, 2)?);
-    if clock.next().is_some() || hour > 23 || minute > 59 || second > 59 {
-        return None;
+    let [hour, minute, second] = fields(clock, ':', [2, 2, 2])?;
+    let clock = Time::from_hms(small(hour)?, small(minute)?, small(second)?).ok()?;
+    let offset = match offset {
+        "Z" | "z" => UtcOffset::UTC,
+        other => {
+            // A place that is ahead has had its noon earlier.
+            let sign = if other.starts_with('+') { 1 } else { -1 };
+            let [hours, minutes] = fields(&other[1..], ':', [2, 2])?;
+            let [hours, minutes] = [small(hours)?, small(minutes)?].map(|it| sign * it as i8);
+            UtcOffset::from_hms(hours, minutes, 0).ok()?
+        }
+    };
+    let at = u64::try_from(date.with_time(clock).assume_offset(offset).unix_timestamp()).ok()?;
+    at.checked_mul(1000)?.checked_add(millis(fraction)?)
+}
+
+/// Exactly these fields, with so many digits each.
+fn fields<const N: usize>(text: &str, between: char, lengths: [usize; N]) -> Option<[u16; N]> {
+    let mut parts = text.split(between);
+    let mut found = [0; N];
+    for (field, length) in found.iter_mut().zip(lengths) {
+        *field = u16::try_from(digits(parts.next().filter(|part| part.len() == length)?)?).ok()?;
     }
-    // March begins the year, so that the leap day ends it.
-    let (year, shifted) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
-    let days = era * DAYS_OF_ERA + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - DAYS_TO_1970;
-    let at = days * MILLIS_OF_DAY + (hour * 3600 + minute * 60 + second) * 1000 + millis(fraction)?;
-    if offset.eq_ignore_ascii_case("z") {
-        return Some(at);
-    }
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    let (hours, minutes) = (fixed(hours, 2)?, fixed(minutes, 2)?);
-    if hours > 23 || minutes > 59 {
-        return None;
-    }
-    let offset_millis = (hours * 60 + minutes) * 60_000;
-    // A place that is ahead has had its noon earlier.
-    if offset.starts_with('+') { at.checked_sub(offset_millis) } else { at.checked_add(offset_millis) }
+    parts.next().is_none().then_some(found)
+}
+
+fn small(field: u16) -> Option<u8> {
+    u8::try_from(field).ok()
 }
 
 fn digits(text: &str) -> Option<u64> {
     let sound = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     sound.then(|| text.parse().ok())?
-}
-
-fn fixed(text: &str, length: usize) -> Option<u64> {
-    digits(text).filter(|_| text.len() == length)
 }
 
 /// The milliseconds of the digits behind a point; what is finer is cut off, so that no moment is later than what was said.
@@ -149,6 +127,8 @@ mod tests {
             assert_eq!(parse(&format!("{text}Z"), Millis(0)), Ok(Millis(millis / 1000 * 1000)));
         }
         assert_eq!(utc_millis(Millis(1_700_000_000_007)), "2023-11-14 22:13:20.007");
+        assert_eq!(utc(Millis(253_402_300_800_000)), "253402300800 s after 1970");
+        assert_eq!(utc(Millis(u64::MAX)), "18446744073709551 s after 1970");
         let mut rng = server::kernel::Rng::new(3);
         for _ in 0..10_000 {
             let at = Millis(rng.below(253_402_300_800_000));
@@ -181,6 +161,9 @@ mod tests {
             ("1969-12-31T23:59:59Z",          None),
             ("1970-01-01T00:00:00+01:00",     None),
             ("2023-11-14T22:13:20+2",         None),
+            ("2023-11-14T22:13:60Z",          None),
+            ("2023-11-14T22:13:20+24:60",     None),
+            ("2023-11-14T22:13:20+99:99",     None),
             ("2023-11-14T22:13Z",             None),
             ("-5",                            None),
             ("1700000000.",                   None),
