@@ -13,12 +13,15 @@ mod p2p;
 pub use cluster::{ClusterCommand, KeyspaceArgs, KeyspaceCommand, UserCommand, duration};
 pub use p2p::{BroadcastVia, OverlayKind, P2pCommand, TraceWhat};
 
+/// Help is not wider than this, however wide the terminal is.
+const HELP_COLUMNS_MAX: usize = 100;
+
 /// Many islands, one system: a distributed backend in one binary.
 #[derive(Parser, Debug)]
 #[command(
     name = "archipel",
     version,
-    max_term_width = 100,
+    max_term_width = HELP_COLUMNS_MAX,
     after_help = "\
 Examples:
   archipel                                  a node with everything on its defaults
@@ -70,8 +73,8 @@ Examples:
   archipel doctor
   archipel doctor --data-dir /var/lib/archipel --json
 
-It looks at limits, memory settings, the clock, the ports and the data directory, and measures how fast
-the disk syncs. Exit code 1 if something must be mended, 3 if something could not be judged.")]
+It looks at limits, memory settings, the clock, the ports and the data directory, and measures how
+fast the disk syncs. Exit code 1 if something must be mended, 3 if something could not be judged.")]
     Doctor,
 }
 
@@ -88,8 +91,8 @@ Examples:
   archipel node start --join TOKEN --zone b --port-offset 10
   archipel node start --find CLUSTER-ID --join TOKEN --set p2p.peers=/ip4/192.0.2.7/tcp/7402
 
-A member of a cluster is started again without flags of the cluster: its data directory knows. A token is made by
-`archipel cluster token` at any member and lets one node in.
+A member of a cluster is started again without flags of the cluster: its data directory knows. A
+token is made by `archipel cluster token` at any member and lets one node in.
 
 SIGTERM and SIGINT stop it: clients are answered, a checkpoint is written, the log is synced.
 A second signal ends it at once; what was acknowledged is safe in the log.")]
@@ -227,8 +230,8 @@ Examples:
   archipel storage export --db 3 --match 'user:*' users.ndjson
   archipel storage export | gzip > backup.ndjson.gz
 
-Keys that change meanwhile are read as they were before or after. Large collections take several lines.
-Bytes that are not UTF-8 are written as {\"base64\": \"...\"}.")]
+Keys that change meanwhile are read as they were before or after. Large collections take several
+lines. Bytes that are not UTF-8 are written as {\"base64\": \"...\"}.")]
     Export {
         /// One keyspace; all without it.
         #[arg(long, value_name = "N")]
@@ -318,4 +321,29 @@ Examples:
         #[arg(long)]
         small: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The lines of a verb's help and of those below it that would be broken where nobody meant it.
+    fn ragged(of: &clap::Command, found: &mut Vec<String>) {
+        let help = of.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let long = help.lines().filter(|line| line.chars().count() > HELP_COLUMNS_MAX);
+        found.extend(long.map(|line| format!("{}: {line}", of.get_name())));
+        of.get_subcommands().for_each(|verb| ragged(verb, found));
+    }
+
+    #[test]
+    fn no_line_of_a_help_is_wrapped_on_a_wide_terminal() {
+        let mut found = Vec::new();
+        ragged(&Root::command(), &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+        let wide = clap::Command::new("wide").after_help("x".repeat(HELP_COLUMNS_MAX + 1));
+        ragged(&clap::Command::new("all").subcommand(wide), &mut found);
+        assert_eq!(found.len(), 1);
+    }
 }

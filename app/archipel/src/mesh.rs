@@ -46,8 +46,9 @@ Exit code 1 if there is none.")]
     #[command(after_help = "\
 Examples:
   archipel mesh register web --port 8080 --check-http http://127.0.0.1:8080/health
-  archipel mesh register db --id db1 --address 10.0.0.7 --port 5432 --tag primary --check-tcp 10.0.0.7:5432
-  archipel mesh register worker --check-ttl 30s      renew it: curl -X PUT 127.0.0.1:8500/v1/agent/check/pass/service:worker")]
+  archipel mesh register db --id db1 --address 10.0.0.7 --port 5432 --check-tcp 10.0.0.7:5432
+  archipel mesh register worker --check-ttl 30s                        renew it with
+  curl -X PUT 127.0.0.1:8500/v1/agent/check/pass/service:worker")]
     Register(RegisterArgs),
     /// Take an instance of this node back.
     #[command(after_help = "\

@@ -18,8 +18,8 @@ Examples:
   archipel cluster token --expires 1h
   archipel node start --join \"$(archipel cluster token)\" --data-dir ./second --port-offset 10
 
-It is used up by the first node that joins with it. The member that made it must be there; it may have been started
-again meanwhile.")]
+It is used up by the first node that joins with it. The member that made it must be there; it may
+have been started again meanwhile.")]
     Token {
         /// For how long, such as 90s, 10m or 24h.
         #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
@@ -53,8 +53,8 @@ Examples:
   archipel cluster remove 12D3KooWJbJ
   archipel cluster remove JbJ9
 
-A node is named by the beginning of its id, as `archipel cluster members` prints it. Its key is never accepted
-again; the machine joins anew with an empty data directory.")]
+A node is named by the beginning of its id, as `archipel cluster members` prints it. Its key is
+never accepted again; the machine joins anew with an empty data directory.")]
     Remove {
         /// The beginning of its id, with or without 12D3KooW.
         node: String,
@@ -94,17 +94,21 @@ Examples:
   archipel cluster backup /backups/shop --json | jq .number
   archipel cluster backup /backups/shop --every 30s --keep 2880      a day, to half a minute
 
-Each partition is backed up as it was at exactly one entry of its log, so a keyspace of one partition, which is any of
-Redis's databases, is consistent as a whole; of a divided keyspace each partition is, at its own entry, and a client that
-writes to two partitions while the backup begins may find one write in it and not the other. From the partition's leader
-the backup has all that was acknowledged when it began, unless that node was cut off and did not know it yet; from
-another copy it may lack the last moments, and that is said.
-A node backs up the partitions of which it has a copy: name the admin ports of other members with --also to take each
-partition from its leader, or if this node has no copy of some; those of other machines are reached through a tunnel.
-Users and settings are not part of it.
-With --every it goes on until Ctrl-C: each round is a backup of its own, which writes what has changed and reads all of a
-partition that has; restore --to brings any of those moments back. A round that fails is tried again, ten times in a row at
-most; a first round that fails ends the command.
+Each partition is backed up as it was at exactly one entry of its log, so a keyspace of one
+partition, which is any of Redis's databases, is consistent as a whole; of a divided keyspace each
+partition is, at its own entry, and a client that writes to two partitions while the backup begins
+may find one write in it and not the other. From the partition's leader the backup has all that was
+acknowledged when it began, unless that node was cut off and did not know it yet; from another copy
+it may lack the last moments, and that is said.
+
+A node backs up the partitions of which it has a copy: name the admin ports of other members with
+--also to take each partition from its leader, or if this node has no copy of some; those of other
+machines are reached through a tunnel. Users and settings are not part of it.
+
+With --every it goes on until Ctrl-C: each round is a backup of its own, which reads only partitions
+that have changed, those as a whole, and writes what is new in them; restore --to brings any of
+those moments back. A round that fails is tried again, ten times in a row at most; a first round
+that fails ends the command.
 
 Exit code 1 if a partition is missing or the backup was interrupted: then there is no such backup.")]
     Backup {
@@ -129,14 +133,16 @@ Examples:
   archipel cluster restore /backups/shop --to 2026-01-31T12:00:00Z --data-dir ./new
   archipel cluster restore /backups/shop --to \"10m ago\" --data-dir ./new
   archipel node start --data-dir ./new                  a node of its own
-  archipel node start --data-dir ./new --cluster        the first member of a new cluster; others join it
+  archipel node start --data-dir ./new --cluster        the first member of a new cluster
 
-The data directory must be empty or not there. What was backed up comes back with types, expiries, scripts and
-keyspaces; keys that have expired since then expire. --to takes the newest backup that has nothing from after that moment,
-by the clock of the machine that made it, and says how long before it that was: so the moments that can be had are those
-that backup --every made. Keyspaces that the node's configuration does not name are served as they are divided in the
-backup. A keyspace with more partitions than a node serves is refused. --verify reads every byte and restores nothing; damage is named by
-file and place, with exit code 1.")]
+The data directory must be empty or not there. What was backed up comes back with types, expiries,
+scripts and keyspaces; keys that have expired since then expire. --to takes the newest backup that
+has nothing from after that moment, by the clock of the machine that made it, and says how long
+before it that was: so the moments that can be had are those that backup --every made. Keyspaces
+that the node's configuration does not name are served as they are divided in the backup. A keyspace
+with more partitions than a node serves is refused. It is made in a directory beside it, .NAME.restoring,
+which goes if it fails; what is left of one that was killed goes with the next to the same place.
+--verify reads every byte and restores nothing; damage is named by file and place, with exit code 1.")]
     Restore {
         /// The directory of the backups.
         dir: PathBuf,
@@ -161,11 +167,12 @@ Examples:
   archipel node start --data-dir /var/lib/archipel
   archipel node start --join \"$(archipel cluster token)\" --data-dir ./new --port-offset 10
 
-Only if more than half of the members that vote will never come back: else start them. Run it on the directory of a
-stopped member; of several, on the one whose --dry-run shows the latest writes. Copy the directory first. What this member
-has becomes the truth, with what it does not know to be agreed on; what others acknowledged without it is lost, and
-partitions that it has no copy of begin empty. The cluster gets a new id and the other members are removed for ever: wipe
-their directories and let them join anew.")]
+Only if more than half of the members that vote will never come back: else start them. Run it on the
+directory of a stopped member; of several, on the one whose --dry-run shows the latest writes. Copy
+the directory first. What this member has becomes the truth, with what it does not know to be agreed
+on; what others acknowledged without it is lost, and partitions that it has no copy of begin empty.
+The cluster gets a new id and the other members are removed for ever: wipe their directories and let
+them join anew.")]
     Recover {
         /// Show what is there and what may be lost, and change nothing.
         #[arg(long, conflicts_with = "confirm")]
@@ -184,8 +191,10 @@ Examples:
   archipel cluster dev --nodes 5
   archipel cluster dev --dir ./playground   keeps the data
 
-Each node is a process of its own: kill one with the command that is printed, see that nothing is lost, and start it
-again with the other. What is started by hand is not stopped by Ctrl-C here.")]
+The nodes have a configuration and directories of their own, so --config, --set and --data-dir are
+refused; the first has the ports at --port-offset, or the next that are free. Each node is a process
+of its own: kill one with the command that is printed, see that nothing is lost, and start it again
+with the other. What is started by hand is not stopped by Ctrl-C here.")]
     Dev {
         /// How many.
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -207,7 +216,7 @@ pub enum KeyspaceCommand {
     #[command(after_help = "\
 Examples:
   archipel cluster keyspace create 20 --name orders
-  archipel cluster keyspace create 21 --name cache --partitions 64 --durability everysec --memory 1073741824")]
+  archipel cluster keyspace create 21 --name cache --partitions 64 --memory 1073741824")]
     Create {
         /// Its number, for SELECT.
         id: u16,
@@ -224,9 +233,10 @@ Examples:
   archipel cluster keyspace drop orders                 says what would go
   archipel cluster keyspace drop orders --yes orders
 
-There is no way back but a backup. Clients that are in it are told that it was dropped, and SELECT of it is refused; what is
-on its way at that moment may be answered and is gone. Its number can be given to another keyspace, which begins empty.
-Keyspace 0, in which all clients begin, stays. The audit trail says who asked.")]
+There is no way back but a backup. Clients that are in it are told that it was dropped, and SELECT
+of it is refused; clients that wait there, as with BLPOP, are answered -UNBLOCKED; what is on its
+way at that moment may be answered and is gone. Its number can be given to another keyspace, which
+begins empty. Keyspace 0, in which all clients begin, stays. The audit trail says who asked.")]
     Drop {
         /// Its name, as `archipel cluster status` shows it.
         name: String,
@@ -285,9 +295,10 @@ Examples:
   archipel cluster user set ann < password.txt
   printf %s \"$PASSWORD\" | archipel cluster user set default
 
-The first user closes the cluster: from then on everyone enters with a name and a password. The cluster keeps the
-password's SHA-256 and never itself, so choose one that cannot be guessed. A member that is cut off or was away goes on
-with the users that it knows until it hears of the others.")]
+The first user closes the cluster: from then on everyone enters with a name and a password. The
+cluster keeps the password's SHA-256 and never itself, so choose one that cannot be guessed. A
+member that is cut off or was away goes on with the users that it knows until it hears of the
+others.")]
     Set {
         /// Their name; `default` is who gives none.
         name: String,

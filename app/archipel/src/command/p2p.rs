@@ -29,7 +29,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   archipel p2p connect /ip4/127.0.0.1/tcp/7412
-  archipel p2p connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
+  archipel p2p connect /ip6/::1/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA")]
     Connect {
         /// Where it is, and perhaps who.
         address: String,
@@ -48,8 +48,8 @@ Examples:
   archipel p2p send 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA 'hello there'
   archipel p2p send 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA - < note.txt
 
-The receiver sees it with `archipel p2p listen`. A peer that is not connected is looked up first. Exit code 1 if nobody
-listens there, or nobody answers: then it may have arrived or not.")]
+The receiver sees it with `archipel p2p listen`. A peer that is not connected is looked up first.
+Exit code 1 if nobody listens there, or nobody answers: then it may have arrived or not.")]
     Send {
         /// The peer's id.
         peer: String,
