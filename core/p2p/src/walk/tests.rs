@@ -85,7 +85,7 @@ fn a_walker_that_its_origin_does_not_want_ends() {
         let waits = arrives(&mut node, 2, Walker { free: 0, ..search(Turn::Any) });
         let [Effect::Ask { id, .. }] = waits[..] else { panic!("{waits:?}") };
         assert!(step(&mut node, input(id)).is_empty());
-        assert_eq!(node.waiting.len(), 0);
+        assert!(node.waiting.is_empty());
     }
 }
 
@@ -168,7 +168,7 @@ fn a_search_reports_the_first_that_found_and_stops_the_others_at_their_check() {
     assert_eq!(step(&mut node, here(5)), [Effect::Report(found)]);
     assert!(step(&mut node, here(6)).is_empty(), "only the first counts");
     assert_eq!(check(&mut node), [goes(false)]);
-    assert_eq!(node.walks.len(), 0, "all three have ended");
+    assert!(node.walks.is_empty(), "all three have ended");
     assert_eq!(check(&mut node), [goes(false)]);
 }
 
@@ -265,7 +265,7 @@ proptest! {
                     prop_assert!(next.left < walker.left && next.is_sound());
                 }
             }
-            prop_assert!(node.waiting.len() <= PENDING_MAX && node.walks.len() == 0);
+            prop_assert!(node.waiting.len() <= PENDING_MAX && node.walks.is_empty());
         }
     }
 }
