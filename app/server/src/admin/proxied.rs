@@ -6,7 +6,7 @@ use telemetry::{Exposition, Unit};
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
-const LOOPS: [(&str, &str, &str, LoopFigure); 10] = [
+const LOOPS: [(&str, &str, &str, LoopFigure); 11] = [
     ("archipel_proxy_accepted_total", "counter", "Clients taken.", |m| m.accepted.get()),
     ("archipel_proxy_clients", "gauge", "Clients connected.", |m| m.clients.get()),
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
