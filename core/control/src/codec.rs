@@ -11,7 +11,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use consensus::{Durability, ReplicaId, Role};
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
-use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, Spoken, TokenId, Version};
+use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 use placement::Partitions;
 use placement::solve::COPIES_MAX;
 use sha2::{Digest as _, Sha256};
@@ -29,30 +29,10 @@ use crate::{
 
 mod operation;
 mod roster;
+mod version;
 
-/// The byte of the first format: of version 2, and of all that has not changed since. Later ones are their version.
-pub const FORMAT: u8 = 1;
-
-/// The first byte of what is written in `version`.
-const fn byte(version: Version) -> u8 {
-    if version.0 <= 2 { FORMAT } else { version.0 }
-}
-
-/// The version that wrote a request or a state, from its first byte, whether it is known here or not; `None` if no
-/// version writes such.
-#[must_use]
-pub const fn version_of(bytes: &[u8]) -> Option<Version> {
-    match bytes {
-        [FORMAT, ..] => Some(Version(2)),
-        [0 | 2, ..] | [] => None,
-        [later, ..] => Some(Version(*later)),
-    }
-}
-
-/// The version that wrote the state in `bytes`, if it is one that is spoken here.
-fn known(bytes: &[u8]) -> Read<Version> {
-    version_of(bytes).filter(|version| Spoken::ALL.knows(*version)).ok_or(DecodeError::Invalid)
-}
+pub use version::{FORMAT, version_of};
+use version::{byte, known};
 
 type Read<T> = Result<T, DecodeError>;
 
