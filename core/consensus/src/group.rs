@@ -40,7 +40,7 @@ use crate::{Durability, Group, Proposed};
 
 pub use membership::{ChangeError, Progress};
 pub use persist::Write;
-pub use read::ReadId;
+pub use read::{CLOCK_RATIO_MAX, ReadId};
 pub use receive::{Refusal, Refusals};
 
 /// Bytes of the entries of one append by default.
@@ -77,8 +77,8 @@ pub struct Config {
     pub append_bytes: u64,
     /// Bytes of applied entries that stay in memory for followers that are a little behind.
     pub held_bytes: usize,
-    /// Whether leaders may answer reads by lease. Then a restarted replica votes for nobody for one election timeout:
-    /// it does not remember whose lease it granted. Holds while clocks run at most twice as fast as each other.
+    /// Whether it answers reads by lease while it leads, see [`Replica::set_leases`]. Nothing that it does as a voter
+    /// depends on this.
     pub leases: bool,
 }
 
@@ -172,7 +172,6 @@ pub struct Replica {
     introduced: BTreeSet<ReplicaId>,
     incarnations: BTreeMap<ReplicaId, Incarnation>,
     now: Micros,
-    started: Micros,
     rng: Rng,
     timing: clock::Timing,
     desk: persist::Desk,
@@ -267,7 +266,6 @@ impl Replica {
             introduced: BTreeSet::new(),
             incarnations: BTreeMap::new(),
             now,
-            started: now,
             rng,
             timing,
             desk: persist::Desk::default(),
@@ -394,6 +392,7 @@ impl Replica {
         self.now = now;
         self.issue_reads();
         self.collect();
+        self.note_turn();
     }
 
     fn tell_standing(&mut self) {

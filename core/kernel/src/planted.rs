@@ -141,6 +141,10 @@ group {
     ReadWithoutIndex,
     /// A lease is as long as the holder likes.
     LeaseTooLong,
+    /// A voter that has just started does not think of leases that it may have granted.
+    VotesAtOnce,
+    /// A lease is looked at with the time at which the last turn ended, and not with that of the read.
+    LeaseAtOldTime,
     /// Several voters are exchanged at once, without a joint configuration.
     UnjointChange,
     /// A snapshot says nothing of the members at its index.

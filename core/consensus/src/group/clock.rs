@@ -13,7 +13,7 @@ use crate::codec::Said;
 use crate::members::ReplicaId;
 
 /// Ticks that are made up for at once.
-const TICKS_AT_ONCE_MAX: u64 = 2;
+pub(super) const TICKS_AT_ONCE_MAX: u64 = 2;
 /// Election timeouts after which a snapshot transfer that nobody reports on is taken for failed.
 const SNAPSHOT_TIMEOUTS: u64 = 30;
 
@@ -24,12 +24,19 @@ pub(super) struct Timing {
     seen: (u64, StateRole),
     asleep: bool,
     quiet: u32,
+    /// Ticks since the start, as far as they are counted.
+    lived: usize,
 }
 
 impl Timing {
     pub fn new(now: Micros, config: &Config, rng: &mut Rng) -> Timing {
         let timeout = draw(config, rng);
-        Timing { ticked: now, timeout, seen: (0, StateRole::Follower), asleep: false, quiet: 0 }
+        Timing { ticked: now, timeout, seen: (0, StateRole::Follower), asleep: false, quiet: 0, lived: 0 }
+    }
+
+    /// Something was done that the group must stay awake for.
+    pub const fn keep_awake(&mut self) {
+        self.quiet = 0;
     }
 }
 
@@ -92,7 +99,14 @@ impl Replica {
         self.config.tick * self.config.election_ticks as u64
     }
 
+    /// Whether an election timeout has passed since this replica's start, so that no lease holds any more that it may have
+    /// granted in an earlier life. Counted in ticks, so that a clock that was set ahead does not count.
+    pub(super) const fn has_waited(&self) -> bool {
+        self.timing.lived >= self.config.election_ticks
+    }
+
     fn tick(&mut self) {
+        self.timing.lived = self.timing.lived.saturating_add(1);
         if !self.leads() {
             let campaigns = self.raw.raft.election_elapsed + 1 >= self.timing.timeout;
             if !campaigns {

@@ -3,15 +3,18 @@
 //! All reads of a turn share one context (replica, life, sequence), which goes out when the turn ends. The engine may
 //! lose it (no entry of this term is committed yet, leadership is lost, answers are lost), so it has a deadline.
 //!
-//! A lease lasts half an election timeout from when the majority was *asked*. Followers vote for nobody within an election
-//! timeout of hearing the leader, so it holds while clocks run at most twice as fast as each other. It ends with sleep,
-//! with every change of members, and for the rest of the term with a handover, whose election ignores leases.
+//! Any round that a majority answers grants a lease, counted from when it was *asked*. Voters vote for nobody within an
+//! election timeout of hearing the leader, or of their own start, because they do not remember whose lease they granted;
+//! whether anybody uses leases they need not know. A lease is so much shorter that it holds while no clock runs more than
+//! [`CLOCK_RATIO_MAX`] times as fast as another. It ends with sleep, with every change of members, and for the rest of the
+//! term with a handover, whose election ignores leases. It is renewed while there are reads; see decision 0013.
 
 use std::collections::VecDeque;
 
 use kernel::planted::{Bug, is};
 use kernel::{Index, Micros, Term};
 
+use super::clock::TICKS_AT_ONCE_MAX;
 use super::{Event, Replica};
 use crate::codec::{ReadContext, Said};
 use crate::members::{Incarnation, ReplicaId};
@@ -21,6 +24,11 @@ pub const READS_MAX: usize = 1024;
 
 /// Questions of one peer how far behind it is that wait at once; one that is honest has one.
 const QUESTIONS_MAX: usize = 2;
+
+/// Leases hold while no member's clock runs more than so many times as fast as another's.
+pub const CLOCK_RATIO_MAX: u64 = 2;
+/// A lease is renewed for so many ticks after a read.
+const LEASE_TICKS: u64 = 20;
 
 /// A read of one turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +41,10 @@ pub(super) struct Reads {
     open: Option<u64>,
     waiting: VecDeque<Round>,
     lease_until: Micros,
+    /// When there was a read last.
+    wanted: Option<Micros>,
+    /// When the host's last turn ended: see [`Bug::LeaseAtOldTime`].
+    turned: Micros,
     /// No leases in this term any more.
     spoiled: u64,
 }
@@ -69,12 +81,13 @@ impl Replica {
         if !self.leads() || self.reads.waiting.len() >= READS_MAX {
             return None;
         }
+        let committed = Index(self.raw.raft.raft_log.committed);
+        let known = self.read_by_lease(now).or(is(Bug::ReadWithoutIndex).then_some(committed));
         self.awaken();
-        if is(Bug::ReadWithoutIndex) {
+        if known.is_some() {
             self.reads.sequence += 1;
             let id = ReadId(self.reads.sequence);
-            let index = Some(Index(self.raw.raft.raft_log.committed));
-            self.events.push_back(Event::Read { id, index });
+            self.events.push_back(Event::Read { id, index: known });
             return Some(id);
         }
         let open = match self.reads.open {
@@ -88,15 +101,42 @@ impl Replica {
         Some(ReadId(open))
     }
 
-    /// The index at which a read may be answered at once by lease; `None`: ask with [`Replica::read`].
+    /// The index at which a read may be answered at once by lease; `None`: ask with [`Replica::read`], which is answered at
+    /// once too if there is a lease by then.
+    ///
+    /// `now` must have been read from the clock after the read arrived: the lease says that nobody else leads at `now`, and
+    /// of what was acknowledged later it says nothing.
     pub fn read_by_lease(&mut self, now: Micros) -> Option<Index> {
         self.now = now;
+        if !self.config.leases || !self.leads() {
+            return None;
+        }
+        self.reads.wanted = Some(now);
+        let now = if is(Bug::LeaseAtOldTime) { self.reads.turned } else { now };
         let raft = &self.raw.raft;
-        let leads = self.config.leases && self.leads() && raft.commit_to_current_term();
         let asleep = self.is_asleep();
         let holds = now < self.reads.lease_until && !asleep || asleep && is(Bug::QuiescentLease);
         let unspoiled = self.reads.spoiled != raft.term && raft.lead_transferee.is_none();
-        (leads && holds && unspoiled).then_some(Index(raft.raft_log.committed))
+        let index = Index(raft.raft_log.committed);
+        if !holds || !unspoiled || !raft.commit_to_current_term() {
+            return None;
+        }
+        self.timing.keep_awake();
+        Some(index)
+    }
+
+    /// Whether this replica answers reads by lease while it leads, from now on. Its voters need not know.
+    pub const fn set_leases(&mut self, leases: bool) {
+        self.config.leases = leases;
+    }
+
+    /// What is granted by a majority that was asked at `asked`. Of the election timeout that a voter waits, ticks may have
+    /// passed before it heard the question: those that it makes up for, and the one that was under way.
+    fn lease_until(&self, asked: Micros) -> Micros {
+        let ticks = self.config.election_ticks as u64;
+        let ticks =
+            if is(Bug::LeaseTooLong) { 16 * ticks } else { ticks.saturating_sub(TICKS_AT_ONCE_MAX + 1) };
+        asked + self.config.tick * ticks / CLOCK_RATIO_MAX
     }
 
     fn ask(&mut self, purpose: Purpose) -> u64 {
@@ -147,10 +187,8 @@ impl Replica {
             return;
         };
         let Some(round) = self.reads.waiting.remove(at) else { return };
-        let factor = if is(Bug::LeaseTooLong) { 16 } else { 1 };
         if let Some(asked) = round.asked {
-            let until = asked + self.election_micros() / 2 * factor;
-            self.reads.lease_until = self.reads.lease_until.max(until);
+            self.reads.lease_until = self.reads.lease_until.max(self.lease_until(asked));
         }
         match round.purpose {
             Purpose::Read => {
@@ -166,6 +204,10 @@ impl Replica {
                 self.say(peer, Term(self.raw.raft.term), Said::RecoverTo { life, index });
             }
         }
+    }
+
+    pub(super) const fn note_turn(&mut self) {
+        self.reads.turned = self.now;
     }
 
     pub(super) fn reads_deadline(&self) -> Option<Micros> {
@@ -207,7 +249,9 @@ impl Replica {
 
     pub(super) fn renew_lease(&mut self) {
         let waits = self.reads.waiting.iter().any(|round| matches!(round.purpose, Purpose::Lease));
-        if self.config.leases && self.leads() && !waits && !self.is_asleep() {
+        let wanted = |at: Micros| self.now.since(at) < self.config.tick * LEASE_TICKS;
+        let wanted = self.config.leases && self.reads.wanted.is_some_and(wanted);
+        if wanted && self.leads() && !waits && !self.is_asleep() {
             self.ask(Purpose::Lease);
             self.issue_reads();
         }

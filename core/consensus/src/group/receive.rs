@@ -42,7 +42,7 @@ pub enum Refusal {
     Diverged,
     /// This replica takes no part in elections until it has caught up.
     Recovering,
-    /// A lease that this replica may have granted before its restart may hold.
+    /// This replica has just started: a lease that it granted before may hold.
     Leased,
     /// Too much waits for the disk, or a snapshot is being installed.
     Busy,
@@ -182,11 +182,14 @@ impl Replica {
         }
     }
 
-    fn check_candidacy(&self, candidacy: &Candidacy, term: Term) -> Result<(), Refusal> {
+    fn check_candidacy(&mut self, candidacy: &Candidacy, term: Term) -> Result<(), Refusal> {
         if self.recovering.is_some() && !is(Bug::RecoveringVotes) {
             return Err(Refusal::Recovering);
         }
-        if self.config.leases && self.now.since(self.started) < self.election_micros() {
+        // Whoever hands over has given up its lease.
+        if !self.has_waited() && !candidacy.handed_over && !is(Bug::VotesAtOnce) {
+            // Ticks do not pass in sleep.
+            self.awaken();
             return Err(Refusal::Leased);
         }
         let Candidacy { last, last_term, commit, commit_term, .. } = *candidacy;

@@ -1,7 +1,7 @@
 //! No message makes a replica panic, and each that would break the engine is refused by its own reason.
 
 use consensus::codec::{Candidacy, Descriptor, Message, Said, encode};
-use consensus::group::Refusal;
+use consensus::group::{Refusal, Standing};
 use consensus::replay::{Restored, Tail};
 use consensus::{Body, Config, Group, Incarnation, Logged, Mark, Members, Replica, ReplicaId};
 use kernel::{GroupId, Index, Lsn, Micros, Rng, Term};
@@ -30,13 +30,20 @@ fn follower(tail: Tail) -> Replica {
         tail,
         repair: None,
     };
-    let mut config = Config::new(GROUP, id(2), Incarnation(1), 9);
-    config.leases = true;
-    Replica::new(config, Micros(0), restored)
+    Replica::new(Config::new(GROUP, id(2), Incarnation(1), 9), Micros(0), restored)
 }
 
-/// When no lease of an earlier life holds any more.
-const LATER: Micros = Micros(10_000_000);
+/// The same, an election timeout after its start: no lease of an earlier life holds any more.
+fn waited(tail: Tail) -> Replica {
+    let mut replica = follower(tail);
+    for tick in 1..=12 {
+        replica.wake(Micros(tick * 50_000));
+    }
+    assert_eq!(replica.standing(), Standing::Follower(None), "it does not campaign with this seed");
+    replica
+}
+
+const LATER: Micros = Micros(600_000);
 
 fn from(sender: u64, term: u64, body: Said) -> Vec<u8> {
     let (from, to) = (id(sender), id(2));
@@ -104,7 +111,7 @@ fn what_would_break_the_engine_is_refused_by_its_reason() {
         (vec![9],                                      Err(Refusal::Malformed)),
     ];
     for (at, (bytes, expected)) in table.into_iter().enumerate() {
-        let mut replica = follower(Tail::Certain);
+        let mut replica = waited(Tail::Certain);
         assert_eq!(replica.receive(LATER, &bytes), expected, "row {at}");
         if let Err(reason) = expected {
             assert_eq!(replica.refusals().count(reason), 1, "row {at}");
@@ -132,13 +139,52 @@ fn an_earlier_life_of_a_peer_and_a_removed_peer_are_not_heard() {
 }
 
 #[test]
-fn a_recovering_replica_and_one_just_restarted_vote_for_nobody() {
+fn a_recovering_replica_and_one_just_started_vote_for_nobody() {
     let vote = from(1, 4, Said::Vote(candidacy(5, 3)));
-    assert_eq!(follower(Tail::Ambiguous).receive(LATER, &vote), Err(Refusal::Recovering));
-    assert_eq!(follower(Tail::Certain).receive(Micros(1), &vote), Err(Refusal::Leased));
-    let mut replica = follower(Tail::Ambiguous);
+    assert_eq!(waited(Tail::Ambiguous).receive(LATER, &vote), Err(Refusal::Recovering));
+    let mut replica = waited(Tail::Ambiguous);
     replica.end_recovery();
     assert_eq!(replica.receive(LATER, &vote), Ok(()));
+    let handed = Candidacy { handed_over: true, ..candidacy(5, 3) };
+    #[rustfmt::skip] // columns
+    let table = [
+        // what is said                                    woken so often  it is
+        (Said::Vote(candidacy(5, 3)),                      0,              Err(Refusal::Leased)),
+        (Said::PreVote(candidacy(5, 3)),                   0,              Err(Refusal::Leased)),
+        (Said::Vote(candidacy(5, 3)),                      10,             Err(Refusal::Leased)),
+        (Said::Vote(candidacy(5, 3)),                      11,             Ok(())),
+        (Said::PreVote(candidacy(5, 3)),                   11,             Ok(())),
+        (Said::Vote(handed),                               0,              Ok(())), // its leader gave up its lease
+        (Said::Heartbeat { commit: Index(0), read: None }, 0,              Ok(())),
+    ];
+    for (said, wakes, expected) in table {
+        let mut replica = follower(Tail::Certain);
+        // The clock is set ahead by a day: that is two ticks, and not a thousand.
+        let day = Micros(86_400_000_000);
+        (1..=wakes).for_each(|wake| replica.wake(day + wake * 50_000));
+        let text = format!("{said:?} after {wakes}");
+        assert_eq!(replica.receive(day + wakes * 50_000, &from(1, 4, said)), expected, "{text}");
+    }
+}
+
+/// Nobody else wakes a voter that fell asleep as soon as it was started.
+#[test]
+fn a_voter_that_sleeps_waits_from_when_it_is_asked() {
+    let mut replica = follower(Tail::Certain);
+    let now = Micros(10_000);
+    assert_eq!(replica.receive(now, &from(1, 4, Said::Heartbeat { commit: Index(5), read: None })), Ok(()));
+    let end = Lsn(replica.writes().len() as u64);
+    replica.wrote(end);
+    replica.synced(end);
+    replica.turn(now);
+    while let Some(committed) = replica.next_committed() {
+        replica.applied(committed.index);
+    }
+    assert_eq!(replica.receive(now, &from(1, 4, Said::Quiesce { commit: Index(5) })), Ok(()));
+    assert!(replica.is_asleep() && replica.deadline().is_none());
+    let vote = from(3, 5, Said::PreVote(candidacy(5, 3)));
+    assert_eq!(replica.receive(now, &vote), Err(Refusal::Leased));
+    assert!(!replica.is_asleep(), "it would wait for ever");
 }
 
 /// A mark at no index could not be read back, and would be taken for the end of an earlier replica's log.
@@ -183,7 +229,7 @@ fn no_sequence_of_messages_makes_a_replica_panic() {
     for seed in 0..4000 {
         let mut rng = Rng::new(seed);
         let tail = if rng.chance(0.2) { Tail::Ambiguous } else { Tail::Certain };
-        let mut replica = follower(tail);
+        let mut replica = if rng.chance(0.7) { waited(tail) } else { follower(tail) };
         let (mut now, mut end, mut staged) = (LATER, 0, Vec::new());
         for _ in 0..60 {
             now = now + rng.below(120_000);

@@ -2,7 +2,7 @@
 
 use kernel::planted::Bug;
 
-use crate::world::run;
+use crate::world::{run, run_beyond};
 use crate::{figure8, with_rules};
 
 /// Seeds within which a broken rule must show: fewer than a test run has. `CONSENSUS_BUG=name` plants only one.
@@ -32,4 +32,15 @@ fn every_planted_bug_is_caught() {
     let _ = std::panic::take_hook();
     assert!(Bug::GROUP.len() >= 8, "there are too few planted bugs to measure anything");
     assert!(missed.is_empty(), "not caught within {BUDGET} seeds: {missed:?}");
+}
+
+/// Leases rest on clocks, and only on what is said of them.
+#[test]
+fn clocks_that_are_further_apart_than_leases_allow_are_noticed() {
+    let _rules = with_rules(Bug::None);
+    // Groups with such clocks may elect one leader after the other; that is none of it.
+    let stale = |what: &String| what.contains("although a write");
+    let caught = (0..BUDGET).find_map(|seed| run_beyond(seed).err().filter(stale).map(|what| (seed, what)));
+    let (seed, what) = caught.expect("leases do not rest on the clocks");
+    println!("caught after {} seeds: {what:.200}", seed + 1);
 }

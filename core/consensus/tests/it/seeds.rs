@@ -34,6 +34,7 @@ fn agreement_holds_whatever_the_world_does() {
         let rare = [total.lease_reads, total.lossy, total.changes, total.snapshots, total.handovers];
         assert!(rare.iter().all(|&count| count > seeds / 10), "something never happens: {total:?}");
         assert!(total.small > seeds && total.everysec > seeds, "something never happens: {total:?}");
+        assert!(total.forgotten > seeds / 20, "no voter forgets: {total:?}");
         assert!(total.toppled > seeds / 10, "no leader falls young: {total:?}");
         assert!(total.fetches > 0 && total.recoveries > 0, "something never happens: {total:?}");
     }
@@ -55,6 +56,7 @@ fn add(total: &mut Outcome, one: &Outcome) {
     total.small += one.small;
     total.everysec += one.everysec;
     total.toppled += one.toppled;
+    total.forgotten += one.forgotten;
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod fault;
 use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::codec::Descriptor;
+use consensus::group::CLOCK_RATIO_MAX;
 use consensus::{Config, Durability, Incarnation, Mark, Replica, ReplicaId};
 use kernel::{GroupId, Index, Rng};
 
@@ -18,6 +19,10 @@ const GROUP: GroupId = GroupId(7);
 const FAULTY: u64 = 5_000_000;
 /// Microseconds after that in which everything must be well again.
 const HEALING: u64 = 30_000_000;
+/// The slowest clock and the fastest, in thousandths: as far apart as leases allow.
+const RATES: [u64; 2] = [700, 700 * CLOCK_RATIO_MAX];
+/// Further apart: half of the clocks are such ones, and half such.
+const RATES_BEYOND: [u64; 2] = [500, 3000];
 /// Machines of one run, over all changes of the members.
 const NODES_MAX: usize = 14;
 const REGISTERS: u64 = 4;
@@ -60,6 +65,8 @@ pub struct Outcome {
     pub small: u64,
     pub everysec: u64,
     pub toppled: u64,
+    /// Voters that were restarted when somebody wanted their votes.
+    pub forgotten: u64,
 }
 
 /// One run.
@@ -78,6 +85,8 @@ pub struct World {
     /// 0: one entry a message.
     append_bytes: u64,
     leases: bool,
+    /// Clocks are further apart than leases allow.
+    beyond: bool,
     durability: Durability,
     /// A group of one or two may be so again; else it keeps three voters.
     small: bool,
@@ -89,6 +98,10 @@ pub struct World {
     busy_until: u64,
     idle_until: u64,
     healing: bool,
+    /// Nothing goes wrong before.
+    calm_until: u64,
+    /// Who does not hear the leader, and who is to be restarted when that one asks to be elected.
+    deaf: Option<(ReplicaId, ReplicaId)>,
     /// Acknowledged writes when the healing began.
     probe: u64,
     outcome: Outcome,
@@ -97,7 +110,16 @@ pub struct World {
 
 /// Runs one seed. `Err` says what did not hold.
 pub fn run(seed: u64) -> Result<Outcome, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| World::new(seed).go());
+    run_with(seed, false)
+}
+
+/// The same, with clocks that are further apart than leases allow.
+pub fn run_beyond(seed: u64) -> Result<Outcome, String> {
+    run_with(seed, true)
+}
+
+fn run_with(seed: u64, beyond: bool) -> Result<Outcome, String> {
+    let guarded = std::panic::AssertUnwindSafe(|| World::new(seed, beyond).go());
     match std::panic::catch_unwind(guarded) {
         Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
         Err(panic) => {
@@ -109,7 +131,7 @@ pub fn run(seed: u64) -> Result<Outcome, String> {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, beyond: bool) -> World {
         let mut rng = Rng::new(seed);
         let count = [1, 2, 3, 3, 3, 3, 5, 5, 5, 7][rng.below(10) as usize];
         // In a group of one or two every crash may lose what `everysec` promised for a second only.
@@ -120,6 +142,7 @@ impl World {
             delay: [1_500, 1_500, 60_000][rng.below(3) as usize],
             append_bytes: [0, 0, 4096][rng.below(3) as usize],
             leases: rng.chance(0.5),
+            beyond,
             durability: if everysec { Durability::EverySec } else { Durability::Always },
             small: count < 3,
             unstable: count > 2 && rng.chance(0.25),
@@ -136,6 +159,8 @@ impl World {
             busy_until: 1_500_000,
             idle_until: 0,
             healing: false,
+            calm_until: 0,
+            deaf: None,
             probe: 0,
             outcome: Outcome::default(),
             seed,
@@ -159,7 +184,11 @@ impl World {
     }
 
     fn add_node(&mut self, id: ReplicaId, disk: Disk) -> usize {
-        let (rate, offset) = (800 + self.rng.below(450), self.rng.below(1 << 40));
+        let rate = match self.beyond {
+            false => RATES[0] + self.rng.below(RATES[1] - RATES[0] + 1),
+            true => RATES_BEYOND[self.rng.below(2) as usize],
+        };
+        let offset = self.rng.below(1 << 40);
         self.nodes.push(Node {
             id,
             disk,
@@ -234,6 +263,7 @@ impl World {
             | Happening::Rouse { node, epoch }
             | Happening::Topple { node, epoch } => (*node, *epoch),
             Happening::Client => return self.client(),
+            Happening::Mend if self.now < self.calm_until && !self.healing => return Ok(()),
             Happening::Restart { .. } | Happening::Retire { .. } | Happening::Fault | Happening::Mend => {
                 self.happen_to_world(&happening);
                 return Ok(());
@@ -423,7 +453,9 @@ impl World {
             self.rng.below(self.nodes.len() as u64) as usize
         };
         let register = self.rng.below(REGISTERS) as u8;
-        let writes = self.healing || self.rng.chance(0.5) && !self.is_left_asleep(node);
+        // Who hears no leader must not fall behind, or nobody would vote for it.
+        let only_reads = self.is_left_asleep(node) || self.deaf.is_some();
+        let writes = self.healing || self.rng.chance(0.5) && !only_reads;
         let request = if writes {
             self.values += 1;
             Request::Write { register, value: self.values }

@@ -151,6 +151,10 @@ impl World {
         }
         let voted = |message: &Message| matches!(&message.body, Said::Voted(ballot) if ballot.granted);
         let votes = messages.iter().any(voted);
+        let asks = |message: &Message| matches!(&message.body, Said::PreVote(_));
+        if messages.iter().any(asks) {
+            self.forget(node);
+        }
         messages.into_iter().for_each(|message| self.transmit(&message));
         if votes && !self.healing && self.rng.chance(if self.unstable { 0.4 } else { 0.1 }) {
             // The moment in which a vote that is not durable would be forgotten.

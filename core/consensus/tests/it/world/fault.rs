@@ -12,9 +12,17 @@ impl World {
         }
         let pause = 50_000 + self.rng.below(350_000);
         self.after(pause, Happening::Fault);
+        if self.now < self.calm_until {
+            return;
+        }
+        self.deaf = None;
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         if self.leases && self.rng.chance(0.5) && self.leader().is_some_and(|leader| self.is_asleep(leader)) {
+            self.stay_calm();
             return self.cut_leader_off();
+        }
+        if self.leases && self.rng.chance(0.15) {
+            return self.deafen_one();
         }
         match self.rng.below(16) {
             0..=2 => self.crash(node),
@@ -34,6 +42,12 @@ impl World {
         }
     }
 
+    /// What was begun takes its time: nothing else goes wrong, and clients ask.
+    fn stay_calm(&mut self) {
+        self.blocked.clear();
+        (self.calm_until, self.busy_until) = (self.now + 2_500_000, self.now + 2_500_000);
+    }
+
     fn leader(&self) -> Option<usize> {
         let leads = |&node: &usize| self.nodes[node].live.as_ref().is_some_and(|live| live.replica.leads());
         let term = |&node: &usize| self.nodes[node].live.as_ref().map(|live| live.replica.term());
@@ -44,7 +58,42 @@ impl World {
         self.nodes[node].live.as_ref().is_some_and(|live| live.replica.is_asleep())
     }
 
+    /// A follower does not hear the leader any more and will ask to be elected; another still hears it, and refuses.
+    fn deafen_one(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(live) = &self.nodes[leader].live else { return };
+        let id = self.nodes[leader].id;
+        let voters = live.replica.members().voters();
+        let followers: Vec<ReplicaId> = voters.iter().copied().filter(|&voter| voter != id).collect();
+        if followers.len() != 2 || self.is_everysec() {
+            return;
+        }
+        let turn = self.rng.below(2) as usize;
+        let (deaf, loyal) = (followers[turn], followers[1 - turn]);
+        self.stay_calm();
+        self.deaf = Some((deaf, loyal));
+        self.block(|from, to| (from, to) == (id, deaf) || (from, to) == (deaf, id));
+    }
+
+    /// `node` asks to be elected: who refuses, because it hears the leader, is restarted at once, and does not any more.
+    pub(super) fn forget(&mut self, node: usize) {
+        let own = self.nodes[node].id;
+        let Some((_, loyal)) = self.deaf.take_if(|(deaf, _)| *deaf == own) else { return };
+        let Some(node) = self.nodes.iter().position(|node| node.id == loyal) else { return };
+        let Some(leader) = self.leader().map(|leader| self.nodes[leader].id) else { return };
+        if !self.healing && leader != own && leader != loyal {
+            self.outcome.forgotten += 1;
+            self.crash_for(node, 100);
+            self.block(|from, to| from == leader || to == leader);
+        }
+    }
+
     pub(super) fn crash(&mut self, node: usize) {
+        let back = if self.rng.chance(0.3) { 500 } else { 20_000 + self.rng.below(1_200_000) };
+        self.crash_for(node, back);
+    }
+
+    fn crash_for(&mut self, node: usize, back: u64) {
         let joined = self.nodes[node].disk.engine.is_some();
         let forgets = joined && self.is_everysec();
         if self.nodes[node].live.is_none() || forgets && self.another_is_ambiguous(node) {
@@ -55,7 +104,6 @@ impl World {
         let mut rng = self.rng.fork(self.now);
         self.nodes[node].disk.crash(&mut rng);
         self.nodes[node].disk.ambiguous |= forgets;
-        let back = if self.rng.chance(0.3) { 500 } else { 20_000 + self.rng.below(1_200_000) };
         self.after(back, Happening::Restart { node });
         self.suspect();
     }
@@ -101,7 +149,8 @@ impl World {
                 }
             }
         }
-        let mend = 100_000 + self.rng.below(1_500_000);
+        let calm = self.calm_until.saturating_sub(self.now);
+        let mend = calm.max(100_000 + self.rng.below(1_500_000));
         self.after(mend, Happening::Mend);
         self.suspect();
     }
