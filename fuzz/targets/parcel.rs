@@ -53,7 +53,6 @@ fn worker(input: &mut Bytes<'_>) {
         incarnation: consensus::Incarnation(2),
         seed: 1,
         chance: 1,
-        leases: false,
         kept: Default::default(),
     };
     let mut now = Micros(1_000_000);

@@ -278,7 +278,7 @@ tags! {
     Mode { Primary = 0, Multi = 1, Quorum = 2 }
     Durability { Always = 0, EverySec = 1 }
     Role { Voter = 0, Learner = 1, Gone = 2 }
-    ReadFrom { Leader = 0, Any = 1 }
+    ReadFrom { Leader = 0, Any = 1, Lease = 2 }
     Policy {
         NoEviction = 0, AllKeysLru = 1, AllKeysLfu = 2, AllKeysRandom = 3, VolatileLru = 4, VolatileLfu = 5,
         VolatileRandom = 6, VolatileTtl = 7

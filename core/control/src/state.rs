@@ -121,9 +121,12 @@ pub enum Mode {
 /// Which copies answer reads that no client asked the leader for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// The leader: reads are linearizable, unless a client says READONLY.
+    /// The leader, who asks a majority: reads are linearizable, unless a client says READONLY.
     #[default]
     Leader,
+    /// The leader, by its lease where it has one: as linearizable, while no member's clock runs more than twice as fast as
+    /// another's.
+    Lease,
     /// Any copy, for all clients.
     Any,
 }

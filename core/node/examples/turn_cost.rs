@@ -70,7 +70,6 @@ fn three(now: Micros) -> Vec<Machine> {
             incarnation: Incarnation(1),
             seed: 7,
             chance: node as u64,
-            leases: false,
             kept: Default::default(),
         };
         let worker = Worker::new(Settings::default(), Vec::new(), Box::new(NoScripts), 7);

@@ -25,7 +25,7 @@ use core::net::SocketAddr;
 use consensus::codec::Descriptor;
 use consensus::replay::Restored;
 use consensus::{Durability, Incarnation, Logged, Mark, Members, ReplicaId};
-use control::Reading;
+use control::{ReadFrom, Reading};
 use kernel::codec::{DecodeError, Reader, put_varint};
 use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Rng, Term, WorkerId};
 use placement::Partitions;
@@ -102,8 +102,6 @@ pub struct Start {
     pub seed: u64,
     /// Chance for election timeouts: this node's own.
     pub chance: u64,
-    /// Leaders may answer reads by lease.
-    pub leases: bool,
     /// What the disk has of partitions.
     pub kept: BTreeMap<GroupId, Kept>,
 }
@@ -364,7 +362,6 @@ pub(crate) struct Cluster {
     pub incarnation: Incarnation,
     pub seed: u64,
     pub chance: u64,
-    pub leases: bool,
     pub kept: BTreeMap<GroupId, Kept>,
     pub peers: Peers,
     pub post: Post,
@@ -394,13 +391,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub fn new(start: Start) -> Cluster {
-        let Start { node, incarnation, seed, chance, leases, kept } = start;
+        let Start { node, incarnation, seed, chance, kept } = start;
         Cluster {
             node,
             incarnation,
             seed,
             chance,
-            leases,
             kept,
             peers: Peers::default(),
             post: Post::default(),
@@ -418,6 +414,11 @@ impl Cluster {
             dropped: Dropped::default(),
             thinking: None,
         }
+    }
+
+    /// Whether leaders of a keyspace's partitions answer reads by lease.
+    pub fn uses_leases(&self, db: KeyspaceId) -> bool {
+        self.reading.get(&db).is_some_and(|reading| reading.from == ReadFrom::Lease)
     }
 }
 

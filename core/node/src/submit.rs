@@ -142,13 +142,13 @@ impl Worker {
         !self.partitions[at].replicated || self.holds_lease(at)
     }
 
-    #[cold]
+    /// Whether this node leads partition `at` by a lease, by the time that was read since the command arrived.
     fn holds_lease(&mut self, at: usize) -> bool {
         let now = self.now;
         let partition = &mut self.partitions[at];
-        let quiet = partition.leads && partition.is_quiet();
+        let leads = partition.leads;
         let applied = partition.store.applied();
-        let Some(replica) = partition.group.replica_mut().filter(|_| quiet) else { return false };
+        let Some(replica) = partition.group.replica_mut().filter(|_| leads) else { return false };
         is(Bug::ReadUnconfirmed) || replica.read_by_lease(now).is_some_and(|index| index <= applied)
     }
 

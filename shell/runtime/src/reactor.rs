@@ -250,7 +250,8 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             {
                 return Err(ReactorError::Poll { action: "wait", source });
             }
-            let now = self.clock.now();
+            let began = self.clock.now();
+            let now = began;
             for event in &events {
                 match event.token() {
                     WAKER => {}
@@ -260,7 +261,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                     }
                     Token(_) => {
                         if let Some(links) = &mut self.links {
-                            links.ready(now, event, &mut self.worker);
+                            links.ready(&mut self.clock, event, &mut self.worker);
                         }
                     }
                 }
@@ -268,6 +269,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             for id in std::mem::take(&mut self.again) {
                 self.read(id.slot(), now);
             }
+            let now = self.time(now);
             self.hear(now);
             if self.worker.deadline().is_some_and(|deadline| deadline <= now) {
                 self.worker.wake(now);
@@ -278,10 +280,11 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             self.post();
             if let Some(links) = &mut self.links {
                 // Before the clients: other nodes answer while those are served.
-                busy |= links.end_turn(now, &mut self.worker);
+                busy |= links.end_turn(&mut self.clock, &mut self.worker);
             }
+            let now = self.time(now);
             self.send();
-            self.measure(now, !events.is_empty());
+            self.measure(began, !events.is_empty());
             busy |= self.tasks.run(&mut self.worker, now);
             self.post();
             if let Some(since) = self.stopping
@@ -290,6 +293,13 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
                 return Ok((self.worker, self.tasks));
             }
         }
+    }
+
+    /// The time after input was taken. The turn began at `now`, and if the process was stopped since, then that was before
+    /// some of the input arrived. Only leases rest on the difference, and a node without links has none.
+    #[inline]
+    fn time(&mut self, now: Micros) -> Micros {
+        if self.links.is_some() { self.clock.now() } else { now }
     }
 
     /// Counts the turn's commands before they are answered, so that a client that was answered is counted.
@@ -480,6 +490,7 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
             match socket.read(&mut self.scratch) {
                 Ok(Got::Bytes(n)) => {
                     self.meters.input_bytes.add(n as u64);
+                    let now = if self.links.is_some() { self.clock.now() } else { now };
                     self.worker.receive(now, id, &self.scratch[..n]);
                     if n < self.scratch.len() && socket.tls.is_none() {
                         socket.readable = false;

@@ -250,6 +250,7 @@ Examples:
   archipel cluster keyspace alter 0 --copies 5
   archipel cluster keyspace alter 3 --durability everysec
   archipel cluster keyspace alter 4 --reads any --stale-ms-max 2000
+  archipel cluster keyspace alter 5 --reads lease
   archipel cluster status                   shows what still moves")]
     Alter {
         /// Its number.
@@ -278,8 +279,9 @@ pub struct KeyspaceArgs {
     /// What happens at that limit: `noeviction`, `allkeys-lru` and so on, as in Redis.
     #[arg(long, value_name = "POLICY")]
     pub eviction: Option<String>,
-    /// Who answers reads: the `leader`, so that they are linearizable unless a client says READONLY, or `any` copy.
-    #[arg(long, value_name = "WHO", value_parser = ["leader", "any"])]
+    /// Who answers reads: the `leader`, who asks a majority, so that they are linearizable unless a client says READONLY;
+    /// the leader by its `lease`, which asks nobody and rests on clocks that run about as fast as each other; or `any` copy.
+    #[arg(long, value_name = "WHO", value_parser = ["leader", "lease", "any"])]
     pub reads: Option<String>,
     /// How far behind a copy that answers reads may be, in milliseconds; 0 for any age.
     #[arg(long, value_name = "MS")]

@@ -17,7 +17,7 @@ use node::Worker;
 use node::cluster::formation::SELF;
 use node::cluster::mind::{Answer, Ask, Mind, Ticket};
 use node::cluster::{self, Outgoing, kind};
-use runtime::Peers;
+use runtime::{Clock, Peers};
 
 use super::desk::Desk;
 use super::introduce::Unwelcome;
@@ -263,12 +263,13 @@ impl MemberLinks {
 }
 
 impl Peers for MemberLinks {
-    fn ready(&mut self, now: Micros, event: &mio::event::Event, worker: &mut Worker) {
-        let desk = &self.desk;
-        self.links.ready(now, event, &mut |from, _, bytes| hand_on(desk, now, worker, from, bytes));
+    fn ready(&mut self, clock: &mut Clock, event: &mio::event::Event, worker: &mut Worker) {
+        let (now, desk) = (clock.now(), &self.desk);
+        self.links.ready(now, event, &mut |from, _, bytes| hand_on(desk, clock.now(), worker, from, bytes));
     }
 
-    fn end_turn(&mut self, now: Micros, worker: &mut Worker) -> bool {
+    fn end_turn(&mut self, clock: &mut Clock, worker: &mut Worker) -> bool {
+        let now = clock.now();
         self.take_jobs(now);
         self.follow_version(now, worker);
         self.tell_address(now, worker);
@@ -277,9 +278,10 @@ impl Peers for MemberLinks {
         let (mut arrived, desk) = (false, Arc::clone(&self.desk));
         let mut receive = |from: NodeId, _: Lane, bytes: &[u8]| {
             arrived = true;
-            hand_on(&desk, now, worker, from, bytes);
+            hand_on(&desk, clock.now(), worker, from, bytes);
         };
         let more = self.links.end_turn(now, &mut receive);
+        let now = clock.now();
         self.attend(now, worker);
         self.judge(now, worker);
         more || told || arrived || worker.is_ready()
@@ -290,7 +292,7 @@ impl Peers for MemberLinks {
     }
 }
 
-/// A frame goes to whom it is for.
+/// A frame goes to whom it is for. `now` was read since it arrived.
 fn hand_on(desk: &Desk, now: Micros, worker: &mut Worker, from: NodeId, bytes: &[u8]) {
     match bytes.split_first() {
         Some((&kind::SERVICES, rest)) => desk.post.arrived(from, rest),

@@ -81,7 +81,7 @@ pub(crate) fn recover(
     let millis = started.elapsed().as_millis() as u64;
     tracing::info!(replicas, millis, end = recovered.end.0, torn = ?recovered.torn, "recovered");
     let node = member.node();
-    let start = Start { node, incarnation: Incarnation(incarnation), seed, chance, leases: false, kept };
+    let start = Start { node, incarnation: Incarnation(incarnation), seed, chance, kept };
     let mind = mind::Start {
         node,
         incarnation,

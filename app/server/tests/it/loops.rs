@@ -15,7 +15,7 @@ use journal::record::Record;
 use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Spoken, Term};
 use mio::Registry;
 use node::{AppendError, LogSink, Partition, Worker};
-use runtime::{Clients, Control, Crowd, Listener, Peers, Reactor, Remote, Tasks};
+use runtime::{Clients, Clock, Control, Crowd, Listener, Peers, Reactor, Remote, Tasks};
 use storage::Store;
 use storage::apply::NoScripts;
 
@@ -53,12 +53,14 @@ struct Counting {
 }
 
 impl Peers for Counting {
-    fn ready(&mut self, now: Micros, event: &mio::event::Event, _: &mut Worker) {
+    fn ready(&mut self, clock: &mut Clock, event: &mio::event::Event, _: &mut Worker) {
+        let now = clock.now();
         let arrived = &mut self.arrived;
         self.links.ready(now, event, &mut |_, lane, bytes| arrived.push((lane, bytes.to_vec())));
     }
 
-    fn end_turn(&mut self, now: Micros, _: &mut Worker) -> bool {
+    fn end_turn(&mut self, clock: &mut Clock, _: &mut Worker) -> bool {
+        let now = clock.now();
         let (arrived, mut events) = (&mut self.arrived, Vec::new());
         let more = self.links.end_turn(now, &mut |_, lane, bytes| arrived.push((lane, bytes.to_vec())));
         self.links.take_events(&mut events);

@@ -23,6 +23,8 @@ fn request(operation: Operation) -> Request {
 #[test]
 fn a_request_is_written_in_the_oldest_version_that_has_words_for_it() {
     let (older, newer) = (Version::OLDEST, Version::NEWEST);
+    let lease = Reading { from: ReadFrom::Lease, ..Reading::default() };
+    let lease = Settings { reading: lease, ..settings("a", 2, 3) };
     let same = Settings { reading: Reading::default(), ..later("a") };
     #[rustfmt::skip] // columns
     let table = [
@@ -32,6 +34,8 @@ fn a_request_is_written_in_the_oldest_version_that_has_words_for_it() {
         (Operation::AlterKeyspace { keyspace: K, settings: same },               older),
         (Operation::CreateKeyspace { keyspace: K, settings: later("a") },        newer),
         (Operation::AlterKeyspace { keyspace: K, settings: later("a") },         newer),
+        (Operation::CreateKeyspace { keyspace: K, settings: lease.clone() },     newer),
+        (Operation::AlterKeyspace { keyspace: K, settings: lease },              newer),
         (Operation::Raise { to: newer },                                         newer),
     ];
     for (operation, needs) in table {

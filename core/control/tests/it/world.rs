@@ -225,7 +225,8 @@ impl World {
                 Operation::SetMember { node: one, zone, addresses }
             }
             18 => {
-                let reading = Reading { from: ReadFrom::Any, stale_ms_max: 7 };
+                let from = if one < other { ReadFrom::Any } else { ReadFrom::Lease };
+                let reading = Reading { from, stale_ms_max: 7 };
                 Operation::AlterKeyspace { keyspace, settings: Settings { reading, ..settings } }
             }
             19 if self.rng.chance(0.2) => {

@@ -346,11 +346,9 @@ impl Worker {
             return;
         }
         let state = thinking.mind.state();
-        if state.speaks() >= Version(3)
-            && let Some(cluster) = &mut self.cluster
-        {
+        if state.speaks() >= Version(3) {
             let all = state.keyspaces().iter().map(|(&db, space)| (db, space.settings.reading));
-            cluster.reading = all.collect();
+            self.set_readings(all.collect());
         }
         for (group, partition) in thinking.mind.state().partitions() {
             let nodes = partition.replicas.iter().map(|replica| replica.node).collect();

@@ -4,6 +4,7 @@
 //! now and then how far it must come to have everything (`consensus`), so it knows how far behind it is at most. One that
 //! knows of nothing recent enough has the leader answer; and says so if the leader does not.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use control::{ReadFrom, Reading};
@@ -32,10 +33,28 @@ pub(crate) enum Answers {
 }
 
 impl Worker {
-    /// How copies of a keyspace are read, in a cluster whose members can tell how old their copies are.
+    /// How copies of a keyspace are read, in a cluster whose members can tell how old their copies are, and whose voters
+    /// honour leases.
     pub fn set_reading(&mut self, db: KeyspaceId, reading: Reading) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.reading.insert(db, reading);
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.reading.insert(db, reading);
+        self.settle_leases();
+    }
+
+    /// The same for all keyspaces: what is not named is read as it is without a word.
+    pub(crate) fn set_readings(&mut self, readings: BTreeMap<KeyspaceId, Reading>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.reading = readings;
+        self.settle_leases();
+    }
+
+    /// Leaders use their leases, or not, as their keyspaces are read from now on.
+    fn settle_leases(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        for (group, &at) in &cluster.groups {
+            if let Some(replica) = self.partitions[at].group.replica_mut() {
+                replica.set_leases(cluster.uses_leases(group.keyspace()));
+            }
         }
     }
 

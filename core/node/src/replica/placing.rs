@@ -162,7 +162,7 @@ impl Worker {
         let Some(past) = seat.begins.take() else { return };
         let chance = Rng::new(cluster.chance).fork(u64::from(group.0)).next_u64();
         let mut config = Config::new(group, seat.replica, cluster.incarnation, chance);
-        (config.durability, config.leases) = (seat.durability, cluster.leases);
+        (config.durability, config.leases) = (seat.durability, cluster.uses_leases(group.keyspace()));
         let mut replica = match past {
             Past::Restored(restored) => {
                 seat.applied_term = restored.mark.term;

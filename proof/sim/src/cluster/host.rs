@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use consensus::codec::Descriptor;
 use consensus::replay::Tail;
 use consensus::{Durability, Incarnation, Logged};
+use control::{ReadFrom, Reading};
 use journal::{Record, Salt};
 use kernel::{GroupId, Index, KeyspaceId, Micros, NodeId, Rng};
 use node::cluster::{Done, Holding, Kept, Past, Start};
@@ -156,7 +157,6 @@ impl Machine {
             incarnation: Incarnation(self.lives),
             seed: SEED,
             chance: rng.next_u64(),
-            leases: plan.leases,
             kept,
         };
         let settings =
@@ -165,6 +165,9 @@ impl Machine {
         let mut worker = Worker::new(settings, Vec::new(), scripts, rng.next_u64()).with_cluster(start);
         for db in (0..plan.keyspaces.len() as u16).map(KeyspaceId) {
             worker.lay(db, partitions(plan, db));
+            if plan.leases {
+                worker.set_reading(db, Reading { from: ReadFrom::Lease, ..Reading::default() });
+            }
         }
         for group in seats.groups() {
             if let Some(&(_, id)) = seats.of(group).iter().find(|(node, _)| *node == self.number) {

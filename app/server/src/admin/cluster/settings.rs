@@ -27,6 +27,7 @@ pub(super) const fn word(durability: Durability) -> &'static str {
 pub(super) const fn reads(from: ReadFrom) -> &'static str {
     match from {
         ReadFrom::Leader => "leader",
+        ReadFrom::Lease => "lease",
         ReadFrom::Any => "any",
     }
 }
@@ -59,8 +60,8 @@ impl Wanted {
             })?,
             memory: query.maybe("memory", "a number of bytes", |text| text.parse().ok())?,
             eviction: query.maybe("eviction", "a policy of eviction", Policy::from_name)?,
-            reads: query.maybe("reads", "leader or any", |text| {
-                [ReadFrom::Leader, ReadFrom::Any].into_iter().find(|&one| reads(one) == text)
+            reads: query.maybe("reads", "leader, lease or any", |text| {
+                [ReadFrom::Leader, ReadFrom::Lease, ReadFrom::Any].into_iter().find(|&one| reads(one) == text)
             })?,
             stale_ms_max: query.maybe("stale_ms_max", "milliseconds", |text| text.parse().ok())?,
         })
@@ -254,6 +255,8 @@ mod tests {
         }
         let any = Reading { from: ReadFrom::Any, ..was.reading };
         assert_eq!(asked("reads=any").unwrap().reading, any);
+        let lease = Reading { from: ReadFrom::Lease, ..was.reading };
+        assert_eq!(asked("reads=lease").unwrap().reading, lease);
         let young = Reading { stale_ms_max: 7, ..was.reading };
         assert_eq!(asked("stale_ms_max=7").unwrap().reading, young);
         for text in [

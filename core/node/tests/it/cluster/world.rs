@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use consensus::replay::Tail;
 use consensus::{Durability, Incarnation, Members, ReplicaId};
+use control::{ReadFrom, Reading};
 use kernel::{ConnId, GroupId, KeyspaceId, Lsn, Micros, NodeId, Rng};
 use node::cluster::transfer::{Options, Report, Staged, Task};
 use node::cluster::{Done, Job, Outgoing, Seating, Start};
@@ -154,6 +155,11 @@ impl World {
         ReplicaId::new(replica(node).get() + self.anew).expect("counted from 1")
     }
 
+    /// How `node` is told that keyspace 0 is read.
+    pub fn read_from(&mut self, node: usize, from: ReadFrom) {
+        self.worker(node).set_reading(KeyspaceId(0), Reading { from, ..Reading::default() });
+    }
+
     /// A group's keyspace was dropped: no node has a replica of it.
     pub fn drop_group(&mut self, group: GroupId) {
         let now = self.now;
@@ -184,7 +190,6 @@ impl World {
             incarnation: Incarnation(machine.lives),
             seed: SEED,
             chance: self.rng.next_u64(),
-            leases,
             kept: machine.disk.recover(if self.durability == Durability::Always {
                 Tail::Certain
             } else {
@@ -196,6 +201,9 @@ impl World {
             .with_cluster(start)
             .with_transfers(Options::default());
         worker.lay(KeyspaceId(0), Partitions::new(self.partitions).expect("some"));
+        if leases {
+            worker.set_reading(KeyspaceId(0), Reading { from: ReadFrom::Lease, ..Reading::default() });
+        }
         machine.worker = Some(worker);
         for other in (0..self.machines.len()).filter(|&other| other != node) {
             self.link(node, other);

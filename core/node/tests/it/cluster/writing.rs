@@ -1,6 +1,7 @@
 //! Writes and reads on a leader that stays one.
 
 use consensus::Durability;
+use control::ReadFrom;
 use kernel::planted::Bug;
 
 use super::with_rules;
@@ -120,19 +121,77 @@ fn a_key_expires_on_all_at_the_logged_time() {
 fn a_lease_answers_at_once() {
     let _rules = with_rules(Bug::None);
     let mut world = World::new(3, 1);
-    world.leases = true;
-    (0..3).for_each(|node| world.crash(node, false));
-    (0..3).for_each(|node| world.start(node));
     let leader = world.leader(group(0));
     let client = world.client(leader);
     world.ask(client, "SET k 1");
-    world.pass(300);
+    let now = "$1\r\n1\r\n";
     world.feed(client, "GET k");
-    assert_eq!(world.read(client), "$1\r\n1\r\n", "without a step of time");
+    assert_eq!(world.read(client), "", "a majority is asked");
+    world.pass(50);
+    assert_eq!(world.read(client), now);
+    // The setting is the leader's affair, and counts at once: the round that was just answered is a lease.
+    world.read_from(leader, ReadFrom::Lease);
+    world.feed(client, "GET k");
+    assert_eq!(world.read(client), now, "without a step of time");
+    // It is renewed while it is used.
+    for _ in 0..10 {
+        world.pass(400);
+        world.feed(client, "GET k");
+        assert_eq!(world.read(client), now, "without a step of time");
+    }
+    world.read_from(leader, ReadFrom::Leader);
+    world.feed(client, "GET k");
+    assert_eq!(world.read(client), "", "leases are not used any more");
+    world.pass(50);
+    assert_eq!(world.read(client), now);
+    world.read_from(leader, ReadFrom::Lease);
     world.isolate(leader);
     world.pass(2_000);
     world.feed(client, "GET k");
     assert!(!world.read(client).starts_with('$'), "the lease is over");
+}
+
+#[test]
+fn a_lease_reads_what_is_applied_while_others_write() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    let leader = world.leader(group(0));
+    world.read_from(leader, ReadFrom::Lease);
+    let (reader, writer) = (world.client(leader), world.client(leader));
+    world.ask(writer, "SET k 1");
+    world.ask(reader, "GET k");
+    world.feed(writer, "SET k 2");
+    world.feed(writer, "GET k");
+    world.feed(reader, "GET k");
+    assert_eq!(world.read(reader), "$1\r\n1\r\n", "it waits for no write of others");
+    assert_eq!(world.read(writer), "", "and for its own");
+    world.pass(50);
+    assert_eq!(world.read(writer), "+OK\r\n$1\r\n2\r\n");
+}
+
+/// Leases keep no group awake, and the first read after its sleep asks a majority.
+#[test]
+fn a_group_that_may_use_leases_sleeps() {
+    let _rules = with_rules(Bug::None);
+    let mut world = World::new(3, 1);
+    (0..3).for_each(|node| world.read_from(node, ReadFrom::Lease));
+    let leader = world.leader(group(0));
+    let client = world.client(leader);
+    world.ask(client, "SET k 1");
+    world.ask(client, "GET k");
+    world.pass(6_000);
+    let asleep =
+        |world: &mut World| world.worker(leader).replica_mut(group(0)).expect("it leads").is_asleep();
+    assert!(asleep(&mut world));
+    let sent = world.sent;
+    world.pass(10_000);
+    assert_eq!(world.sent, sent, "nothing is said in sleep");
+    world.feed(client, "GET k");
+    assert_eq!(world.read(client), "", "there is no lease in sleep");
+    world.pass(50);
+    assert_eq!(world.read(client), "$1\r\n1\r\n");
+    world.feed(client, "GET k");
+    assert_eq!(world.read(client), "$1\r\n1\r\n", "without a step of time");
 }
 
 #[test]

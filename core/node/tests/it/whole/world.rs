@@ -146,14 +146,8 @@ impl World {
     fn start(&mut self, begin: Begin) {
         let node = self.hosts.len();
         let chance = self.rng.next_u64();
-        let start = Start {
-            node: id(node),
-            incarnation: Incarnation(1),
-            seed: SEED,
-            chance,
-            leases: false,
-            kept: BTreeMap::new(),
-        };
+        let start =
+            Start { node: id(node), incarnation: Incarnation(1), seed: SEED, chance, kept: BTreeMap::new() };
         let birth =
             Birth { node: id(node), incarnation: 1, seed: chance, options: Options::default(), begin };
         let mind = Mind::new(self.now, birth).expect("a member");
