@@ -152,7 +152,8 @@ struct Campaign {
 impl Campaign {
     fn new(setting: &Setting, options: &Options, home: &Path) -> Result<Campaign, Failure> {
         let rng = Rng::new(setting.seed);
-        let cluster = Cluster::gather(&setting.binary, options.nodes, home, rng.fork(u64::MAX))?;
+        let mut cluster = Cluster::gather(&setting.binary, options.nodes, home, rng.fork(u64::MAX))?;
+        cluster.use_leases()?;
         let (options, home) = (*options, home.to_owned());
         Ok(Campaign { cluster, options, began: Instant::now(), rng, home, past: Vec::new() })
     }
@@ -264,6 +265,13 @@ impl Cluster {
             self.start(number, &Begins::Joins(&token))?;
         }
         self.whole()
+    }
+
+    /// Reads of the one keyspace are by lease from now on, and of the other one by asking a majority.
+    fn use_leases(&mut self) -> Result<(), Failure> {
+        self.until("a keyspace is read by lease", |cluster| {
+            cluster.members[0].use_leases(&cluster.binary, cluster.hosts.host(0))
+        })
     }
 
     /// Keeps what the nodes say of themselves if `result` needs to be looked into.

@@ -109,6 +109,18 @@ impl Member {
         Ok((output.status.success() && !token.is_empty()).then_some(token))
     }
 
+    /// Has leaders of the keyspace of several partitions answer reads by lease; `None` if it was not taken yet.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn use_leases(&self, binary: &Path, host: &Host) -> Result<Option<()>, Failure> {
+        let mut command = self.command(binary);
+        command.args(["cluster", "keyspace", "alter", &WIDE.0.to_string(), "--reads", "lease"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let status = host.inside(|| command.status())?.map_err(Failure::world("alter a keyspace"))?;
+        Ok(status.success().then_some(()))
+    }
+
     /// How it sees the cluster; `None` if it does not say.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use control::ReadFrom;
 use kernel::planted::Bug;
 use kernel::{Micros, Rng};
 
@@ -165,6 +166,9 @@ impl Run {
         let mut rng = Rng::new(seed).fork(1);
         world.delay = [1, 4, 40][rng.below(3) as usize];
         world.loss = [0.0, 0.0, 0.02][rng.below(3) as usize];
+        world.leases = seed % 3 == 1;
+        let from = if world.leases { ReadFrom::Lease } else { ReadFrom::Leader };
+        (0..3).for_each(|node| world.read_from(node, from));
         Run { world, rng, ledger: Ledger::default(), waiting: BTreeMap::new() }
     }
 
