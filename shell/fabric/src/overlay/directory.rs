@@ -181,7 +181,7 @@ impl Directory {
     fn is_useful(&self, address: &Multiaddr) -> bool {
         let loopback = match address.iter().next() {
             Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-            Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+            Some(Protocol::Ip6(ip)) => ip.to_canonical().is_loopback(),
             _ => false,
         };
         address.as_ref().len() <= ADDRESS_BYTES_MAX && (self.local || !loopback)
@@ -202,9 +202,10 @@ impl Peer {
 }
 
 /// The /24 of an IPv4 address, the /48 of an IPv6 one. `None` for those that are not public: they are of one machine or one
-/// site, whose nodes are many for good reasons.
+/// site, whose nodes are many for good reasons. An IPv4 address that a socket of IPv6 shows is the IPv4 address: as one of
+/// IPv6 all of them would be one network.
 pub(super) fn neighbourhood(ip: IpAddr) -> Option<u64> {
-    match ip {
+    match ip.to_canonical() {
         IpAddr::V4(ip) if ip.is_private() || ip.is_loopback() || ip.is_link_local() => None,
         IpAddr::V4(ip) => Some(u64::from(u32::from(ip) >> 8)),
         IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() => None,
@@ -280,6 +281,7 @@ mod tests {
             let mut directory = Directory::new(id(0), local);
             let contact = directory.know(id(1)).unwrap();
             (1..100).for_each(|port| directory.hear(contact, address(port)));
+            directory.hear(contact, "/ip6/::ffff:127.0.0.1/tcp/1".parse().unwrap());
             directory.hear(contact, public.clone());
             let known = directory.get(contact).unwrap().addresses();
             assert_eq!(known.len(), if local { ADDRESSES_MAX } else { 1 });
@@ -304,7 +306,19 @@ mod tests {
         assert_ne!(at("8.8.8.8"), at("8.8.9.8"));
         assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
         assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:2:2::1"));
-        for own in ["127.0.0.1", "10.1.2.3", "192.168.1.1", "::1", "fe80::1", "fd00::1"] {
+        // As a socket of IPv6 shows them.
+        assert_eq!(at("::ffff:8.8.8.8"), at("8.8.8.9"));
+        assert_ne!(at("::ffff:8.8.8.8"), at("::ffff:8.8.9.8"));
+        for own in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.1.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.1.2.3",
+        ] {
             assert_eq!(at(own), None, "{own}");
         }
     }

@@ -107,15 +107,20 @@ pub(super) fn is_dialable(address: &Multiaddr) -> bool {
     socket_address(&direct).is_some() || is_quic(&direct)
 }
 
+/// Whether one machine can be at an address, in whichever version it is written.
+fn is_place(ip: IpAddr, port: u16) -> bool {
+    let ip = ip.to_canonical();
+    port != 0 && !ip.is_unspecified() && !ip.is_multicast()
+}
+
 fn is_quic(address: &Multiaddr) -> bool {
     let parts: Vec<Protocol<'_>> = address.iter().collect();
-    let there = |ip: IpAddr, port: u16| port != 0 && !ip.is_unspecified() && !ip.is_multicast();
     let (ip, port) = match parts[..] {
         [Protocol::Ip4(ip), Protocol::Udp(port), Protocol::QuicV1, ..] => (IpAddr::V4(ip), port),
         [Protocol::Ip6(ip), Protocol::Udp(port), Protocol::QuicV1, ..] => (IpAddr::V6(ip), port),
         _ => return false,
     };
-    there(ip, port) && matches!(parts[3..], [] | [Protocol::P2p(_)])
+    is_place(ip, port) && matches!(parts[3..], [] | [Protocol::P2p(_)])
 }
 
 /// The multiaddr of QUIC at an address.
@@ -142,7 +147,7 @@ pub(super) fn socket_address(address: &Multiaddr) -> Option<SocketAddr> {
         Some(Protocol::P2p(_)) if parts.next().is_none() => {}
         Some(_) => return None,
     }
-    (port != 0 && !ip.is_unspecified() && !ip.is_multicast()).then(|| SocketAddr::new(ip, port))
+    is_place(ip, port).then(|| SocketAddr::new(ip, port))
 }
 
 impl Transport for Tcp {
