@@ -23,7 +23,7 @@ impl Host {
     /// A neighbour's message.
     pub(super) fn on_flood(&mut self, now: Micros, question: Question) {
         let Question { from, bytes, reply, .. } = question;
-        let said = ours::decode::<flood::Message>(&mut self.directory, &bytes);
+        let said = ours::decode::<flood::Message>(&mut self.directory, &bytes, 0);
         // What is dropped here is a stream that is reset.
         let (Some((Head::Tell, body)), Some(contact)) = (said, self.directory.find(&from)) else { return };
         self.flood(now, Some(from), Input::Told { from: contact, body });
@@ -56,10 +56,14 @@ impl Host {
     fn flood(&mut self, now: Micros, from: Option<PeerId>, input: InputOf<Flood<Contact>>) {
         let mut out: Vec<EffectOf<Flood<Contact>>> = Vec::new();
         self.flood.step(now, &self.directory, input, &mut out);
+        // One step tells all neighbours the same, so it is written once.
+        let mut written: Option<Option<Vec<u8>>> = None;
         for effect in out {
             match effect {
                 Effect::Tell { to, body } => {
-                    if let Some(bytes) = ours::encode(&self.directory, Head::Tell, &body) {
+                    let bytes =
+                        written.get_or_insert_with(|| ours::encode(&self.directory, Head::Tell, &body));
+                    if let Some(bytes) = bytes.clone() {
                         self.dispatch(now, (to, Spoken::Flood), bytes, Asked::Told);
                     }
                 }

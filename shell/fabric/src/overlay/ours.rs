@@ -15,8 +15,10 @@ pub(super) const SEND_PROTOCOL: &str = "/archipel/send/1";
 const TOLD_ADDRESSES_MAX: usize = 4;
 /// Successors that a node of the overlay keeps.
 pub(super) const SUCCESSORS: u8 = 8;
-/// Most peers of one message that is taken.
-const MESSAGE_PEERS_MAX: usize = chord::RING_MAX + 1;
+/// Most peers of an answer that is taken.
+pub(super) const ANSWER_PEERS_MAX: usize = chord::RING_MAX + 1;
+/// Most peers that a message tells of which nobody asked for: who begins is to be known, and a walker's origin.
+pub(super) const WALKER_PEERS_MAX: usize = 1;
 
 const TOLD_PEER_BYTES_MAX: usize = PEER_ID_BYTES_MAX + 2 + TOLD_ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 2);
 const _: () = assert!((SUCCESSORS as usize + 1) * TOLD_PEER_BYTES_MAX + 64 <= MESSAGE_BYTES_MAX);
@@ -42,14 +44,23 @@ pub(super) fn encode<M: Wire<Contact>>(directory: &Directory, head: Head, messag
 }
 
 /// What a peer's bytes say; whom they tell of is known afterwards. `None` if they are no message, tell of what cannot be a
-/// peer, or the directory has no room for so many.
-pub(super) fn decode<M: Wire<Contact>>(directory: &mut Directory, bytes: &[u8]) -> Option<(Head, M)> {
-    if !directory.has_room(MESSAGE_PEERS_MAX) {
+/// peer or of more than `most`, or the directory has no room for so many.
+///
+/// `most` is what a message of its kind has to tell: nobody else makes us remember whom it likes. Beyond it nobody more is
+/// known afterwards.
+pub(super) fn decode<M: Wire<Contact>>(
+    directory: &mut Directory,
+    bytes: &[u8],
+    most: usize,
+) -> Option<(Head, M)> {
+    if !directory.has_room(most) {
         return None;
     }
-    let mut sound = true;
+    let (mut sound, mut told) = (true, 0);
     let decoded = codec::decode(bytes, &mut |peer| {
-        let Some(contact) = PeerId::from_bytes(peer.id).ok().and_then(|id| directory.know(id)) else {
+        told += 1;
+        let id = PeerId::from_bytes(peer.id).ok().filter(|_| told <= most);
+        let Some(contact) = id.and_then(|id| directory.know(id)) else {
             sound = false;
             return OWN;
         };
@@ -91,7 +102,7 @@ mod tests {
         let head = Head::Answer(RequestId(7));
         let framed = encode(&ours, head, &message).unwrap();
         let (bytes, _) = take_frame(&framed).unwrap().unwrap();
-        let (read, told) = decode::<chord::Message<Contact>>(&mut theirs, bytes).unwrap();
+        let (read, told) = decode::<chord::Message<Contact>>(&mut theirs, bytes, ANSWER_PEERS_MAX).unwrap();
         assert_eq!(read, head);
         let chord::Message::Ring { successors, .. } = told else { panic!("{told:?}") };
         assert_eq!(successors.len(), contacts.len());
@@ -110,12 +121,30 @@ mod tests {
         let head = Head::Answer(RequestId(1));
         codec::encode(head, &message, &mut bytes, &mut |(), out| put_peer(out, b"nobody", [].into_iter()))
             .unwrap();
-        assert_eq!(decode::<chord::Message<Contact>>(&mut directory, &bytes), None);
+        assert_eq!(decode::<chord::Message<Contact>>(&mut directory, &bytes, 1), None);
         // Control: the same with a peer's id is one.
         bytes.clear();
         let whom = id(3).to_bytes();
         codec::encode(head, &message, &mut bytes, &mut |(), out| put_peer(out, &whom, [].into_iter()))
             .unwrap();
-        assert!(decode::<chord::Message<Contact>>(&mut directory, &bytes).is_some());
+        assert!(decode::<chord::Message<Contact>>(&mut directory, &bytes, 1).is_some());
+        assert_eq!(directory.len(), 2);
+    }
+    #[test]
+    fn who_tells_of_more_peers_than_its_message_needs_makes_us_know_none() {
+        let mut directory = Directory::new(id(0), true);
+        let message = chord::Message::Ring { predecessor: Some(1u8), successors: vec![2, 3, 4] };
+        let mut bytes = Vec::new();
+        codec::encode(Head::Ask(RequestId(1)), &message, &mut bytes, &mut |seed, out| {
+            put_peer(out, &id(*seed).to_bytes(), [].into_iter());
+        })
+        .unwrap();
+        for (most, known) in [(0, 1), (1, 2), (3, 4)] {
+            assert_eq!(decode::<chord::Message<Contact>>(&mut directory, &bytes, most), None);
+            assert_eq!(directory.len(), known, "{most}");
+        }
+        // Control.
+        assert!(decode::<chord::Message<Contact>>(&mut directory, &bytes, 4).is_some());
+        assert_eq!(directory.len(), 5);
     }
 }

@@ -127,8 +127,7 @@ impl Ring {
         }
         if self.sweep <= now {
             self.sweep = now.plus_millis(SWEEP_MS);
-            self.chord.retain_values(|item| judge(now, item).is_ok());
-            self.count_shares(now);
+            self.sweep_values(now);
         }
         if self.republish <= now {
             self.publish_again(now, directory);
@@ -144,34 +143,89 @@ impl Ring {
         }
     }
 
-    fn count_shares(&mut self, now: Micros) {
-        self.shares.clear();
-        for item in self.chord.store().into_iter().flat_map(chord::Store::iter) {
-            if let Ok(publisher) = judge(now, &item) {
-                let share = self.shares.entry(publisher).or_default();
-                share.values += 1;
-                share.bytes += item.value.len();
-            }
-        }
+    /// Forgets what has expired, and counts what is left. What is here was judged when it came: that its date passes is all
+    /// that can change.
+    fn sweep_values(&mut self, now: Micros) {
+        let shares = &mut self.shares;
+        shares.clear();
+        self.chord.retain_values(|item| {
+            let Some(publisher) = living(now, item) else { return false };
+            let share = shares.entry(publisher).or_default();
+            share.values += 1;
+            share.bytes += item.value.len();
+            true
+        });
     }
 
-    /// Whether `item` may be kept here, for which its publisher's share is charged.
-    fn admit(&mut self, now: Micros, item: &Item) -> Result<(), Refusal> {
+    /// What is kept at a place.
+    fn held(&self, key: Key) -> Option<Item> {
+        self.chord.store().and_then(|store| store.get(key))
+    }
+
+    /// Whether `item` may be kept here, beside what `wanted` has of the same message; it is `wanted` then.
+    fn admit(&self, now: Micros, item: &Item, wanted: &mut Vec<Wanted>) -> Result<(), Refusal> {
         let publisher = judge(now, item)?;
-        let held = self.chord.store().and_then(|store| store.get(item.key));
-        if held.as_ref().is_some_and(|held| held.version > item.version) {
+        let held = self.held(item.key);
+        let twice = wanted.iter().any(|other| other.key == item.key);
+        if twice || held.as_ref().is_some_and(|held| held.version > item.version) {
             return Err(Refusal::Older);
         }
-        let share = self.shares.entry(publisher).or_default();
-        let before = held.as_ref().map_or(0, |held| held.value.len());
-        let values = share.values + u32::from(held.is_none());
-        let bytes = share.bytes.saturating_sub(before) + item.value.len();
+        let before = held.map(|held| held.value.len());
+        let Share { mut values, mut bytes } = self.shares.get(&publisher).copied().unwrap_or_default();
+        let one = Wanted { key: item.key, publisher, before, bytes: item.value.len() };
+        for wanted in wanted.iter().filter(|wanted| wanted.publisher == publisher).chain([&one]) {
+            values += u32::from(wanted.before.is_none());
+            bytes = bytes.saturating_sub(wanted.before.unwrap_or_default()) + wanted.bytes;
+        }
         if values > PUBLISHER_VALUES_MAX || bytes > PUBLISHER_BYTES_MAX {
             return Err(Refusal::Share);
         }
-        *share = Share { values, bytes };
+        wanted.push(one);
         Ok(())
     }
+
+    /// A peer asks. What it wants kept is kept as far as it may be, and charged to its publisher if it was.
+    ///
+    /// # Errors
+    /// Why the one value is not kept. Of many those are left out that may not be.
+    fn asked(
+        &mut self,
+        now: Micros,
+        directory: &Directory,
+        from: Contact,
+        (id, mut body): (RequestId, Message),
+    ) -> Result<(), Refusal> {
+        let mut wanted = Vec::new();
+        match &mut body {
+            Message::Put(item) => self.admit(now, item, &mut wanted)?,
+            Message::Copies(items) => items.retain(|item| self.admit(now, item, &mut wanted).is_ok()),
+            _ => {}
+        }
+        self.step(now, directory, Input::Asked { from, id, body });
+        for Wanted { key, publisher, before, .. } in wanted {
+            let after = self.held(key).map(|held| held.value.len());
+            let share = self.shares.entry(publisher).or_default();
+            share.values += u32::from(after.is_some() && before.is_none());
+            share.bytes = share.bytes.saturating_sub(before.unwrap_or_default()) + after.unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// A value that may be kept, and what is there in its place.
+#[derive(Debug)]
+struct Wanted {
+    key: Key,
+    publisher: [u8; 32],
+    /// Bytes of what is kept there.
+    before: Option<usize>,
+    bytes: usize,
+}
+
+/// The publisher of a value of the ring that was judged before, if its date has not passed.
+fn living(now: Micros, item: &Item) -> Option<[u8; 32]> {
+    let (_, value) = parts(item)?;
+    Envelope::decode(value).filter(|envelope| envelope.expires > now).map(|envelope| envelope.publisher)
 }
 
 /// The publisher of a value of the ring, if it is signed, is valid now and lies where its name belongs.
@@ -356,9 +410,11 @@ impl Host {
         ended: Ended,
     ) {
         let body = match ended {
-            Ended::Answered(bytes) => ours::decode::<Message>(&mut self.directory, &bytes)
-                .filter(|(head, _)| *head == Head::Answer(id))
-                .map(|(_, body)| body),
+            Ended::Answered(bytes) => {
+                ours::decode::<Message>(&mut self.directory, &bytes, ours::ANSWER_PEERS_MAX)
+                    .filter(|(head, _)| *head == Head::Answer(id))
+                    .map(|(_, body)| body)
+            }
             Ended::Refused | Ended::Failed => None,
         };
         if let Some(point) = point {
@@ -392,20 +448,11 @@ impl Host {
     /// A peer asks or tells on the ring.
     pub(super) fn on_ring_said(&mut self, now: Micros, question: Question) {
         let Question { from, bytes, reply, .. } = question;
-        let said = ours::decode::<Message>(&mut self.directory, &bytes);
+        let said = ours::decode::<Message>(&mut self.directory, &bytes, 0);
         // What is dropped here is a stream that is reset.
-        let (Some((head, mut body)), Some(from)) = (said, self.directory.know(from)) else { return };
-        let Some(ring) = &mut self.ring else { return };
-        let refused = match &mut body {
-            Message::Put(item) => ring.admit(now, item).err(),
-            Message::Copies(items) => {
-                items.retain(|item| ring.admit(now, item).is_ok());
-                None
-            }
-            _ => None,
-        };
-        if let Some(why) = refused {
-            return tracing::debug!(%why, "a value of the ring was refused");
+        let (Some((head, body)), Some(from)) = (said, self.directory.know(from)) else { return };
+        if self.ring.is_none() {
+            return;
         }
         match head {
             Head::Tell => {
@@ -414,7 +461,10 @@ impl Host {
             }
             Head::Ask(theirs) => {
                 let id = self.owe(theirs, reply);
-                self.ring_step(now, Input::Asked { from, id, body });
+                let Host { ring: Some(ring), directory, .. } = self else { return };
+                if let Err(why) = ring.asked(now, directory, from, (id, body)) {
+                    tracing::debug!(%why, "a value of the ring was refused");
+                }
                 let answers = |effect: &EffectOf<Chord<Contact>>| matches!(effect, Effect::Answer { id: own, .. } if *own == id);
                 if !self.ring.as_ref().is_some_and(|ring| ring.out.iter().any(answers)) {
                     self.owed_ours.remove(&id);
@@ -511,31 +561,84 @@ mod tests {
             (10,   &cut,        Err(Refusal::Name)),
         ];
         for (now, item, expected) in table {
-            assert_eq!(ring().admit(Micros(now), item), expected, "{now} {item:?}");
+            assert_eq!(ring().admit(Micros(now), item, &mut Vec::new()), expected, "{now} {item:?}");
         }
         // An older version that is sent again.
         let mut ring = ring();
         let newer = item(&signed(1, b"menu", Micros(7), b"stew")).unwrap();
         let directory = Directory::new(libp2p_identity::PeerId::random(), true);
         ring.step(Micros(8), &directory, Input::Commanded(chord::Command::Put { tag: NOBODY, item: newer }));
-        assert_eq!(ring.admit(Micros(10), &good), Err(Refusal::Older));
+        assert_eq!(ring.admit(Micros(10), &good, &mut Vec::new()), Err(Refusal::Older));
         // A public key has no publisher.
         assert_eq!(item(&Record::new(b"/pk/x", b"y")), None);
+    }
+
+    fn directory() -> Directory {
+        Directory::new(libp2p_identity::PeerId::random(), true)
+    }
+
+    fn asked(ring: &mut Ring, body: Message) -> Result<(), Refusal> {
+        ring.asked(Micros(6), &directory(), 9, (RequestId(1), body))
+    }
+
+    fn numbered(seed: u8, n: u32) -> Item {
+        item(&signed(seed, &n.to_be_bytes(), Micros(5), b"x")).unwrap()
     }
 
     #[test]
     fn a_publisher_has_its_share_and_no_more() {
         let mut ring = ring();
         for n in 0..PUBLISHER_VALUES_MAX {
-            let item = item(&signed(1, &n.to_be_bytes(), Micros(5), b"x")).unwrap();
-            assert_eq!(ring.admit(Micros(6), &item), Ok(()));
+            assert_eq!(asked(&mut ring, Message::Put(numbered(1, n))), Ok(()));
         }
-        let one_more = item(&signed(1, b"more", Micros(5), b"x")).unwrap();
-        assert_eq!(ring.admit(Micros(6), &one_more), Err(Refusal::Share));
-        // Control: another publisher has its own.
-        assert_eq!(ring.admit(Micros(6), &item(&signed(2, b"more", Micros(5), b"x")).unwrap()), Ok(()));
-        // What has not been kept in the end is not charged for ever.
-        ring.count_shares(Micros(6));
-        assert_eq!(ring.admit(Micros(6), &one_more), Ok(()));
+        let one_more = numbered(1, PUBLISHER_VALUES_MAX);
+        assert_eq!(asked(&mut ring, Message::Put(one_more.clone())), Err(Refusal::Share));
+        // The same again takes nothing more, and another publisher has its own.
+        assert_eq!(asked(&mut ring, Message::Put(numbered(1, 0))), Ok(()));
+        assert_eq!(asked(&mut ring, Message::Put(numbered(2, 0))), Ok(()));
+        // Of copies those that go beyond it are left out.
+        let copies = (0..PUBLISHER_VALUES_MAX + 9).map(|n| numbered(3, n)).collect();
+        assert_eq!(asked(&mut ring, Message::Copies(copies)), Ok(()));
+        let kept =
+            ring.chord.store().unwrap().iter().filter(|item| judge(Micros(6), item).unwrap() == signer(3));
+        assert_eq!(kept.count() as u32, PUBLISHER_VALUES_MAX);
+        // What has expired is charged to nobody any more.
+        ring.sweep_values(Micros(1005));
+        assert_eq!((ring.shares.len(), ring.chord.store().unwrap().len()), (0, 0));
+    }
+
+    fn signer(seed: u8) -> [u8; 32] {
+        Identity::from_seed(&[seed; 32]).id().0
+    }
+
+    #[test]
+    fn what_is_not_kept_is_charged_to_nobody() {
+        // The same value many times in one message is one.
+        let mut ring = ring();
+        let copies = vec![numbered(1, 0); PUBLISHER_VALUES_MAX as usize];
+        assert_eq!(asked(&mut ring, Message::Copies(copies)), Ok(()));
+        assert_eq!(ring.shares[&signer(1)].values, 1);
+        assert_eq!(ring.shares[&signer(1)].bytes, numbered(1, 0).value.len());
+        // Who is no member keeps nothing.
+        ring.step(Micros(6), &directory(), Input::Commanded(chord::Command::Leave));
+        assert_eq!(asked(&mut ring, Message::Put(numbered(2, 0))), Ok(()));
+        assert_eq!(ring.shares[&signer(2)].values, 0);
+    }
+
+    #[test]
+    fn a_sweep_looks_at_dates_and_at_no_signature() {
+        let mut ring = ring();
+        assert_eq!(asked(&mut ring, Message::Put(numbered(1, 0))), Ok(()));
+        // Nothing of the kind gets in; it shows what is looked at.
+        let mut forged = numbered(1, 1);
+        let mut bytes = forged.value.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        forged.value = bytes.into();
+        let put = chord::Command::Put { tag: NOBODY, item: forged };
+        ring.step(Micros(6), &directory(), Input::Commanded(put));
+        ring.sweep_values(Micros(1004));
+        assert_eq!(ring.chord.store().unwrap().len(), 2);
+        ring.sweep_values(Micros(1005));
+        assert_eq!(ring.chord.store().unwrap().len(), 0);
     }
 }

@@ -109,7 +109,7 @@ impl Host {
     /// What was asked about a walk has ended.
     pub(super) fn on_walk_ended(&mut self, now: Micros, from: Contact, id: RequestId, ended: Ended) {
         let body = match ended {
-            Ended::Answered(bytes) => ours::decode::<Message>(&mut self.directory, &bytes)
+            Ended::Answered(bytes) => ours::decode::<Message>(&mut self.directory, &bytes, 0)
                 .filter(|(head, _)| *head == Head::Answer(id))
                 .map(|(_, body)| body),
             Ended::Refused | Ended::Failed => None,
@@ -126,7 +126,7 @@ impl Host {
     /// A walker comes, or its origin is asked about it.
     pub(super) fn on_walk_said(&mut self, now: Micros, question: Question) {
         let Question { from, bytes, reply, .. } = question;
-        let said = ours::decode::<Message>(&mut self.directory, &bytes);
+        let said = ours::decode::<Message>(&mut self.directory, &bytes, ours::WALKER_PEERS_MAX);
         // What is dropped here is a stream that is reset.
         let (Some((head, body)), Some(from)) = (said, self.directory.know(from)) else { return };
         match head {
