@@ -43,7 +43,7 @@ pub enum JoinError {
     #[error("--join: the token names no address; make a new one with `archipel cluster token`")]
     NoAddress,
     /// Nobody answered.
-    #[error("--join: nobody answers: {}; does one of them run, and can this machine reach it?", shown(tried))]
+    #[error("--join: {}; is one of them running, and can this machine reach it?", shown(tried))]
     Silent {
         /// Who should have, where, and what came instead at the last address; in the order in which they were asked.
         tried: Vec<(PeerId, Vec<SocketAddr>, Cause)>,
@@ -65,7 +65,7 @@ pub enum JoinError {
 fn shown(tried: &[(PeerId, Vec<SocketAddr>, Cause)]) -> String {
     let one = |(node, addresses, cause): &(PeerId, Vec<SocketAddr>, Cause)| {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        format!("{node} at {} ({cause})", addresses.join(", "))
+        format!("the member {node} does not answer at {}: {cause}", addresses.join(", "))
     };
     tried.iter().map(one).collect::<Vec<_>>().join("; ")
 }
