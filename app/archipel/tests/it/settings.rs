@@ -104,6 +104,10 @@ fn a_keyspace_is_dropped_with_its_data_and_its_number_begins_anew_through_a_kill
         }
         assert!(line.starts_with(starts), "{command}: {line}");
     };
+    let mut waits = TcpStream::connect(node.redis).unwrap();
+    waits.set_read_timeout(Some(PATIENCE)).unwrap();
+    waits.write_all(b"SELECT 20\r\nBLPOP list 0\r\n").unwrap();
+    node.until("it waits", |node| node.redis_all("INFO clients\r\n").contains("blocked_clients:1\r\n"));
     told("SELECT 20", "+OK");
     told("DBSIZE", ":40");
     told("MULTI", "+OK");
@@ -117,6 +121,9 @@ fn a_keyspace_is_dropped_with_its_data_and_its_number_begins_anew_through_a_kill
     asked(&node, &["cluster", "keyspace", "drop", "orders", "--yes", "orders"]);
     node.until("its copies are gone", |node| copies(node) == 16 && keyspace(node, 20).is_null());
     node.until("nobody enters it", |node| node.redis("SELECT 20\r\n").starts_with("-ERR DB index"));
+    let mut unblocked = [0; 16];
+    waits.read_exact(&mut unblocked).unwrap();
+    assert_eq!(&unblocked, b"+OK\r\n-UNBLOCKED ");
     told("EXEC", "-ERR this keyspace was dropped");
     told("GET k:1", "-ERR this keyspace was dropped");
     told("DBSIZE", "-ERR this keyspace was dropped");
