@@ -125,7 +125,8 @@ fn one_request(bytes: &[u8], trusted: bool) {
             assert_eq!((next.method, next.host, next.body), (head.method, head.host, head.body));
             assert!(head.lists || next.expects_continue == head.expects_continue);
             assert!(next.upgrade == head.upgrade && next.keep_alive);
-            let count = |name: &str| next.headers.iter().filter(|one| one.name.eq_ignore_ascii_case(name)).count();
+            let names = || next.headers.iter().map(|one| one.name);
+            let count = |name: &str| names().filter(|one| one.eq_ignore_ascii_case(name)).count();
             assert_eq!(count("host"), 1);
             assert!(count("content-length") + count("transfer-encoding") <= 1);
             assert!(trusted || count("x-forwarded-for") == 1, "a stranger is not believed");
@@ -178,21 +179,36 @@ fn answered(input: &mut Bytes<'_>) {
     }
 }
 
-/// What a relay made of a body: its content, how many bytes it took, and whether it ended; `None` if it is broken.
-fn relay(body: Body, to: Frame, bytes: &[u8], cuts: &mut Bytes<'_>) -> (Vec<u8>, Option<(usize, bool)>) {
-    let mut relay = Relay::new(body, to);
+/// What a relay made of a body.
+#[derive(Debug, PartialEq, Eq)]
+struct Carried {
+    content: Vec<u8>,
+    /// How many bytes it took, and whether it ended; `None`: it is broken.
+    end: Option<(usize, bool)>,
+    /// Lines of the trailer that go on.
+    trailers: Vec<u8>,
+}
+
+fn relay(mut relay: Relay, to: Frame, bytes: &[u8], cuts: &mut Bytes<'_>) -> Carried {
     let (mut out, mut taken) = (Vec::new(), 0);
     while taken < bytes.len() && !relay.has_ended() {
         let left = bytes.len() - taken;
         let length = if cuts.is_empty() { left } else { usize::from(cuts.byte()).clamp(1, left) };
         let Ok(some) = relay.pass(&bytes[taken..taken + length], &mut out) else {
-            return (content(to, &out, false), None);
+            return Carried { content: content(to, &out, false), end: None, trailers: Vec::new() };
         };
         assert!(some == length || relay.has_ended(), "what is left over is behind the end");
         taken += some;
     }
     let ended = relay.has_ended();
-    (content(to, &out, ended && !out.is_empty()), Some((taken, ended)))
+    let trailers: Vec<u8> = if ended { relay.trailers().flatten().copied().collect() } else { Vec::new() };
+    if to == Frame::Chunked && ended && !out.is_empty() {
+        let mut next = Relay::new(Body::Chunked, Frame::Plain).with_trailers();
+        let read = next.pass(&out, &mut Vec::new());
+        assert!(read == Ok(out.len()) && next.has_ended(), "who is next reads what was written");
+        assert!(next.trailers().flatten().eq(&trailers), "and the same behind it");
+    }
+    Carried { content: content(to, &out, ended && !out.is_empty()), end: Some((taken, ended)), trailers }
 }
 
 /// The content of what was written, which is whole if it is said to be.
@@ -227,10 +243,23 @@ fn carried(input: &mut Bytes<'_>) {
     };
     let cuts = input.piece().to_vec();
     let bytes = if input.byte() % 2 == 0 { written(input) } else { input.rest().to_vec() };
-    let plain = relay(body, Frame::Plain, &bytes, &mut Bytes::new(&[]));
-    assert_eq!(plain, relay(body, Frame::Plain, &bytes, &mut Bytes::new(&cuts)));
-    assert_eq!(plain, relay(body, Frame::Chunked, &bytes, &mut Bytes::new(&cuts)));
-    assert_eq!(plain, relay(body, Frame::Chunked, &bytes, &mut Bytes::new(&vec![1; bytes.len()])));
+    let ones = vec![1; bytes.len()];
+    for trailers in [false, true] {
+        let of = |to| {
+            let relay = Relay::new(body, to);
+            if trailers { relay.with_trailers() } else { relay }
+        };
+        let plain = relay(of(Frame::Plain), Frame::Plain, &bytes, &mut Bytes::new(&[]));
+        for (to, cuts) in [(Frame::Plain, &cuts), (Frame::Chunked, &cuts), (Frame::Chunked, &ones)] {
+            assert_eq!(plain, relay(of(to), to, &bytes, &mut Bytes::new(cuts)));
+        }
+        assert!(trailers || plain.trailers.is_empty(), "they go on only if they are asked for");
+        for line in plain.trailers.split_inclusive(|&byte| byte == b'\n') {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default().to_ascii_lowercase();
+            let framing: [&[u8]; 5] = [b"content-length", b"transfer-encoding", b"host", b"connection", b"te"];
+            assert!(!framing.contains(&&name[..]), "nothing that frames or routes stands behind a body");
+        }
+    }
 }
 
 /// Chunks that are mostly sound.
@@ -245,6 +274,13 @@ fn written(input: &mut Bytes<'_>) -> Vec<u8> {
         }
         bytes.extend_from_slice(piece);
         bytes.extend_from_slice(b"\r\n");
+        if input.byte() % 8 == 0 {
+            bytes.extend_from_slice(b"0\r\n");
+            for _ in 0..input.byte() % 4 {
+                bytes.extend_from_slice(LINES[usize::from(input.byte()) % LINES.len()].as_bytes());
+            }
+            bytes.extend_from_slice(b"\r\n");
+        }
     }
     bytes
 }

@@ -36,6 +36,7 @@ enum Target {
     Consul,
     Dns,
     Http1,
+    Hello,
 }
 
 impl Target {
@@ -54,6 +55,7 @@ impl Target {
         Target::Consul,
         Target::Dns,
         Target::Http1,
+        Target::Hello,
     ];
 
     const fn name(self) -> &'static str {
@@ -72,6 +74,7 @@ impl Target {
             Target::Consul => "consul",
             Target::Dns => "dns",
             Target::Http1 => "http1",
+            Target::Hello => "hello",
         }
     }
 }
