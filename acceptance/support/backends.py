@@ -7,7 +7,7 @@ import sys
 import urllib.request
 
 from harness import PATIENCE_SECONDS, Skip, until
-from processes import BINARY, Server
+from processes import BINARY, Process, Server
 
 BACKEND = """
 import sys
@@ -44,7 +44,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Backend:
+class Backend(Process):
     """A server that says its name, with this status; in TLS with a pair of files, a certificate and its key."""
 
     def __init__(self, name, status=200, pair=()):
@@ -59,16 +59,6 @@ class Backend:
             return True
         except OSError:
             return False
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(PATIENCE_SECONDS)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
 
 
 def node(name, text):

@@ -13,6 +13,11 @@ def openssl(*words, **options):
     return done.stdout.decode()
 
 
+def secured(text, more=""):
+    """The same configuration of a proxy, whose listener opens TLS; with these settings of it besides."""
+    return text.replace('name = "web"', f'name = "web"\ntls = true{more}', 1)
+
+
 class Authority:
     """An authority that signs certificates, in a directory."""
 

@@ -31,7 +31,21 @@ def free_offset():
     raise AssertionError("no free ports")
 
 
-class Server:
+class Process:
+    """Something whose `process` ends with the block that it is used in."""
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+class Server(Process):
     """A server whose data outlives it, with at most `clients` clients; a node with this configuration."""
 
     keeps_ports = False
@@ -79,13 +93,6 @@ class Server:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         equal(self.process.wait(PATIENCE_SECONDS), 0)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(PATIENCE_SECONDS)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *_):
         self.kill()

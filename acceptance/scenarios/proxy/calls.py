@@ -9,6 +9,7 @@ import grpc
 
 from backends import free_port, node, services
 from harness import PATIENCE_SECONDS, check, equal, run, until
+from processes import Process
 
 SERVICE = """
 import sys, threading
@@ -60,7 +61,7 @@ server.wait_for_termination()
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0))
 
 
-class Service:
+class Service(Process):
     """A server of gRPC; what its slow calls did is in `told`."""
 
     def __init__(self, told):
@@ -69,12 +70,8 @@ class Service:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         equal(self.process.stdout.readline(), "serving\n")
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait(PATIENCE_SECONDS)
+        self.kill()
         self.process.stdout.close()
 
 
@@ -138,8 +135,7 @@ def a_deadline_and_a_service_that_is_away_are_told_as_grpc_tells_them(_):
                     code, details, _ = failure(lambda: slow(b"", timeout=PATIENCE_SECONDS))
                     equal((code, details), (grpc.StatusCode.DEADLINE_EXCEEDED, "timeout"))
                     equal(channel.unary_unary("/test.Echo/Unary")(b"x", timeout=PATIENCE_SECONDS), b"unary x")
-                    service.process.kill()
-                    service.process.wait(PATIENCE_SECONDS)
+                    service.kill()
                     unary = channel.unary_unary("/test.Echo/Unary")
                     until(lambda: failure(lambda: unary(b"x", timeout=PATIENCE_SECONDS))[0] == grpc.StatusCode.UNAVAILABLE, "it is away")
 

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 
 from backends import Backend, node, services
-from certificates import Authority
+from certificates import Authority, secured
 from harness import PATIENCE_SECONDS, Skip, check, equal, run
 
 
@@ -35,7 +35,7 @@ def curl_and_the_proxy_agree_on_http2_in_tls(_):
     with tempfile.TemporaryDirectory() as directory, Backend("one") as one:
         authority = Authority(directory)
         authority.sign("a", ["DNS:a.example"])
-        text = services(one=[one.port]).replace('name = "web"', 'name = "web"\ntls = true')
+        text = secured(services(one=[one.port]))
         text += authority.setting("a") + '[[proxy.route]]\nservice = "one"\n'
         with node("h2-tls", text) as proxied:
             host = f"a.example:{proxied.listens}"

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 from backends import Backend, node, services
-from certificates import Authority
+from certificates import Authority, secured
 from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
 from processes import BINARY
 
@@ -17,7 +17,7 @@ def curl_speaks_tls_with_the_certificate_of_each_name(_):
     with tempfile.TemporaryDirectory() as directory, Backend("one") as one:
         authority = Authority(directory)
         serials = {name: authority.sign(name, [f"DNS:{name}.example"]) for name in ("a", "b")}
-        text = services(one=[one.port]).replace('name = "web"', 'name = "web"\ntls = true')
+        text = secured(services(one=[one.port]))
         text += authority.setting("a") + authority.setting("b") + '[[proxy.route]]\nservice = "one"\n'
         with node("tls-names", text) as proxied:
             for name, serial in serials.items():
@@ -36,7 +36,7 @@ def a_renewed_certificate_is_shown_without_a_word_and_a_broken_one_is_not(_):
     with tempfile.TemporaryDirectory() as directory, Backend("one") as one:
         authority = Authority(directory)
         authority.sign("a", ["DNS:a.example"])
-        text = services(one=[one.port]).replace('name = "web"', 'name = "web"\ntls = true')
+        text = secured(services(one=[one.port]))
         text += authority.setting("a") + '[[proxy.route]]\nservice = "one"\n'
         with node("tls-renewed", text) as proxied:
             equal(authority.curl(proxied.listens, "a.example")[0], 0)
@@ -60,9 +60,9 @@ def a_name_is_passed_on_unopened_and_services_are_asked_in_tls(_):
         authority = Authority(directory)
         outer, inner = authority.sign("outer", ["DNS:outer.example"]), authority.sign("inner", ["DNS:inner.example"])
         secure = (authority.path("inner.pem"), authority.path("inner.key"))
-        with Backend("secure", pair=secure) as secured:
-            text = services(plain=[plain.port], secure=[secured.port], checked=[secured.port], wrong=[secured.port])
-            text = text.replace('name = "web"', 'name = "web"\ntls = true\npassthrough = ["inner.example secure"]')
+        with Backend("secure", pair=secure) as safe:
+            text = services(plain=[plain.port], secure=[safe.port], checked=[safe.port], wrong=[safe.port])
+            text = secured(text, '\npassthrough = ["inner.example secure"]')
             for name, host in (("checked", "inner.example"), ("wrong", "other.example")):
                 more = f'name = "{name}"\ntls = true\ntls_ca = "{authority.ca}"\ntls_name = "{host}"'
                 text = text.replace(f'name = "{name}"', more)

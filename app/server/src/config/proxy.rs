@@ -248,6 +248,13 @@ impl Balance {
     }
 }
 
+/// `this 2` as what it is and its number from 1 to `most`, which is 1 if it is not said.
+fn numbered(text: &str, most: u32) -> Option<(&str, u32)> {
+    let (what, number) = text.split_once(' ').unwrap_or((text, "1"));
+    let number = number.trim().parse().ok().filter(|number| (1..=most).contains(number))?;
+    Some((what, number))
+}
+
 /// `127.0.0.1:9000` or `127.0.0.1:9000 2`: an address and its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointItem {
@@ -263,11 +270,10 @@ impl Item for EndpointItem {
     const MAX: usize = 1_000;
 
     fn read(text: &str) -> Option<EndpointItem> {
-        let (address, weight) = text.split_once(' ').unwrap_or((text, "1"));
-        let weight = weight.trim().parse().ok().filter(|weight| (1..=1_000).contains(weight))?;
+        let (address, weight) = numbered(text, 1_000)?;
         let address: SocketAddr = address.parse().ok()?;
         let somewhere = address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
-        somewhere.then_some(EndpointItem { address, weight })
+        somewhere.then_some(EndpointItem { address, weight: u16::try_from(weight).ok()? })
     }
 
     fn show(&self) -> String {
@@ -290,8 +296,7 @@ impl Item for Share {
     const MAX: usize = 64;
 
     fn read(text: &str) -> Option<Share> {
-        let (service, part) = text.split_once(' ').unwrap_or((text, "1"));
-        let part = part.trim().parse().ok().filter(|part| (1..=1_000_000).contains(part))?;
+        let (service, part) = numbered(text, 1_000_000)?;
         let mut name = Name::default();
         name.parse(service).then(|| Share { service: service.to_owned(), part })
     }
