@@ -1,7 +1,8 @@
 //! Heads as a proxy sends them on (RFC 9110, 7.6): what belongs to one connection is left out, the framing is written anew
 //! from what was understood, and what the next one should know of the client is added.
 //!
-//! The bytes of a field that goes on are those that came. Trailer fields do not go on, which an intermediary may decide.
+//! The bytes of a field that goes on are those that came. Trailer fields go on only where [`super::Relay::with_trailers`] is
+//! asked for, which an intermediary may decide.
 
 use alloc::vec::Vec;
 
