@@ -66,7 +66,7 @@ impl TlsPlan {
 /// What the clients of a port speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
-    /// HTTP/1.1: each request takes its route.
+    /// HTTP/1.1, and HTTP/2 where a client begins with it or agrees on it in TLS: each request takes its route.
     Http,
     /// Anything: each connection goes to this service.
     Tcp {
@@ -101,7 +101,8 @@ pub struct ServicePlan {
     pub idle_max: usize,
     /// How its connections are secured.
     pub tls: Option<ClientTls>,
-    /// It is asked in HTTP/2, many requests on a connection.
+    /// It is asked in HTTP/2, many requests on a connection. Those that may change the protocol are asked in HTTP/1.1, each
+    /// on a connection of its own.
     pub http2: bool,
     /// Tries of a connection that is passed through.
     pub retry: RetryOptions,

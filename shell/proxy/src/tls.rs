@@ -318,6 +318,8 @@ impl Eq for ServerTls {}
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     pub(crate) config: Arc<ClientConfig>,
+    /// The same where HTTP/1.1 is to be spoken whatever the service is asked in otherwise.
+    http1: Arc<ClientConfig>,
     pub(crate) name: Option<ServerName<'static>>,
 }
 
@@ -344,11 +346,20 @@ impl ClientTls {
                 .map_err(refused(&pair.cert))?,
         };
         config.alpn_protocols = inside.names();
-        Ok(ClientTls { config: Arc::new(config), name })
+        let mut http1 = config.clone();
+        if inside == Inside::Http2 {
+            http1.alpn_protocols = Inside::Http1.names();
+        }
+        Ok(ClientTls { config: Arc::new(config), http1: Arc::new(http1), name })
     }
 }
 
 impl ClientTls {
+    /// The same, agreeing on HTTP/1.1 if this agrees on HTTP/2.
+    pub(crate) fn for_http1(&self) -> ClientTls {
+        ClientTls { config: Arc::clone(&self.http1), ..self.clone() }
+    }
+
     /// The beginning of a connection to a server at this address.
     pub(crate) fn begin(&self, address: IpAddr) -> Result<Connection, rustls::Error> {
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(address));

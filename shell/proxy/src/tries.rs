@@ -12,6 +12,7 @@ use crate::conn::{Exchange, Method, Phase, State};
 use crate::slab::Key;
 use crate::socket::Got;
 use crate::timers::Whose;
+use crate::tls::ClientTls;
 use crate::worker::{Loop, Step};
 
 /// How a try failed.
@@ -68,6 +69,9 @@ impl Loop {
         match if http2 { self.call(id) } else { self.connect(id) } {
             Ok(conn) => {
                 self.join(key, conn, x);
+                if x.upgrade {
+                    self.speak_http1(conn);
+                }
                 x.state = State::Connecting;
                 self.arm(key, x);
                 // A stream of a connection that is there already is told of by no event.
@@ -84,6 +88,13 @@ impl Loop {
                 self.failed(key, x, Failed { reason, outcome, ..failed })
             }
         }
+    }
+
+    /// A connection that is being made is for HTTP/1.1, which alone can change to another protocol, whatever its service is
+    /// asked in otherwise.
+    fn speak_http1(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        conn.tls = conn.tls.as_ref().map(ClientTls::for_http1);
     }
 
     /// A connection to the endpoint that waits for a request.

@@ -350,6 +350,62 @@ fn services_are_asked_in_tls_and_only_those_that_prove_their_name() {
 }
 
 #[test]
+fn a_service_of_http2_in_tls_may_change_the_protocol_of_http1() {
+    let authority = Authority::new();
+    let pair = authority.signed("a", &["a.example"]);
+    // Speaks what is agreed on, of these; `h2` only to who begins with it.
+    let server = |offers: &'static [&'static [u8]]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (chain, key) = read(&pair);
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = offers.iter().map(|one| one.to_vec()).collect();
+        let config = Arc::new(config);
+        Backend::start(move |stream, _| {
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, stream.try_clone().unwrap());
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    Ok(_) | Err(_) => return,
+                }
+            }
+            if stream.conn.alpn_protocol() != Some(b"http/1.1") {
+                return;
+            }
+            let _ = stream.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+            );
+            while matches!(stream.read(&mut byte), Ok(1)) {
+                let _ = stream.write_all(&byte);
+            }
+        })
+    };
+    let table: [(&'static [&'static [u8]], _); 2] =
+        [(&[b"h2", b"http/1.1"], (101, "")), (&[b"h2"], (502, "tls-failed"))];
+    for (offers, expected) in table {
+        let backend = server(offers);
+        let mut plan = plan(&[backend.address]);
+        let name = Some(ServerName::try_from("a.example").unwrap());
+        plan.services[0].tls = Some(ClientTls::new(&authority.ca(), name, None, Inside::Http2).unwrap());
+        (plan.services[0].http2, plan.routes[0].upgrade, plan.routes[0].retry.tries_max) = (true, true, 1);
+        let world = World::new(plan);
+        let mut client = world.connect();
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n");
+        let reply = client.reply("GET");
+        assert_eq!((reply.status, reply.reason()), expected);
+        if reply.status == 101 {
+            client.send(b"hello");
+            let mut back = [0; 5];
+            client.stream.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"hello");
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_is_cut_in_tls_is_no_whole_one() {
     let authority = Authority::new();
     let pair = authority.signed("b", &["b.example"]);
