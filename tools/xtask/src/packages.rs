@@ -152,7 +152,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
     let venv = home.join("venv");
     let python = venv.join("bin/python");
     let probe = python.to_string_lossy().into_owned();
-    if works(&[&probe, "-c", "import redis, consul, grpc"]) {
+    if works(&[&probe, "-c", "import redis, consul, grpc, websockets"]) {
         return Ok(python);
     }
     std::fs::create_dir_all(home)?;
@@ -166,6 +166,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
         "redis>=5,<8",
         "python-consul2>=0.1.5,<0.2",
         "grpcio>=1.60,<2",
+        "websockets>=15,<16",
     ]))?;
     Ok(python)
 }
