@@ -21,6 +21,7 @@ mod memory;
 mod name;
 mod nat;
 mod ours;
+mod reaching;
 mod records;
 mod ring;
 mod sending;
@@ -116,6 +117,12 @@ pub enum OverlayError {
         /// The reason.
         source: io::Error,
     },
+    /// A relay without an id: a circuit needs to say who its relay is.
+    #[error("the relay {relay} has no id, and a circuit needs one; write {relay}/p2p/ID in `p2p.relays`")]
+    Nameless {
+        /// As it was given.
+        relay: String,
+    },
     /// Its thread cannot be started.
     #[error("the overlay's thread cannot be started: {source}")]
     Thread {
@@ -143,6 +150,9 @@ impl Overlay {
     /// # Errors
     /// [`OverlayError`]; nothing is left running.
     pub fn start(identity: &Identity, listen: SocketAddr, options: Options) -> Result<Overlay, OverlayError> {
+        if let Some(relay) = options.relays.iter().find(|relay| relay.peer.is_none()) {
+            return Err(OverlayError::Nameless { relay: relay.to_string() });
+        }
         let failed = |source| OverlayError::Listen { address: listen, source };
         let bound = TcpListener::bind(listen).map_err(failed)?;
         bound.set_nonblocking(true).map_err(failed)?;

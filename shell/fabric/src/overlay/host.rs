@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use futures::StreamExt;
 use kernel::{Micros, Rng};
 use libp2p_core::{ConnectedPoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p_swarm::{ConnectionId, Stream, Swarm, SwarmEvent};
+use libp2p_swarm::{ConnectionId, Swarm, SwarmEvent};
 use p2p::RequestId;
 use p2p::flood::{Flood, SEEN_MAX};
 use p2p::kad::{self, Target, Token};
@@ -26,10 +26,11 @@ use super::facade::{Connected, Heard, Located, Order, ReachError, Sought, Status
 use super::facade::{DhtError, Hop, Quest};
 use super::name::{Peer, Place};
 use super::nat::Reach;
+use super::reaching::options;
 use super::records::{VALID, Valid};
 use super::ring::Ring;
 use super::serve::{self, Question, Reply};
-use super::streams::{Event, PING, Spoken, Ticket};
+use super::streams::{Event, Spoken, Ticket};
 use super::walking::Walking;
 use super::{tcp, words};
 
@@ -37,22 +38,16 @@ use super::{tcp, words};
 const QUESTIONS_MAX: usize = 256;
 /// What tasks on our own streams have brought back and the loop has not taken.
 const RETURNS_MAX: usize = 256;
-/// Orders to connect and to measure a round trip that go on at once, each.
-const REACHES_MAX: usize = 64;
 /// A node that knows nobody dials those that it was told of this often.
 const REJOIN_MS: u64 = 15_000;
 /// The peers are written down this often, and at the end.
 const REMEMBER_MS: u64 = 5 * 60 * 1000;
 /// Room in the directory is looked for no more often than this.
 const ROOM_MS_MIN: u64 = 1000;
-/// How long a ping's echo may take.
-const PING_SECONDS_MAX: u64 = 10;
 /// With so many peers connected, no more of the local network are dialled.
 const LOCAL_PEERS_MAX: usize = 32;
 /// How long handing over what the ring keeps here may take at the end.
 const LEAVE_MS_MAX: u64 = 1000;
-/// Bytes of a ping.
-const PING_BYTES: usize = 32;
 
 /// What the loop begins with.
 pub(super) struct Start {
@@ -92,9 +87,9 @@ pub(super) struct Host {
     peers: Vec<Place>,
     memory: Option<PathBuf>,
     /// Who waits for a dial, then for the peer to say who it is.
-    dialled: HashMap<ConnectionId, oneshot::Sender<Result<Peer, ReachError>>>,
-    greeted: HashMap<PeerId, Vec<oneshot::Sender<Result<Peer, ReachError>>>>,
-    pings: HashMap<Ticket, (Peer, oneshot::Sender<Result<Duration, ReachError>>)>,
+    pub(super) dialled: HashMap<ConnectionId, oneshot::Sender<Result<Peer, ReachError>>>,
+    pub(super) greeted: HashMap<PeerId, Vec<oneshot::Sender<Result<Peer, ReachError>>>>,
+    pub(super) pings: HashMap<Ticket, (Peer, oneshot::Sender<Result<Duration, ReachError>>)>,
     arrivals: mpsc::Sender<Question>,
     pub(super) rng: Rng,
     next: u64,
@@ -270,16 +265,7 @@ impl Host {
                 self.on_parted(peer_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                if let Some(reply) = self.dialled.remove(&connection_id) {
-                    let _ = reply.send(Err(ReachError::Unreachable { reason: error.to_string() }));
-                }
-                let contact = peer_id.and_then(|id| self.directory.find(&id));
-                let gone = |contact: &Contact| {
-                    self.directory.get(*contact).is_some_and(|peer| peer.connections == 0)
-                };
-                if let Some(contact) = contact.filter(gone) {
-                    self.exchange.unreachable(contact);
-                }
+                self.on_unreached(connection_id, peer_id, &error);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Streams(event)) => self.on_stream(now, event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
@@ -308,7 +294,11 @@ impl Host {
         if let Some(reply) = self.dialled.remove(&connection) {
             self.greeted.entry(id).or_default().push(reply);
         }
-        let Some(contact) = self.directory.know(id) else { return };
+        let Some(contact) = self.directory.know(id) else {
+            // Nobody could be told of it, ask it or count its connections.
+            self.swarm.close_connection(connection);
+            return self.greet(id, Err(ReachError::Busy));
+        };
         let (dialled, remote) = match endpoint {
             ConnectedPoint::Dialer { address, .. } => (Some(address.clone()), address),
             ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr),
@@ -324,6 +314,9 @@ impl Host {
         if let Some(peer) = self.directory.get_mut(contact) {
             peer.connections = left;
         }
+        // Streams that the closed one was to open will not come, whether or not there is another.
+        let Host { swarm, directory, exchange, .. } = self;
+        exchange.parted(&mut Net { swarm, directory }, contact);
         if left > 0 {
             return;
         }
@@ -334,8 +327,6 @@ impl Host {
         self.on_neighbour(now, contact, false);
         self.on_walk_peer(now, contact, false);
         self.on_ring_peer(now, contact, false);
-        let Host { swarm, directory, exchange, .. } = self;
-        exchange.parted(&mut Net { swarm, directory }, contact);
     }
 
     /// Peers of the local network were found: some are dialled.
@@ -370,13 +361,6 @@ impl Host {
         }
     }
 
-    fn greet(&mut self, id: PeerId, result: Result<Peer, ReachError>) {
-        for reply in self.greeted.remove(&id).into_iter().flatten() {
-            // Who asked may have left.
-            let _ = reply.send(result.clone());
-        }
-    }
-
     fn on_stream(&mut self, now: Micros, event: Event) {
         match event {
             Event::Arrived { peer, stream } => {
@@ -397,16 +381,7 @@ impl Host {
                 let Host { swarm, directory, exchange, .. } = self;
                 exchange.opened(now, &mut Net { swarm, directory }, (contact, spoken), stream);
             }
-            Event::Opened { ticket, stream } => {
-                let Some((peer, reply)) = self.pings.remove(&ticket) else { return };
-                let mut bytes = [0; PING_BYTES];
-                for chunk in bytes.as_chunks_mut::<8>().0 {
-                    *chunk = self.rng.next_u64().to_ne_bytes();
-                }
-                drop(tokio::spawn(async move {
-                    let _ = reply.send(echo(peer, stream, bytes).await);
-                }));
-            }
+            Event::Opened { ticket, stream } => self.on_ping_opened(ticket, stream),
         }
     }
 
@@ -454,18 +429,7 @@ impl Host {
                 let closed = self.swarm.disconnect_peer_id(peer.0);
                 let _ = reply.send(closed.map_err(|()| ReachError::NotConnected { peer }));
             }
-            Order::Ping(peer, reply) => {
-                if !self.swarm.is_connected(&peer.0) {
-                    let _ = reply.send(Err(ReachError::NotConnected { peer }));
-                } else if self.pings.len() >= REACHES_MAX {
-                    let _ = reply.send(Err(ReachError::Busy));
-                } else {
-                    let ticket = Ticket::Ping(self.number());
-                    self.pings.retain(|_, (_, reply)| !reply.is_closed());
-                    self.pings.insert(ticket, (peer, reply));
-                    self.swarm.behaviour_mut().streams.open(peer.0, ticket, PING);
-                }
-            }
+            Order::Ping(peer, reply) => self.ping(peer, reply),
             Order::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
@@ -477,25 +441,6 @@ impl Host {
             Order::Seek { table: Table::Kad, quest, hops, reply } => self.seek(now, quest, hops, reply),
             Order::Seek { table: Table::Chord, quest, hops, reply } => {
                 self.seek_on_ring(now, quest, hops, reply);
-            }
-        }
-    }
-
-    fn connect(&mut self, place: Place, reply: oneshot::Sender<Result<Peer, ReachError>>) {
-        if let Some(peer) = place.peer.filter(|peer| self.swarm.is_connected(peer)) {
-            let _ = reply.send(Ok(Peer(peer)));
-            return;
-        }
-        if self.dialled.len() >= REACHES_MAX {
-            let _ = reply.send(Err(ReachError::Busy));
-            return;
-        }
-        let dial = options(place);
-        let connection = dial.connection_id();
-        match self.swarm.dial(dial) {
-            Ok(()) => drop(self.dialled.insert(connection, reply)),
-            Err(error) => {
-                let _ = reply.send(Err(ReachError::Unreachable { reason: error.to_string() }));
             }
         }
     }
@@ -552,34 +497,6 @@ impl Host {
     pub(super) fn located(&self, contact: Contact) -> Located {
         let peer = self.directory.get(contact).expect("a handle that a machine tells is in the directory");
         Located { peer: Peer(peer.id), addresses: peer.addresses().iter().map(ToString::to_string).collect() }
-    }
-}
-
-/// How a place is dialled.
-fn options(place: Place) -> DialOpts {
-    match place.peer {
-        Some(peer) => {
-            DialOpts::peer_id(peer).addresses(vec![place.address]).condition(PeerCondition::Always).build()
-        }
-        None => DialOpts::unknown_peer_id().address(place.address).build(),
-    }
-}
-
-/// Measures one round trip.
-async fn echo(peer: Peer, stream: Option<Stream>, bytes: [u8; PING_BYTES]) -> Result<Duration, ReachError> {
-    let silent = ReachError::Silent { peer };
-    let mut stream = stream.ok_or_else(|| silent.clone())?;
-    stream.ignore_for_keep_alive();
-    let sent = Instant::now();
-    let mut echoed = [0; PING_BYTES];
-    let trip = async {
-        stream.write_all(&bytes).await?;
-        stream.flush().await?;
-        stream.read_exact(&mut echoed).await
-    };
-    match tokio::time::timeout(Duration::from_secs(PING_SECONDS_MAX), trip).await {
-        Ok(Ok(())) if echoed == bytes => Ok(sent.elapsed()),
-        Ok(Ok(()) | Err(_)) | Err(_) => Err(silent),
     }
 }
 

@@ -177,6 +177,12 @@ impl Streams {
         self.out.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
     }
 
+    /// How many streams were asked for and not yet passed on.
+    #[cfg(test)]
+    pub fn asked(&self) -> usize {
+        self.out.len()
+    }
+
     fn admit(&self, peer: PeerId) -> Result<(), ConnectionDenied> {
         match &self.allowed {
             Some(allowed) if !allowed.contains(&peer) => Err(ConnectionDenied::new(Unlisted { peer })),

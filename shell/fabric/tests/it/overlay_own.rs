@@ -315,6 +315,35 @@ async fn a_closed_overlay_connects_to_those_on_its_list_only() {
 }
 
 #[tokio::test]
+async fn a_relay_without_an_id_stops_the_start() {
+    let relay: Place = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let start = |relay| {
+        let options = Options { relays: vec![relay], ..options(Vec::new()) };
+        Overlay::start(&Identity::from_seed(&[1; 32]), any, options)
+    };
+    let Err(refused) = start(relay.clone()) else { panic!("it cannot be asked") };
+    assert!(matches!(&refused, OverlayError::Nameless { relay: told } if *told == relay.to_string()));
+    // Control.
+    let named = format!("{relay}/p2p/{}", Peer::from(NodeId([9; 32])));
+    start(named.parse().unwrap()).unwrap().stop();
+}
+
+#[tokio::test]
+async fn whom_a_node_is_connected_to_already_it_connects_to_however_often_it_is_told() {
+    for nat in [false, true] {
+        let (one, two) = (start(1, Options { nat, ..options(Vec::new()) }), start(2, options(Vec::new())));
+        let peer = Peer::from(two.node_id());
+        let nameless: Place = format!("/ip4/127.0.0.1/tcp/{}", two.address.port()).parse().unwrap();
+        for _ in 0..12 {
+            assert_eq!(one.node().connect(nameless.clone()).await, Ok(peer), "nat={nat}");
+        }
+        assert_eq!(connected(&one).await, [peer]);
+        stop(vec![one, two]);
+    }
+}
+
+#[tokio::test]
 async fn a_relay_lets_others_be_reached_over_it() {
     let relay = start(1, Options { relay: true, ..options(Vec::new()) });
     let behind = start(2, Options { relays: vec![place(&relay)], ..options(Vec::new()) });

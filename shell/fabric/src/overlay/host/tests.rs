@@ -35,6 +35,76 @@ fn memory(key: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
         .boxed()
 }
 
+/// What a node over memory begins with.
+fn start() -> host::Start {
+    let parts = Parts {
+        served: Served { chord: true },
+        allowed: None,
+        quic: false,
+        gossip: false,
+        mdns: false,
+        nat: false,
+        relay: false,
+    };
+    host::Start {
+        swarm: over(memory(&key(1)), &key(1), parts),
+        announced: Vec::new(),
+        local: true,
+        peers: Vec::new(),
+        relays: Vec::new(),
+        memory: None,
+        seed: 1,
+        chord: true,
+    }
+}
+
+/// A node over memory whose loop does not run.
+fn resting() -> host::Host {
+    let (arrivals, returns) = (mpsc::channel(8).0, mpsc::channel(8).0);
+    host::Host::new(start(), arrivals, returns)
+}
+
+fn stranger(n: u16) -> PeerId {
+    let mut bytes = vec![0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+    bytes.extend([7; 30]);
+    bytes.extend(n.to_be_bytes());
+    PeerId::from_bytes(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_closed_connection_was_to_open_is_asked_of_another() {
+    let mut host = resting();
+    let (now, id) = (host.now(), stranger(1));
+    let contact = host.directory.know(id).unwrap();
+    (0..2).for_each(|_| host.directory.connected(contact, None, None));
+    let wanted = (contact, Spoken::Send);
+    host.dispatch(now, wanted, b"x".to_vec(), crate::overlay::drive::Asked::Told);
+    assert_eq!(host.swarm.behaviour().streams.asked(), 1);
+    host.on_parted(id, 1);
+    assert_eq!(host.swarm.behaviour().streams.asked(), 2);
+}
+
+#[tokio::test]
+async fn who_finds_no_place_in_the_directory_is_not_kept() {
+    let mut host = resting();
+    for n in 1..crate::overlay::directory::PEERS_MAX as u16 {
+        let contact = host.directory.know(stranger(n)).unwrap();
+        host.directory.connected(contact, None, None);
+    }
+    let at = Multiaddr::empty().with(Protocol::Memory(1));
+    for (n, kept) in [(9, true), (9_999, false)] {
+        let (reply, mut answer) = oneshot::channel();
+        let connection = libp2p_swarm::ConnectionId::new_unchecked(n);
+        host.dialled.insert(connection, reply);
+        let endpoint =
+            libp2p_core::ConnectedPoint::Listener { local_addr: at.clone(), send_back_addr: at.clone() };
+        host.on_connected(stranger(n as u16), connection, endpoint);
+        // One that is kept says first who it is.
+        let told = answer.try_recv().ok();
+        assert_eq!(told, if kept { None } else { Some(Err(crate::overlay::facade::ReachError::Busy)) });
+    }
+}
+
 /// A node at `/memory/port`, and a peer that is connected to it and does as it likes.
 struct Hostile {
     swarm: Swarm<Streams>,
@@ -46,29 +116,10 @@ struct Hostile {
 impl Hostile {
     async fn connect(port: u64) -> Hostile {
         let address = Multiaddr::empty().with(Protocol::Memory(port));
-        let parts = Parts {
-            served: Served { chord: true },
-            allowed: None,
-            quic: false,
-            gossip: false,
-            mdns: false,
-            nat: false,
-            relay: false,
-        };
         let (orders, taken) = mpsc::channel(8);
         let (_stop, stopped) = oneshot::channel();
-        let mut node = over(memory(&key(1)), &key(1), parts);
-        node.listen_on(address.clone()).unwrap();
-        let start = host::Start {
-            swarm: node,
-            announced: Vec::new(),
-            local: true,
-            peers: Vec::new(),
-            relays: Vec::new(),
-            memory: None,
-            seed: 1,
-            chord: true,
-        };
+        let mut start = start();
+        start.swarm.listen_on(address.clone()).unwrap();
         drop(tokio::spawn(host::run(start, taken, stopped)));
         let own = key(2);
         let config = libp2p_swarm::Config::with_executor(|task| drop(tokio::spawn(task)))
