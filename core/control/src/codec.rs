@@ -7,10 +7,10 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use consensus::{Durability, ReplicaId, Role};
-use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
+use kernel::codec::{DecodeError, Reader, put_address, put_bytes, put_varint};
 use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 use placement::Partitions;
 use placement::solve::COPIES_MAX;
@@ -358,25 +358,10 @@ impl Coded for ReplicaId {
 
 impl Coded for SocketAddr {
     fn put(&self, out: &mut Vec<u8>) {
-        match self.ip() {
-            IpAddr::V4(ip) => {
-                out.push(4);
-                out.extend(ip.octets());
-            }
-            IpAddr::V6(ip) => {
-                out.push(6);
-                out.extend(ip.octets());
-            }
-        }
-        out.extend(self.port().to_le_bytes());
+        put_address(out, *self);
     }
     fn get(reader: &mut Reader<'_>) -> Read<Self> {
-        let ip = match reader.u8()? {
-            4 => IpAddr::from(reader.array::<4>()?),
-            6 => IpAddr::from(reader.array::<16>()?),
-            _ => return Err(DecodeError::Invalid),
-        };
-        Ok(SocketAddr::new(ip, reader.u16()?))
+        reader.address()
     }
 }
 

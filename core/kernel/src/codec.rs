@@ -3,6 +3,7 @@
 //! Every format that Archipel itself defines (log records, checkpoints, dumps) is made of these.
 
 use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 
 /// Why bytes could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,21 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// Appends an address: 4 or 6, the octets of the IP address, the port. An IPv6 address's flow and scope are left out.
+pub fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            out.push(4);
+            out.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(6);
+            out.extend(ip.octets());
+        }
+    }
+    out.extend(address.port().to_le_bytes());
 }
 
 /// A cursor over bytes that were written with this module.
@@ -162,6 +178,19 @@ impl<'a> Reader<'a> {
         usize::try_from(self.varint()?).map_err(|_| DecodeError::Overflow)
     }
 
+    /// An address, as [`put_address`] writes it.
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`] if it is cut, [`DecodeError::Invalid`] if it is of another version of IP.
+    pub fn address(&mut self) -> Result<SocketAddr, DecodeError> {
+        let ip = match self.u8()? {
+            4 => IpAddr::from(self.array::<4>()?),
+            6 => IpAddr::from(self.array::<16>()?),
+            _ => return Err(DecodeError::Invalid),
+        };
+        Ok(SocketAddr::new(ip, self.u16()?))
+    }
+
     /// A length-prefixed byte string, borrowed.
     ///
     /// # Errors
@@ -181,6 +210,19 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn an_address_reads_back_and_a_cut_is_seen(ip: IpAddr, port: u16, cut in 1usize..7) {
+            let address = SocketAddr::new(ip, port);
+            let mut out = Vec::new();
+            put_address(&mut out, address);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.address(), Ok(address));
+            prop_assert!(reader.is_empty());
+            prop_assert_eq!(Reader::new(&out[..out.len() - cut]).address(), Err(DecodeError::Short));
+            out[0] = 5;
+            prop_assert_eq!(Reader::new(&out).address(), Err(DecodeError::Invalid));
+        }
+
         #[test]
         fn a_varint_reads_back(value: u64) {
             let mut out = Vec::new();

@@ -4,9 +4,9 @@
 //! that of the member that its token names, whom it trusts anyway, and may then ask any member that is in it. So nobody
 //! else can send a newcomer into another cluster; joining still needs the token.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use kernel::codec::{DecodeError, Reader, put_varint};
+use kernel::codec::{DecodeError, Reader, put_address, put_varint};
 use kernel::{ClusterId, NodeId, PeerId};
 
 use super::token::ADDRESSES_MAX;
@@ -44,17 +44,7 @@ impl Rendezvous {
             let addresses = addresses.iter().take(ADDRESSES_MAX);
             out.push(addresses.len() as u8);
             for address in addresses {
-                match address.ip() {
-                    IpAddr::V4(ip) => {
-                        out.push(4);
-                        out.extend(ip.octets());
-                    }
-                    IpAddr::V6(ip) => {
-                        out.push(6);
-                        out.extend(ip.octets());
-                    }
-                }
-                out.extend(address.port().to_le_bytes());
+                put_address(&mut out, *address);
             }
         }
         out
@@ -83,20 +73,13 @@ fn member(reader: &mut Reader<'_>) -> Result<(NodeId, Vec<SocketAddr>), DecodeEr
     if count > ADDRESSES_MAX {
         return Err(DecodeError::Overflow);
     }
-    Ok((node, (0..count).map(|_| address(reader)).collect::<Result<_, _>>()?))
-}
-
-fn address(reader: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
-    let ip = match reader.u8()? {
-        4 => IpAddr::from(reader.array::<4>()?),
-        6 => IpAddr::from(reader.array::<16>()?),
-        _ => return Err(DecodeError::Invalid),
-    };
-    Ok(SocketAddr::new(ip, u16::from_le_bytes(reader.array()?)))
+    Ok((node, (0..count).map(|_| reader.address()).collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
