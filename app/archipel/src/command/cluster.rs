@@ -140,8 +140,9 @@ scripts and keyspaces; keys that have expired since then expire. --to takes the 
 has nothing from after that moment, by the clock of the machine that made it, and says how long
 before it that was: so the moments that can be had are those that backup --every made. Keyspaces
 that the node's configuration does not name are served as they are divided in the backup. A keyspace
-with more partitions than a node serves is refused. It is made in a directory beside it, .NAME.restoring,
-which goes if it fails; what is left of one that was killed goes with the next to the same place.
+with more partitions than a node serves is refused. It is made in a directory beside it,
+.NAME.restoring, which goes if it fails; what is left of one that was killed goes with the next to
+the same place.
 --verify reads every byte and restores nothing; damage is named by file and place, with exit code 1.")]
     Restore {
         /// The directory of the backups.

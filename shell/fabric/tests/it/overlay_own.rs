@@ -10,7 +10,7 @@ use fabric::overlay::{
 use kernel::NodeId;
 use tokio::sync::mpsc;
 
-use crate::overlay::{contacts, network, options, place, start, stop};
+use crate::overlay::{contacts, options, place, start, stop};
 
 const LIFE: Duration = Duration::from_secs(3600);
 /// How long what must come to pass may take.
@@ -19,10 +19,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Waits until every one of them knows so many that stand behind it on the ring.
 async fn ring(all: &[Overlay], successors: usize) {
     for overlay in all {
-        while overlay.node().status().await.unwrap().ring.unwrap().successors < successors {
-            tokio::task::yield_now().await;
+        let known = async || overlay.node().status().await.unwrap().ring.unwrap().successors;
+        let stands = async {
+            while known().await < successors {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, stands).await.is_err() {
+            panic!("{} nodes are known behind one, not {successors}", known().await);
         }
     }
+}
+
+/// Nodes on one ring. They come one after another: of those that meet all at once, pairs may make rings of their own.
+async fn circle(count: u8) -> Vec<Overlay> {
+    let mut all = vec![start(1, options(Vec::new()))];
+    for seed in 2..=count {
+        let next = start(seed, options(vec![place(&all[0])]));
+        ring(std::slice::from_ref(&next), 1).await;
+        all.push(next);
+    }
+    ring(&all, usize::from(count) - 1).await;
+    all
 }
 
 /// Whom an overlay lists as connected.
@@ -52,8 +70,7 @@ async fn walkable(overlay: &Overlay) {
 
 #[tokio::test]
 async fn nodes_that_meet_make_one_ring_and_find_each_others_values() {
-    let all = network(6).await;
-    ring(&all, 5).await;
+    let all = circle(6).await;
     let publisher = all[2].node_id();
     let menu = ValueName::parse("menu", publisher).unwrap();
     let on = |overlay: &Overlay| overlay.dht().over(Table::Chord);
@@ -85,8 +102,7 @@ async fn nodes_that_meet_make_one_ring_and_find_each_others_values() {
 
 #[tokio::test]
 async fn the_ring_keeps_its_values_when_nodes_leave_and_come() {
-    let mut all = network(5).await;
-    ring(&all, 4).await;
+    let mut all = circle(5).await;
     let names: Vec<ValueName> =
         (0..8).map(|n| ValueName::parse(&format!("label {n}"), all[0].node_id()).unwrap()).collect();
     for name in &names {
@@ -114,8 +130,7 @@ async fn the_ring_keeps_its_values_when_nodes_leave_and_come() {
 
 #[tokio::test]
 async fn a_lookup_on_the_ring_tells_its_questions() {
-    let all = network(5).await;
-    ring(&all, 4).await;
+    let all = circle(5).await;
     let menu = ValueName::parse("menu", all[1].node_id()).unwrap();
     all[1].dht().over(Table::Chord).put(&menu, b"soup", LIFE).await.unwrap();
     let mut ends = Vec::new();
