@@ -18,7 +18,7 @@ use proxy::{Meters, Proxy, ProxyError};
 use storage::store::Policy;
 use thiserror::Error;
 
-use crate::admin::{Admin, AdminError, Subject};
+use crate::admin::{self, Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
 use crate::cluster::start::ClusterOptions;
 use crate::config::{self, Config, ConfigError, Loaded};
@@ -96,6 +96,67 @@ fn publisher(
     Ok(Some(Publisher::start(overlay.dht(), remote, Arc::clone(desk))?))
 }
 
+/// What is there before the node is, and serves once it does.
+struct Ground {
+    admin: admin::Bound,
+    services: Option<services::Bound>,
+    /// The password with which the node enters its own store.
+    own: String,
+    on_stop: Box<dyn Fn() + Send>,
+}
+
+/// What runs beside a node. Each of its threads ends when this is dropped.
+struct Beside {
+    admin: Admin,
+    housekeeper: Housekeeper,
+    _publisher: Option<Publisher>,
+    services: Option<Services>,
+    discovery: Option<Discovery>,
+}
+
+impl Ground {
+    fn serve(
+        self,
+        loaded: &Loaded,
+        node: &Node,
+        overlay: Option<&Overlay>,
+        (proxy, proxy_meters): (&Proxied, &Arc<Meters>),
+    ) -> Result<Beside, ServeError> {
+        let config = &loaded.config;
+        let remote = node.remotes().into_iter().next();
+        let entrance = entrance(config, node.redis, self.own);
+        let services = self.services.map(|bound| bound.serve(node.desk.clone(), remote, entrance));
+        let services = services.transpose()?;
+        let housekeeper = Housekeeper::start(Housekeeping {
+            remotes: node.remotes(),
+            meters: Arc::clone(&node.meters),
+            checkpoint: Arc::clone(&node.checkpoint),
+            dir: config.data_dir.clone(),
+            quota: config.storage.disk_quota.get(),
+            process: housekeep::process(node.redis, loaded.file.as_deref()),
+            on_stop: self.on_stop,
+        })
+        .map_err(|source| AdminError::Thread { source })?;
+        let admin = self.admin.serve(Subject {
+            remotes: node.remotes(),
+            meters: Arc::clone(&node.meters),
+            checkpoint: Arc::clone(&node.checkpoint),
+            labels: config.keyspaces().iter().map(config::Keyspace::label).collect(),
+            overlay: overlay.map(|overlay| (overlay.node(), overlay.dht())),
+            desk: node.desk.clone(),
+            proxy: Arc::clone(proxy_meters),
+            engine: node.engine(),
+            origin: node.origin,
+            divisions: recorded(&config.data_dir)?,
+        })?;
+        let discovery =
+            services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
+        let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
+        let _publisher = publisher(config, overlay, node)?;
+        Ok(Beside { admin, housekeeper, _publisher, services, discovery })
+    }
+}
+
 /// A running server.
 pub struct Server {
     node: Node,
@@ -126,7 +187,7 @@ impl Server {
     /// thread of the server, when a client asks for its end; it should lead to [`Server::stop`].
     ///
     /// # Errors
-    /// [`ServeError`]. Nothing is lost; but what was started before that failed may still run, so the process should end.
+    /// [`ServeError`]; the node has stopped then, and threads beside it end by themselves.
     pub fn start(
         loaded: &Loaded,
         join: Option<Joining>,
@@ -151,39 +212,20 @@ impl Server {
         let users = std::mem::take(&mut options.settings.users);
         options.settings.users = users.with_own(OWN_USER.as_bytes(), Secret::Plain(own.as_bytes().into()));
         let node = Node::start(options)?;
-        let remote = node.remotes().into_iter().next();
-        let services = services
-            .map(|bound| bound.serve(node.desk.clone(), remote, entrance(config, node.redis, own)))
-            .transpose()?;
-        let labels = config.keyspaces().iter().map(config::Keyspace::label).collect();
-        let housekeeper = Housekeeper::start(Housekeeping {
-            remotes: node.remotes(),
-            meters: Arc::clone(&node.meters),
-            checkpoint: Arc::clone(&node.checkpoint),
-            dir: config.data_dir.clone(),
-            quota: config.storage.disk_quota.get(),
-            process: housekeep::process(node.redis, loaded.file.as_deref()),
-            on_stop,
-        })
-        .map_err(|source| AdminError::Thread { source })?;
-        let admin = admin.serve(Subject {
-            remotes: node.remotes(),
-            meters: Arc::clone(&node.meters),
-            checkpoint: Arc::clone(&node.checkpoint),
-            labels,
-            overlay: overlay.as_ref().map(|overlay| (overlay.node(), overlay.dht())),
-            desk: node.desk.clone(),
-            proxy: Arc::clone(&proxy_meters),
-            engine: node.engine(),
-            origin: node.origin,
-            divisions: recorded(&config.data_dir)?,
-        })?;
+        let ground = Ground { admin, services, own, on_stop };
+        let beside = match ground.serve(loaded, &node, overlay.as_ref(), (&proxy, &proxy_meters)) {
+            Ok(beside) => beside,
+            Err(error) => {
+                // Why it does not start is what the caller is told.
+                if let Err(error) = node.stop() {
+                    tracing::error!(%error, "the node did not stop well");
+                }
+                return Err(error);
+            }
+        };
+        let Beside { admin, housekeeper, _publisher, services, discovery } = beside;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
-        let discovery =
-            services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
-        let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
-        let _publisher = publisher(config, overlay.as_ref(), &node)?;
         let config = config.clone();
         Ok(Server {
             node,
@@ -389,7 +431,32 @@ fn keyspace(config: &Config, keyspace: &config::Keyspace) -> Keyspace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Eviction;
+    use crate::config::{Eviction, Sources};
+
+    /// A node on free ports that is or becomes a cluster's member.
+    fn member(dir: &std::path::Path) -> Loaded {
+        let data_dir = dir.display().to_string();
+        let ports = ["redis.port", "admin.port", "cluster.port", "cluster.redis_port"].map(|it| (it, "0"));
+        let others =
+            [("data_dir", &*data_dir), ("cluster.enabled", "true"), ("storage.segment_bytes", "1MiB")];
+        let set = ports.into_iter().chain(others);
+        let flags = set.map(|(key, value)| ("--set".to_owned(), key.to_owned(), value.to_owned())).collect();
+        Loaded::load(&Sources { file: None, variables: Vec::new(), flags }).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_does_not_start_has_stopped_its_node() {
+        let home = tempfile::tempdir().unwrap();
+        let loaded = member(home.path());
+        let start = || Server::start(&loaded, None, Box::new(|| ()));
+        start().unwrap().stop().unwrap();
+        // A member looks at this file only when its node runs already.
+        let record = home.path().join("partitions");
+        std::fs::write(&record, "keyspace 1 partitions 2").unwrap();
+        assert!(matches!(start(), Err(ServeError::Node(NodeError::File { .. }))));
+        std::fs::remove_file(&record).unwrap();
+        start().unwrap().stop().unwrap();
+    }
 
     #[test]
     fn every_eviction_that_can_be_configured_is_a_policy_of_the_store() {
