@@ -9,6 +9,7 @@ pub(crate) mod items;
 mod load;
 mod places;
 pub mod proxy;
+mod recursors;
 mod reference;
 mod section;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 pub use load::{ConfigError, Loaded, Origin, Sources};
 pub use places::{Peers, Places};
 pub use proxy::Proxy;
+pub use recursors::Recursors;
 pub use reference::reference;
 pub use value::{
     Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
@@ -188,7 +190,8 @@ section! {
 section! {
     /// See [`Config::dns`].
     pub struct Dns {
-        /// The address to listen on. Names are answered to everybody who reaches it, and nothing is asked of others.
+        /// The address to listen on. Names of the domain are answered to everybody who reaches it; for what is asked of others
+        /// see `recursors`.
         bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
         /// The port, before `port_offset` is added. 0 is any free one.
         port: Number<0, 65_535> = Number::of(8600),
@@ -198,6 +201,9 @@ section! {
         ttl: Number<0, 86_400> = Number::of(0),
         /// For how long it may be kept that there is no such name, in seconds.
         negative_ttl: Number<0, 86_400> = Number::of(0),
+        /// Servers that are asked for names outside of the domain, in this order, for clients at loopback and private addresses.
+        /// Without any, such questions are refused.
+        recursors: Recursors = Recursors::default(),
     }
 }
 

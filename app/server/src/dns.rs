@@ -1,5 +1,7 @@
 //! The port for questions of DNS, over UDP and TCP, around `gateway::dns`.
 
+mod forward;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +9,12 @@ use std::time::Duration;
 
 use gateway::dns::Transport;
 pub(crate) use gateway::dns::Zone;
+use gateway::dns::forward::Forwarded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
+use self::forward::Recursors;
 use crate::services::Handle;
 
 /// Longest question in a datagram, in bytes; a longer one is cut, and then no question.
@@ -52,8 +56,58 @@ impl DnsSockets {
     }
 }
 
-/// Answers for ever.
-pub(crate) async fn serve(sockets: DnsSockets, handle: Handle, zone: Zone) {
+/// What questions are answered from.
+#[derive(Clone)]
+struct Source {
+    handle: Handle,
+    zone: Arc<Zone>,
+    recursors: Option<Recursors>,
+}
+
+/// What becomes of a question.
+enum Step {
+    /// Nothing is sent.
+    Silent,
+    /// It is answered.
+    Answered,
+    /// Others are asked.
+    Forwarded(Box<Forwarded>),
+}
+
+impl Source {
+    /// Answers behind what `out` has, if that needs nobody else.
+    fn step(
+        &self,
+        client: SocketAddr,
+        message: &[u8],
+        transport: Transport,
+        chance: u64,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let view = self.handle.view();
+        let forwarded = if self.recursors.is_some() && Recursors::serves(client) {
+            forward::draw().and_then(|id| self.zone.forwarded(&view, message, transport, id))
+        } else {
+            None
+        };
+        match forwarded {
+            Some(question) => Step::Forwarded(Box::new(question)),
+            None if self.zone.answer(&view, message, transport, chance, out) => Step::Answered,
+            None => Step::Silent,
+        }
+    }
+
+    /// Asks others, and answers behind what `out` has; at once if too many questions are under way.
+    async fn ask(&self, question: &Forwarded, transport: Transport, out: &mut Vec<u8>) {
+        match self.recursors.as_ref().and_then(Recursors::place) {
+            Some(asking) => asking.ask(question, transport, out).await,
+            None => question.answer(None, out),
+        }
+    }
+}
+
+/// Answers for ever. What is outside of the zone is asked of `recursors`, if there are any.
+pub(crate) async fn serve(sockets: DnsSockets, handle: Handle, mut zone: Zone, recursors: &[SocketAddr]) {
     let DnsSockets { udp, tcp, .. } = sockets;
     let (udp, tcp) = match (UdpSocket::from_std(udp), TcpListener::from_std(tcp)) {
         (Ok(udp), Ok(tcp)) => (udp, tcp),
@@ -62,11 +116,13 @@ pub(crate) async fn serve(sockets: DnsSockets, handle: Handle, zone: Zone) {
             return std::future::pending().await;
         }
     };
-    let zone = Arc::new(zone);
-    tokio::join!(datagrams(&udp, &handle, &zone), connections(&tcp, &handle, &zone));
+    let recursors = Recursors::new(recursors);
+    zone.forwards = recursors.is_some();
+    let (source, udp) = (Source { handle, zone: Arc::new(zone), recursors }, Arc::new(udp));
+    tokio::join!(datagrams(&udp, &source), connections(&tcp, &source));
 }
 
-async fn datagrams(socket: &UdpSocket, handle: &Handle, zone: &Zone) {
+async fn datagrams(socket: &Arc<UdpSocket>, source: &Source) {
     let (mut question, mut answer) = (vec![0; QUESTION_BYTES_MAX], Vec::new());
     let mut chance = 0_u64;
     loop {
@@ -80,23 +136,33 @@ async fn datagrams(socket: &UdpSocket, handle: &Handle, zone: &Zone) {
         };
         chance = chance.wrapping_add(1);
         answer.clear();
-        if zone.answer(&handle.view(), &question[..bytes], Transport::Udp, chance, &mut answer) {
+        match source.step(from, &question[..bytes], Transport::Udp, chance, &mut answer) {
+            Step::Silent => {}
             // Who asked asks again.
-            let _ = socket.send_to(&answer, from).await;
+            Step::Answered => drop(socket.send_to(&answer, from).await),
+            Step::Forwarded(asked) => {
+                let (socket, source) = (Arc::clone(socket), source.clone());
+                tokio::spawn(async move {
+                    let mut answer = Vec::new();
+                    source.ask(&asked, Transport::Udp, &mut answer).await;
+                    // Who asked asks again.
+                    let _ = socket.send_to(&answer, from).await;
+                });
+            }
         }
     }
 }
 
-async fn connections(listener: &TcpListener, handle: &Handle, zone: &Arc<Zone>) {
+async fn connections(listener: &TcpListener, source: &Source) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let (handle, zone) = (handle.clone(), Arc::clone(zone));
+            Ok((stream, from)) => {
+                let source = source.clone();
                 tokio::spawn(async move {
                     // What a client does wrong is its own affair.
-                    let _ = connection(stream, &handle, &zone).await;
+                    let _ = connection(stream, from, &source).await;
                     drop(place);
                 });
             }
@@ -110,7 +176,7 @@ async fn connections(listener: &TcpListener, handle: &Handle, zone: &Arc<Zone>) 
 }
 
 /// Questions one after the other, each behind its length.
-async fn connection(mut stream: TcpStream, handle: &Handle, zone: &Zone) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, from: SocketAddr, source: &Source) -> io::Result<()> {
     let (mut question, mut answer, mut chance) = (Vec::new(), Vec::new(), 0_u64);
     loop {
         let read = async {
@@ -126,8 +192,10 @@ async fn connection(mut stream: TcpStream, handle: &Handle, zone: &Zone) -> io::
             .map_err(io::Error::other)??;
         chance = chance.wrapping_add(1);
         answer.clear();
-        if !zone.answer(&handle.view(), &question, Transport::Tcp, chance, &mut answer) {
-            return Ok(());
+        match source.step(from, &question, Transport::Tcp, chance, &mut answer) {
+            Step::Silent => return Ok(()),
+            Step::Answered => {}
+            Step::Forwarded(asked) => source.ask(&asked, Transport::Tcp, &mut answer).await,
         }
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?.to_be_bytes();
         let message = [&length[..], &answer].concat();

@@ -266,6 +266,7 @@ pub(crate) struct Bound {
     core: Core,
     about: About,
     zone: dns::Zone,
+    recursors: Vec<SocketAddr>,
 }
 
 /// The services of a running node.
@@ -327,8 +328,8 @@ pub(crate) fn bind(config: &Config) -> Result<Option<Bound>, ServicesError> {
         leader: config.cluster_address().to_string(),
         peers: vec![config.cluster_address().to_string()],
     };
-    let zone = zone(config);
-    Ok(Some(Bound { consul, dns: sockets, kept, core, about, zone }))
+    let (zone, recursors) = (zone(config), config.dns.recursors.get().to_vec());
+    Ok(Some(Bound { consul, dns: sockets, kept, core, about, zone, recursors }))
 }
 
 fn zone(config: &Config) -> dns::Zone {
@@ -378,7 +379,7 @@ impl Bound {
         entrance: Option<Entrance>,
     ) -> Result<Services, ServicesError> {
         let thread = |source| ServicesError::Thread { source };
-        let Bound { consul, dns, kept, core, about, zone } = self;
+        let Bound { consul, dns, kept, core, about, zone, recursors } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread)?;
         let (consul_address, dns_address) = (consul.local_addr().map_err(thread)?, dns.address);
         let view = Arc::new(core.agent.registry().view().clone());
@@ -406,7 +407,7 @@ impl Bound {
                     tokio::select! {
                         () = run(&served, &kept) => {}
                         () = http::accept(consul, served.clone(), about) => {}
-                        () = dns::serve(dns, served.clone(), zone) => {}
+                        () = dns::serve(dns, served.clone(), zone, &recursors) => {}
                         () = members::follow(&served) => {}
                         () = sessions(&served) => {}
                         _ = ended => {}

@@ -10,8 +10,9 @@
 //!
 //! The datacenter may stand behind `service`, `node` and `addr`. A name that nobody has, or whose instances are all critical, is
 //! NXDOMAIN; one that has nothing of the wanted type is NODATA; both carry the SOA record. What is outside the domain is
-//! refused, except addresses that are known here (PTR).
+//! refused, except addresses that are known here (PTR), or asked of others ([`forward`]).
 
+pub mod forward;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,8 @@ pub struct Zone {
     pub ttl: u32,
     /// For how long it may be kept that there is none, in seconds.
     pub negative_ttl: u32,
+    /// What is outside is asked of others by the host.
+    pub forwards: bool,
 }
 
 /// How a question came.
@@ -71,7 +74,8 @@ impl Zone {
     /// # Errors
     /// [`NameError`]
     pub fn new(domain: &str, datacenter: &str, ttl: u32, negative_ttl: u32) -> Result<Zone, NameError> {
-        Ok(Zone { domain: Name::from_text(domain)?, datacenter: datacenter.to_string(), ttl, negative_ttl })
+        let (domain, datacenter) = (Name::from_text(domain)?, datacenter.to_string());
+        Ok(Zone { domain, datacenter, ttl, negative_ttl, forwards: false })
     }
 
     /// A name of `labels` in the zone.
@@ -398,6 +402,9 @@ impl Answer<'_, '_> {
     }
 
     fn finish(mut self, is_foreign: bool) {
+        if self.zone.forwards {
+            self.response.recursion_available();
+        }
         if !is_foreign {
             self.response.authoritative();
             if self.answered == 0 {

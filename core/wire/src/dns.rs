@@ -8,7 +8,7 @@ mod decode;
 mod encode;
 mod name;
 
-pub use decode::{Query, QueryError};
+pub use decode::{Answered, Edns, NoAnswer, Query, QueryError};
 pub use encode::Response;
 pub use name::{LABEL_BYTES_MAX, NAME_BYTES_MAX, Name, NameError};
 

@@ -1,5 +1,7 @@
 //! What the values must mean together.
 
+use std::net::SocketAddr;
+
 use kernel::Version;
 
 use super::section::Value;
@@ -116,7 +118,7 @@ fn cluster(loaded: &Loaded) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Names of DNS are labels of at most 63 bytes.
+/// Names of DNS are labels of at most 63 bytes, and others are asked for those of others.
 fn names(loaded: &Loaded) -> Result<(), ConfigError> {
     let Config { services, dns, .. } = &loaded.config;
     let names = [
@@ -142,6 +144,20 @@ fn names(loaded: &Loaded) -> Result<(), ConfigError> {
                 allowed: format!("{}{dots}", super::Name::allowed(name)),
             });
         }
+    }
+    // A node that asks itself would ask for ever.
+    let own = loaded.config.dns_address();
+    let is_own = |place: &&SocketAddr| {
+        place.port() == own.port()
+            && (place.ip() == own.ip() || (own.ip().is_unspecified() && place.ip().is_loopback()))
+    };
+    if let Some(place) = dns.recursors.get().iter().find(is_own) {
+        return Err(ConfigError::NotAllowed {
+            origin: loaded.origin("dns.recursors"),
+            key: "dns.recursors".into(),
+            found: place.to_string(),
+            allowed: "servers other than this node".into(),
+        });
     }
     Ok(())
 }

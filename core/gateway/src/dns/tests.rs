@@ -209,3 +209,66 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_of_others_is_asked_of_them_and_handed_on_under_the_clients_id() {
+    use super::forward::Verdict;
+
+    let registry = registry();
+    let forwards = Zone { forwards: true, ..zone() };
+    let edns = Some((4096, 0));
+    let with = |at: usize, byte: u8| {
+        let mut bytes = query("example.org", Kind::A, edns, 1);
+        bytes[at] = byte;
+        bytes
+    };
+    #[rustfmt::skip] // columns
+    let table = [
+        (query("example.org", Kind::A, edns, 1),            true),
+        (query("8.8.8.8.in-addr.arpa", Kind::PTR, edns, 1), true),
+        (query("1.0.0.10.in-addr.arpa", Kind::PTR, edns, 1), false), // known here
+        (query("web.service.consul", Kind::A, edns, 1),     false),
+        (query("none.service.consul", Kind::A, edns, 1),    false),
+        (query("example.org", Kind::A, edns, 3),            false), // another class
+        (query("example.org", Kind::A, Some((4096, 1)), 1), false), // another version of EDNS
+        (with(2, 0),                                        false), // no recursion is wanted
+        (with(2, 0x81),                                     false), // a response
+    ];
+    for (message, expected) in table {
+        let asked = forwards.forwarded(registry.view(), &message, Transport::Udp, 7);
+        assert_eq!(asked.is_some(), expected, "{message:?}");
+        assert_eq!(zone().forwarded(registry.view(), &message, Transport::Udp, 7), None, "nobody is asked");
+    }
+    for (transport, edns, size, is_whole) in [
+        (Transport::Udp, Some((4096, 0)), 1232, true),
+        (Transport::Udp, Some((4096, 0)), 1233, false),
+        (Transport::Udp, None, 512, true),
+        (Transport::Udp, None, 513, false),
+        (Transport::Tcp, None, 60_000, true),
+    ] {
+        let message = query("example.org", Kind::A, edns, 1);
+        let asked = forwards.forwarded(registry.view(), &message, transport, 0x0708).unwrap();
+        let mut sent = Vec::new();
+        asked.question(&mut sent);
+        assert_eq!(sent[..2], [7, 8], "the client's id is not told");
+        assert_eq!(sent.len(), message.len());
+        assert_eq!(asked.judge(&sent), Verdict::Foreign, "a question is no answer");
+        let mut reply = sent.clone();
+        reply[2] |= 0x80;
+        reply.resize(size, 0xEE);
+        assert_eq!(asked.judge(&reply), Verdict::Taken);
+        let mut told = Vec::new();
+        asked.answer(Some(&reply), &mut told);
+        assert_eq!(told[..2], message[..2]);
+        if is_whole {
+            assert_eq!(told[2..], reply[2..]);
+        } else {
+            assert!(told.len() < 100 && seen(&told).cut, "it is asked again over TCP");
+        }
+        reply[3] |= 5;
+        assert_eq!(asked.judge(&reply), Verdict::Unable);
+        told.clear();
+        asked.answer(None, &mut told);
+        assert_eq!(seen(&told).rcode, 2);
+    }
+}

@@ -1,10 +1,13 @@
 //! Bytes to queries.
 
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 use super::{HEADER_BYTES, Kind, Name, NameError, Rcode, UDP_BYTES_MAX, UDP_BYTES_MIN};
 
 const RESPONSE: u16 = 1 << 15;
+const TRUNCATED: u16 = 1 << 9;
 const RECURSION_DESIRED: u16 = 1 << 8;
 const CHECKING_DISABLED: u16 = 1 << 4;
 /// Records behind the question that are looked at for OPT; honest clients send one.
@@ -108,6 +111,56 @@ impl Query {
     #[must_use]
     pub fn datagram_bytes_max(&self) -> usize {
         self.edns.map_or(UDP_BYTES_MIN, |edns| usize::from(edns.payload).clamp(UDP_BYTES_MIN, UDP_BYTES_MAX))
+    }
+}
+
+/// Why a message is not taken as the answer to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no answer to this query")]
+pub struct NoAnswer;
+
+/// What the header of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// It does not have all that there is: it is asked again over TCP.
+    pub cut: bool,
+    /// How it ended, without the bits that EDNS adds.
+    pub rcode: u8,
+}
+
+impl Query {
+    /// The message that asks this of another server.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.id.to_be_bytes());
+        let bit = |is: bool, bit: u16| if is { bit } else { 0 };
+        let flags = bit(self.recursion, RECURSION_DESIRED) | bit(self.unchecked, CHECKING_DISABLED);
+        out.extend_from_slice(&flags.to_be_bytes());
+        out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(self.edns.is_some())]);
+        out.extend_from_slice(self.name.bytes());
+        out.extend_from_slice(&self.kind.0.to_be_bytes());
+        out.extend_from_slice(&self.class.to_be_bytes());
+        if let Some(Edns { payload, version, signatures }) = self.edns {
+            let [high, low] = payload.to_be_bytes();
+            let signatures = if signatures { 0x80 } else { 0 };
+            out.extend_from_slice(&[0, 0, 41, high, low, 0, version, signatures, 0, 0, 0]);
+        }
+    }
+
+    /// What `message` says, if it is an answer to this: the same id, the same question, a response. Records are not looked at.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]
+    pub fn answered(&self, message: &[u8]) -> Result<Answered, NoAnswer> {
+        let field = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+        let (Some(id), Some(flags), Some(1)) = (field(0), field(2), field(4)) else { return Err(NoAnswer) };
+        if id != self.id || flags & RESPONSE == 0 || flags >> 11 & 0xF != 0 {
+            return Err(NoAnswer);
+        }
+        let (name, at) = Name::read(message, HEADER_BYTES).map_err(|_| NoAnswer)?;
+        if name != self.name || field(at) != Some(self.kind.0) || field(at + 2) != Some(self.class) {
+            return Err(NoAnswer);
+        }
+        Ok(Answered { cut: flags & TRUNCATED != 0, rcode: (flags & 0xF) as u8 })
     }
 }
 

@@ -67,6 +67,11 @@ impl<'a> Response<'a> {
         out.extend_from_slice(&[0; 8]);
     }
 
+    /// There is more than this has, and it is asked for over TCP.
+    pub const fn truncated(&mut self) {
+        self.flags |= TRUNCATED;
+    }
+
     /// The zone is ours.
     pub const fn authoritative(&mut self) {
         self.flags |= AUTHORITATIVE;

@@ -185,3 +185,55 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn a_query_that_is_written_is_read(
+        id: u16, recursion: bool, unchecked: bool, labels in proptest::collection::vec("[a-zA-Z0-9_-]{1,9}", 0..5),
+        kind: u16, class: u16, edns in proptest::option::of((any::<u16>(), any::<u8>(), any::<bool>())),
+    ) {
+        let edns = edns.map(|(payload, version, signatures)| Edns { payload, version, signatures });
+        let name = Name::new(labels.iter().map(|label| label.as_bytes())).unwrap();
+        let query = Query { id, recursion, unchecked, name, kind: Kind(kind), class, edns };
+        let mut bytes = Vec::new();
+        query.encode(&mut bytes);
+        prop_assert_eq!(Query::decode(&bytes), Ok(query.clone()));
+        prop_assert_eq!(query.answered(&bytes), Err(NoAnswer), "a query is no answer");
+        bytes[2] |= 0x80;
+        prop_assert_eq!(query.answered(&bytes), Ok(Answered { cut: false, rcode: 0 }));
+    }
+
+    #[test]
+    fn no_bytes_break_what_is_taken_as_an_answer(bytes: Vec<u8>) {
+        let _ = Query::decode(&dig(b"\x01a\0", 1)).unwrap().answered(&bytes);
+    }
+}
+
+#[test]
+fn an_answer_is_one_to_the_query_that_was_sent() {
+    let query = Query::decode(&dig(b"\x01a\0", 1)).unwrap();
+    let mut good = dig(b"\x01A\0", 1);
+    good[2] |= 0x80;
+    #[rustfmt::skip] // columns
+    let table = [
+        (0,  0xAB, Some((false, 0))),  // as it is: case does not matter
+        (3,  0x83, Some((false, 3))),
+        (2,  0x83, Some((true, 0))),   // cut
+        (0,  0xAC, None),              // another id
+        (2,  0x01, None),              // no response
+        (2,  0x91, None),              // another operation
+        (5,  0,    None),              // no question
+        (13, b'b', None),              // another name
+        (16, 28,   None),              // another type
+        (18, 3,    None),              // another class
+    ];
+    for (at, byte, expected) in table {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        let seen = query.answered(&bytes).ok().map(|it| (it.cut, it.rcode));
+        assert_eq!(seen, expected, "byte {at} is {byte}");
+    }
+    for length in 0..19 {
+        assert_eq!(query.answered(&good[..length]), Err(NoAnswer), "{length} bytes");
+    }
+}
