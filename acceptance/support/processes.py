@@ -21,7 +21,7 @@ def free_offset():
     """An offset at which the ports that matter here are free."""
     for offset in random.sample(range(15_780, 24_100, 10), 800):
         try:
-            for port in (6379, 6380, 7400, 7401, 8080):
+            for port in (6379, 6380, 7400, 7401, 8080, 8500, 8600):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port + offset))

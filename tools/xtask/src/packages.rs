@@ -20,6 +20,12 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["dig", "-v"], "bind9-dnsutils"),
     (&["haproxy", "-v"], "haproxy"),
     (&["victoria-metrics", "-version"], "victoria-metrics"),
+    (&["prometheus", "--version"], "prometheus"),
+    // A standby of PostgreSQL whose leader's lock is in our keys, and what patroni asks both with.
+    (&["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"], "postgresql"),
+    (&["patroni", "--version"], "patroni"),
+    (&["/usr/bin/python3", "-c", "import consul"], "python3-consul"),
+    (&["/usr/bin/python3", "-c", "import psycopg2"], "python3-psycopg2"),
     (&["h2load", "--version"], "nghttp2-client"),
     // What faults on a cluster need: hosts of its own, and clocks that differ.
     (&["unshare", "--version"], "util-linux"),
