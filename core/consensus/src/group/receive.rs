@@ -104,7 +104,7 @@ impl Replica {
             }
             Said::Heartbeat { commit, .. } => self.check_commit(*commit)?,
             Said::TimeoutNow => self.check_handover()?,
-            Said::Heard { .. } => {}
+            Said::Heard { .. } => self.check_known(Index(0))?,
             Said::Snapshot(descriptor) => {
                 let descriptor = descriptor.clone();
                 return self.take_descriptor(message, descriptor);
@@ -204,9 +204,10 @@ impl Replica {
         if asked { Ok(()) } else { Err(Refusal::Unasked) }
     }
 
-    /// What followers say of their logs is about entries that this leader has.
+    /// What followers say is for who leads, and about entries that it has. Who does not lead would take nothing but a higher
+    /// term from it, and forget with that whom it hears, and so whose lease it granted.
     fn check_known(&self, index: Index) -> Result<(), Refusal> {
-        if self.leads() && index > self.last() { Err(Refusal::Unasked) } else { Ok(()) }
+        if self.leads() && index <= self.last() { Ok(()) } else { Err(Refusal::Unasked) }
     }
 
     fn check_commit(&self, commit: Index) -> Result<(), Refusal> {

@@ -91,6 +91,10 @@ fn what_would_break_the_engine_is_refused_by_its_reason() {
         (from(1, 3, Said::Voted(consensus::codec::Ballot { granted: true, commit: Index(0), commit_term: Term(0) })),
             Err(Refusal::Unasked)),
         (from(1, 2, Said::Appended { index: Index(5), commit: Index(5) }), Err(Refusal::Stale)),
+        // a higher term in them would make it forget its leader, whose lease it granted
+        (from(1, 4, Said::Appended { index: Index(5), commit: Index(5) }), Err(Refusal::Unasked)),
+        (from(1, 4, Said::Rejected { index: Index(5), hint: Index(4), hint_term: Term(3), commit: Index(4) }), Err(Refusal::Unasked)),
+        (from(1, 4, Said::Heard { commit: Index(0), read: None }),         Err(Refusal::Unasked)),
         (from(1, 3, Said::SnapshotRefused { index: Index(5) }), Err(Refusal::Unasked)),
         // candidates
         (from(1, 4, Said::Vote(candidacy(5, 5))),      Err(Refusal::Inconsistent)),
