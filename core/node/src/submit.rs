@@ -81,8 +81,10 @@ impl Worker {
             return refused;
         }
         self.count_call(command.id);
-        // A read need only follow its own connection's writes to this partition.
-        let idle = (io.pending() == 0 || self.partitions[at].is_quiet()) && self.reads_at_once(at);
+        // A read need only follow its own connection's writes to this partition. Leases are for reads: only they renew one.
+        let idle = command.kind == Kind::Read
+            && (io.pending() == 0 || self.partitions[at].is_quiet())
+            && self.reads_at_once(at);
         let sequence = io.begin();
         match command.kind {
             Kind::Write => {
