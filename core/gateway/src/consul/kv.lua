@@ -1,6 +1,8 @@
 -- Keys, sessions and locks of Consul's API, in the keyspace of a node. One script, so that each request is one entry.
 -- All names have one hash tag and lie in one partition.
 local P, op = '{consul}:', ARGV[1]
+-- What one transaction may read and keep, in bytes: far below what a script may hold.
+local TXN_BYTES_MAX = 64 * 1024 * 1024
 
 local function now()
   local time = redis.call('TIME')
@@ -19,10 +21,20 @@ local function bump()
   return index
 end
 
+-- What a transaction keeps, to be told or taken back. A script that the engine stops leaves what it wrote, so the end comes before that.
+local function count(key, value)
+  if txn then txn.bytes = txn.bytes + #key + (value and #value or 0) end
+end
+
+local function is_full()
+  return #txn.keys > txn.most or txn.bytes > TXN_BYTES_MAX
+end
+
 -- Called before a key is changed.
 local function note(key)
   if not txn or txn.was[key] ~= nil then return end
   local all = redis.call('HMGET', P .. 'k:' .. key, 'v', 'f', 'c', 'm', 'l', 's')
+  count(key, all[1])
   txn.was[key] = all[3] and all
   txn.keys[#txn.keys + 1] = key
 end
@@ -151,12 +163,18 @@ local function operate(verb, key, value, flags, index, holder)
   local old = told(key)
   if verb == 'get' then
     if not old then return nil, 'absent', '' end
+    count(key, old[2])
     return { old }
   elseif verb == 'get-or-empty' then
+    count(key, old and old[2])
     return { old or { key, '', '0', '0', '0', '0', '' } }
   elseif verb == 'get-tree' then
     local all = {}
-    for at, name in ipairs(with_prefix(key)) do all[at] = told(name) end
+    for at, name in ipairs(with_prefix(key)) do
+      all[at] = told(name)
+      count(name, all[at][2])
+      if is_full() then return nil, 'many', '' end
+    end
     return all
   elseif verb == 'check-index' or verb == 'check-session' then
     if not old then return nil, 'absent', '' end
@@ -180,7 +198,10 @@ local function operate(verb, key, value, flags, index, holder)
     if not delete(key, verb == 'delete' and '' or index) then return nil, 'stale', '' end
     return {}
   elseif verb == 'delete-tree' then
-    for _, name in ipairs(with_prefix(key)) do forget(name) end
+    for _, name in ipairs(with_prefix(key)) do
+      forget(name)
+      if is_full() then return nil, 'many', '' end
+    end
     return {}
   end
   if not done then return nil, 'stale', '' end
@@ -193,19 +214,18 @@ end
 local function transact(most)
   local index, gone = redis.call('GET', P .. 'index'), redis.call('GET', P .. 'gone')
   local told_keys, wrong = {}, {}
-  txn = { was = {}, keys = {} }
+  txn = { was = {}, keys = {}, bytes = 0, most = most }
   for at = 3, #ARGV, 6 do
     local number = tostring((at - 3) / 6)
     local all, why, is = operate(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
     if not all then
       wrong[#wrong + 1] = { number, why, is }
+    elseif is_full() then
+      wrong[#wrong + 1] = { number, 'many', '' }
     else
       for _, it in ipairs(all) do told_keys[#told_keys + 1] = it end
     end
-    if #txn.keys > most then
-      wrong[#wrong + 1] = { number, 'many', '' }
-      break
-    end
+    if is_full() then break end
   end
   if #wrong > 0 then
     if #txn.keys > 0 then take_back(index, gone) end
@@ -291,13 +311,13 @@ elseif op == 'session.create' then
   local id, ttl = ARGV[2], tonumber(ARGV[6])
   redis.call('HSET', P .. 's:' .. id, 'name', ARGV[3], 'node', ARGV[4], 'behavior', ARGV[5], 'ttl', ttl, 'delay', ARGV[7], 'index', bump())
   redis.call('SADD', P .. 'sessions', id)
-  -- Consul lets one live for up to twice its time; this one is exact.
-  if ttl > 0 then redis.call('ZADD', P .. 'due', time + ttl, id) end
+  -- As Consul does: clients such as Patroni halve what they mean.
+  if ttl > 0 then redis.call('ZADD', P .. 'due', time + 2 * ttl, id) end
   return 1
 elseif op == 'session.renew' then
   local it = session(ARGV[2])
   if not it then return {} end
-  if tonumber(it[5]) > 0 then redis.call('ZADD', P .. 'due', time + tonumber(it[5]), ARGV[2]) end
+  if tonumber(it[5]) > 0 then redis.call('ZADD', P .. 'due', time + 2 * tonumber(it[5]), ARGV[2]) end
   return { it }
 elseif op == 'session.destroy' then
   finish(ARGV[2])

@@ -247,6 +247,23 @@ fn a_transaction_that_changes_too_many_keys_is_taken_back() {
 }
 
 #[test]
+fn a_transaction_that_keeps_too_much_is_taken_back() {
+    let mut keys = Keys::new();
+    let large = "v".repeat(512 * 1024);
+    for number in 0..130 {
+        assert_eq!(keys.ask(Method::Put, &format!("/v1/kv/big/{number}"), &large).code, 200);
+    }
+    let before = keys.all(&[]);
+    for verb in ["delete-tree", "get-tree"] {
+        let set = r#"{"KV":{"Verb":"set","Key":"a","Value":"aGk="}}"#;
+        let body = format!(r#"[{set},{{"KV":{{"Verb":"{verb}","Key":"big/"}}}},{set}]"#);
+        let response = keys.ask(Method::Put, "/v1/txn", &body);
+        assert_eq!(response.code, 409, "{verb}");
+        assert!(keys.all(&[]) == before, "{verb} left something");
+    }
+}
+
+#[test]
 fn the_last_events_are_listed_and_their_index_does_not_fall() {
     let mut keys = Keys::new();
     let fire = |keys: &mut Keys, name: &str, payload: &str| {

@@ -211,7 +211,9 @@ fn reason(operation: &[Vec<u8>], code: &str, is: &str) -> String {
         }
         ("session", _) => format!("invalid session {session:?}"),
         ("delay", _) => format!("failed to lock key {key:?} due to lock delay"),
-        ("many", _) => format!("a transaction changes at most {KEYS_MAX} keys"),
+        ("many", _) => {
+            format!("a transaction changes at most {KEYS_MAX} keys, and keeps at most 64 MiB of values")
+        }
         (_, "lock") => format!("failed to lock key {key:?}, lock is already held"),
         (_, "unlock") => {
             format!("failed to unlock key {key:?}, lock isn't held, or is held by another session")
