@@ -346,11 +346,15 @@ impl ClientTls {
                 .map_err(refused(&pair.cert))?,
         };
         config.alpn_protocols = inside.names();
-        let mut http1 = config.clone();
-        if inside == Inside::Http2 {
+        let config = Arc::new(config);
+        let http1 = if inside == Inside::Http2 {
+            let mut http1 = ClientConfig::clone(&config);
             http1.alpn_protocols = Inside::Http1.names();
-        }
-        Ok(ClientTls { config: Arc::new(config), http1: Arc::new(http1), name })
+            Arc::new(http1)
+        } else {
+            Arc::clone(&config)
+        };
+        Ok(ClientTls { config, http1, name })
     }
 }
 

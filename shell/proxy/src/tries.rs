@@ -53,7 +53,11 @@ impl Loop {
         x.ticket = Some(ticket);
         (x.sent_any, x.outgoing.sent) = (false, 0);
         x.incoming.clear();
+        let is_http1 = x.upgrade || matches!(x.method, Method::Raw | Method::Connect);
+        let http2 = self.services[x.service as usize].plan.http2 && !is_http1;
+        // What rests there speaks HTTP/1.1: it was made for an upgrade that the service refused.
         if !x.fresh
+            && !http2
             && let Some(conn) = self.pooled(id, x.idempotent)
         {
             self.join(key, conn, x);
@@ -64,8 +68,6 @@ impl Loop {
         if let Err(refused) = self.services[x.service as usize].upstream.wait() {
             return self.refused(key, x, Refusal::Breaker(refused));
         }
-        let is_http1 = x.upgrade || matches!(x.method, Method::Raw | Method::Connect);
-        let http2 = self.services[x.service as usize].plan.http2 && !is_http1;
         match if http2 { self.call(id) } else { self.connect(id) } {
             Ok(conn) => {
                 self.join(key, conn, x);

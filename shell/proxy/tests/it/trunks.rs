@@ -227,7 +227,7 @@ fn calls_that_are_given_up_are_not_waited_for_by_a_connection_that_is_being_made
 fn a_connection_that_fell_silent_gets_no_new_calls() {
     let backend = scripted(|number, id| if number == 0 && id > 1 { Vec::new() } else { ok(id) });
     let mut plan = http2_plan(backend.address);
-    (plan.routes[0].retry.tries_max, plan.routes[0].retry.try_ms) = (1, 300);
+    (plan.routes[0].retry.tries_max, plan.routes[0].retry.try_ms) = (1, 2_000);
     let world = World::new(plan);
     assert_eq!([(); 3].map(|()| asked(&world, "GET")), [200, 504, 200]);
     assert_eq!(backend.connections(), 2);
