@@ -75,6 +75,9 @@ fn rfc3339(text: &str) -> Option<u64> {
             // A place that is ahead has had its noon earlier.
             let sign = if other.starts_with('+') { 1 } else { -1 };
             let [hours, minutes] = fields(&other[1..], ':', [2, 2])?;
+            if hours > 23 {
+                return None;
+            }
             let [hours, minutes] = [small(hours)?, small(minutes)?].map(|it| sign * it as i8);
             UtcOffset::from_hms(hours, minutes, 0).ok()?
         }
@@ -162,6 +165,7 @@ mod tests {
             ("1970-01-01T00:00:00+01:00",     None),
             ("2023-11-14T22:13:20+2",         None),
             ("2023-11-14T22:13:60Z",          None),
+            ("2023-11-14T22:13:20+24:00",     None),
             ("2023-11-14T22:13:20+24:60",     None),
             ("2023-11-14T22:13:20+99:99",     None),
             ("2023-11-14T22:13Z",             None),

@@ -105,6 +105,7 @@ fn back_up(sources: &[Source], wish: &Wish, as_json: bool, ended: &dyn Fn() -> b
         let (one, other) = (sources[0].address, sources[strange].address);
         bail!("the nodes at {one} and {other} are not of one cluster");
     }
+    known_to_first(sources, &told)?;
     let choices = choose(&told);
     whole(first, &choices)?;
     let mut writer = Writer::begin(&wish.dir, wish.keep)?;
@@ -192,8 +193,26 @@ fn name(group: GroupId) -> String {
     format!("{}/{}", group.keyspace(), group.partition())
 }
 
-/// Each partition from who leads it, or else from who has come furthest. What the first node asked did not know of was made
-/// since then, and is not in this backup.
+/// Refuses if the first node asked does not know of a keyspace that another knows: it may be long behind the others, and a
+/// backup without that keyspace would be taken for whole.
+fn known_to_first(sources: &[Source], told: &[Told]) -> Result<()> {
+    let Some((first, others)) = told.split_first() else { return Ok(()) };
+    let lacks = |other: &Told| other.keyspaces.iter().find(|it| !first.keyspaces.contains(it)).copied();
+    let Some((at, lacking)) = others.iter().enumerate().find_map(|(at, other)| Some((at, lacks(other)?)))
+    else {
+        return Ok(());
+    };
+    bail!(
+        "the node at {} knows keyspace {} as it is, and the node at {} does not: it was changed just now, or that node is \
+         behind; ask again, or name another member first",
+        sources[at + 1].address,
+        lacking.id,
+        sources[0].address
+    )
+}
+
+/// Each partition from who leads it, or else from who has come furthest. Copies of what the first node asked did not know of
+/// when it named its keyspaces were made since then, and are not in this backup.
 fn choose(told: &[Told]) -> BTreeMap<GroupId, Choice> {
     let keyspaces = told.iter().take(1).flat_map(|first| &first.keyspaces);
     let partitions: BTreeMap<KeyspaceId, u16> = keyspaces.map(|it| (it.id, it.partitions)).collect();
@@ -365,6 +384,13 @@ mod tests {
         later.copies.push(Copy { group: GroupId::new(KeyspaceId(2), 0), applied: 1, leads: true });
         let grown = [told(&[(0, 9, true), (1, 5, true), (2, 7, true)]), later];
         assert!(choose(&grown).keys().all(|group| group.keyspace() == KeyspaceId(1)), "the second is newer");
+        let source = || Source { address: "127.0.0.1:1".parse().unwrap(), password: None };
+        assert!(known_to_first(&[source(), source()], &grown).is_ok());
+        let mut ahead = told(&[(0, 9, true)]);
+        ahead.keyspaces.push(Keyspace { id: KeyspaceId(2), partitions: 1 });
+        let behind = [told(&[(0, 9, true)]), ahead];
+        let error = known_to_first(&[source(), source()], &behind).unwrap_err().to_string();
+        assert!(error.contains("knows keyspace") && error.contains('2'), "{error}");
     }
 
     #[test]
