@@ -50,17 +50,22 @@ scrape_configs:
                 question, client = self.socket.recvfrom(4096)
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as toward:
                     toward.settimeout(PATIENCE_SECONDS)
-                    toward.sendto(question, ("127.0.0.1", NODE.dns_port))
-                    self.socket.sendto(toward.recv(65_535), client)
+                    try:
+                        toward.sendto(question, ("127.0.0.1", NODE.dns_port))
+                        self.socket.sendto(toward.recv(65_535), client)
+                    except OSError:
+                        # Who asked asks again.
+                        continue
 
     def can_mount():
-        return subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
+        mount = 'mount --bind /dev/null "$(readlink -f /etc/resolv.conf)"'
+        return subprocess.run(["unshare", "-m", "sh", "-c", mount], check=False, capture_output=True).returncode == 0
 
     class Prometheus:
         """It reads the system's resolv.conf, so it has a file of its own in its place."""
 
         def __init__(self, by_name):
-            self.port = NODE.offset + 9090
+            self.port = NODE.offset + 8428
             config, resolver = (os.path.join(SCRATCH, name) for name in ("prometheus.yml", "resolv.conf"))
             with open(config, "w") as file:
                 file.write((CONFIG + (BY_NAME if by_name else "")).format(consul=NODE.consul_port, admin=NODE.admin))
@@ -83,6 +88,7 @@ scrape_configs:
 
         def scraped(self, job):
             """Where the targets of the job are that could be scraped; nothing as long as there is one that could not."""
+            assert self.process.poll() is None, "Prometheus has ended: see its log"
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/targets", timeout=5) as answer:
                     targets = json.load(answer)["data"]["activeTargets"]
