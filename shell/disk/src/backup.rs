@@ -252,11 +252,8 @@ impl Archive {
         let mut numbers = self.numbers()?;
         let kept = numbers.split_off(numbers.len().saturating_sub(count.get() as usize));
         let first = kept.first().copied().unwrap_or(newest.number);
-        let oldest = match self.manifest(Some(first)) {
-            // Nobody can say what it needs, so everything stays until it goes itself; it must not stop newer ones.
-            Err(BackupError::Damaged { .. } | BackupError::Version { .. }) => None,
-            found => Some(found?),
-        };
+        // If it cannot be read, nobody can say what it needs, so everything stays until it goes itself; newer ones go on.
+        let oldest = self.manifest(Some(first)).ok();
         let of_ends = oldest.iter().chain([newest]).flat_map(|manifest| &manifest.groups);
         let of_ends: BTreeSet<u64> =
             of_ends.flat_map(|group| &group.chunks).map(|chunk| chunk.data).collect();
