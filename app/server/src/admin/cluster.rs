@@ -26,7 +26,7 @@ use crate::ask::ask;
 use crate::cluster::desk::Desk;
 
 /// How long a worker may be busy, or the cluster may take, before that is an answer.
-pub(super) const SECONDS_MAX: u64 = 20;
+const SECONDS_MAX: u64 = 20;
 /// Who asks, in the cluster's audit trail.
 const OPERATOR: &str = "admin";
 /// A token's life unless another is asked for, in seconds.

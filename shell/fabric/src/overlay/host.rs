@@ -318,7 +318,8 @@ impl Host {
         let Host { swarm, directory, exchange, .. } = self;
         exchange.parted(&mut Net { swarm, directory }, contact);
         if left > 0 {
-            return;
+            // Who waits to hear from the one that was closed is told of those that are left.
+            return self.greet(id, Ok(Peer(id)));
         }
         self.greet(id, Err(ReachError::Silent { peer: Peer(id) }));
         // Who waits for an echo is told that none comes.
