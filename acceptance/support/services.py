@@ -101,3 +101,29 @@ class Backend:
 
     def __exit__(self, *_):
         self.server.shutdown()
+
+
+class Scraper:
+    """A program that looks for targets and scrapes them, and tells of them as Prometheus does."""
+
+    def __init__(self, port, command, log):
+        self.port = port
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+
+    def targets(self, job):
+        """Those of the job, as the page has them; nothing as long as it does not answer."""
+        assert self.process.poll() is None, f"{self.process.args[0]} has ended: see its log"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/targets", timeout=5) as answer:
+                targets = json.load(answer)["data"]["activeTargets"]
+        except (urllib.error.URLError, ConnectionError):
+            return None
+        return [one for one in targets if one["labels"]["job"] == job]

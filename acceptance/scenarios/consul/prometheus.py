@@ -2,15 +2,12 @@
 
 Debian builds it without `consul_sd_configs`; with those victoria-metrics finds targets, in `scrape.py`."""
 
-import json
 import os
 import random
 import shutil
 import socket
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 
 from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
 
@@ -18,7 +15,7 @@ if os.environ.get("ARCHIPEL_BIN") is None:
     print("skip - Prometheus: the server under test is not a node")
 else:
     from processes import SCRATCH
-    from services import Node
+    from services import Node, Scraper
 
     NODE = Node("node")
 
@@ -61,41 +58,29 @@ scrape_configs:
         mount = 'mount --bind /dev/null "$(readlink -f /etc/resolv.conf)"'
         return subprocess.run(["unshare", "-m", "sh", "-c", mount], check=False, capture_output=True).returncode == 0
 
-    class Prometheus:
+    class Prometheus(Scraper):
         """It reads the system's resolv.conf, so it has a file of its own in its place."""
 
         def __init__(self, by_name):
-            self.port = NODE.offset + 8428
+            port = NODE.offset + 8428
             config, resolver = (os.path.join(SCRATCH, name) for name in ("prometheus.yml", "resolv.conf"))
             with open(config, "w") as file:
                 file.write((CONFIG + (BY_NAME if by_name else "")).format(consul=NODE.consul_port, admin=NODE.admin))
-            command = ["prometheus", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{self.port}"]
+            command = ["prometheus", f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
             command += [f"--storage.tsdb.path={os.path.join(SCRATCH, 'prometheus')}"]
             if by_name:
                 with open(resolver, "w") as file:
                     file.write(f"nameserver {Relay().address}\n")
                 mount = f'mount --bind {resolver} "$(readlink -f /etc/resolv.conf)" && exec "$@"'
                 command = ["unshare", "-m", "sh", "-c", mount, "sh"] + command
-            with open(os.path.join(SCRATCH, "prometheus.log"), "ab") as log:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.process.kill()
-            self.process.wait(PATIENCE_SECONDS)
+            super().__init__(port, command, os.path.join(SCRATCH, "prometheus.log"))
 
         def scraped(self, job):
             """Where the targets of the job are that could be scraped; nothing as long as there is one that could not."""
-            assert self.process.poll() is None, "Prometheus has ended: see its log"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/targets", timeout=5) as answer:
-                    targets = json.load(answer)["data"]["activeTargets"]
-            except (urllib.error.URLError, ConnectionError):
+            of_job = self.targets(job)
+            if of_job is None or any(one["health"] != "up" for one in of_job):
                 return None
-            of_job = [one for one in targets if one["labels"]["job"] == job]
-            return sorted(one["labels"]["instance"] for one in of_job) if all(one["health"] == "up" for one in of_job) else None
+            return sorted(one["labels"]["instance"] for one in of_job)
 
     def register(id, address):
         NODE.put("/v1/agent/service/register", {"Name": "admin", "ID": id, "Address": address, "Port": NODE.admin})

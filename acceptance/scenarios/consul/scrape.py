@@ -1,19 +1,15 @@
 """Victoria-metrics finds what to scrape through us: by consul_sd_configs and by http_sd_configs."""
 
-import json
 import os
 import shutil
-import subprocess
-import urllib.error
-import urllib.request
 
-from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
+from harness import Skip, check, equal, run, until
 
 if os.environ.get("ARCHIPEL_BIN") is None:
     print("skip - scraping: the server under test is not a node")
 else:
     from processes import SCRATCH
-    from services import Node
+    from services import Node, Scraper
 
     NODE = Node("node")
 
@@ -35,38 +31,22 @@ scrape_configs:
       - {{source_labels: [__meta_archipel_health], target_label: health}}
 """
 
-    class Scraper:
-        """Victoria-metrics with that configuration."""
+    class VictoriaMetrics(Scraper):
+        """With that configuration."""
 
         def __init__(self):
-            self.port = NODE.offset + 8428
-            config = os.path.join(SCRATCH, "scrape.yml")
+            port, config = NODE.offset + 8428, os.path.join(SCRATCH, "scrape.yml")
             with open(config, "w") as file:
                 file.write(CONFIG.format(port=NODE.consul_port))
-            command = ["victoria-metrics", f"-promscrape.config={config}", f"-httpListenAddr=127.0.0.1:{self.port}"]
+            command = ["victoria-metrics", f"-promscrape.config={config}", f"-httpListenAddr=127.0.0.1:{port}"]
             command += [f"-storageDataPath={os.path.join(SCRATCH, 'scraped')}", "-promscrape.httpSDCheckInterval=1s"]
             command += ["-promscrape.consulSDCheckInterval=1s"]
-            with open(os.path.join(SCRATCH, "scraper.log"), "ab") as log:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.process.kill()
-            self.process.wait(PATIENCE_SECONDS)
+            super().__init__(port, command, os.path.join(SCRATCH, "scraper.log"))
 
         def scraped(self, job):
             """Id, tags, health as the label says, and whether it could be scraped, of each target of the job."""
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/targets", timeout=5) as answer:
-                    targets = json.load(answer)["data"]["activeTargets"]
-            except (urllib.error.URLError, ConnectionError):
-                return None
-            of_job = [one for one in targets if one["labels"]["job"] == job]
-            return sorted(
-                (one["labels"]["id"], one["labels"]["tags"], one["labels"]["health"], one["health"]) for one in of_job
-            )
+            of_job = self.targets(job) or []
+            return sorted((one["labels"]["id"], one["labels"]["tags"], one["labels"]["health"], one["health"]) for one in of_job)
 
     def register(id):
         body = {"Name": "admin", "ID": id, "Address": "127.0.0.1", "Port": NODE.admin, "Tags": ["a", "b"]}
@@ -78,7 +58,7 @@ scrape_configs:
             raise Skip("there is no victoria-metrics")
         # The second is seen by the query that waits, not by the first look.
         register("one")
-        with Scraper() as scraper:
+        with VictoriaMetrics() as scraper:
             for job in ("consul", "http"):
                 until(lambda: scraper.scraped(job) == [("one", ",a,b,", "passing", "up")], f"{job} scrapes one", 60)
             register("two")

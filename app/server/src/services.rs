@@ -328,7 +328,7 @@ pub(crate) fn bind(config: &Config) -> Result<Option<Bound>, ServicesError> {
         leader: config.cluster_address().to_string(),
         peers: vec![config.cluster_address().to_string()],
     };
-    let (zone, recursors) = (zone(config), config.dns.recursors.get().to_vec());
+    let (zone, recursors) = (zone(config), config.dns.recursors.get().iter().map(|it| it.0).collect());
     Ok(Some(Bound { consul, dns: sockets, kept, core, about, zone, recursors }))
 }
 

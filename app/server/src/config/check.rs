@@ -147,11 +147,11 @@ fn names(loaded: &Loaded) -> Result<(), ConfigError> {
     }
     // A node that asks itself would ask for ever.
     let own = loaded.config.dns_address();
-    let is_own = |place: &&SocketAddr| {
+    let is_own = |place: &SocketAddr| {
         place.port() == own.port()
             && (place.ip() == own.ip() || (own.ip().is_unspecified() && place.ip().is_loopback()))
     };
-    if let Some(place) = dns.recursors.get().iter().find(is_own) {
+    if let Some(place) = dns.recursors.get().iter().map(|it| it.0).find(is_own) {
         return Err(ConfigError::NotAllowed {
             origin: loaded.origin("dns.recursors"),
             key: "dns.recursors".into(),

@@ -4,11 +4,11 @@
 //! a double click takes all of it; blanks and line ends that a terminal or a mail put in are ignored.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use kernel::base58::{self, Base58Error};
-use kernel::codec::{DecodeError, Reader, put_varint};
+use kernel::codec::{DecodeError, Reader, put_address, put_varint};
 use kernel::{ClusterId, Millis, NodeId, TokenId};
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -120,17 +120,7 @@ impl Token {
         let addresses = &self.addresses[..self.addresses.len().min(ADDRESSES_MAX)];
         out.push(addresses.len() as u8);
         for address in addresses {
-            match address.ip() {
-                IpAddr::V4(ip) => {
-                    out.push(4);
-                    out.extend(ip.octets());
-                }
-                IpAddr::V6(ip) => {
-                    out.push(6);
-                    out.extend(ip.octets());
-                }
-            }
-            out.extend(address.port().to_le_bytes());
+            put_address(&mut out, *address);
         }
         out
     }
@@ -145,15 +135,7 @@ impl Token {
         if count > ADDRESSES_MAX {
             return Err(DecodeError::Overflow);
         }
-        let mut addresses = Vec::with_capacity(count);
-        for _ in 0..count {
-            let ip = match reader.u8()? {
-                4 => IpAddr::from(reader.array::<4>()?),
-                6 => IpAddr::from(reader.array::<16>()?),
-                _ => return Err(DecodeError::Invalid),
-            };
-            addresses.push(SocketAddr::new(ip, reader.u16()?));
-        }
+        let addresses = (0..count).map(|_| reader.address()).collect::<Result<Vec<_>, DecodeError>>()?;
         if !reader.is_empty() {
             return Err(DecodeError::Invalid);
         }
@@ -204,6 +186,8 @@ impl FromStr for Token {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;

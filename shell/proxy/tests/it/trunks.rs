@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use proxy::Plan;
 
 use crate::http2::{PREFACE, frame, http2_plan};
 use crate::tls::Authority;
-use crate::world::{Backend, PATIENCE, World, plan};
+use crate::world::{Backend, PATIENCE, World, plan, read_head};
 
 /// Kinds of frames.
 const HEADERS: u8 = 1;
@@ -178,19 +180,24 @@ fn a_service_that_reads_nothing_costs_no_turns() {
     assert!(turns < 20_000, "{turns}");
 }
 
-#[test]
-fn a_connection_that_is_never_made_ends_in_its_time() {
+/// A service of HTTP/2 in TLS that never answers what TLS begins with, who hears when each of its connections has ended, and
+/// the plan with it.
+fn unanswered() -> (Backend, Receiver<()>, Plan) {
     let (ended, ending) = channel();
     let ended = Mutex::new(ended);
-    // It never answers what TLS begins with.
     let backend = Backend::start(move |stream, _| {
         let mut sink = Vec::new();
         let _ = stream.read_to_end(&mut sink);
         let _ = ended.lock().unwrap().send(());
     });
-    let authority = Authority::new();
     let mut plan = http2_plan(backend.address);
-    plan.services[0].tls = Some(authority.http2_service());
+    plan.services[0].tls = Some(Authority::new().http2_service());
+    (backend, ending, plan)
+}
+
+#[test]
+fn a_connection_that_is_never_made_ends_in_its_time() {
+    let (backend, ending, mut plan) = unanswered();
     plan.services[0].connect_ms = 200;
     plan.routes[0].retry.tries_max = 1;
     let world = World::new(plan);
@@ -201,16 +208,7 @@ fn a_connection_that_is_never_made_ends_in_its_time() {
 
 #[test]
 fn calls_that_are_given_up_are_not_waited_for_by_a_connection_that_is_being_made() {
-    let (ended, ending) = channel();
-    let ended = Mutex::new(ended);
-    let backend = Backend::start(move |stream, _| {
-        let mut sink = Vec::new();
-        let _ = stream.read_to_end(&mut sink);
-        let _ = ended.lock().unwrap().send(());
-    });
-    let authority = Authority::new();
-    let mut plan = http2_plan(backend.address);
-    plan.services[0].tls = Some(authority.http2_service());
+    let (backend, ending, mut plan) = unanswered();
     plan.services[0].connect_ms = 600_000;
     let mut world = World::new(plan.clone());
     let mut client = world.connect();
@@ -258,6 +256,31 @@ fn a_slow_call_is_no_reason_to_leave_a_connection_that_answers_others_nor_is_a_c
     begin().reset();
     world.until("it is given up", |meters| meters.routes()[0].classes[0] == 1);
     assert_eq!((asked(&world, "GET"), backend.connections()), (200, 1));
+}
+
+#[test]
+fn what_a_refused_upgrade_leaves_takes_no_calls_of_http2() {
+    let began = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&began);
+    // Without an upgrade it is spoken to in HTTP/2, of which it takes the first bytes and no more.
+    let backend = Backend::start(move |stream, _| {
+        let mut first = [0; 3];
+        while stream.read_exact(&mut first).is_ok() {
+            seen.lock().unwrap().push(first);
+            if &first == b"PRI" || read_head(stream).is_none() {
+                return;
+            }
+            let _ = stream.write_all(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let mut plan = http2_plan(backend.address);
+    plan.routes[0].upgrade = true;
+    plan.routes[0].retry.tries_max = 1;
+    let world = World::new(plan);
+    let refused =
+        world.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").status;
+    assert_eq!((refused, asked(&world, "GET")), (426, 502));
+    assert_eq!(*began.lock().unwrap(), [*b"GET", *b"PRI"]);
 }
 
 #[test]
