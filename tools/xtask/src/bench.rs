@@ -11,6 +11,7 @@ mod kad;
 mod larger;
 mod load;
 mod memory;
+mod mesh;
 mod process;
 mod proxy;
 mod redis;
@@ -71,6 +72,8 @@ enum Bench {
     },
     /// CPU for each request and latency of the proxy beside HAProxy and nginx.
     Proxy,
+    /// The mesh with slow, failing and dying endpoints, changes under load, thousands of services and idle clients.
+    Mesh,
     /// Lookups in an overlay of fifty processes beside libp2p-kad: speed, CPU and memory.
     Kad,
 }
@@ -115,7 +118,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
     let needed = match args.bench {
         Bench::Redis | Bench::Memory => Some("redis-server"),
         Bench::Cluster { .. } => Some("redis-benchmark"),
-        Bench::Larger | Bench::Fabric | Bench::Etcd | Bench::Proxy | Bench::Kad => None,
+        Bench::Larger | Bench::Fabric | Bench::Etcd | Bench::Proxy | Bench::Mesh | Bench::Kad => None,
     };
     if let Some(program) = needed.filter(|program| !packages::works(&[program, "--version"])) {
         bail!(NotJudged(format!("there is no {program}; `cargo xtask setup` installs it")));
@@ -127,7 +130,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         );
         bail!(NotJudged(why));
     }
-    let usual = if matches!(args.bench, Bench::Redis) { 5 } else { 3 };
+    let usual = if matches!(args.bench, Bench::Redis | Bench::Mesh) { 5 } else { 3 };
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { usual });
     let scratch = suite::target_dir(root).join("bench");
     std::fs::create_dir_all(&scratch)?;
@@ -140,6 +143,7 @@ pub fn run(root: &Path, args: &BenchArgs) -> Result<ExitCode> {
         Bench::Etcd => etcd::run(root, &setting)?,
         Bench::Cluster { kills } => cluster::run(&setting, kills)?,
         Bench::Proxy => proxy::run(&setting)?,
+        Bench::Mesh => mesh::run(&setting)?,
         Bench::Kad => kad::run(root, &setting)?,
     };
     report.load_average = load;

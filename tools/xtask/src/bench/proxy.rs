@@ -21,6 +21,8 @@ const START_SECONDS_MAX: u64 = 30;
 /// The core of the proxy under test; the load and the upstream have the other.
 const PROXY_CORE: &str = "1";
 const OTHER_CORE: &str = "0";
+/// What is not measured by core.
+const BOTH_CORES: &str = "0,1";
 
 struct Work {
     name: &'static str,
@@ -76,7 +78,7 @@ struct Figures {
 }
 
 /// A server that is killed when it is dropped.
-struct Running {
+pub struct Running {
     child: Child,
     ports: Ports,
 }
@@ -90,6 +92,11 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Where it is asked over HTTP/1.1.
+    pub const fn port(&self) -> u16 {
+        self.ports.plain
+    }
+
     fn start(core: &str, words: &[&str], dir: &Path, name: &str, ports: Ports) -> Result<Running> {
         let log = std::fs::File::create(dir.join(format!("{name}.log")))?;
         let mut command = Command::new("taskset");
@@ -108,20 +115,26 @@ impl Running {
     }
 }
 
+/// Programs and the packages that bring them.
+pub fn ensure_programs(programs: &[(&str, &str)]) -> Result<()> {
+    for (program, package) in programs {
+        if let Err(error) = ensure(program, package) {
+            bail!(NotJudged(format!("there is no {program}: {error:#}")));
+        }
+    }
+    Ok(())
+}
+
 /// Measures all three in every round.
 pub fn run(setting: &Setting) -> Result<Report> {
-    for (program, package) in [
+    ensure_programs(&[
         ("nginx", "nginx-light"),
         ("haproxy", "haproxy"),
         ("wrk", "wrk"),
         ("h2load", "nghttp2-client"),
         ("openssl", "openssl"),
         ("taskset", "util-linux"),
-    ] {
-        if let Err(error) = ensure(program, package) {
-            bail!(NotJudged(format!("there is no {program}: {error:#}")));
-        }
-    }
+    ])?;
     if std::thread::available_parallelism()?.get() < 2 {
         bail!(NotJudged("the proxy needs a core of its own, and there is one in all".into()));
     }
@@ -222,6 +235,59 @@ fn start_nginx(core: &str, dir: &Path, name: &str, ports: Ports, http: &str) -> 
     let path = path.display().to_string();
     // Beside the service that the package may run.
     Running::start(core, &["nginx", "-p", &dir.display().to_string(), "-c", &path], dir, name, ports)
+}
+
+/// An nginx of one process, which answers with `body` from memory.
+pub fn lone_nginx(dir: &Path, name: &str, body: &str) -> Result<Running> {
+    let ports = Ports::free()?;
+    let http = format!(
+        "server {{ listen 127.0.0.1:{} backlog=4096; location / {{ return 200 \"{body}\"; }} }}",
+        ports.plain
+    );
+    let path = dir.join(format!("{name}.conf"));
+    std::fs::write(&path, format!("master_process off; {}", nginx_config(dir, name, &http)))?;
+    let words = ["nginx", "-p", &dir.display().to_string(), "-c", &path.display().to_string()];
+    Running::start(BOTH_CORES, &words, dir, name, ports)
+}
+
+/// A HAProxy that sends to whichever of `endpoints` has the fewest requests under way.
+pub fn leastconn(dir: &Path, endpoints: &[u16]) -> Result<Running> {
+    let ports = Ports::free()?;
+    let servers: String = endpoints
+        .iter()
+        .map(|port| format!("  server s{port} 127.0.0.1:{port} pool-max-conn 512\n"))
+        .collect();
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn 8192\n\
+         defaults\n  mode http\n  timeout connect 1s\n  timeout client 60s\n  timeout server 5s\n  retries 3\n  \
+         option redispatch\n  http-reuse always\n\
+         frontend web\n  bind 127.0.0.1:{} backlog 4096\n  default_backend all\n\
+         backend all\n  balance leastconn\n{servers}",
+        ports.plain
+    );
+    let path = dir.join("leastconn.cfg");
+    std::fs::write(&path, text)?;
+    let words = ["haproxy", "-db", "-f", &path.display().to_string()];
+    Running::start(BOTH_CORES, &words, dir, "leastconn", ports)
+}
+
+/// CPU of process `pid` for a request of 64 clients at `port`, in microseconds.
+pub fn cpu_by_wrk(pid: u32, port: u16, quick: bool) -> Result<f64> {
+    let url = format!("http://127.0.0.1:{port}/");
+    let load = |seconds: u32| -> Result<String> {
+        let mut wrk = Command::new("wrk");
+        wrk.args(["--latency", "-t1", "-c64", &format!("-d{seconds}s"), &url]).stdin(Stdio::null());
+        let text = String::from_utf8(wrk.output().context("wrk")?.stdout)?;
+        if text.contains("Non-2xx") || text.contains("Socket errors") {
+            bail!("the load saw failures:\n{text}");
+        }
+        Ok(text)
+    };
+    load(1)?;
+    let before = process::cpu_micros(pid)?;
+    let text = load(if quick { 1 } else { SECONDS })?;
+    let spent = process::cpu_micros(pid)? - before;
+    Ok(figures(&text, spent).with_context(|| format!("wrk printed\n{text}"))?.cpu_micros)
 }
 
 fn upstream(dir: &Path) -> Result<Running> {
