@@ -90,6 +90,7 @@ Examples:
   archipel node start --cluster --zone a                the first member of a new cluster
   archipel node start --join TOKEN --zone b --port-offset 10
   archipel node start --find CLUSTER-ID --join TOKEN --set p2p.peers=/ip4/192.0.2.7/tcp/7402
+  archipel node start --config new.toml --take-over     in the place of the one that runs
 
 A member of a cluster is started again without flags of the cluster: its data directory knows. A
 token is made by `archipel cluster token` at any member and lets one node in.
@@ -123,6 +124,10 @@ pub struct StartArgs {
     /// What fails together with this node (`cluster.zone`).
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
+    /// Take the place of the node that runs on this data directory, if one does: it stops, and its proxy serves until this one
+    /// does, so that no request is lost.
+    #[arg(long, conflicts_with_all = ["join", "cluster"])]
+    pub take_over: bool,
     /// Stop when stdin ends, as it does with the process that started this one.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,

@@ -6,7 +6,7 @@ mod status;
 
 use anyhow::Context;
 use server::cluster::join::token;
-use server::{Joining, Server};
+use server::{Beginning, Joining, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,11 +28,15 @@ pub fn run(options: &Options, what: &NodeCommand) -> Result<Exit, Failure> {
 fn start(options: &Options, args: &StartArgs) -> Result<Exit, Failure> {
     let loaded = options.load_with(&args.settings()).map_err(Failure::usage)?;
     let join = args.join.as_deref().map(token).transpose().map_err(Failure::usage)?;
-    let join = join.map(|token| Joining { token, find: args.find });
+    let beginning = match join {
+        Some(token) => Beginning::Join(Joining { token, find: args.find }),
+        None if args.take_over => Beginning::TakeOver,
+        None => Beginning::Usual,
+    };
     logs::init(&loaded.config.log);
     // Before anything starts, so that no signal is lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be caught")?;
-    let mut server = Server::start(&loaded, join, Box::new(raise))?;
+    let mut server = Server::start(&loaded, beginning, raise)?;
     banner::print(&loaded, &server);
     if args.until_stdin_ends {
         std::thread::spawn(|| {
@@ -88,7 +92,7 @@ fn reload(options: &Options, args: &StartArgs, server: &mut Server) {
     }
 }
 
-/// A client's wish to stop the node is as good as an operator's.
+/// A client's wish to stop the node, or that of another process to have its place, is as good as an operator's.
 fn raise() {
     if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
         tracing::error!(%error, "the node was asked to stop and cannot");

@@ -26,6 +26,7 @@ pub mod restore;
 pub mod serve;
 pub mod services;
 mod snapshot;
+pub mod takeover;
 pub mod tls;
 
 pub use ::node::PARTITIONS_MAX;
@@ -33,4 +34,4 @@ pub use config::Config;
 pub use disk::backup;
 pub use kernel;
 pub use node::{Node, NodeError, NodeOptions};
-pub use serve::{Joining, ServeError, Server, engine_options, password};
+pub use serve::{Beginning, Joining, ServeError, Server, engine_options, password};

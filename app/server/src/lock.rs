@@ -3,8 +3,12 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+/// How often it is looked whether a directory is given back.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why the directory cannot be had.
 #[derive(Debug, Error)]
@@ -34,6 +38,20 @@ pub struct DirectoryLock {
 }
 
 impl DirectoryLock {
+    /// The same from a process that is giving it back: it is waited for.
+    ///
+    /// # Errors
+    /// [`LockError`], also if it is still in use after `limit`.
+    pub fn wait(dir: &Path, limit: Duration) -> Result<DirectoryLock, LockError> {
+        let end = Instant::now() + limit;
+        loop {
+            match DirectoryLock::take(dir) {
+                Err(LockError::InUse { .. }) if Instant::now() < end => std::thread::sleep(LOOK),
+                done => return done,
+            }
+        }
+    }
+
     /// Makes `dir` if it is not there and takes it.
     ///
     /// # Errors
@@ -74,7 +92,11 @@ mod tests {
         let held = DirectoryLock::take(dir.path()).unwrap();
         let refused = DirectoryLock::take(dir.path()).unwrap_err().to_string();
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
-        drop(held);
-        DirectoryLock::take(dir.path()).unwrap();
+        assert!(DirectoryLock::wait(dir.path(), LOOK).is_err());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| DirectoryLock::wait(dir.path(), Duration::from_secs(60)));
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
     }
 }

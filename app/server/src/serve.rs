@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use consensus::Durability;
 use control::Name;
@@ -30,6 +31,7 @@ use crate::p2p::{self, P2pError};
 use crate::proxy::{Discovery, Proxied, plan};
 use crate::rendezvous::{self, FindError, Publisher};
 use crate::services::{self, Entrance, Services, ServicesError};
+use crate::takeover::{Handed, Heir, Place, TakeoverError};
 use crate::tls::{self, TlsError};
 
 /// Why a server does not start or did not stop well.
@@ -62,6 +64,9 @@ pub enum ServeError {
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// Taking over, or handing over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// What the node must draw.
     #[error("the system has no random bytes for the node's own password")]
     NoRandom,
@@ -74,6 +79,17 @@ pub struct Joining {
     pub token: Token,
     /// The cluster, if it is to be looked for in the overlay: the token's addresses may be old.
     pub find: Option<ClusterId>,
+}
+
+/// How a server begins.
+#[derive(Clone, Debug)]
+pub enum Beginning {
+    /// On its data directory, as what that says it is.
+    Usual,
+    /// As a new member of a cluster.
+    Join(Joining),
+    /// In the place of the process that runs on the data directory, if one does.
+    TakeOver,
 }
 
 impl Joining {
@@ -170,6 +186,7 @@ pub struct Server {
     proxy: Proxied,
     discovery: Option<Discovery>,
     proxy_meters: Arc<Meters>,
+    place: Place,
     /// What it was started with, and the proxy's settings that are followed now.
     config: Config,
     /// Where Redis clients connect.
@@ -183,26 +200,33 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts everything that `loaded` asks for, and joins a cluster with `join`. It serves when this returns. `on_stop` is called, from a
-    /// thread of the server, when a client asks for its end; it should lead to [`Server::stop`].
+    /// Starts everything that `loaded` asks for. It serves when this returns. `on_stop` is called, from a thread of the server, when
+    /// a client asks for its end, or another process takes over; it should lead to [`Server::stop`].
     ///
     /// # Errors
     /// [`ServeError`]; the node has stopped then, and threads beside it end by themselves.
     pub fn start(
         loaded: &Loaded,
-        join: Option<Joining>,
-        on_stop: Box<dyn Fn() + Send>,
+        beginning: Beginning,
+        on_stop: impl Fn() + Clone + Send + 'static,
     ) -> Result<Server, ServeError> {
         let config = &loaded.config;
-        let lock = DirectoryLock::take(&config.data_dir)?;
+        let handed = match beginning {
+            Beginning::TakeOver => Handed::ask(&config.data_dir)?,
+            Beginning::Usual | Beginning::Join(_) => None,
+        };
+        let lock = match &handed {
+            Some(_) => DirectoryLock::wait(&config.data_dir, HANDED_MAX)?,
+            None => DirectoryLock::take(&config.data_dir)?,
+        };
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
         let proxy = Proxied::default();
-        *proxy.lock() = proxying(loaded, &proxy_meters)?;
+        *proxy.lock() = proxying(loaded, &proxy_meters, handed.is_none())?;
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         let mut options = options(config)?;
-        if let Some(joining) = join {
+        if let Beginning::Join(joining) = beginning {
             options.cluster.others = joining.others(overlay.as_ref())?;
             options.cluster.join = Some(joining.token);
         }
@@ -212,8 +236,15 @@ impl Server {
         let users = std::mem::take(&mut options.settings.users);
         options.settings.users = users.with_own(OWN_USER.as_bytes(), Secret::Plain(own.as_bytes().into()));
         let node = Node::start(options)?;
-        let ground = Ground { admin, services, own, on_stop };
-        let beside = match ground.serve(loaded, &node, overlay.as_ref(), (&proxy, &proxy_meters)) {
+        let ground = Ground { admin, services, own, on_stop: Box::new(on_stop.clone()) };
+        let beside = ground.serve(loaded, &node, overlay.as_ref(), (&proxy, &proxy_meters));
+        let beside = beside.and_then(|beside| {
+            if let Some(handed) = handed {
+                take_place(loaded, handed, &proxy)?;
+            }
+            Ok((beside, Place::open(&config.data_dir, proxy.clone(), on_stop)?))
+        });
+        let (beside, place) = match beside {
             Ok(beside) => beside,
             Err(error) => {
                 // Why it does not start is what the caller is told.
@@ -237,6 +268,7 @@ impl Server {
             proxy,
             discovery,
             proxy_meters,
+            place,
             config,
             redis,
             admin_address,
@@ -266,7 +298,7 @@ impl Server {
                 workers
             }
             None => {
-                *proxy = proxying(loaded, &self.proxy_meters)?;
+                *proxy = proxying(loaded, &self.proxy_meters, true)?;
                 loaded.config.proxy.workers
             }
         };
@@ -280,20 +312,29 @@ impl Server {
         self.proxy_meters.refused.increment();
     }
 
-    /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced.
+    /// Stops in order: health says so, clients are answered, a checkpoint is written, the log is synced. If another process takes
+    /// over, the proxy serves until that one does.
     ///
     /// # Errors
-    /// What could not be made durable.
+    /// What could not be made durable, or that nobody took over who said so.
     pub fn stop(self) -> Result<(), ServeError> {
+        let heir = self.place.heir();
+        // Nobody else is to take over from one that ends.
+        drop(self.place);
         self.admin.stopping();
         self.housekeeper.stop();
         self.overlay.into_iter().for_each(Overlay::stop);
         self.services.into_iter().for_each(Services::stop);
         self.discovery.into_iter().for_each(Discovery::stop);
-        self.proxy.lock().take().into_iter().for_each(Proxy::stop);
+        if heir.is_none() {
+            self.proxy.lock().take().into_iter().for_each(Proxy::stop);
+        }
         self.node.stop()?;
         self.admin.stop();
-        Ok(())
+        drop(self._lock);
+        let served = heir.as_ref().map_or(Ok(()), Heir::wait_serving);
+        self.proxy.lock().take().into_iter().for_each(Proxy::drain);
+        Ok(served?)
     }
 }
 
@@ -310,14 +351,42 @@ fn entrance(config: &Config, redis: SocketAddr, password: String) -> Option<Entr
     })
 }
 
-/// The proxy, if the configuration has a listener of it.
-fn proxying(loaded: &Loaded, meters: &Arc<Meters>) -> Result<Option<Proxy>, ServeError> {
+/// How long the process before may take to give its directory back: it writes a checkpoint.
+const HANDED_MAX: Duration = Duration::from_secs(300);
+/// How long services that the process before had found may take to be found here: the registry is told within a second.
+const FOUND_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether they are.
+const FOUND_LOOK: Duration = Duration::from_millis(5);
+
+/// Takes the sockets of the process before, once the proxy can answer whatever the other could.
+fn take_place(loaded: &Loaded, mut handed: Handed, proxied: &Proxied) -> Result<(), ServeError> {
+    let end = Instant::now() + FOUND_MAX;
+    while proxied.lock().as_ref().is_some_and(|proxy| !handed.is_found(proxy)) && Instant::now() < end {
+        std::thread::sleep(FOUND_LOOK);
+    }
+    // A configuration without listeners is handed sockets for nothing.
+    if let Some(proxy) = proxied.lock().as_mut() {
+        proxy.inherit(std::mem::take(&mut handed.sockets));
+        proxy.follow(plan(loaded, loaded.config.proxy.workers.get())?)?;
+    }
+    handed
+        .serving()
+        .map_err(|source| TakeoverError::Holder { dir: loaded.config.data_dir.clone(), source })?;
+    Ok(())
+}
+
+/// The proxy, if the configuration has a listener of it; they listen at once, or with another plan.
+fn proxying(loaded: &Loaded, meters: &Arc<Meters>, listens: bool) -> Result<Option<Proxy>, ServeError> {
     let proxy = &loaded.config.proxy;
     if proxy.listener.is_empty() {
         return Ok(None);
     }
     let workers = usize::try_from(proxy.workers.get()).expect("there are at most 16 workers");
-    Ok(Some(Proxy::start(plan(loaded, proxy.workers.get())?, workers, Arc::clone(meters))?))
+    let mut plan = plan(loaded, proxy.workers.get())?;
+    if !listens {
+        plan.listeners.clear();
+    }
+    Ok(Some(Proxy::start(plan, workers, Arc::clone(meters))?))
 }
 
 pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
@@ -448,7 +517,7 @@ mod tests {
     fn a_server_that_does_not_start_has_stopped_its_node() {
         let home = tempfile::tempdir().unwrap();
         let loaded = member(home.path());
-        let start = || Server::start(&loaded, None, Box::new(|| ()));
+        let start = || Server::start(&loaded, Beginning::Usual, || ());
         start().unwrap().stop().unwrap();
         // A member looks at this file only when its node runs already.
         let record = home.path().join("partitions");

@@ -32,5 +32,5 @@ pub use plan::{
     EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
     TlsPlan,
 };
-pub use start::{Proxy, ProxyError};
+pub use start::{Passed, Proxy, ProxyError};
 pub use tls::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError};

@@ -78,7 +78,12 @@ pub enum ListenerKind {
 impl ListenerPlan {
     /// Whether both are one socket: where any free port is asked for, the name tells them apart.
     pub(crate) fn is_same_socket(&self, other: &ListenerPlan) -> bool {
-        self.address == other.address && (self.address.port() != 0 || self.name == other.name)
+        self.is_at(&other.name, other.address)
+    }
+
+    /// The same of a socket of which only these are known.
+    pub(crate) fn is_at(&self, name: &str, address: SocketAddr) -> bool {
+        self.address == address && (self.address.port() != 0 || self.name == name)
     }
 }
 

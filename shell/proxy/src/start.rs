@@ -51,12 +51,34 @@ struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What it listens on, as planned and as it came to be.
+struct Listening {
+    plan: ListenerPlan,
+    address: SocketAddr,
+    /// Those of the threads once more, to be handed on.
+    sockets: Vec<TcpListener>,
+}
+
+/// A socket that listens and goes from one process to the next.
+#[derive(Debug)]
+pub struct Passed {
+    /// The name of its listener.
+    pub name: String,
+    /// The address that its listener was told; its port may be 0.
+    pub address: SocketAddr,
+    /// It itself.
+    pub socket: TcpListener,
+}
+
 /// A running proxy.
 pub struct Proxy {
     threads: Vec<Thread>,
     watch: Watch,
-    /// What it listens on, as planned and as it came to be.
-    listening: Vec<(ListenerPlan, SocketAddr)>,
+    listening: Vec<Listening>,
+    /// Sockets of the process before, which no plan has asked for by now.
+    inherited: Vec<Passed>,
+    /// Clients without a request are told with their next answer to go.
+    drains: bool,
     generation: u64,
     plan: Arc<Plan>,
     meters: Arc<Meters>,
@@ -70,8 +92,16 @@ impl Proxy {
     pub fn start(plan: Plan, workers: usize, meters: Arc<Meters>) -> Result<Proxy, ProxyError> {
         let failed = |source| ProxyError::Thread { source };
         let watch = Watch::start(Arc::clone(&meters)).map_err(failed)?;
-        let (threads, listening) = (Vec::new(), Vec::new());
-        let mut proxy = Proxy { threads, watch, listening, generation: 0, plan: Arc::default(), meters };
+        let mut proxy = Proxy {
+            threads: Vec::new(),
+            watch,
+            listening: Vec::new(),
+            inherited: Vec::new(),
+            drains: false,
+            generation: 0,
+            plan: Arc::default(),
+            meters,
+        };
         for number in 0..workers {
             let poll = Poll::new().map_err(failed)?;
             let waker = Waker::new(poll.registry(), WAKE).map_err(failed)?;
@@ -122,17 +152,28 @@ impl Proxy {
     }
 
     fn take(&mut self, plan: Plan) -> Result<(), ProxyError> {
-        let known = |one: &ListenerPlan| self.listening.iter().find(|(other, _)| other.is_same_socket(one));
+        let known = |one: &ListenerPlan| self.listening.iter().find(|other| other.plan.is_same_socket(one));
         let mut sockets: Vec<Vec<(ListenerPlan, TcpListener)>> =
             (0..self.threads.len()).map(|_| Vec::new()).collect();
         let mut listening = Vec::new();
         for one in &plan.listeners {
             let failed = |source| ProxyError::Listen { name: one.name.clone(), address: one.address, source };
-            let address = match known(one) {
-                Some((_, address)) => *address,
-                None => bound(one, &mut sockets).map_err(failed)?,
+            let inherited = || {
+                self.inherited
+                    .iter()
+                    .filter(|passed| one.is_at(&passed.name, passed.address))
+                    .map(|passed| &passed.socket)
             };
-            listening.push((one.clone(), address));
+            listening.push(
+                match known(one) {
+                    Some(other) => other.again(one),
+                    None if inherited().next().is_some() => {
+                        dealt(one, &inherited().collect::<Vec<_>>(), &mut sockets)
+                    }
+                    None => bound(one, &mut sockets),
+                }
+                .map_err(failed)?,
+            );
         }
         let plan = Arc::new(plan);
         self.generation += 1;
@@ -143,6 +184,7 @@ impl Proxy {
         }
         self.watch.of(&plan);
         self.listening = listening;
+        self.inherited.clear();
         self.plan = plan;
         Ok(())
     }
@@ -150,7 +192,35 @@ impl Proxy {
     /// Where its listeners are, by name.
     #[must_use]
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.listening.iter().map(|(plan, address)| (plan.name.clone(), *address)).collect()
+        self.listening.iter().map(|one| (one.plan.name.clone(), one.address)).collect()
+    }
+
+    /// Its sockets once more, for the process that comes after this one.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn passed(&self) -> io::Result<Vec<Passed>> {
+        let of = |one: &Listening| {
+            let (name, address) = (one.plan.name.clone(), one.plan.address);
+            one.sockets
+                .iter()
+                .map(|socket| Ok((name.clone(), address, socket.try_clone()?)))
+                .collect::<Vec<_>>()
+        };
+        let all = self.listening.iter().flat_map(of);
+        all.map(|one| one.map(|(name, address, socket)| Passed { name, address, socket })).collect()
+    }
+
+    /// The next plan's listeners use these, where they fit, and no others are kept.
+    pub fn inherit(&mut self, passed: Vec<Passed>) {
+        self.inherited = passed;
+    }
+
+    /// Services whose endpoints are found elsewhere, and what was found.
+    #[must_use]
+    pub fn found(&self) -> Vec<(String, Vec<EndpointPlan>)> {
+        let discovered = self.plan.services.iter().filter(|service| service.discovered);
+        discovered.map(|service| (service.name.clone(), service.endpoints.clone())).collect()
     }
 
     /// The number of the plan that is followed, from 1.
@@ -163,13 +233,23 @@ impl Proxy {
     pub fn stop(self) {
         drop(self);
     }
+
+    /// The same when another process listens on the same sockets: clients without a request are not sent away, but told to go with
+    /// the answer to their next one. It lasts until all have gone, or for as long as the plan says.
+    pub fn drain(mut self) {
+        self.drains = true;
+        drop(self);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        // Nobody is to connect to a socket that no thread looks at.
+        self.listening.clear();
+        self.inherited.clear();
         for thread in &self.threads {
             // One that has ended needs no word.
-            let _ = thread.control.send(Control::Stop);
+            let _ = thread.control.send(if self.drains { Control::Drain } else { Control::Stop });
             if let Err(error) = thread.waker.wake() {
                 tracing::error!(%error, "a thread of the proxy cannot be woken");
             }
@@ -237,20 +317,45 @@ impl Drop for Watch {
     }
 }
 
+impl Listening {
+    /// The same socket by another plan.
+    fn again(&self, plan: &ListenerPlan) -> io::Result<Listening> {
+        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Listening { plan: plan.clone(), address: self.address, sockets })
+    }
+}
+
+/// Deals out the sockets of the process before: each thread has one at least, and each has a thread.
+fn dealt(
+    plan: &ListenerPlan,
+    passed: &[&TcpListener],
+    sockets: &mut [Vec<(ListenerPlan, TcpListener)>],
+) -> io::Result<Listening> {
+    let threads = sockets.len();
+    for at in 0..threads.max(passed.len()) {
+        sockets[at % threads].push((plan.clone(), passed[at % passed.len()].try_clone()?));
+    }
+    let address = passed[0].local_addr()?;
+    let sockets = passed.iter().map(|socket| socket.try_clone()).collect::<io::Result<_>>()?;
+    Ok(Listening { plan: plan.clone(), address, sockets })
+}
+
 /// A socket for each thread.
-fn bound(plan: &ListenerPlan, sockets: &mut [Vec<(ListenerPlan, TcpListener)>]) -> io::Result<SocketAddr> {
+fn bound(plan: &ListenerPlan, sockets: &mut [Vec<(ListenerPlan, TcpListener)>]) -> io::Result<Listening> {
     let several = sockets.len() > 1;
     let mut address = plan.address;
     if several {
         // Others of this user could share the port with us; whoever has it already is seen by this.
         address = opened(address, false)?.local_addr()?;
     }
+    let mut all = Vec::new();
     for of_thread in sockets {
         let socket = opened(address, several)?;
         address = socket.local_addr()?;
+        all.push(socket.try_clone()?);
         of_thread.push((plan.clone(), socket));
     }
-    Ok(address)
+    Ok(Listening { plan: plan.clone(), address, sockets: all })
 }
 
 fn opened(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {

@@ -61,6 +61,8 @@ pub(crate) enum Control {
     Plan(Arc<Plan>, u64, Vec<(ListenerPlan, std::net::TcpListener)>),
     /// Take no clients any more, finish what is under way, and end.
     Stop,
+    /// The same, but clients without a request may ask once more: the answer tells them to go.
+    Drain,
 }
 
 /// A plan, with this thread's places for what it names.
@@ -294,7 +296,24 @@ impl Loop {
             match self.control.try_recv() {
                 Ok(Control::Plan(plan, number, sockets)) => self.follow(plan, number, sockets),
                 Ok(Control::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
+                Ok(Control::Drain) => return self.take_no_more(),
                 Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    /// Closes what listens. From now on each answer is the last on its connection.
+    fn take_no_more(&mut self) {
+        let drain = self.table.plan.limits.drain_ms;
+        self.stop_at.get_or_insert(self.now.plus_millis(drain));
+        for key in self.listeners.keys() {
+            self.listeners.remove(key);
+        }
+        for key in self.clients.keys() {
+            let session = self.clients.get(key).and_then(|client| client.session.as_mut());
+            if let Some(session) = session {
+                session.finish();
+                self.drive(key);
             }
         }
     }
@@ -303,24 +322,14 @@ impl Loop {
         if self.stop_at.is_some() {
             return;
         }
-        let drain = self.table.plan.limits.drain_ms;
-        self.stop_at = Some(self.now.plus_millis(drain));
-        for key in self.listeners.keys() {
-            self.listeners.remove(key);
-        }
+        self.take_no_more();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             match client.phase {
                 Phase::Hello | Phase::Shaking => self.close(key),
                 Phase::Open if client.partial == 0 && client.is_behind() => self.last(key),
                 Phase::Open if client.partial == 0 => self.close(key),
-                Phase::Streams => {
-                    if let Some(session) = &mut client.session {
-                        session.finish();
-                    }
-                    self.drive(key);
-                }
-                Phase::Open | Phase::Busy | Phase::Tunnel | Phase::Linger => {}
+                Phase::Streams | Phase::Open | Phase::Busy | Phase::Tunnel | Phase::Linger => {}
             }
         }
     }

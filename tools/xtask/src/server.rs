@@ -78,6 +78,22 @@ impl Server {
         spawn(command, dir, 6379 + offset, Some(7400 + offset))
     }
 
+    /// Starts another node in the place of `before`, whose data is in `dir` too, and waits until that one has ended with exit code 0.
+    pub fn take_over(before: Server, binary: &Path, dir: &Path) -> Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(["node", "start", "--take-over", "--data-dir"]).arg(dir.join("data"));
+        command
+            .args(["--port-offset", &(before.port - 6379).to_string(), "--config"])
+            .arg(dir.join("archipel.toml"));
+        let after = spawn(command, dir, before.port, before.admin)?;
+        let mut before = before;
+        let status = before.wait(Duration::from_secs(STOP_SECONDS_MAX))?;
+        if !status.success() {
+            bail!("the node that was taken over from ended with {status}; both printed:\n{}", after.tail());
+        }
+        Ok(after)
+    }
+
     /// Starts Debian's redis-server with an append-only file in `dir`, and does not wait for it.
     pub fn spawn_redis(dir: &Path, promise: Promise) -> Result<Self> {
         let port = free_offset()? + 6379;

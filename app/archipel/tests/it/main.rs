@@ -17,5 +17,6 @@ mod recovering;
 mod running;
 mod settings;
 mod starting;
+mod takeover;
 mod versions;
 mod workers;

@@ -20,12 +20,13 @@ use std::path::Path;
 type Part = fn(&Setting, &mut Report) -> Result<()>;
 
 /// The parts, by the names that `--work` knows.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("slow", balance::slow),
     ("hole", balance::hole),
     ("killed", balance::killed),
     ("register", changes::register),
     ("swap", changes::swap),
+    ("restart", changes::restart),
     ("services", many::services),
     ("watchers", many::watchers),
     ("idle", idle::run),

@@ -1,11 +1,12 @@
 //! How fast what changes counts, and what it breaks: a service that is registered at one member of three and asked for
-//! through another's proxy, and a configuration that is changed a hundred times under load.
+//! through another's proxy, a configuration that is changed a hundred times under load, and a node that is exchanged.
 
 use super::super::report::{Bar, Report};
 use super::super::{Setting, proxy};
+use super::clients::{Clients, Seen};
 use super::http::{Endpoint, Http, Manner, once};
 use super::{node, own, port};
-use crate::server::signal;
+use crate::server::{Server, signal};
 use crate::trio::Trio;
 use anyhow::{Context, Result, bail, ensure};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 const REGISTERED: usize = 100;
 /// Configurations, one after the other, in each round.
 const SWAPS: u64 = 100;
+/// How often a node is exchanged in each round, and how long each is reckoned to take.
+const RESTARTS: u64 = 10;
+const RESTART_SECONDS: u64 = 1;
 /// How long a change may take until it counts as lost.
 const CHANGE_SECONDS_MAX: u64 = 30;
 /// Between two looks.
@@ -104,6 +108,44 @@ pub fn swap(setting: &Setting, report: &mut Report) -> Result<()> {
     let name = "100 configurations";
     own(report, name, ("dropped or wrong", "requests"), &wrong, Some(Bar::AtMost(0.0)));
     own(report, name, ("slowest swap", "ms"), &slowest, None);
+    Ok(())
+}
+
+/// Requests and connections that are lost while a node takes the place of another, ten times in each round. Its service is
+/// found in the registry.
+pub fn restart(setting: &Setting, report: &mut Report) -> Result<()> {
+    proxy::ensure_programs(&[("nginx", "nginx-light")])?;
+    let mut lost = Vec::new();
+    for round in 1..=setting.rounds {
+        let dir = setting.scratch()?;
+        let endpoint = proxy::lone_nginx(dir.path(), "endpoint", "here")?;
+        let config = "[services]\nenabled = true\n[[proxy.listener]]\nname = \"web\"\nport = 8080\n\
+                      [[proxy.service]]\nname = \"job\"\n[[proxy.route]]\nservice = \"job\"\n";
+        let mut server = node(setting, dir.path(), config)?;
+        let ours = port(&server, 8080);
+        let body = format!("{{\"Name\":\"job\",\"Port\":{},\"Address\":\"127.0.0.1\"}}", endpoint.port());
+        put(port(&server, 8500), "/v1/agent/service/register", &body)?;
+        wait_for(ours, 200)?;
+        let swaps = if setting.quick { 2 } else { RESTARTS };
+        let seconds = swaps * RESTART_SECONDS;
+        let clients = |count, seed| {
+            let thinks = Duration::from_millis(1);
+            Clients { port: ours, method: "GET", target: "/", count, thinks, seconds, seed }
+        };
+        let load = clients(64, u64::from(round));
+        let load = std::thread::spawn(move || load.run());
+        for _ in 0..swaps {
+            server = Server::take_over(server, &setting.binary, dir.path())?;
+            server.wait_ready()?;
+        }
+        let seen: Seen = load.join().unwrap_or_else(|_| bail!("the clients panicked"))?;
+        let why = seen.failure.as_deref().unwrap_or_default();
+        eprintln!("round {round} restart: {} answers, {} lost {why}", seen.micros.len(), seen.failed);
+        #[expect(clippy::cast_precision_loss, reason = "requests of one run fit 52 bits")]
+        lost.push(seen.failed as f64);
+        server.stop()?;
+    }
+    own(report, "node exchanged 10 times", ("lost", "requests"), &lost, Some(Bar::AtMost(0.0)));
     Ok(())
 }
 

@@ -96,6 +96,9 @@ impl Clients {
             None => connection.insert(Http::open(self.port)?),
         };
         let answer = http.ask(self.method, self.target, "")?;
+        if answer.closes {
+            *connection = None;
+        }
         if answer.status != 200 {
             bail!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
         }

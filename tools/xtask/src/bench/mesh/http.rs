@@ -27,6 +27,8 @@ pub struct Answer {
     pub status: u16,
     /// `X-Consul-Index`, if it is there.
     pub index: Option<u64>,
+    /// It is the last one on its connection.
+    pub closes: bool,
     pub body: Vec<u8>,
 }
 
@@ -47,12 +49,13 @@ impl Http {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         let status = status.with_context(|| format!("no status is in {line:?}"))?;
-        let (mut index, mut length) = (None, None);
+        let (mut index, mut length, mut closes) = (None, None, false);
         loop {
             let line = self.line()?;
             let Some((name, value)) = line.split_once(": ") else { break };
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = Some(value.parse()?),
+                "connection" => closes = value.eq_ignore_ascii_case("close"),
                 "x-consul-index" => index = Some(value.parse()?),
                 _ => {}
             }
@@ -61,7 +64,7 @@ impl Http {
         ensure!(length <= BODY_BYTES_MAX, "the answer has {length} bytes");
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        Ok(Answer { status, index, body })
+        Ok(Answer { status, index, closes, body })
     }
 
     fn line(&mut self) -> Result<String> {

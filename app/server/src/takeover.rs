@@ -1,0 +1,380 @@
+//! A process takes over from the one that runs on its data directory, and no connection of the proxy is lost: it gets the
+//! sockets that the other listens on, so that the kernel keeps who connects meanwhile.
+//!
+//! Both speak over `takeover` in the data directory, a local socket of sequenced packets. Whoever is not the same user, or
+//! the superuser, is not answered. Each message is JSON; `->` is from the heir to the holder of the directory.
+//!
+//! | | message |
+//! |---|---|
+//! | -> | `{"archipel": 1}` |
+//! | <- | `{"listener": NAME, "address": ADDRESS}`, with the descriptor, for each socket |
+//! | <- | `{"service": NAME, "endpoints": [[ADDRESS, WEIGHT], …]}`, for each service that is found in the registry |
+//! | <- | `{"end": true}` |
+//! | -> | `{"waits": true}`: the holder stops its node and gives the directory back. Its proxy still serves |
+//! | -> | `{"serving": true}`: the heir does now, and the holder's proxy ends with the requests that it has |
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use proxy::{EndpointPlan, Passed, Proxy};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    connect, listen, recvmsg, sendmsg, shutdown, socket_with,
+};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::proxy::Proxied;
+
+/// The file in the data directory.
+const NAME: &str = "takeover";
+/// The version of the messages.
+const VERSION: u64 = 1;
+/// The longest message.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Messages of one takeover.
+const MESSAGES_MAX: usize = 10_000;
+/// How long either waits for a message that the other sends at once.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the heir may take until it serves: it reads the data first.
+const SERVING: Duration = Duration::from_secs(600);
+
+/// Why there is no takeover.
+#[derive(Debug, Error)]
+pub enum TakeoverError {
+    /// The process that has the directory does not answer as it should.
+    #[error(
+        "the process that runs on {} does not hand over: {source}; stop it, and start without --take-over", dir.display()
+    )]
+    Holder {
+        /// The directory.
+        dir: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The process that was to take over is gone.
+    #[error("the process that was to take over did not serve: {source}; start a node on the data directory")]
+    Heir {
+        /// The reason.
+        source: io::Error,
+    },
+    /// The socket for those who take over cannot be made.
+    #[error("cannot listen on {} for processes that take over: {source}", path.display())]
+    Listen {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// What a process was handed by the one before it.
+pub(crate) struct Handed {
+    line: Line,
+    pub sockets: Vec<Passed>,
+    /// Services that are found in the registry, and their endpoints as the other knows them.
+    pub found: Vec<(String, Vec<EndpointPlan>)>,
+}
+
+impl Handed {
+    /// Asks who runs on `dir`; none if nobody does. The other stops its node when this returns.
+    pub fn ask(dir: &Path) -> Result<Option<Handed>, TakeoverError> {
+        let failed = |source| TakeoverError::Holder { dir: dir.to_owned(), source };
+        let Some(line) = Line::open(dir).map_err(failed)? else { return Ok(None) };
+        let mut handed = Handed { line, sockets: Vec::new(), found: Vec::new() };
+        handed.take().map_err(failed)?;
+        Ok(Some(handed))
+    }
+
+    fn take(&mut self) -> io::Result<()> {
+        self.line.patience(ANSWER)?;
+        self.line.send(&json!({"archipel": VERSION}), None)?;
+        for _ in 0..MESSAGES_MAX {
+            let (message, socket) = self.line.receive()?;
+            if message["end"] == true {
+                return self.line.send(&json!({"waits": true}), None);
+            }
+            if let (Some(name), Some(socket)) = (message["listener"].as_str(), socket) {
+                let address = message["address"].as_str().and_then(|text| text.parse().ok());
+                let address = address.ok_or_else(|| strange(&message))?;
+                self.sockets.push(Passed {
+                    name: name.to_owned(),
+                    address,
+                    socket: TcpListener::from(socket),
+                });
+            } else if let Some(name) = message["service"].as_str() {
+                let endpoints: Vec<(SocketAddr, u16)> = serde_json::from_value(message["endpoints"].clone())?;
+                let endpoints =
+                    endpoints.into_iter().map(|(address, weight)| EndpointPlan { address, weight });
+                self.found.push((name.to_owned(), endpoints.collect()));
+            } else {
+                return Err(strange(&message));
+            }
+        }
+        Err(io::Error::other("it does not come to an end"))
+    }
+
+    /// Whether `proxy` knows an endpoint of every service of which the other did.
+    pub fn is_found(&self, proxy: &Proxy) -> bool {
+        let known = |name: &str| {
+            proxy.found().iter().any(|(other, endpoints)| other == name && !endpoints.is_empty())
+        };
+        self.found.iter().all(|(name, endpoints)| endpoints.is_empty() || known(name))
+    }
+
+    /// Says that requests are answered here now.
+    pub fn serving(&self) -> io::Result<()> {
+        self.line.send(&json!({"serving": true}), None)
+    }
+}
+
+/// Where those who take over ask. Dropped, nobody can any more.
+pub(crate) struct Place {
+    socket: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    heir: Arc<Mutex<Option<Heir>>>,
+}
+
+impl Place {
+    /// Listens in `dir`, and hands over what `proxied` has. `on_heir` is called when the node is to stop for somebody.
+    pub fn open(
+        dir: &Path,
+        proxied: Proxied,
+        on_heir: impl Fn() + Send + 'static,
+    ) -> Result<Place, TakeoverError> {
+        let failed = |source| TakeoverError::Listen { path: dir.join(NAME), source };
+        let socket = Arc::new(listening(dir).map_err(failed)?);
+        let heir = Arc::<Mutex<Option<Heir>>>::default();
+        let (listens, found) = (Arc::clone(&socket), Arc::clone(&heir));
+        let run = move || await_heir(&listens, &proxied, &found, &on_heir);
+        let thread = std::thread::Builder::new().name("takeover".into()).spawn(run).map_err(failed)?;
+        Ok(Place { socket, thread: Some(thread), heir })
+    }
+
+    /// Who takes over, if somebody does.
+    pub fn heir(&self) -> Option<Heir> {
+        self.heir.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = shutdown(&*self.socket, Shutdown::Both) {
+            tracing::error!(%error, "the socket for takeovers cannot be closed");
+            return;
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread for takeovers ended badly");
+        }
+    }
+}
+
+/// A process that takes over.
+pub(crate) struct Heir(Line);
+
+impl Heir {
+    /// Waits until it serves.
+    pub fn wait_serving(&self) -> Result<(), TakeoverError> {
+        let wait = || {
+            self.0.patience(SERVING)?;
+            let (message, _) = self.0.receive()?;
+            if message["serving"] == true { Ok(()) } else { Err(strange(&message)) }
+        };
+        wait().map_err(|source| TakeoverError::Heir { source })
+    }
+}
+
+/// Until one was handed everything, or the socket is closed.
+fn await_heir(socket: &OwnedFd, proxied: &Proxied, heir: &Mutex<Option<Heir>>, on_heir: &(impl Fn() + Send)) {
+    loop {
+        let line = match accept_with(socket, SocketFlags::CLOEXEC) {
+            Ok(line) => Line(line),
+            Err(Errno::INTR | Errno::CONNABORTED | Errno::MFILE | Errno::NFILE) => continue,
+            // It was shut down.
+            Err(_) => return,
+        };
+        match hand_over(&line, proxied) {
+            Ok(()) => {
+                tracing::info!("another process takes over");
+                *heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heir(line));
+                return on_heir();
+            }
+            Err(error) => tracing::warn!(%error, "a process that asked to take over did not; this one stays"),
+        }
+    }
+}
+
+fn hand_over(line: &Line, proxied: &Proxied) -> io::Result<()> {
+    let peer = socket_peercred(&line.0)?.uid;
+    if peer != rustix::process::geteuid() && !peer.is_root() {
+        return Err(io::Error::other("it runs as another user"));
+    }
+    line.patience(ANSWER)?;
+    let (hello, _) = line.receive()?;
+    if hello["archipel"] != VERSION {
+        return Err(strange(&hello));
+    }
+    let (sockets, found) = match proxied.lock().as_ref() {
+        Some(proxy) => (proxy.passed()?, proxy.found()),
+        None => (Vec::new(), Vec::new()),
+    };
+    for Passed { name, address, socket } in sockets {
+        line.send(&json!({"listener": name, "address": address}), Some(OwnedFd::from(socket)))?;
+    }
+    for (name, endpoints) in found {
+        let endpoints: Vec<(SocketAddr, u16)> =
+            endpoints.iter().map(|one| (one.address, one.weight)).collect();
+        line.send(&json!({"service": name, "endpoints": endpoints}), None)?;
+    }
+    line.send(&json!({"end": true}), None)?;
+    let (answer, _) = line.receive()?;
+    if answer["waits"] == true { Ok(()) } else { Err(strange(&answer)) }
+}
+
+fn strange(message: &Value) -> io::Error {
+    io::Error::other(format!("it says {message}, which this version does not know"))
+}
+
+/// The name of the socket, short however long that of the directory is: names of sockets have 108 bytes at most.
+fn short(dir: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd()))
+}
+
+fn packets() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn listening(dir: &Path) -> io::Result<OwnedFd> {
+    let dir = File::open(dir)?;
+    let path = short(&dir);
+    // Whoever has the directory is alone in it.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let socket = packets()?;
+    bind(&socket, &SocketAddrUnix::new(&path)?)?;
+    listen(&socket, 1)?;
+    Ok(socket)
+}
+
+/// A connection between the two.
+struct Line(OwnedFd);
+
+impl Line {
+    /// To whoever listens in `dir`; none if nobody does.
+    fn open(dir: &Path) -> io::Result<Option<Line>> {
+        let dir = match File::open(dir) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let socket = packets()?;
+        match connect(&socket, &SocketAddrUnix::new(short(&dir))?) {
+            Ok(()) => Ok(Some(Line(socket))),
+            // It ended without a word, or there was none ever.
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn patience(&self, limit: Duration) -> io::Result<()> {
+        set_socket_timeout(&self.0, Timeout::Recv, Some(limit))?;
+        Ok(set_socket_timeout(&self.0, Timeout::Send, Some(ANSWER))?)
+    }
+
+    fn send(&self, message: &Value, socket: Option<OwnedFd>) -> io::Result<()> {
+        let text = message.to_string();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let sockets: Vec<_> = socket.iter().map(AsFd::as_fd).collect();
+        if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
+            return Err(io::Error::other("a descriptor does not fit"));
+        }
+        sendmsg(&self.0, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn receive(&self) -> io::Result<(Value, Option<OwnedFd>)> {
+        let mut text = vec![0; MESSAGE_BYTES_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut text)];
+        let length = loop {
+            match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Ok(received) => break received.bytes,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let rights = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+            _ => None,
+        });
+        Ok((serde_json::from_slice(&text[..length])?, rights))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_taken_over_from_who_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Handed::ask(&dir.path().join("none")).unwrap().is_none());
+        assert!(Handed::ask(dir.path()).unwrap().is_none());
+        // A file that a process left which was killed.
+        drop(listening(dir.path()).unwrap());
+        assert!(dir.path().join(NAME).exists());
+        assert!(Handed::ask(dir.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_says_something_else_takes_nothing_over_and_the_next_one_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a".repeat(150));
+        std::fs::create_dir(&deep).unwrap();
+        let (stops, stopped) = std::sync::mpsc::channel();
+        let place = Place::open(&deep, Proxied::default(), move || stops.send(()).unwrap()).unwrap();
+        for message in [json!({"archipel": 2}), json!([]), json!({"waits": true})] {
+            let line = Line::open(&deep).unwrap().unwrap();
+            line.send(&message, None).unwrap();
+            assert!(line.receive().is_err(), "{message} was answered");
+        }
+        // One that ends when it has everything but its own word.
+        let line = Line::open(&deep).unwrap().unwrap();
+        line.send(&json!({"archipel": VERSION}), None).unwrap();
+        assert_eq!(line.receive().unwrap().0, json!({"end": true}));
+        drop(line);
+        assert!(place.heir().is_none());
+        let handed = Handed::ask(&deep).unwrap().unwrap();
+        stopped.recv_timeout(Duration::from_secs(60)).unwrap();
+        let heir = place.heir().unwrap();
+        handed.serving().unwrap();
+        heir.wait_serving().unwrap();
+    }
+
+    #[test]
+    fn an_heir_that_ends_is_told_from_one_that_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stops, stopped) = std::sync::mpsc::channel();
+        let place = Place::open(dir.path(), Proxied::default(), move || stops.send(()).unwrap()).unwrap();
+        drop(Handed::ask(dir.path()).unwrap().unwrap());
+        stopped.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(matches!(place.heir().unwrap().wait_serving(), Err(TakeoverError::Heir { .. })));
+    }
+}
