@@ -1,5 +1,6 @@
 //! What a claim is, and the list of them.
 
+pub mod balance;
 pub mod cap;
 pub mod chord;
 pub mod churn;
@@ -7,6 +8,7 @@ pub mod eclipse;
 pub mod flood;
 pub mod hashing;
 pub mod kademlia;
+pub mod mesh_latency;
 pub mod walk;
 
 use std::fmt;
@@ -26,6 +28,8 @@ pub const ALL: &[&Claim] = &[
     &eclipse::CLAIM,
     &hashing::CLAIM,
     &cap::CLAIM,
+    &mesh_latency::CLAIM,
+    &balance::CLAIM,
 ];
 
 /// The claim called `name`.

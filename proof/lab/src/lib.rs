@@ -8,6 +8,7 @@ pub mod graph;
 pub mod judge;
 pub mod plot;
 pub mod report;
+pub mod service;
 
 pub use claim::{ALL, Bound, Claim, Control, Figure, Findings, Kind, Parameter, Run, find};
 pub use judge::{Judgement, Verdict, judge};
