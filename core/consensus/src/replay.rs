@@ -14,6 +14,10 @@ use crate::entry::Logged;
 use crate::group::Write;
 use crate::members::{Mark, ReplicaId};
 
+/// Most bytes of entries that the checkpoint has already, of one group: a follower that is a little behind needs them. A log
+/// that is kept for backups has many more.
+const BEFORE_BYTES_MAX: usize = 4 << 20;
+
 /// Whether the end of the log is known to be the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
@@ -98,6 +102,8 @@ pub struct Replay {
 struct Entries {
     base: Option<(Index, Term)>,
     entries: Vec<Logged>,
+    /// Bytes of those up to the checkpoint, or more.
+    before: usize,
     committed: Index,
     error: Option<ReplayError>,
 }
@@ -204,17 +210,28 @@ impl Entries {
         };
         if found <= base.0 {
             // The log's beginning was replaced, and with it all that stood behind it.
-            self.entries.clear();
-            self.base = Some((found, entry.term()));
-            return;
+            return self.begin(&entry);
         }
         let last = Index(base.0.0 + self.entries.len() as u64);
         if found > last.next() {
             self.error = Some(ReplayError::Hole { last, found });
             return;
         }
+        if found <= mark.index {
+            self.before += entry.bytes();
+            if self.before > BEFORE_BYTES_MAX {
+                return self.begin(&entry);
+            }
+        }
         self.entries.truncate((found.0 - base.0.0 - 1) as usize);
         self.entries.push(entry);
+    }
+
+    /// What is before this entry, and itself, is not needed.
+    fn begin(&mut self, entry: &Logged) {
+        self.entries.clear();
+        self.before = 0;
+        self.base = Some((entry.index(), entry.term()));
     }
 }
 
@@ -308,6 +325,20 @@ mod tests {
             entries.into_iter().for_each(|entry| replay.entry(entry));
             assert_eq!(restored(replay), expected, "{shown:?}");
         }
+    }
+
+    #[test]
+    fn what_a_checkpoint_has_takes_little_memory_however_long_the_log_is() {
+        let mut replay = Replay::new(mark(9_000, 2));
+        for index in 1..=10_000 {
+            let term = if index < 5_000 { 1 } else { 2 };
+            replay.entry(Logged::new(Term(term), Index(index), 1, Micros(0), &[7; 4096]));
+        }
+        let whole = replay.finish(Tail::Certain).expect("sound");
+        let (base, last) = (whole.base.0.0, whole.entries.last().map(|entry| entry.index().0));
+        assert!((9_000 - BEFORE_BYTES_MAX as u64 / 4096..=9_000).contains(&base), "{base}");
+        assert_eq!((whole.base.1, last), (Term(2), Some(10_000)));
+        assert_eq!(whole.entries.len() as u64, 10_000 - base);
     }
 
     #[test]
