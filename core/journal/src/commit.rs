@@ -12,7 +12,7 @@
 //! A refusal changes nothing. A failed write or sync is final: the page cache may have dropped the bytes
 //! and would report a later sync as a success (Rebello et al. 2020).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::mem;
 use core::num::NonZeroU64;
@@ -26,6 +26,7 @@ use crate::record::{
     BODY_BYTES_MAX, Frame, HEADER_BYTES, HardState, Header, MARK_BYTES, Record, SEAL_BYTES, Salt, Seed,
     SegmentId,
 };
+use crate::reserve::{Keeper, Positions, TooMany};
 use crate::truncate::Truncate;
 
 /// Segments are multiples of this.
@@ -449,6 +450,24 @@ impl Commit {
     pub fn forget(&mut self, group: GroupId) {
         self.state.carry.forget(group);
         self.state.truncate.forget(group);
+    }
+
+    /// Keeps the log for `keeper` too; see [`Truncate::reserve`].
+    ///
+    /// # Errors
+    /// [`TooMany`]; nothing has changed then.
+    pub fn reserve(&mut self, keeper: Keeper, after: Positions) -> Result<BTreeSet<GroupId>, TooMany> {
+        self.state.truncate.reserve(keeper, after)
+    }
+
+    /// `keeper` needs nothing any more.
+    pub fn release(&mut self, keeper: Keeper) {
+        self.state.truncate.release(keeper);
+    }
+
+    /// Has the segments that only keepers need take at most `bytes_max` bytes; see [`Truncate::give_up`].
+    pub fn give_up(&mut self, bytes_max: u64) {
+        self.state.truncate.give_up(bytes_max);
     }
 
     /// The next segment that nobody needs; its file may be removed or reused under a later id.

@@ -7,11 +7,17 @@
 extern crate alloc;
 
 pub mod commit;
+pub mod ledger;
+pub mod passage;
 pub mod record;
 pub mod recover;
+pub mod reserve;
 pub mod truncate;
 
 pub use commit::{Commit, Durability, Refused};
+pub use ledger::Ledger;
+pub use passage::{Cursor, Passage};
 pub use record::{Entry, HardState, Record, Salt, SegmentId};
 pub use recover::{Recover, Recovered, Refusal};
+pub use reserve::{Keeper, Positions};
 pub use truncate::Truncate;

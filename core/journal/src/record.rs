@@ -366,6 +366,14 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
+    /// The bytes that the frame at the start of `bytes` says it takes, padding included, before anything of it is checked;
+    /// `None` if there are fewer than [`HEAD_BYTES`].
+    #[must_use]
+    pub fn stated_bytes(bytes: &[u8]) -> Option<usize> {
+        let length = bytes.get(..HEAD_BYTES)?[4..].first_chunk()?;
+        Some(padded(u32::from_le_bytes(*length) as usize))
+    }
+
     /// The mark at the start of `bytes`, if there is a valid one. Cheap where there is none.
     #[must_use]
     pub fn decode_mark(seed: Seed, offset: u64, bytes: &[u8]) -> Option<Lsn> {

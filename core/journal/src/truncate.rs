@@ -10,13 +10,18 @@
 //!   nothing before it is taken for replaced. Once it is there, all of that is void.
 //! - Once a reset is abandoned, what stands between the two is void. Who reads a log that begins in between takes all up to
 //!   the abandonment for void.
+//!
+//! Keepers (see [`crate::reserve`]) hold segments beyond that, and nothing else follows from it: which group is to be
+//! checkpointed, and how much of the log checkpoints still need, is as if there were none.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::ops::Range;
 
 use kernel::planted::{Bug, is};
 use kernel::{GroupId, Index, Lsn};
 
 use crate::record::{Record, SegmentId};
+use crate::reserve::{Keeper, Positions, Reservations, TooMany};
 
 /// Which segments are kept, and for whom.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +29,10 @@ pub struct Truncate {
     /// Oldest first, ids without a gap.
     segments: VecDeque<Kept>,
     groups: BTreeMap<GroupId, Standing>,
+    /// No checkpoint needs so many of the oldest segments any more, as far as was looked: what a sealed segment holds only
+    /// becomes less. The active one is never among them.
+    settled: usize,
+    reservations: Reservations,
 }
 
 /// One segment of the log.
@@ -44,6 +53,18 @@ struct Held {
     before: Index,
     /// Of the records behind.
     last: Index,
+}
+
+impl Held {
+    fn most(&self) -> Index {
+        self.before.max(self.last)
+    }
+}
+
+impl Kept {
+    fn most(&self) -> impl Iterator<Item = (GroupId, Index)> {
+        self.held.iter().map(|(group, held)| (*group, held.most()))
+    }
 }
 
 /// What is known of a group whose state is durable somewhere, or whose log was reset.
@@ -76,6 +97,7 @@ impl Truncate {
     pub fn withdraw(&mut self) {
         let last = self.segments.pop_back().expect("a segment that is not opened after all was opened");
         assert!(last.held.is_empty(), "a segment with records stays");
+        self.settled = self.settled.min(self.sealed());
     }
 
     /// A record that ends at `end` went into the last segment. `replaces` says that it is an entry where its group
@@ -106,11 +128,45 @@ impl Truncate {
         }
     }
 
-    /// Nobody needs what `group` has in the log.
+    /// Nobody needs what `group` has in the log. Keepers who do are told that it went.
     pub fn forget(&mut self, group: GroupId) {
         self.groups.remove(&group);
-        for kept in &mut self.segments {
-            kept.held.remove(&group);
+        let held = self.segments.iter_mut().filter_map(|kept| kept.held.remove(&group));
+        let last = held.map(|held| held.most()).max().unwrap_or_default();
+        self.reservations.forget(group, last);
+    }
+
+    /// Keeps, besides what checkpoints need, the segments with entries behind `after` for `keeper`, in the place of what
+    /// it asked for before; only those that are still there. Tells the groups of which something went since then although
+    /// it was reserved.
+    ///
+    /// # Errors
+    /// [`TooMany`]; nothing has changed then.
+    pub fn reserve(&mut self, keeper: Keeper, after: Positions) -> Result<BTreeSet<GroupId>, TooMany> {
+        self.reservations.set(keeper, after)
+    }
+
+    /// `keeper` needs nothing any more.
+    pub fn release(&mut self, keeper: Keeper) {
+        self.reservations.remove(keeper);
+    }
+
+    /// Gives up what the oldest segments are kept for until those that only keepers need take at most `bytes_max` bytes.
+    /// A group that is given up is not kept again before its keeper asks again.
+    ///
+    /// O(those segments), and O(groups in each that goes).
+    pub fn give_up(&mut self, bytes_max: u64) {
+        if self.reservations.is_empty() {
+            return;
+        }
+        let needless = self.needless();
+        let mut left = self.capacity(0..needless);
+        for kept in self.segments.range(..needless) {
+            if left <= bytes_max {
+                return;
+            }
+            left -= kept.capacity;
+            kept.most().for_each(|(group, last)| self.reservations.give_up(group, last));
         }
     }
 
@@ -119,26 +175,31 @@ impl Truncate {
     /// O(groups in that segment). Ask again until `None`. `synced` is the log's synced position: what
     /// replaces the segment must be durable first.
     pub fn retire(&mut self, synced: Lsn) -> Option<SegmentId> {
-        let successor = self.segments.get(1)?;
-        if synced < successor.ready || self.lagging().is_some() && !is(Bug::TruncateBeforeCheckpoint) {
+        self.settled = self.needless();
+        let (oldest, successor) = (self.segments.front()?, self.segments.get(1)?);
+        if synced < successor.ready || self.settled == 0 && !is(Bug::TruncateBeforeCheckpoint) {
             return None;
         }
+        if self.reservations.need(oldest.most()).is_some() {
+            return None;
+        }
+        self.settled = self.settled.saturating_sub(1);
         self.segments.pop_front().map(|kept| kept.id)
     }
 
-    /// The first group that holds the oldest segment back: checkpoint it to shorten the log.
+    /// The first group whose checkpoint holds segments back: make one to shorten the log.
     ///
-    /// `None` if the log is only its active segment, or if the oldest may go.
+    /// `None` if no checkpoint is needed for anything but the active segment, or if the oldest may go. What only keepers need
+    /// is passed over: no checkpoint would free it.
     #[must_use]
     pub fn lagging(&self) -> Option<GroupId> {
-        if self.segments.len() < 2 {
-            return None;
+        let (at, oldest) = (self.needless(), self.segments.front()?);
+        let reserved = self.reservations.need(oldest.most());
+        if is(Bug::LaggingNamesReserved) && reserved.is_some() {
+            return reserved;
         }
-        let behind = |(group, held): &(&GroupId, &Held)| {
-            let durable = self.groups.get(group).map(|standing| standing.checkpointed);
-            durable.is_none_or(|durable| durable < held.before.max(held.last))
-        };
-        self.segments.front()?.held.iter().find(behind).map(|(group, _)| *group)
+        let goes = at > 0 && reserved.is_none();
+        if goes || at >= self.sealed() { None } else { self.behind(&self.segments[at]) }
     }
 
     /// The first segment that has entries of `group` at `index` or behind that count, as far as is known here.
@@ -148,16 +209,61 @@ impl Truncate {
         self.segments.iter().find(has).map(|kept| kept.id)
     }
 
+    /// The first segment that has, of a group named in `after`, entries behind its position there that count, as far as is
+    /// known here.
+    #[must_use]
+    pub fn first_behind(&self, after: &Positions) -> Option<SegmentId> {
+        let is_wanted =
+            |(group, last): (GroupId, Index)| after.get(&group).is_some_and(|after| *after < last);
+        self.segments.iter().find(|kept| kept.most().any(is_wanted)).map(|kept| kept.id)
+    }
+
     /// The room that the kept segments take, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|kept| kept.capacity).sum()
+        self.capacity(0..self.segments.len())
+    }
+
+    /// The room of the segments that are there for checkpoints, the active one included.
+    #[must_use]
+    pub fn bytes_needed(&self) -> u64 {
+        self.capacity(self.needless()..self.segments.len())
+    }
+
+    /// The room of the segments that are there for keepers only.
+    #[must_use]
+    pub fn bytes_reserved(&self) -> u64 {
+        let needless = self.needless();
+        let first =
+            self.segments.range(..needless).position(|kept| self.reservations.need(kept.most()).is_some());
+        first.map_or(0, |first| self.capacity(first..needless))
     }
 
     /// The oldest segment that is kept.
     #[must_use]
     pub fn oldest(&self) -> Option<SegmentId> {
         self.segments.front().map(|kept| kept.id)
+    }
+
+    /// How many segments are not written any more.
+    fn sealed(&self) -> usize {
+        self.segments.len().saturating_sub(1)
+    }
+
+    /// How many of the oldest segments no checkpoint needs.
+    fn needless(&self) -> usize {
+        let sealed = self.sealed();
+        (self.settled..sealed).find(|at| self.behind(&self.segments[*at]).is_some()).unwrap_or(sealed)
+    }
+
+    /// The first group whose checkpoint is behind what the segment has of it.
+    fn behind(&self, kept: &Kept) -> Option<GroupId> {
+        let durable = |group| self.groups.get(&group).map(|standing| standing.checkpointed);
+        kept.most().find(|(group, last)| durable(*group).is_none_or(|durable| durable < *last)).map(|it| it.0)
+    }
+
+    fn capacity(&self, range: Range<usize>) -> u64 {
+        self.segments.range(range).map(|kept| kept.capacity).sum()
     }
 
     fn active(&mut self) -> &mut Kept {

@@ -183,6 +183,12 @@ log {
     HardStateForgotten,
     /// A reset waits for its sync as long as an entry may.
     ResetUnsynced,
+    /// Groups that only a backup needs the log for are to be checkpointed.
+    LaggingNamesReserved,
+    /// A backup is given entries that a power cut may still take.
+    UnsyncedArchived,
+    /// After a restart the log is not kept for backups any more.
+    ReservationForgottenAtStart,
 }
 session {
     /// A checkpoint says nothing of the forwarded writes that were done.

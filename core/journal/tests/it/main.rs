@@ -3,4 +3,6 @@
 mod crash;
 mod damage;
 mod host;
+mod keep;
 mod order;
+mod passage;

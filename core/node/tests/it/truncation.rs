@@ -1,7 +1,10 @@
 //! The log of replicated groups under truncation and power cuts: what is left of it restores what all of it would.
 //!
 //! Each group lives as a replica may: it appends, votes, has its suffix replaced by new leaders, commits, is checkpointed,
-//! and is reset behind snapshots, which a power cut may leave uninstalled. The bytes are the log's real ones.
+//! and is reset behind snapshots, which a power cut may leave uninstalled. The bytes are the log's real ones. Half of the logs
+//! are kept for backups, too.
+
+mod backed;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +17,10 @@ use journal::{Commit, Durability, Entry, HardState, Record, Recover, Refused, Se
 use kernel::planted::Bug;
 use kernel::{GroupId, Index, Lsn, Micros, Rng, Term};
 
+use self::backed::Backups;
 use crate::cluster::with_rules;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1000;
 const LIVES: u64 = 5;
 const STEPS: u64 = 120;
 
@@ -97,6 +101,7 @@ struct Seen {
     installed: u64,
     abandoned: u64,
     cut: u64,
+    backed: u64,
 }
 
 struct World {
@@ -107,6 +112,8 @@ struct World {
     buffer: Vec<u8>,
     body: Vec<u8>,
     groups: Vec<Replica>,
+    /// If there are any.
+    backups: Option<Backups>,
     seen: Seen,
 }
 
@@ -120,10 +127,16 @@ impl World {
             buffer: Vec::new(),
             body: vec![7; 2000],
             groups: vec![Replica::new(); 3],
+            backups: None,
             seen: Seen::default(),
         };
         world.append(0, &[]);
         world.sync();
+        (0..world.groups.len()).for_each(|group| world.checkpoint(group, (1, 1)));
+        if world.rng.chance(0.5) {
+            world.backups = Some(Backups::new(world.groups.len()));
+            world.back_up();
+        }
         world
     }
 
@@ -181,7 +194,7 @@ impl World {
     fn step(&mut self) {
         self.now = self.now + self.rng.below(100_000);
         let group = self.rng.below(self.groups.len() as u64) as usize;
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..=3 => self.entries(group, Vec::new()),
             4 => {
                 let hard = self.vote(group);
@@ -196,9 +209,11 @@ impl World {
             }
             8 => self.reset(group),
             9 => self.install(group),
+            10 => self.back_up(),
             _ if self.rng.chance(0.3) => self.sync(),
             _ => {}
         }
+        self.names_who_is_behind();
     }
 
     /// A term of its own for what comes.
@@ -254,11 +269,17 @@ impl World {
         let replica = &mut self.groups[group];
         let (index, term) = (replica.committed + 1 + self.rng.below(9), replica.hard.0);
         let before = replica.log.clone();
-        replica.log.truncate(replica.committed as usize);
+        // What it has of that term its leader has too, and all before it: backups rely on that.
+        let same = before.iter().rposition(|of_entry| *of_entry == term && self.backups.is_some());
+        let same = same.map_or(0, |at| at as u64 + 1);
+        replica.log.truncate(same.max(replica.committed).min(index) as usize);
         replica.log.resize(index as usize, term);
+        let term = replica.log[index as usize - 1];
         replica.reset = Some((index, term, before));
+        self.backups.iter_mut().for_each(|backups| backups.excuse(group));
         records.push(Kept::Reset { index, term });
         self.append(group, &records);
+        self.lead_anew(group);
     }
 
     fn install(&mut self, group: usize) {
@@ -301,6 +322,7 @@ impl World {
             self.files.insert(next, vec![0; SEGMENT_BYTES_MIN as usize]);
             self.commit.prepared(Need { id: next, bytes: SEGMENT_BYTES_MIN });
         }
+        self.keep();
         for (group, left) in left.iter().enumerate() {
             let mark = self.groups[group].mark;
             let floor = found.floors.get(&GroupId(group as u32)).map_or(0, |floor| floor.0);
@@ -337,12 +359,24 @@ impl World {
         if found.repair == Some(group::Write::Abandon) {
             self.seen.abandoned += 1;
             self.append(group, &[Kept::Abandon]);
+            self.lead_anew(group);
         } else if self.rng.chance(0.1) {
             // The log begins at the checkpoint, as if that had outrun it.
             let (index, term) = self.groups[group].mark;
             self.groups[group].log.truncate(index as usize);
             self.groups[group].committed = index;
+            self.backups.iter_mut().for_each(|backups| backups.excuse(group));
             self.append(group, &[Kept::Reset { index, term }]);
+            self.lead_anew(group);
+        }
+    }
+
+    /// What the group had and has not any more would come again as it was from the same leader: one index and term is one
+    /// log, and backups rely on that. So another one leads.
+    fn lead_anew(&mut self, group: usize) {
+        if self.backups.is_some() {
+            let hard = self.vote(group);
+            self.append(group, &[hard]);
         }
     }
 }
@@ -387,6 +421,7 @@ fn live(seed: u64) -> Seen {
     world.sync();
     assert_eq!(world.commit.truncate().lagging(), None, "it holds a log that nobody needs");
     world.crash();
+    world.seen.backed = world.backups.map_or(0, |backups| backups.joined);
     world.seen
 }
 
@@ -401,8 +436,10 @@ fn what_truncation_leaves_restores_what_the_whole_log_would() {
         all.installed += seen.installed;
         all.abandoned += seen.abandoned;
         all.cut += seen.cut;
+        all.backed += seen.backed;
     }
     let least = all.truncated.min(all.replaced).min(all.installed).min(all.abandoned).min(all.cut);
+    let least = least.min(all.backed);
     assert!(least > 2 * SEEDS / 3, "too little happens to show anything: {all:?}");
 }
 
