@@ -437,7 +437,7 @@ mod tests {
 
     fn persister(dir: &std::path::Path, ended: Receiver<()>) -> Persister {
         let engine = Arc::new(Engine::open(&dir.join("engine"), EngineOptions::default()).unwrap());
-        let options = LogOptions { segment_bytes: 16 << 10, reserve_bytes: 0 };
+        let options = LogOptions { segment_bytes: 16 << 10, reserve_bytes: 0, ..LogOptions::default() };
         let (log, _) = Log::open(&dir.join("log"), options, &mut |_, _| (), Box::new(|_| ())).unwrap();
         let (log, meters, asked) = (Arc::new(log), Arc::default(), Arc::default());
         Persister { engine, log, ended, meters, asked, failed: Cell::new(0) }

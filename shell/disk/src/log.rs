@@ -10,6 +10,7 @@
 //!
 //! The directory belongs to one process: whoever opens the log holds the lock file.
 
+mod archive;
 mod entries;
 mod files;
 mod flush;
@@ -32,9 +33,13 @@ use journal::{Refusal, Refused};
 use kernel::{GroupId, Index, Lsn, Micros};
 use thiserror::Error;
 
+pub use self::archive::{LogBytes, Part, PassageError};
 pub use self::entries::OldEntry;
+pub use journal::ledger;
+pub use journal::passage::Broken;
 pub use journal::recover::Torn;
-pub use journal::{Durability, Entry, HardState, Record, SegmentId};
+pub use journal::reserve::TooMany;
+pub use journal::{Cursor, Durability, Entry, HardState, Keeper, Positions, Record, SegmentId};
 
 use self::files::{Directory, Files};
 
@@ -60,11 +65,17 @@ pub struct LogOptions {
     /// Free space that is left on the file system: below it appends are refused, so that checkpoints,
     /// which shorten the log, still have room.
     pub reserve_bytes: u64,
+    /// Most bytes of segments that are kept for backups only. Beyond that the oldest ones go.
+    pub archived_bytes: u64,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: journal::commit::SEGMENT_BYTES, reserve_bytes: 64 << 20 }
+        LogOptions {
+            segment_bytes: journal::commit::SEGMENT_BYTES,
+            reserve_bytes: 64 << 20,
+            archived_bytes: 1 << 30,
+        }
     }
 }
 
@@ -178,6 +189,8 @@ struct Inner {
     flusher_wakes: Micros,
     /// When free space is looked at again.
     space_check: Micros,
+    /// The disk is short of space, and retired segments may help: they are removed.
+    is_short: bool,
     /// An appender waits for this segment.
     wanted: Option<Need>,
     /// No segment is prepared before this, because it just failed.
@@ -323,12 +336,6 @@ impl Log {
         self.shared.lock().commit.truncate().lagging()
     }
 
-    /// The disk space that the log's segments take, in bytes, spare ones not counted.
-    #[must_use]
-    pub fn bytes_retained(&self) -> u64 {
-        self.shared.lock().commit.truncate().bytes()
-    }
-
     /// Syncs what was appended, states in the log that it is complete, and stops the threads.
     ///
     /// # Errors
@@ -362,6 +369,7 @@ impl Inner {
             buffer: Vec::new(),
             flusher_wakes: AWAKE,
             space_check: Micros(0),
+            is_short: false,
             wanted: None,
             prepare_after: Micros(0),
             prepare_failures: (0, io::ErrorKind::StorageFull),
@@ -447,16 +455,19 @@ impl Shared {
         if inner.prepare_failures.0 == failures { Ok(inner) } else { Err(failed(&inner)) }
     }
 
-    /// Looks at the free space from time to time; while it is short, appends are refused.
+    /// Looks at the free space from time to time; while it is short, appends are refused, but not before what is kept for
+    /// backups was given up.
     fn check_space(&self, inner: &mut Inner, now: Micros) {
         if now < inner.space_check {
             return;
         }
         // A file system that cannot tell is taken to have space; then preparing a segment finds out.
-        let full = self.files.free(self.dir.file()).is_ok_and(|free| free < self.options.reserve_bytes);
-        inner.commit.set_full(full);
-        inner.space_check = now + if full { SPACE_MICROS_FULL } else { SPACE_MICROS };
-        if full {
+        let short = self.files.free(self.dir.file()).is_ok_and(|free| free < self.options.reserve_bytes);
+        inner.is_short = short;
+        let helped = short && self.give_up(inner);
+        inner.commit.set_full(short && !helped);
+        inner.space_check = now + if short { SPACE_MICROS_FULL } else { SPACE_MICROS };
+        if short {
             self.prepare.notify_one();
         }
     }
@@ -464,6 +475,7 @@ impl Shared {
     /// Collects the segments that nobody needs for the preparer.
     fn retire(&self, inner: &mut Inner) {
         let before = inner.retired.len();
+        inner.commit.give_up(self.options.archived_bytes);
         while let Some(id) = inner.commit.retire() {
             inner.retired.push(id);
         }

@@ -270,7 +270,7 @@ mod tests {
     /// Appends an entry that deletes the key, behind the checkpoint.
     fn delete(dir: &Path, space: u16) {
         let home = crate::node::made(dir.join("log")).unwrap();
-        let options = LogOptions { segment_bytes: 64 << 10, reserve_bytes: 0 };
+        let options = LogOptions { segment_bytes: 64 << 10, reserve_bytes: 0, ..LogOptions::default() };
         let (log, _) = Log::open(&home, options, &mut |_, _| (), Box::new(|_| ())).unwrap();
         let mut body = Vec::new();
         put_command(&mut body, DEL, &[b"key"]);

@@ -28,7 +28,7 @@ pub(super) fn run(shared: &Shared, mut spares: VecDeque<SegmentId>) {
             inner = shared.prepare.wait(inner).expect("nobody panics while holding the log's lock");
             continue;
         };
-        let full = inner.commit.is_full();
+        let full = inner.is_short;
         drop(inner);
         inner = match job {
             Job::Recycle(id) => {
@@ -63,7 +63,7 @@ fn next(shared: &Shared, inner: &mut Inner, spares: &mut VecDeque<SegmentId>) ->
     if let Some(need) = inner.wanted {
         return Some(Job::Prepare(need));
     }
-    if inner.commit.is_full()
+    if inner.is_short
         && let Some(id) = spares.pop_front()
     {
         return Some(Job::RemoveSpare(id));
@@ -86,6 +86,8 @@ fn report<'a>(
                 return inner;
             }
         }
+        // What is kept for backups goes before writes are refused; then there is a spare segment.
+        Err(error) if is_full(error.kind()) && shared.give_up(&mut inner) => return inner,
         Err(error) => {
             inner.prepare_after = shared.now() + PREPARE_RETRY_MICROS;
             inner.prepare_failures = (inner.prepare_failures.0 + 1, error.kind());
