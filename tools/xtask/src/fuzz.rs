@@ -24,6 +24,7 @@ pub struct FuzzArgs {
 enum Target {
     Resp,
     Record,
+    Archive,
     Checkpoint,
     Config,
     Kad,
@@ -43,6 +44,7 @@ impl Target {
     const ALL: &[Target] = &[
         Target::Resp,
         Target::Record,
+        Target::Archive,
         Target::Checkpoint,
         Target::Config,
         Target::Kad,
@@ -62,6 +64,7 @@ impl Target {
         match self {
             Target::Resp => "resp",
             Target::Record => "record",
+            Target::Archive => "archive",
             Target::Checkpoint => "checkpoint",
             Target::Config => "config",
             Target::Kad => "kad",
