@@ -36,6 +36,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::answer::Answerer;
 use crate::checkpoint::Asked;
 use crate::cluster::desk::Desk;
+use crate::keeping::Keeping;
 
 /// Clients of the admin port at once; others wait.
 const CLIENTS_MAX: usize = 64;
@@ -91,6 +92,8 @@ pub struct Subject {
     pub engine: Weak<Engine>,
     /// Whose data that is.
     pub origin: Origin,
+    /// What is kept of the log for backups.
+    pub(crate) keeping: Arc<Keeping>,
     /// How the data of keyspaces is divided, if the node is in no cluster.
     pub divisions: Divisions,
 }

@@ -354,11 +354,12 @@ impl Checkpointer {
         if std::mem::replace(&mut self.answered, asked) < asked {
             (0..self.progress.len()).for_each(|at| self.request(worker, at));
         }
-        let log_bytes = self.log.bytes_retained();
-        self.meters.log_bytes.set(log_bytes);
+        let log_bytes = self.log.bytes();
+        self.meters.log_bytes.set(log_bytes.total());
+        self.meters.log_reserved_bytes.set(log_bytes.reserved);
         let running = self.progress.iter().filter(|p| p.underway).count() as u64;
         self.meters.checkpoint_running.shift(std::mem::replace(&mut self.running, running), running);
-        if log_bytes > self.options.log_bytes
+        if log_bytes.needed > self.options.log_bytes
             && let Some(group) = self.log.lagging_group()
             && let Some(at) = worker.partitions().iter().position(|partition| partition.group_id() == group)
         {

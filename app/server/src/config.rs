@@ -267,6 +267,10 @@ section! {
         /// How much log may be written before a checkpoint shortens it. More means fewer checkpoints and
         /// a longer restart.
         checkpoint_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(256 << 20),
+        /// Most log that is kept for the next backup only (`archipel cluster backup`), so that it can restore every moment
+        /// since the one before; it is read at the next start, too. Beyond that, and before a full disk or `disk_quota`
+        /// refuses a write, the oldest goes, and the next backup has a gap there. 0 keeps none.
+        archived_log_bytes: Bytes<0, { 1 << 50 }> = Bytes::of(1 << 30),
         /// Memory in which the engine keeps blocks of its files, besides the keyspaces' own.
         cache_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(32 << 20),
         /// Most disk space that the data directory may take: above it writes are refused. 0 is no limit.

@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gateway::resp::{Process, Request};
-use kernel::Micros;
+use kernel::{Micros, Millis};
 use runtime::{Control, Remote};
 use telemetry::{StorageMeters, WorkerMeters};
 
 use crate::checkpoint::Asked;
+use crate::keeping::Keeping;
 
 /// How often it looks.
 const PERIOD_SECONDS: u64 = 1;
@@ -33,6 +34,8 @@ pub(crate) struct Housekeeping {
     pub dir: PathBuf,
     /// Most bytes it may take; 0 for no limit.
     pub quota: u64,
+    /// What is kept of the log for backups.
+    pub keeping: Arc<Keeping>,
     /// What does not change while the process lives.
     pub process: Process,
     /// Called when a client asks for the node's end.
@@ -67,6 +70,7 @@ fn run(keeping: &Housekeeping, ended: &Receiver<()>) {
     let (tell, told) = channel();
     for period in 0.. {
         refresh(keeping, &tell);
+        keeping.keeping.expire(Millis(unix_millis()));
         if keeping.quota > 0 || period % MEASURE_PERIODS == 0 {
             measure(keeping);
         }
@@ -188,7 +192,13 @@ fn measure(keeping: &Housekeeping) {
     let bytes = directory_bytes(&keeping.dir);
     let meters = &keeping.meters;
     meters.directory_bytes.set(bytes);
-    let exceeded = keeping.quota > 0 && bytes > keeping.quota;
+    let mut exceeded = keeping.quota > 0 && bytes > keeping.quota;
+    let reserved = keeping.keeping.bytes().reserved;
+    if exceeded && reserved > 0 {
+        // What is kept for backups goes before writes are refused.
+        keeping.keeping.give_up();
+        exceeded = bytes.saturating_sub(reserved) > keeping.quota;
+    }
     if exceeded != (meters.quota_exceeded.get() > 0) {
         meters.quota_exceeded.set(u64::from(exceeded));
         let quota = keeping.quota;

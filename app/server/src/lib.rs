@@ -13,6 +13,7 @@ pub mod fetch;
 mod held;
 mod housekeep;
 mod identity;
+mod keeping;
 pub mod load;
 pub mod lock;
 pub mod log;

@@ -14,7 +14,7 @@ use control::CONTROL;
 use disk::backup::Origin;
 use disk::engine::{Engine, EngineError, EngineOptions, Mark};
 use disk::log::{Log, LogError, LogOptions, SyncEvent};
-use kernel::{GroupId, Index, KeyspaceId, WorkerId};
+use kernel::{GroupId, Index, KeyspaceId, Millis, WorkerId};
 use node::cluster::formation::database;
 use node::cluster::transfer;
 use node::recover::{ReplicaError, Stores};
@@ -38,7 +38,9 @@ use crate::cluster::member::{self, MemberStart};
 use crate::cluster::start::{ClusterError, ClusterOptions};
 use crate::divisions::{record, recorded};
 use crate::fetch::Fetchers;
+use crate::housekeep::unix_millis;
 use crate::identity::identity;
+use crate::keeping;
 use crate::load::{EngineFetch, LoadError, load};
 use crate::log::SharedLog;
 use crate::relay::SyncRelay;
@@ -268,6 +270,12 @@ impl Node {
     #[must_use]
     pub fn engine(&self) -> Weak<Engine> {
         Arc::downgrade(&self.engine)
+    }
+
+    /// Its log, likewise.
+    #[must_use]
+    pub fn log(&self) -> Weak<Log> {
+        Arc::downgrade(&self.log)
     }
 
     /// The other threads' ends of its workers.
@@ -574,6 +582,7 @@ fn recover(
     let directory = made(options.data_dir.join("log"))?;
     let visit = &mut |_, record: disk::log::Record<'_>| recovery.record(record);
     let (log, recovered) = Log::open(&directory, options.log, visit, Box::new(on_synced))?;
+    keeping::resume(&options.data_dir, Millis(unix_millis()), &log);
     let (stores, replayed) = recovery.finish(&recovered.floors)?;
     let millis = started.elapsed().as_millis() as u64;
     let load_millis = loaded.as_millis() as u64;

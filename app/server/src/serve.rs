@@ -12,7 +12,7 @@ use fabric::join::Token;
 use fabric::overlay::Overlay;
 use gateway::resp::users::DEFAULT_USER;
 use gateway::resp::{Secret, Users};
-use kernel::{ClusterId, KeyspaceId, NodeId};
+use kernel::{ClusterId, KeyspaceId, Millis, NodeId};
 use node::Settings;
 use placement::Partitions;
 use proxy::{Meters, Proxy, ProxyError};
@@ -24,7 +24,8 @@ use crate::checkpoint::CheckpointOptions;
 use crate::cluster::start::ClusterOptions;
 use crate::config::{self, Config, ConfigError, Loaded};
 use crate::divisions::recorded;
-use crate::housekeep::{self, Housekeeper, Housekeeping};
+use crate::housekeep::{self, Housekeeper, Housekeeping, unix_millis};
+use crate::keeping::Keeping;
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
@@ -143,12 +144,14 @@ impl Ground {
         let entrance = entrance(config, node.redis, self.own);
         let services = self.services.map(|bound| bound.serve(node.desk.clone(), remote, entrance));
         let services = services.transpose()?;
+        let keeping = Arc::new(Keeping::new(&config.data_dir, Millis(unix_millis()), node.log()));
         let housekeeper = Housekeeper::start(Housekeeping {
             remotes: node.remotes(),
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
             dir: config.data_dir.clone(),
             quota: config.storage.disk_quota.get(),
+            keeping: Arc::clone(&keeping),
             process: housekeep::process(node.redis, loaded.file.as_deref()),
             on_stop: self.on_stop,
         })
@@ -163,6 +166,7 @@ impl Ground {
             proxy: Arc::clone(proxy_meters),
             engine: node.engine(),
             origin: node.origin,
+            keeping,
             divisions: recorded(&config.data_dir)?,
         })?;
         let discovery =
@@ -409,6 +413,7 @@ pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {
         log: LogOptions {
             segment_bytes: storage.segment_bytes.get(),
             reserve_bytes: storage.reserve_bytes.get(),
+            archived_bytes: storage.archived_log_bytes.get(),
         },
         engine: engine_options(config),
         cluster: cluster(config),

@@ -42,6 +42,8 @@ pub struct WorkerMeters {
 pub struct StorageMeters {
     /// Bytes of the log's segments on disk.
     pub log_bytes: Gauge,
+    /// Those among them that are there for backups only.
+    pub log_reserved_bytes: Gauge,
     /// Workers whose last append the log refused, and may take again.
     pub log_refusing: Gauge,
     /// 1 once the log has failed for good.

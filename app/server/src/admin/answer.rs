@@ -35,15 +35,15 @@ impl Answerer {
         Answerer { subject, stopping, started: Instant::now() }
     }
 
-    /// The answer to `request`. Its body is not read: no page takes one.
-    pub async fn answer(&self, request: &Request<Incoming>) -> Page {
+    /// The answer to `request`. Only some pages of backups read its body.
+    pub async fn answer(&self, request: Request<Incoming>) -> Page {
         match (request.uri().path(), request.method()) {
             ("/health", &Method::GET | &Method::HEAD) => self.health().await,
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
             (path, _) if path.starts_with("/backup/") => backup::answer(&self.subject, request).await,
-            (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(request).await,
+            (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(&request).await,
             ("/health" | "/metrics" | "/status", _) => not_allowed("GET, HEAD"),
             ("/checkpoint", _) => not_allowed("POST"),
             _ => page(

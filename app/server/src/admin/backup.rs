@@ -1,7 +1,10 @@
-//! The pages that a backup is made of: what this node has, a partition held as its checkpoint has it, and its bytes.
+//! The pages that a backup is made of: what this node has, a partition held as its checkpoint has it, and its bytes; and what
+//! the log has behind it.
 //!
 //! They give away all data, so they are answered only with the header of our own commands, which no page of a browser can
 //! send, and with a password of Redis clients, if they need one. They change nothing that clients can see.
+
+mod entries;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +57,7 @@ struct Copy {
 type Division = (u16, u16);
 
 /// The answer to `request`, whose path begins with `/backup`.
-pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Page {
+pub(super) async fn answer(subject: &Subject, request: Request<Incoming>) -> Page {
     if !request.headers().contains_key(OWN_HEADER) {
         let text = format!(
             "a backup is asked for with the header {OWN_HEADER}, as `archipel cluster backup` does\n"
@@ -80,16 +83,21 @@ pub(super) async fn answer(subject: &Subject, request: &Request<Incoming>) -> Pa
         return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the node stops\n");
     };
     let vault = Vault { subject, engine };
-    let query = Query::of(request.uri().query());
-    let done = match (request.uri().path(), request.method()) {
+    let (head, body) = request.into_parts();
+    let query = Query::of(head.uri.query());
+    let done = match (head.uri.path(), &head.method) {
         ("/backup/begin", &Method::POST) => vault.begin().await,
         ("/backup/cut", &Method::POST) => vault.cut(&query).await,
         ("/backup/lot", &Method::POST) => vault.lot(&query).await,
         ("/backup/release", &Method::POST) => vault.release(&query),
-        ("/backup/begin" | "/backup/cut" | "/backup/lot" | "/backup/release", _) => {
-            return not_allowed("POST");
-        }
-        _ => no(StatusCode::NOT_FOUND, "there are POST /backup/begin, /cut, /lot and /release"),
+        ("/backup/keep", &Method::POST) => vault.keep(&query, body).await,
+        ("/backup/entries", &Method::POST) => vault.entries(&query, body).await,
+        ("/backup/begin" | "/backup/cut" | "/backup/lot" | "/backup/release", _)
+        | ("/backup/keep" | "/backup/entries", _) => return not_allowed("POST"),
+        _ => no(
+            StatusCode::NOT_FOUND,
+            "there are POST /backup/begin, /cut, /lot, /release, /keep and /entries",
+        ),
     };
     done.unwrap_or_else(|page| *page)
 }

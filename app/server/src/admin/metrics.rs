@@ -91,6 +91,11 @@ fn disk(page: &mut Exposition, subject: &Subject) {
     let meters = &subject.meters;
     page.gauge("archipel_log_bytes", "Bytes of the log on disk.", meters.log_bytes.get());
     page.gauge(
+        "archipel_log_reserved_bytes",
+        "Bytes of the log that are kept for backups only.",
+        meters.log_reserved_bytes.get(),
+    );
+    page.gauge(
         "archipel_log_refusing",
         "1 while the log refuses writes.",
         u64::from(meters.log_refusing.get() > 0),

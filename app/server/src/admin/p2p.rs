@@ -55,7 +55,7 @@ impl Body for Lines {
 /// client leaves.
 pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>, lasting: &AtomicBool) -> Answer {
     let Some(verb) = request.uri().path().strip_prefix("/p2p") else {
-        return answerer.answer(&request).await.map(Either::Left);
+        return answerer.answer(request).await.map(Either::Left);
     };
     let verb = verb.trim_start_matches('/').to_owned();
     let Some((node, dht)) = answerer.subject.overlay.clone() else {

@@ -8,12 +8,14 @@ use consensus::{Durability, Incarnation, ReplicaId};
 use control::CONTROL;
 use disk::engine::{Engine, Mark};
 use disk::log::{Log, Recovered};
-use kernel::{GroupId, Index};
+use kernel::{GroupId, Index, Millis};
 use node::cluster::mind::{self, Begin};
 use node::cluster::{Holding, Kept, Past, Start, store_seed};
 use node::recover::Replays;
 
 use super::start::{Known, Membership, seed};
+use crate::housekeep::unix_millis;
+use crate::keeping;
 use crate::load::load_group;
 use crate::node::{NodeError, NodeOptions, made};
 use crate::relay::SyncRelay;
@@ -60,6 +62,7 @@ pub(crate) fn recover(
     };
     let on_synced = move |event| relay.tell(event);
     let (log, recovered) = Log::open(&directory, options.log, visit, Box::new(on_synced))?;
+    keeping::resume(&options.data_dir, Millis(unix_millis()), &log);
     // Groups that had replicas here, and have none, hold no segment back.
     let ended = logged.iter().filter(|group| **group != CONTROL && !member.replicas.contains_key(group));
     ended.for_each(|group| log.forget(*group));
