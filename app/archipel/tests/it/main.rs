@@ -5,6 +5,7 @@ mod answers;
 mod backups;
 mod cluster;
 mod finding;
+mod kept;
 mod keys;
 mod lab;
 mod larger;
