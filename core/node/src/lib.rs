@@ -28,6 +28,7 @@ mod scatter;
 mod slices;
 mod submit;
 mod swap;
+mod time;
 pub mod worker;
 
 pub use agreement::Agreement;
