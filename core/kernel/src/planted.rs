@@ -12,6 +12,7 @@ macro_rules! bugs {
         session { $($(#[$session_doc:meta])* $session_name:ident,)* }
         forward { $($(#[$forward_doc:meta])* $forward_name:ident,)* }
         replica { $($(#[$replica_doc:meta])* $replica_name:ident,)* }
+        still { $($(#[$still_doc:meta])* $still_name:ident,)* }
         mesh { $($(#[$mesh_doc:meta])* $mesh_name:ident,)* }
         proxy { $($(#[$proxy_doc:meta])* $proxy_name:ident,)* }
         mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
@@ -30,6 +31,7 @@ macro_rules! bugs {
             $($(#[$session_doc])* $session_name,)*
             $($(#[$forward_doc])* $forward_name,)*
             $($(#[$replica_doc])* $replica_name,)*
+            $($(#[$still_doc])* $still_name,)*
             $($(#[$mesh_doc])* $mesh_name,)*
             $($(#[$proxy_doc])* $proxy_name,)*
             $($(#[$mind_doc])* $mind_name,)*
@@ -51,6 +53,8 @@ macro_rules! bugs {
             pub const FORWARD: &[Bug] = &[$(Bug::$forward_name,)*];
             /// Those of a node in a cluster, which the tests of replicated partitions must find.
             pub const REPLICA: &[Bug] = &[$(Bug::$replica_name,)*];
+            /// Those of partitions that stand still, which the tests of replicated partitions must find.
+            pub const STILL: &[Bug] = &[$(Bug::$still_name,)*];
             /// Those of services, which the tests of `mesh` must find.
             pub const MESH: &[Bug] = &[$(Bug::$mesh_name,)*];
             /// Those of what a proxy decides, which the tests of `mesh` and `wire` must find.
@@ -169,6 +173,8 @@ group {
     QuiescentLease,
     /// The replica believes the end of a log whose disk may have lost some of it.
     TornTailBelieved,
+    /// Whether it led all the while is answered by lease.
+    ConfirmByLease,
 }
 control {
     /// A move takes the old copy away before the new one counts.
@@ -217,6 +223,14 @@ replica {
     TriedWaiterReleased,
     /// What was not decided when leadership was lost is forgotten.
     UndecidedForgotten,
+}
+still {
+    /// A partition that stands still proposes what comes from other nodes.
+    GuestsProposeWhenStill,
+    /// A standstill outlives the term in which it began.
+    StillOutlivesTerm,
+    /// Some partitions go on before all stand still.
+    ConfirmBeforeAllHeld,
 }
 mesh {
     /// An open breaker never lets a probe through.

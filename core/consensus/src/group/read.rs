@@ -90,6 +90,30 @@ impl Replica {
             self.events.push_back(Event::Read { id, index: known });
             return Some(id);
         }
+        Some(self.ask_with_turn())
+    }
+
+    /// As [`Replica::read`], but a majority is asked in any case: the answer says that this replica led after this call
+    /// whatever any clock does. It is still the leader of the term in which it was called when an index comes.
+    pub fn confirm(&mut self, now: Micros) -> Option<ReadId> {
+        self.now = now;
+        if !self.leads() || self.reads.waiting.len() >= READS_MAX {
+            return None;
+        }
+        self.awaken();
+        if is(Bug::ConfirmByLease)
+            && let Some(index) = self.read_by_lease(now)
+        {
+            self.reads.sequence += 1;
+            let id = ReadId(self.reads.sequence);
+            self.events.push_back(Event::Read { id, index: Some(index) });
+            return Some(id);
+        }
+        Some(self.ask_with_turn())
+    }
+
+    /// The round of this turn, which goes out when it ends.
+    fn ask_with_turn(&mut self) -> ReadId {
         let open = match self.reads.open {
             Some(open) => open,
             None => {
@@ -98,7 +122,7 @@ impl Replica {
                 open
             }
         };
-        Some(ReadId(open))
+        ReadId(open)
     }
 
     /// The index at which a read may be answered at once by lease; `None`: ask with [`Replica::read`], which is answered at

@@ -85,8 +85,7 @@ pub struct World {
     /// 0: one entry a message.
     append_bytes: u64,
     leases: bool,
-    /// Clocks are further apart than leases allow.
-    beyond: bool,
+    clocks: Clocks,
     durability: Durability,
     /// A group of one or two may be so again; else it keeps three voters.
     small: bool,
@@ -108,18 +107,34 @@ pub struct World {
     seed: u64,
 }
 
+/// What is to be thought of clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clocks {
+    /// They are as far apart as leases allow.
+    Near,
+    /// They are further apart,
+    Beyond,
+    /// and nobody reads by them: all reads are confirmed.
+    Mistrusted,
+}
+
 /// Runs one seed. `Err` says what did not hold.
 pub fn run(seed: u64) -> Result<Outcome, String> {
-    run_with(seed, false)
+    run_with(seed, Clocks::Near)
 }
 
 /// The same, with clocks that are further apart than leases allow.
 pub fn run_beyond(seed: u64) -> Result<Outcome, String> {
-    run_with(seed, true)
+    run_with(seed, Clocks::Beyond)
 }
 
-fn run_with(seed: u64, beyond: bool) -> Result<Outcome, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| World::new(seed, beyond).go());
+/// The same; all reads are confirmed by a majority, as is asked for with [`Replica::confirm`].
+pub fn run_mistrusting(seed: u64) -> Result<Outcome, String> {
+    run_with(seed, Clocks::Mistrusted)
+}
+
+fn run_with(seed: u64, clocks: Clocks) -> Result<Outcome, String> {
+    let guarded = std::panic::AssertUnwindSafe(|| World::new(seed, clocks).go());
     match std::panic::catch_unwind(guarded) {
         Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
         Err(panic) => {
@@ -131,7 +146,7 @@ fn run_with(seed: u64, beyond: bool) -> Result<Outcome, String> {
 }
 
 impl World {
-    fn new(seed: u64, beyond: bool) -> World {
+    fn new(seed: u64, clocks: Clocks) -> World {
         let mut rng = Rng::new(seed);
         let count = [1, 2, 3, 3, 3, 3, 5, 5, 5, 7][rng.below(10) as usize];
         // In a group of one or two every crash may lose what `everysec` promised for a second only.
@@ -142,7 +157,7 @@ impl World {
             delay: [1_500, 1_500, 60_000][rng.below(3) as usize],
             append_bytes: [0, 0, 4096][rng.below(3) as usize],
             leases: rng.chance(0.5),
-            beyond,
+            clocks,
             durability: if everysec { Durability::EverySec } else { Durability::Always },
             small: count < 3,
             unstable: count > 2 && rng.chance(0.25),
@@ -184,7 +199,7 @@ impl World {
     }
 
     fn add_node(&mut self, id: ReplicaId, disk: Disk) -> usize {
-        let rate = match self.beyond {
+        let rate = match self.clocks != Clocks::Near {
             false => RATES[0] + self.rng.below(RATES[1] - RATES[0] + 1),
             true => RATES_BEYOND[self.rng.below(2) as usize],
         };
@@ -460,7 +475,8 @@ impl World {
             self.values += 1;
             Request::Write { register, value: self.values }
         } else {
-            let (floor, lease) = (self.judge.floor(register), self.leases && self.rng.chance(0.7));
+            let lease = self.leases && self.rng.chance(0.7) && self.clocks != Clocks::Mistrusted;
+            let floor = self.judge.floor(register);
             Request::Read { register, floor, lease }
         };
         if let Some(live) = &mut self.nodes[node].live {

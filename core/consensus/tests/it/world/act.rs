@@ -5,7 +5,7 @@ use consensus::group::{Committed, Event, Standing};
 use consensus::{Body, Durability, Group, Logged, Members, Proposed};
 use kernel::{Index, Lsn, Micros};
 
-use super::{Happening, World};
+use super::{Clocks, Happening, World};
 use crate::node::{Request, State, Waiting, writes};
 
 impl World {
@@ -90,7 +90,13 @@ impl World {
                     if let Some(index) = by_lease {
                         self.judge.lease_reads += 1;
                         live.confirmed.push(Waiting { register, floor, index: Some(index.0) });
-                    } else if let Some(id) = live.replica.read(clock) {
+                        continue;
+                    }
+                    let asked = match self.clocks {
+                        Clocks::Near | Clocks::Beyond => live.replica.read(clock),
+                        Clocks::Mistrusted => live.replica.confirm(clock),
+                    };
+                    if let Some(id) = asked {
                         let waiting = Waiting { register, floor, index: None };
                         live.reads.entry(id).or_default().push(waiting);
                     }
