@@ -43,6 +43,16 @@ impl Agreement {
         }
     }
 
+    /// The last index that was proposed or taken from a leader, committed or not.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        match self {
+            Agreement::Solo(solo) => solo.last(),
+            Agreement::Replica(replica) => replica.last(),
+            Agreement::Gone => Index(0),
+        }
+    }
+
     /// Promises another durability from now on; only a group of one does, when nothing is on its way.
     pub(crate) fn set_durability(&mut self, durability: Durability) {
         match self {

@@ -16,6 +16,7 @@ use crate::agreement::Agreement;
 use crate::cluster::Holding;
 use crate::cluster::seat::Seat;
 use crate::parcel::Guest;
+use crate::standstill::Stand;
 
 /// A queued command and who waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +168,12 @@ pub struct Partition {
     pub(crate) seat: Option<Box<Seat>>,
     /// The group takes nothing at the moment: what is open waits, and clients with it.
     pub(crate) parked: bool,
+    /// Tickets under which it stands still, or did a while ago.
+    pub(crate) stands: Vec<Stand>,
+    /// It proposes nothing since then, see [`crate::standstill`],
+    pub(crate) still_since: Option<Micros>,
+    /// and once that is over, not again before this.
+    pub(crate) still_after: Micros,
     pub(crate) open: Batch,
     /// While a turn's entry is appended: what did not fit it.
     pub(crate) rest: Option<Box<Batch>>,
@@ -204,6 +211,9 @@ impl Partition {
             leads: true,
             seat: None,
             parked: false,
+            stands: Vec::new(),
+            still_since: None,
+            still_after: Micros(0),
             open: Batch::default(),
             rest: None,
             flying: VecDeque::new(),

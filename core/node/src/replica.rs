@@ -125,12 +125,18 @@ impl Worker {
             self.undo(at, open, Undone::TriedAgain);
             return None;
         }
-        let tick_after = partition.tick_after;
+        let (tick_after, still) = (partition.tick_after, partition.stands_still(now));
         let Partition { store, group, open, flying, parked, spare, .. } = partition;
         let replica = group.replica_mut()?;
         open.time = store.time().max(now);
         let due = store.next_expiry().is_some_and(|expiry| expiry <= now.millis());
-        if open.body.is_empty() && due && now >= tick_after {
+        let ticks = open.body.is_empty() && due && now >= tick_after;
+        // What is only read is no proposal.
+        if still && (ticks || !open.body.is_empty()) {
+            *parked = true;
+            return None;
+        }
+        if ticks {
             put_command(&mut open.body, TICK, &[]);
             open.queued.push(Queued::own());
         }

@@ -14,12 +14,16 @@ impl Worker {
             if partition.replicated && !(partition.leads && partition.is_quiet()) {
                 return None;
             }
-            partition.store.next_expiry().map(|at| at.micros().max(partition.tick_after))
+            // Nor does one that stands still.
+            let not_before =
+                partition.still_until().map_or(partition.tick_after, |until| until.max(partition.tick_after));
+            partition.store.next_expiry().map(|at| at.micros().max(not_before))
         };
         let waiter =
             |partition: &Partition| partition.waiters.values().filter_map(|waiter| waiter.deadline).min();
         let untried = |partition: &Partition| partition.untried.then_some(partition.tick_after);
-        let partitions = self.partitions.iter().flat_map(|one| [expiry(one), waiter(one), untried(one)]);
+        let all = |one: &Partition| [expiry(one), waiter(one), untried(one), one.still_until()];
+        let partitions = self.partitions.iter().flat_map(all);
         partitions
             .flatten()
             .chain(self.front.deadline())
@@ -35,6 +39,7 @@ impl Worker {
         self.wake_replicas();
         self.wake_post();
         for at in 0..self.partitions.len() {
+            self.wake_still(at);
             self.expire_waiters(at);
             if self.partitions[at].untried && now >= self.partitions[at].tick_after {
                 self.try_all(at);

@@ -429,7 +429,11 @@ impl Worker {
         if self.opened.is_empty() {
             return;
         }
-        let opened = core::mem::take(&mut self.opened);
+        let (now, mut opened) = (self.now, core::mem::take(&mut self.opened));
+        opened.retain(|&at| !self.partitions[at].parks(now));
+        if opened.is_empty() {
+            return;
+        }
         let mut durability = Durability::EverySec;
         let mut terms = Vec::with_capacity(opened.len());
         for &at in &opened {

@@ -358,7 +358,10 @@ impl<L: LogSink, T: Tasks> Reactor<L, T> {
         }
         while let Ok(control) = self.control.try_recv() {
             match control {
-                Control::Call(call) => call(&mut self.worker),
+                Control::Call(call) => {
+                    self.worker.tell_time(now);
+                    call(&mut self.worker);
+                }
                 Control::LogFailed => self.worker.log_failed(now),
                 Control::Peers(peers) => self.peers = peers,
                 Control::Parcels(from, parcels) => {

@@ -79,7 +79,9 @@ impl Worker {
                 }
             }
         }
+        let now = self.now;
         let partition = &mut self.partitions[at];
+        partition.break_stands(now);
         partition.settle_interest();
         partition.untried = false;
         if is(Bug::UndecidedForgotten) {
@@ -95,8 +97,10 @@ impl Worker {
     }
 
     /// What the group did not take may be tried again.
-    pub(super) fn unpark(&mut self, at: usize) {
-        if !self.partitions[at].parked {
+    pub(crate) fn unpark(&mut self, at: usize) {
+        let now = self.now;
+        // What stands still is asked again when it goes on: until then there is no use in collecting more.
+        if !self.partitions[at].parked || self.partitions[at].is_still(now) {
             return;
         }
         self.partitions[at].parked = false;
@@ -118,6 +122,7 @@ impl Worker {
     /// A round of reads is confirmed, or cannot be.
     pub(super) fn read_confirmed(&mut self, at: usize, id: ReadId, index: Option<Index>) {
         let now = self.now;
+        self.still_confirmed(at, id, index);
         let Partition { group, flying, leads, .. } = &mut self.partitions[at];
         let mut rounds = flying.iter_mut().filter(|batch| batch.read == Some(id)).peekable();
         if rounds.peek().is_none() {

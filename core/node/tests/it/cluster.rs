@@ -6,6 +6,7 @@ mod forwarding;
 mod leadership;
 mod placing;
 mod seeds;
+mod standstill;
 pub mod world;
 mod writing;
 

@@ -16,6 +16,7 @@ mod publishing;
 mod several;
 mod slices;
 mod stalls;
+mod standstill;
 mod swap;
 mod transactions;
 mod transfer;
