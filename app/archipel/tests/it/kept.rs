@@ -84,7 +84,7 @@ fn entries(node: &Node, after: u64) -> (Vec<(u64, u64)>, usize) {
         // That the group begins says nothing of entries.
         if kind == 1 {
             found.push((reader.varint().unwrap(), reader.varint().unwrap()));
-            (reader.u16().unwrap(), reader.varint().unwrap(), reader.bytes().unwrap());
+            let _ = (reader.u16().unwrap(), reader.varint().unwrap(), reader.bytes().unwrap());
         } else {
             assert_eq!(kind, 2, "nothing here is uncertain");
         }
