@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// How long the node may be silent: longer than a lookup has patience with one peer.
-const SILENT_SECONDS_MAX: u64 = 60;
+pub const SILENT: Duration = Duration::from_secs(60);
 /// Longest answer that is taken, in bytes.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -23,17 +23,12 @@ pub struct Lines(BufReader<std::io::Take<TcpStream>>);
 impl Client {
     /// One object.
     pub fn get(&self, path: &str) -> Result<Value> {
-        self.ask(&format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address))?.next_line()
+        self.ask(&format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address), SILENT)?.next_line()
     }
 
     /// What `verb` of the overlay answers to `wanted`.
     pub fn post(&self, verb: &str, wanted: &Value) -> Result<Lines> {
-        let body = wanted.to_string();
-        self.ask(&format!(
-            "POST /p2p/{verb} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
-            body.len(),
-        ))
+        self.patient(verb, wanted, SILENT)
     }
 
     /// Lines that come when something happens, however long that takes.
@@ -44,11 +39,16 @@ impl Client {
         Ok(lines)
     }
 
+    /// One answer that may take so long.
+    pub fn patient(&self, verb: &str, wanted: &Value, limit: Duration) -> Result<Lines> {
+        let body = wanted.to_string();
+        self.ask(&request(verb, self.address, &body), limit)
+    }
+
     /// HTTP/1.0, so that the answer is not cut into chunks and ends with the connection.
-    fn ask(&self, request: &str) -> Result<Lines> {
+    fn ask(&self, request: &str, limit: Duration) -> Result<Lines> {
         let address = self.address;
-        let limit = Duration::from_secs(SILENT_SECONDS_MAX);
-        let mut stream = TcpStream::connect_timeout(&address, limit).with_context(|| {
+        let mut stream = TcpStream::connect_timeout(&address, SILENT).with_context(|| {
             format!("no node answers at http://{address}/p2p; is it started, and with which --port-offset?")
         })?;
         stream.set_read_timeout(Some(limit))?;
@@ -69,6 +69,15 @@ impl Client {
             }
         }
     }
+}
+
+/// A request for `verb`, which a page of a browser could not send: it has a field of our own.
+fn request(verb: &str, address: SocketAddr, body: &str) -> String {
+    format!(
+        "POST /p2p/{verb} HTTP/1.0\r\nHost: {address}\r\nX-Archipel: p2p\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len(),
+    )
 }
 
 impl Lines {

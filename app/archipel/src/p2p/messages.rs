@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::client::SILENT;
 use super::{Shown, hex, nodes, text, unhex};
 use crate::command::BroadcastVia;
 use crate::exit::{Exit, Failure};
@@ -17,7 +19,8 @@ impl Shown {
         if self.json {
             println!("{}", answer["result"]);
         } else if listeners > 0 {
-            println!("{listeners} listeners at {peer} have it");
+            let verb = if listeners == 1 { "has" } else { "have" };
+            println!("{} at {peer} {verb} it", counted(listeners, "listener"));
         } else {
             eprintln!("{peer} took it, and nobody listens there; `archipel p2p listen` does, on that node");
         }
@@ -31,9 +34,18 @@ impl Shown {
         if self.json {
             println!("{}", answer["result"]);
         } else if neighbours > 0 {
-            println!("told to {neighbours} neighbours");
+            println!("told to {}", counted(neighbours, "neighbour"));
         } else {
-            eprintln!("no neighbour takes broadcasts; `archipel p2p connect ADDRESS` makes one");
+            match via {
+                BroadcastVia::Flood => {
+                    eprintln!("no neighbour takes broadcasts; `archipel p2p connect ADDRESS` makes one");
+                }
+                BroadcastVia::Gossip => {
+                    eprintln!(
+                        "no connected peer gossips; one does that was started with --set p2p.gossip=true"
+                    );
+                }
+            }
         }
         Ok(if neighbours > 0 { Exit::Holds } else { Exit::Fails })
     }
@@ -57,7 +69,7 @@ impl Shown {
 
     pub(super) fn walk(&self, walkers: u8, steps: u16, content: Option<&str>) -> Result<Exit, Failure> {
         let wanted = json!({"walkers": walkers, "steps": steps, "content": content});
-        let answer = self.client.post("walk", &wanted)?.last()?;
+        let answer = self.client.patient("walk", &wanted, walk_limit(steps))?.last()?;
         let result = &answer["result"];
         if self.json {
             println!("{result}");
@@ -75,6 +87,11 @@ impl Shown {
     }
 }
 
+/// How long a walk of so many steps may take: it ends when each of them, and each check, should have taken a second.
+fn walk_limit(steps: u16) -> Duration {
+    SILENT + Duration::from_secs(2 * u64::from(steps))
+}
+
 /// One line for what was heard: how it came, from whom, and what.
 fn sentence(heard: &Value) -> String {
     let way = match (text(heard, "via"), heard["hops"].as_u64()) {
@@ -84,6 +101,10 @@ fn sentence(heard: &Value) -> String {
     };
     let bytes = unhex(text(heard, "value_hex")).unwrap_or_default();
     format!("{way} {}: {}", text(heard, "from"), printable(&bytes))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Text as it is; what a terminal could take for commands, and what is no text, escaped.
@@ -103,6 +124,16 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_walk_is_waited_for_longer_than_it_may_take() {
+        for steps in [1, 32, 100, 4096] {
+            // The node's own deadline: a second for each step, for each check of one, and for the last word.
+            let most = u64::from(steps) * 2 + 1;
+            assert!(walk_limit(steps) > Duration::from_secs(most), "{steps}");
+        }
+        assert!(walk_limit(100) > SILENT);
+    }
 
     #[test]
     fn what_arrives_cannot_command_the_terminal() {

@@ -52,6 +52,22 @@ fn network(count: usize) -> (Vec<tempfile::TempDir>, Vec<Node>) {
 }
 
 #[test]
+fn what_asks_the_overlay_and_is_not_ours_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path());
+    for verb in ["connect", "send", "broadcast", "put", "provide", "listen", "walk"] {
+        let (code, text) = node.ask("POST", &format!("/p2p/{verb}"), "");
+        assert_eq!(code, 403, "{verb}: {text}");
+        assert!(text.contains("x-archipel"), "{text}");
+        // Control: with the header it is heard, and is no JSON.
+        let (code, text) = node.ask("POST", &format!("/p2p/{verb}"), "X-Archipel: 1\r\n");
+        assert_eq!(code, 400, "{verb}: {text}");
+    }
+    // What only looks is answered to all.
+    assert!(node.http("GET", "/p2p").1.contains(&id(&node).0));
+}
+
+#[test]
 fn messages_reach_who_listens_and_the_sender_is_told() {
     let (_dirs, nodes) = network(3);
     let ids: Vec<String> = nodes.iter().map(|node| id(node).0).collect();
@@ -61,7 +77,7 @@ fn messages_reach_who_listens_and_the_sender_is_told() {
     assert!(stderr(&unheard).contains("nobody listens there"), "{}", stderr(&unheard));
     let mut listener = Listener::start(&nodes[2], &["--count", "3"]);
     let sent = p2p(&nodes[1], &["send", &ids[2], "hello"]);
-    assert_eq!(stdout(&sent), format!("1 listeners at {} have it\n", ids[2]), "{}", stderr(&sent));
+    assert_eq!(stdout(&sent), format!("1 listener at {} has it\n", ids[2]), "{}", stderr(&sent));
     let heard = listener.next();
     assert_eq!(
         (&heard["from"], &heard["via"], &heard["text"]),

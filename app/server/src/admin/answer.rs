@@ -27,7 +27,7 @@ pub(super) type Page = Response<Full<Bytes>>;
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
-/// What requests that change the cluster carry.
+/// What requests carry that change something, as no page of a browser may.
 pub(super) const OWN_HEADER: &str = "x-archipel";
 
 impl Answerer {

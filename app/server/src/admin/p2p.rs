@@ -23,7 +23,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::answer::{Answerer, JSON, Page, TEXT, hex, not_allowed, page, unhex};
+use super::answer::{Answerer, JSON, OWN_HEADER, Page, TEXT, hex, not_allowed, page, unhex};
 
 /// Longest request, in bytes: the largest value as hexadecimal digits, and its name.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -65,6 +65,11 @@ pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>, last
     match (verb.as_str(), request.method()) {
         ("", &Method::GET | &Method::HEAD) => status(&node).await.map(Either::Left),
         ("", _) => not_allowed("GET, HEAD").map(Either::Left),
+        // A page of a browser must not send and dial in the node's name: see `Answerer::cluster`.
+        (_, &Method::POST) if !request.headers().contains_key(OWN_HEADER) => {
+            let text = format!("the overlay is asked with the header {OWN_HEADER}, as `archipel p2p` does\n");
+            page(StatusCode::FORBIDDEN, TEXT, text).map(Either::Left)
+        }
         (_, &Method::POST) => {
             let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
             let wanted = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
@@ -72,8 +77,11 @@ pub(super) async fn answer(answerer: &Answerer, request: Request<Incoming>, last
                 return refused(format!("the request is no JSON of at most {REQUEST_BYTES_MAX} bytes"))
                     .map(Either::Left);
             };
-            if verb == "listen" {
+            // Messages come when they come, and a walk ends by its own deadline.
+            if matches!(verb.as_str(), "listen" | "walk") {
                 lasting.store(true, Ordering::Relaxed);
+            }
+            if verb == "listen" {
                 return messages::listen(&node).await;
             }
             act(&verb, &wanted, node, dht).await
