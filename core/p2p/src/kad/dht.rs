@@ -354,10 +354,16 @@ impl<C: Contact, V: Validator> Dht<C, V> {
         out.push(Effect::Report(outcome));
     }
 
-    /// Keeps something stored from now on. Its place was there when the query began.
+    /// Keeps something stored from now on; its place was there when the query began. Of two versions that were on their
+    /// way together the older one may arrive last: it takes nothing's place.
     fn publish(&mut self, now: Micros, record: Option<Record>, target: Target) {
-        let again = now.plus_millis(PUBLISH_MS);
-        self.published.insert(target.key, Published { record, target, again });
+        let held = self.published.get(&target.key).and_then(|published| published.record.as_ref());
+        if let (Some(held), Some(new)) = (held, &record)
+            && self.valid.order(&new.name, &held.value, &new.value).is_gt()
+        {
+            return;
+        }
+        self.published.insert(target.key, Published { record, target, again: now.plus_millis(PUBLISH_MS) });
     }
 
     /// Whether `key` may be published: beside what is, and what is being stored for the first time.

@@ -290,6 +290,24 @@ fn what_was_refused_or_found_no_place_is_not_published() {
 }
 
 #[test]
+fn of_two_versions_the_newer_one_is_published_whichever_ends_last() {
+    for order in [[2, 1], [1, 2]] {
+        let mut world = World::joined(17, 3, config(1));
+        // They say that they keep it, as if each version had gone its own way.
+        world.liars.extend([(0, Vec::new()), (2, Vec::new())]);
+        for sequence in order {
+            let put = world.run(1, Command::Put(T, record(9, b"menu", sequence, &[sequence as u8])));
+            assert!(matches!(put, Outcome::Stored(T, 1.., _)), "{put:?}");
+        }
+        world.liars.clear();
+        world.pass(60 * 13);
+        let newer = record(9, b"menu", 2, &[2]);
+        let got = value(&mut world, 2, &newer).map(|got| got.value);
+        assert_eq!(got, Some(newer.value), "{order:?}");
+    }
+}
+
+#[test]
 fn what_has_expired_gives_its_place_back() {
     let mut world = World::joined(16, 3, config(1));
     let expires = world.now.plus_millis(3600 * 1000);
