@@ -117,7 +117,7 @@ fn item(input: &mut Bytes<'_>) -> Item {
 
 fn of_chord(input: &mut Bytes<'_>) -> chord::Message<Known> {
     use chord::Message;
-    match input.byte() % 17 {
+    match input.byte() % 18 {
         0 => Message::Find { point: input.u64(), told: Told { before: input.byte(), owners: input.byte() } },
         1 => Message::Own { point: input.u64() },
         2 => Message::Neighbours,
@@ -138,7 +138,8 @@ fn of_chord(input: &mut Bytes<'_>) -> chord::Message<Known> {
         13 => Message::Stored(input.u64() as u32),
         14 => Message::Value(maybe(input, item)),
         15 => Message::Notify,
-        _ => Message::Leaving,
+        16 => Message::Leaving,
+        _ => Message::Meet(peer(input)),
     }
 }
 

@@ -5,13 +5,14 @@
 //! a complete list of successors, and fingers half, a quarter, … of the ring away, so that a lookup halves what
 //! is left with each hop. A step of maintenance reads one other node and then changes only its own state.
 //!
+//! Rings that began apart, or were parted, become one when a node of one meets one of the other (`unite`).
+//!
 //! Limits. The ring keeps Zave's invariant under her assumptions: it begins with more members than a successor
 //! list is long, and nobody loses every member of its list at once. Two nodes of one point cannot both be members
 //! (one in 10^7 with a million nodes): the second is refused. Answers are believed, so a liar can misroute; the
 //! overlay for strangers is Kademlia. Lookups are iterative: the origin asks each hop itself.
 
 mod codec;
-mod entry;
 mod fingers;
 mod held;
 mod lookup;
@@ -19,8 +20,10 @@ mod message;
 mod ring;
 mod stabilize;
 mod store;
+mod unite;
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use kernel::{Micros, Rng};
@@ -30,14 +33,15 @@ use crate::key::Key;
 use crate::pending::{Pending, RequestId};
 use crate::protocol::{Contact, Effect, EffectOf, Input, InputOf, Keys, Protocol};
 pub use codec::PROTOCOL;
-pub use entry::{AGAIN_MICROS, Entry, WAYS_MAX, YIELD_MICROS};
 use fingers::Cache;
 use lookup::{Aim, Hop, Lookup};
 pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
 pub use ring::{between, distance, owns};
 use stabilize::Joining;
-use store::Copied;
 pub use store::{BATCH_BYTES_MAX, STORE_BYTES_MAX, STORE_VALUES_MAX, Store, VALUE_BYTES_MAX};
+use store::{Copied, Handing, Rehome};
+use unite::Unite;
+pub use unite::{CONTACTS_MAX, TOLD_MAX};
 
 /// Most successors that a node keeps.
 pub const SUCCESSORS_MAX: u8 = 32;
@@ -61,6 +65,8 @@ pub struct Settings {
     pub finger_micros: u64,
     /// Microseconds between two repairs of the copies of own values; 0 for never.
     pub repair_micros: u64,
+    /// Microseconds between two comparisons with a node that may be of another ring, on average; 0 for never.
+    pub unite_micros: u64,
 }
 
 impl Default for Settings {
@@ -73,6 +79,7 @@ impl Default for Settings {
             stabilize_micros: 5_000_000,
             finger_micros: 15_000_000,
             repair_micros: 60_000_000,
+            unite_micros: 75_000_000,
         }
     }
 }
@@ -96,8 +103,12 @@ enum Purpose<C> {
     JoinPrevious,
     /// A value is stored or fetched at its owner.
     Value { lookup: u32 },
-    /// Values are copied or handed over.
+    /// Values are copied.
     Copy,
+    /// Values are handed over to who owns them now.
+    Hand,
+    /// Comparing with this one's ring: is the node found there right behind us?
+    Unite { contact: C },
 }
 
 /// Where a node is in its life.
@@ -129,6 +140,12 @@ pub struct Chord<C> {
     store: Option<Box<Store>>,
     /// How far the first successors have copies of all own values.
     copied: SmallVec<[Copied<C>; 4]>,
+    /// What is being handed over, the oldest first. Most nodes hand nothing over most of the time.
+    handing: Vec<Handing<C>>,
+    /// Own values that have changed since they were last copied; see [`store`].
+    fresh: VecDeque<Key>,
+    rehome: Option<Rehome>,
+    unite: Option<Box<Unite<C>>>,
     lookups: Vec<Lookup<C>>,
     next_lookup: u32,
     pending: Pending<C, Purpose<C>>,
@@ -160,6 +177,10 @@ impl<C: Contact> Chord<C> {
             cache: (settings.cache > 0).then(|| Box::new(Cache::new(settings.cache))),
             store: None,
             copied: SmallVec::new(),
+            handing: Vec::new(),
+            fresh: VecDeque::new(),
+            rehome: None,
+            unite: None,
             lookups: Vec::new(),
             next_lookup: 0,
             pending: Pending::new(&mut rng),
@@ -219,11 +240,11 @@ impl<C: Contact> Chord<C> {
         self.is_member() && self.successors.is_empty()
     }
 
-    /// Does it own `point`, as far as it knows? A member that knows no other owns all.
+    /// Does it own `point`, as far as it knows? A member that knows no other owns all, and who is no member nothing.
     fn is_owner(&self, keys: &impl Keys<C>, point: u64) -> bool {
         match self.predecessor {
             Some(predecessor) => owns(keys.point(predecessor), self.point, point),
-            None => self.successors.is_empty(),
+            None => self.is_alone(),
         }
     }
 
@@ -261,9 +282,9 @@ impl<C: Contact> Chord<C> {
                 Message::Ring { predecessor: self.predecessor, successors: self.successors.clone() }
             }
             Message::Alive => Message::Yes,
-            Message::Put(item) => self.put_here(item, out),
+            Message::Put(item) => self.put_here(keys, item, out),
             Message::Get(key) => Message::Value(self.store.as_ref().and_then(|store| store.get(key))),
-            Message::Copies(items) => self.take_copies(items),
+            Message::Copies(items) => self.take_copies(keys, from, items),
             // Answers and tells are no requests: whoever sends one as such gets no answer.
             Message::Mine
             | Message::NotMine { .. }
@@ -274,7 +295,8 @@ impl<C: Contact> Chord<C> {
             | Message::Stored(_)
             | Message::Value(_)
             | Message::Notify
-            | Message::Leaving => return,
+            | Message::Leaving
+            | Message::Meet(_) => return,
         };
         if let Some(cache) = &mut self.cache {
             cache.heard(from);
@@ -310,10 +332,10 @@ impl<C: Contact> Chord<C> {
                 self.not_owner(now, keys, lookup, from, depth, predecessor, out);
             }
             (Purpose::Successor, Message::Ring { predecessor, successors }) => {
-                self.heard_successor(keys, from, predecessor, &successors, out);
+                self.heard_successor(now, keys, from, (predecessor, &successors), out);
             }
             (Purpose::Candidate, Message::Ring { successors, .. }) => {
-                self.heard_candidate(keys, from, &successors, out);
+                self.heard_candidate(now, keys, from, &successors, out);
             }
             (Purpose::JoinOwner, Message::Ring { predecessor, .. }) => {
                 self.heard_join_owner(now, from, predecessor, out);
@@ -325,7 +347,11 @@ impl<C: Contact> Chord<C> {
             (Purpose::Value { lookup }, Message::Value(value)) => {
                 self.fetched(lookup, value, out);
             }
-            (Purpose::Probe { .. } | Purpose::Copy, _) => {}
+            (Purpose::Unite { contact }, Message::Ring { successors, .. }) => {
+                self.heard_behind(now, keys, (contact, from), &successors, out);
+            }
+            (Purpose::Copy | Purpose::Hand, _) => self.send_on(keys, out),
+            (Purpose::Probe { .. }, _) => {}
             // An answer to another question is none: as if the peer had not answered.
             (purpose, _) => self.unanswered(now, keys, from, purpose, out),
         }
@@ -340,6 +366,10 @@ impl<C: Contact> Chord<C> {
         out: &mut Vec<EffectOf<Self>>,
     ) {
         let Some(purpose) = self.pending.settle(to, id) else { return };
+        let near = self.predecessor == Some(to) || self.successors.contains(&to);
+        if near || self.fingers.contains(&Some(to)) {
+            self.lost(now, to);
+        }
         for finger in self.fingers.iter_mut().filter(|finger| **finger == Some(to)) {
             *finger = None;
         }
@@ -358,16 +388,26 @@ impl<C: Contact> Chord<C> {
         out: &mut Vec<EffectOf<Self>>,
     ) {
         match purpose {
-            Purpose::Find { lookup, .. } => self.hop_failed(now, lookup, to, Hop::Find, out),
+            Purpose::Find { lookup, .. } => self.hop_failed(now, keys, (lookup, to), Hop::Find, out),
             Purpose::Own { lookup, .. } | Purpose::Value { lookup } => {
-                self.hop_failed(now, lookup, to, Hop::Owner, out);
+                self.hop_failed(now, keys, (lookup, to), Hop::Owner, out);
             }
-            Purpose::Successor => self.successor_failed(keys, to, out),
+            Purpose::Successor => {
+                self.successor_failed(keys, to, out);
+                if self.is_alone() {
+                    self.hasten(now);
+                }
+            }
             Purpose::Candidate => self.stabilized(keys, out),
             Purpose::Probe { newcomer } => self.predecessor_failed(to, newcomer),
             Purpose::JoinOwner | Purpose::JoinPrevious => self.join_failed(now, out),
-            // The next repair sends them again, to whoever is a successor then.
-            Purpose::Copy => {}
+            // The next repair sends copies again, to whoever is a successor then.
+            Purpose::Copy => self.send_on(keys, out),
+            Purpose::Hand => {
+                self.handing_failed(to);
+                self.send_on(keys, out);
+            }
+            Purpose::Unite { contact } => self.compared(now, contact, true),
         }
     }
 
@@ -384,6 +424,7 @@ impl<C: Contact> Chord<C> {
                 out.push(Effect::Report(Outcome::Joined));
             }
             Command::Join { seed } => self.join(now, keys, seed, out),
+            Command::Meet { peer } => self.met(now, peer),
             Command::Leave => self.leave(keys, out),
             Command::Find { tag, key } => self.begin(now, keys, key.point(), Aim::Find { tag }, out),
             Command::Get { tag, key } => self.begin(now, keys, key.point(), Aim::Get { tag, key }, out),
@@ -414,7 +455,8 @@ impl<C: Contact> Protocol for Chord<C> {
             Input::Asked { from, id, body } => self.asked(keys, from, id, body, out),
             Input::Answered { from, id, body } => self.answered(now, keys, from, id, body, out),
             Input::Failed { to, id } => self.failed(now, keys, to, id, out),
-            Input::Told { from, body: Message::Notify } => self.notified(keys, from, out),
+            Input::Told { from, body: Message::Notify } => self.notified(now, keys, from, out),
+            Input::Told { body: Message::Meet(peer), .. } => self.told_of(now, peer),
             Input::Told { body: Message::Leaving, .. } => self.hurry(now),
             Input::Told { .. } => {}
             // Death is found by asking; a closed link alone says nothing.
@@ -428,7 +470,8 @@ impl<C: Contact> Protocol for Chord<C> {
             State::Joining(joining) => joining.retry_at,
             State::Outside | State::Member => None,
         };
-        [self.stabilize_at, self.finger_at, self.repair_at, joining].into_iter().flatten().min()
+        let times = [self.stabilize_at, self.finger_at, self.repair_at, joining, self.compare_at()];
+        times.into_iter().flatten().min()
     }
 
     fn wake(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
@@ -441,6 +484,7 @@ impl<C: Contact> Protocol for Chord<C> {
         if due(self.stabilize_at) {
             self.stabilize_at = Some(now + self.settings.stabilize_micros.max(1));
             self.stabilize(out);
+            self.rehome_some(now, keys, out);
         }
         if due(self.finger_at) {
             self.finger_at = Some(now + self.settings.finger_micros.max(1));
@@ -449,6 +493,9 @@ impl<C: Contact> Protocol for Chord<C> {
         if due(self.repair_at) {
             self.repair_at = Some(now + self.settings.repair_micros.max(1));
             self.repair(keys, out);
+        }
+        if due(self.compare_at()) {
+            self.compare(now, keys, out);
         }
     }
 }

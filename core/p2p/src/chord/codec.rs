@@ -92,6 +92,10 @@ impl<C> Wire<C> for Message<C> {
             }
             Message::Notify => out.push(15),
             Message::Leaving => out.push(16),
+            Message::Meet(whom) => {
+                out.push(17);
+                peer(whom, out);
+            }
         }
     }
 
@@ -137,6 +141,7 @@ impl<C> Wire<C> for Message<C> {
             14 => Message::Value(take_option(reader, take_item)?),
             15 => Message::Notify,
             16 => Message::Leaving,
+            17 => Message::Meet(peer(reader)?),
             _ => return Err(DecodeError::Invalid),
         })
     }

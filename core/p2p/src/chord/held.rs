@@ -25,10 +25,21 @@ impl<C: Contact> Chord<C> {
         ring.chain(known).for_each(&mut *hold);
         for (to, purpose) in self.pending.iter() {
             hold(to);
-            if let Purpose::Probe { newcomer } = purpose {
-                hold(*newcomer);
+            match purpose {
+                Purpose::Probe { newcomer: named } | Purpose::Unite { contact: named } => hold(*named),
+                Purpose::Find { .. }
+                | Purpose::Own { .. }
+                | Purpose::Successor
+                | Purpose::Candidate
+                | Purpose::JoinOwner
+                | Purpose::JoinPrevious
+                | Purpose::Value { .. }
+                | Purpose::Copy
+                | Purpose::Hand => {}
             }
         }
+        self.handing.iter().map(|handing| handing.to).for_each(&mut *hold);
+        self.unite.iter().flat_map(|unite| unite.nodes()).for_each(&mut *hold);
         self.lookups.iter().flat_map(Lookup::nodes).for_each(hold);
     }
 }

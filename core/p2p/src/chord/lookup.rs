@@ -26,7 +26,7 @@ const OWNERS_MAX: usize = super::SUCCESSORS_MAX as usize;
 
 /// What a lookup is for.
 #[derive(Clone, Debug)]
-pub enum Aim {
+pub enum Aim<C> {
     /// The owner of the node wants to know.
     Find { tag: Tag },
     /// A value is wanted.
@@ -37,6 +37,10 @@ pub enum Aim {
     Finger { index: u8 },
     /// The node's own place is looked for.
     Join,
+    /// Who is right behind the node's own place, as the ring of this one has it?
+    Unite { contact: C },
+    /// A value that lies elsewhere than here is brought to its owner.
+    Rehome { item: Item },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,7 @@ struct Owner<C> {
 pub struct Lookup<C> {
     number: u32,
     point: u64,
-    aim: Aim,
+    aim: Aim<C>,
     candidates: Vec<Candidate<C>>,
     owners: SmallVec<[Owner<C>; 4]>,
     failed: SmallVec<[C; 4]>,
@@ -179,14 +183,14 @@ impl<C: Contact> Chord<C> {
         now: Micros,
         keys: &impl Keys<C>,
         point: u64,
-        aim: Aim,
+        aim: Aim<C>,
         out: &mut Vec<EffectOf<Self>>,
     ) {
         if !self.is_member() || self.lookups.len() >= LOOKUPS_MAX {
             return self.give_up(now, aim, out);
         }
         if self.is_owner(keys, point) {
-            return self.own_it(aim, out);
+            return self.own_it(keys, aim, out);
         }
         let (before, owners) = self.known(keys, point);
         let mut lookup = self.lookup(point, aim);
@@ -197,24 +201,25 @@ impl<C: Contact> Chord<C> {
             lookup.hear_owner(node, distance(point, keys.point(node)), 1);
         }
         self.lookups.push(lookup);
-        self.advance(now, self.lookups.len() - 1, out);
+        self.advance(now, keys, self.lookups.len() - 1, out);
     }
 
-    /// Looks for the node's own place, from outside of the ring.
-    pub(super) fn begin_join(
+    /// Looks for `point` from another node, as if we knew none but that one.
+    pub(super) fn begin_from(
         &mut self,
         now: Micros,
         keys: &impl Keys<C>,
-        seed: C,
+        (seed, point): (C, u64),
+        aim: Aim<C>,
         out: &mut Vec<EffectOf<Self>>,
     ) {
-        let mut lookup = self.lookup(self.point, Aim::Join);
-        lookup.hear(seed, distance(keys.point(seed), self.point), 1);
+        let mut lookup = self.lookup(point, aim);
+        lookup.hear(seed, distance(keys.point(seed), point), 1);
         self.lookups.push(lookup);
-        self.advance(now, self.lookups.len() - 1, out);
+        self.advance(now, keys, self.lookups.len() - 1, out);
     }
 
-    fn lookup(&mut self, point: u64, aim: Aim) -> Lookup<C> {
+    fn lookup(&mut self, point: u64, aim: Aim<C>) -> Lookup<C> {
         self.next_lookup = self.next_lookup.wrapping_add(1);
         Lookup {
             number: self.next_lookup,
@@ -234,7 +239,7 @@ impl<C: Contact> Chord<C> {
         self.lookups.iter().position(|lookup| lookup.number == number)
     }
 
-    fn advance(&mut self, now: Micros, at: usize, out: &mut Vec<EffectOf<Self>>) {
+    fn advance(&mut self, now: Micros, keys: &impl Keys<C>, at: usize, out: &mut Vec<EffectOf<Self>>) {
         loop {
             let lookup = &mut self.lookups[at];
             let number = lookup.number;
@@ -243,7 +248,7 @@ impl<C: Contact> Chord<C> {
             }
             let (to, purpose, body) = if let Some(&Owner { node, depth, .. }) = lookup.owners.first() {
                 if node == self.own {
-                    return self.owns_after_all(now, at, depth, out);
+                    return self.owns_after_all(now, keys, (at, depth), out);
                 }
                 lookup.owner_asked = true;
                 (node, Purpose::Own { lookup: number, depth }, Message::Own { point: lookup.point })
@@ -307,7 +312,7 @@ impl<C: Contact> Chord<C> {
                 lookup.hear(node, closer, depth);
             }
         }
-        self.advance(now, at, out);
+        self.advance(now, keys, at, out);
     }
 
     pub(super) fn found(
@@ -324,8 +329,8 @@ impl<C: Contact> Chord<C> {
         let purpose = Purpose::Value { lookup: number };
         let body = match &lookup.aim {
             Aim::Get { key, .. } => Message::Get(*key),
-            Aim::Put { item, .. } => Message::Put(item.clone()),
-            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join => {
+            Aim::Put { item, .. } | Aim::Rehome { item } => Message::Put(item.clone()),
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {
                 let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
                 return match aim {
                     Aim::Find { tag } => {
@@ -333,7 +338,8 @@ impl<C: Contact> Chord<C> {
                     }
                     Aim::Finger { index } => self.set_finger(index, owner),
                     Aim::Join => self.found_place(now, keys, owner, out),
-                    Aim::Get { .. } | Aim::Put { .. } => {}
+                    Aim::Unite { contact } => self.found_behind(now, keys, (contact, owner), out),
+                    Aim::Get { .. } | Aim::Put { .. } | Aim::Rehome { .. } => {}
                 };
             }
         };
@@ -372,14 +378,14 @@ impl<C: Contact> Chord<C> {
         } else {
             lookup.fail(from);
         }
-        self.advance(now, at, out);
+        self.advance(now, keys, at, out);
     }
 
     pub(super) fn hop_failed(
         &mut self,
         now: Micros,
-        number: u32,
-        to: C,
+        keys: &impl Keys<C>,
+        (number, to): (u32, C),
         hop: Hop,
         out: &mut Vec<EffectOf<Self>>,
     ) {
@@ -390,13 +396,16 @@ impl<C: Contact> Chord<C> {
             Hop::Owner => lookup.owner_asked = false,
         }
         lookup.fail(to);
-        self.advance(now, at, out);
+        self.advance(now, keys, at, out);
     }
 
     pub(super) fn stored(&mut self, number: u32, kept: u32, out: &mut Vec<EffectOf<Self>>) {
         let Some(at) = self.place(number) else { return };
-        if let Aim::Put { tag, .. } = self.lookups.swap_remove(at).aim {
-            out.push(Effect::Report(if kept > 0 { Outcome::Stored { tag } } else { Outcome::Full { tag } }));
+        match self.lookups.swap_remove(at).aim {
+            Aim::Put { tag, .. } if kept > 0 => out.push(Effect::Report(Outcome::Stored { tag })),
+            Aim::Put { tag, .. } => out.push(Effect::Report(Outcome::Full { tag })),
+            Aim::Rehome { .. } => self.rehomed(true),
+            Aim::Find { .. } | Aim::Get { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
         }
     }
 
@@ -409,7 +418,13 @@ impl<C: Contact> Chord<C> {
     }
 
     /// Everyone between the point and us is gone: our predecessor too, and nobody has told us yet.
-    fn owns_after_all(&mut self, now: Micros, at: usize, depth: u8, out: &mut Vec<EffectOf<Self>>) {
+    fn owns_after_all(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        (at, depth): (usize, u8),
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
         let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
         match aim {
             Aim::Find { tag } => {
@@ -418,32 +433,40 @@ impl<C: Contact> Chord<C> {
             }
             // What is left of an earlier life of ours; it is forgotten when we do not answer as a member.
             Aim::Join => self.join_failed(now, out),
-            aim => self.own_it(aim, out),
+            // Nobody but us is known there.
+            Aim::Unite { contact } => self.compared(now, contact, true),
+            // Others take us for its owner still, and we know better: it is too early.
+            Aim::Rehome { .. } => self.rehomed(false),
+            aim => self.own_it(keys, aim, out),
         }
     }
 
-    fn own_it(&mut self, aim: Aim, out: &mut Vec<EffectOf<Self>>) {
+    fn own_it(&mut self, keys: &impl Keys<C>, aim: Aim<C>, out: &mut Vec<EffectOf<Self>>) {
         let outcome = match aim {
             Aim::Find { tag } => Outcome::Found { tag, owner: self.own, hops: 0, timeouts: 0 },
             Aim::Get { tag, key } => {
                 Outcome::Value { tag, item: self.store.as_ref().and_then(|store| store.get(key)) }
             }
-            Aim::Put { tag, item } => match self.put_here(item, out) {
+            Aim::Put { tag, item } => match self.put_here(keys, item, out) {
                 Message::Stored(0) => Outcome::Full { tag },
                 _ => Outcome::Stored { tag },
             },
-            Aim::Finger { .. } | Aim::Join => return,
+            // It lies here already.
+            Aim::Rehome { .. } => return self.rehomed(true),
+            Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => return,
         };
         out.push(Effect::Report(outcome));
     }
 
-    fn give_up(&mut self, now: Micros, aim: Aim, out: &mut Vec<EffectOf<Self>>) {
+    fn give_up(&mut self, now: Micros, aim: Aim<C>, out: &mut Vec<EffectOf<Self>>) {
         match aim {
             Aim::Find { tag } | Aim::Get { tag, .. } | Aim::Put { tag, .. } => {
                 out.push(Effect::Report(Outcome::NotFound { tag }));
             }
             Aim::Finger { .. } => {}
             Aim::Join => self.join_failed(now, out),
+            Aim::Unite { contact } => self.compared(now, contact, false),
+            Aim::Rehome { .. } => self.rehomed(false),
         }
     }
 }

@@ -96,6 +96,8 @@ pub enum Message<C> {
     Notify,
     /// Told: I leave the ring now.
     Leaving,
+    /// Told: this one may be of another ring than you; compare.
+    Meet(C),
 }
 
 /// The owner's own name for a command, given back with its outcome.
@@ -111,6 +113,11 @@ pub enum Command<C> {
     Join {
         /// A member.
         seed: C,
+    },
+    /// This node speaks the protocol: it may be of another ring, which is to be one with ours then.
+    Meet {
+        /// The other node.
+        peer: C,
     },
     /// Hand the values over and go.
     Leave,
@@ -142,13 +149,15 @@ pub enum Command<C> {
 pub enum Outcome<C> {
     /// It is a member now.
     Joined,
+    /// Two rings met here: we are on both, and they become one.
+    United,
     /// Another member stands at our point.
     PointTaken,
     /// The way in was not found, for the last time.
     JoinFailed,
     /// It left.
     Left,
-    /// Every node it knew is gone. It goes on as a ring of one; better it joins again.
+    /// Every node it knew is gone. It goes on as a ring of one, and compares with whom it met and lost.
     CutOff,
     /// A lookup ended.
     Found {

@@ -6,7 +6,9 @@
 use alloc::vec::Vec;
 
 use kernel::Micros;
+use smallvec::SmallVec;
 
+use super::lookup::Aim;
 use super::message::{Message, Outcome};
 use super::ring::between;
 use super::{Chord, Purpose, State};
@@ -42,7 +44,7 @@ impl<C: Contact> Chord<C> {
             return;
         }
         self.state = State::Joining(Joining { seed, tries: 1, walked: 0, retry_at: None });
-        self.begin_join(now, keys, seed, out);
+        self.begin_from(now, keys, (seed, self.point), Aim::Join, out);
     }
 
     pub(super) fn join_again(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
@@ -51,7 +53,7 @@ impl<C: Contact> Chord<C> {
         joining.tries += 1;
         joining.walked = 0;
         let seed = joining.seed;
-        self.begin_join(now, keys, seed, out);
+        self.begin_from(now, keys, (seed, self.point), Aim::Join, out);
     }
 
     pub(super) fn join_failed(&mut self, now: Micros, out: &mut Vec<EffectOf<Self>>) {
@@ -136,6 +138,8 @@ impl<C: Contact> Chord<C> {
         if self.settings.finger_micros > 0 {
             self.finger_at = Some(now);
         }
+        // What it kept alone, or in another ring, belongs to others here.
+        self.rehome();
         out.push(Effect::Report(Outcome::Joined));
     }
 
@@ -156,19 +160,24 @@ impl<C: Contact> Chord<C> {
 
     pub(super) fn heard_successor(
         &mut self,
+        now: Micros,
         keys: &impl Keys<C>,
         from: C,
-        predecessor: Option<C>,
-        successors: &[C],
+        (predecessor, successors): (Option<C>, &[C]),
         out: &mut Vec<EffectOf<Self>>,
     ) {
         if self.successors.first() != Some(&from) {
             self.stabilizing = false;
             return;
         }
-        self.follow(from, successors);
-        let nearer = predecessor
-            .filter(|&node| node != self.own && between(self.point, keys.point(node), keys.point(from)));
+        // Who is alone has lost all that are behind it, and has them from us again.
+        if !successors.is_empty() {
+            self.follow(now, from, successors);
+        }
+        let nearer = |node: &C| *node != self.own && between(self.point, keys.point(*node), keys.point(from));
+        // It is our predecessor as well, if we know no other: then those behind us in its list are nearer.
+        let behind = successors.iter().skip_while(|node| **node != self.own).nth(1).copied();
+        let nearer = predecessor.filter(nearer).or(behind.filter(nearer));
         let asked = nearer.is_some_and(|node| self.ask(node, Purpose::Candidate, Message::Neighbours, out));
         if !asked {
             self.stabilized(keys, out);
@@ -177,6 +186,7 @@ impl<C: Contact> Chord<C> {
 
     pub(super) fn heard_candidate(
         &mut self,
+        now: Micros,
         keys: &impl Keys<C>,
         from: C,
         successors: &[C],
@@ -186,17 +196,24 @@ impl<C: Contact> Chord<C> {
         if let Some(&head) = self.successors.first()
             && between(self.point, keys.point(from), keys.point(head))
         {
-            self.follow(from, successors);
+            self.follow(now, from, successors);
         }
         self.stabilized(keys, out);
     }
 
     /// The list becomes `head` and what follows it, as far as the list is long and before it comes around.
-    fn follow(&mut self, head: C, rest: &[C]) {
+    pub(super) fn follow(&mut self, now: Micros, head: C, rest: &[C]) {
+        let before: SmallVec<[C; 8]> = self.successors.as_slice().into();
         self.successors.clear();
         self.successors.push(head);
         let rest = rest.iter().copied().take_while(|node| *node != self.own && *node != head);
         self.successors.extend(rest.take(usize::from(self.settings.successors) - 1));
+        // Who is in no list any more is known to nobody, if it went wrongly.
+        for node in before {
+            if !self.successors.contains(&node) {
+                self.lost(now, node);
+            }
+        }
     }
 
     pub(super) fn successor_failed(&mut self, keys: &impl Keys<C>, to: C, out: &mut Vec<EffectOf<Self>>) {
@@ -230,16 +247,25 @@ impl<C: Contact> Chord<C> {
     }
 
     /// Rectify: somebody may be our predecessor.
-    pub(super) fn notified(&mut self, keys: &impl Keys<C>, from: C, out: &mut Vec<EffectOf<Self>>) {
-        if !self.is_member() || from == self.own {
+    pub(super) fn notified(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        from: C,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        if !self.is_member() || from == self.own || keys.point(from) == self.point {
             return;
         }
         if self.successors.is_empty() {
             // A ring of one becomes a ring of two.
             self.successors.push(from);
+            self.hurry(now);
         }
         let Some(old) = self.predecessor else {
             self.predecessor = Some(from);
+            // Only now is it known what is ours.
+            self.forget_copied();
             return self.hand_over(keys, self.point, from, out);
         };
         if between(keys.point(old), keys.point(from), self.point) {
@@ -272,6 +298,7 @@ impl<C: Contact> Chord<C> {
         self.predecessor = None;
         self.successors.clear();
         self.stabilizing = false;
+        self.forget_sending();
         (self.stabilize_at, self.finger_at, self.repair_at) = (None, None, None);
         out.push(Effect::Report(Outcome::Left));
     }

@@ -1,19 +1,24 @@
 //! The values that a node keeps: those it owns, and copies of its predecessors'.
 //!
 //! A value is at its owner and the owner's successors. It moves when a node joins (to its new owner), when one
-//! leaves (to its successor) and when one dies (the successor has a copy, and copies it on). Limits: what was copied
-//! here once stays here; when the store is full, new values are refused; what a newcomer or an heir is handed at once ends
-//! where requests run out (copies go on with the next stabilization).
+//! leaves (to its successor), when one dies (the successor has a copy, and copies it on) and when rings become one: what
+//! then lies where it does not belong is put at its owner, found by a lookup.
+//!
+//! Few messages with values are under way at once ([`COPIES_UNDER_WAY_MAX`]), so that those which keep the ring do not
+//! wait behind them; the next goes when one is answered. Limits: what was copied here once stays here; when the store is
+//! full, new values are refused.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
+use kernel::Micros;
 use smallvec::SmallVec;
 
+use super::lookup::Aim;
 use super::message::{Item, Message};
-use super::ring::owns;
+use super::ring::{distance, owns};
 use super::{Chord, Purpose};
 use crate::key::Key;
 use crate::pending::PENDING_MAX;
@@ -28,8 +33,18 @@ pub const STORE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes of items in one message; one value alone may be as long as it may.
 pub const BATCH_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
-/// With so many requests on their way no more values are sent: the others are for lookups and for keeping the ring.
+/// Most messages with copies and with what is handed over that are on their way at once.
+pub const COPIES_UNDER_WAY_MAX: usize = 32;
+/// With so many requests of all kinds on their way no more values are sent: the others are for keeping the ring.
 const SENDING_MAX: usize = PENDING_MAX / 2;
+/// Most nodes that are handed something at once; beyond it what the first one lacks is put at its owner.
+const HANDINGS_MAX: usize = 8;
+/// Most values that wait to be copied for the first time; beyond it all are copied again.
+const FRESH_MAX: usize = 1024;
+/// Most values that are on their way to their owner at once, and that are begun with each stabilization.
+pub const REHOMED_MAX: u8 = 32;
+/// So often in a row are values looked through for those that did not come to their owner, a stabilization or more apart.
+const REHOME_TRIES_MAX: u8 = 24;
 
 /// Bytes of an item beside its value, at most: its key, its version and the value's length.
 pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
@@ -41,13 +56,37 @@ pub(super) struct Copied<C> {
     sent: Sent,
 }
 
-/// How much of what was to be sent is on its way.
+/// How much of what is to be copied is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     /// All.
     Whole,
-    /// Up to here; the requests were too few for the rest.
+    /// What is not behind this.
     Through(Bound<Key>),
+}
+
+/// Values that become another node's: those in `(from, through]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handing<C> {
+    pub to: C,
+    from: u64,
+    through: u64,
+    /// What is not behind this is on its way.
+    sent: Bound<Key>,
+}
+
+/// Looking through all values for those that another node owns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rehome {
+    looked: Bound<Key>,
+    under_way: u8,
+    /// Something has changed, or did not get there: it begins anew at the end.
+    again: bool,
+    tries: u8,
+}
+
+impl Rehome {
+    const BEGIN: Rehome = Rehome { looked: Bound::Unbounded, under_way: 0, again: false, tries: 0 };
 }
 
 /// Values by their place.
@@ -117,6 +156,25 @@ impl Store {
         self.items(Bound::Unbounded, |_| true)
     }
 
+    /// Whether `item` is not kept here yet, in this version or a newer one.
+    fn lacks(&self, item: &Item) -> bool {
+        self.values.get(&item.key).is_none_or(|(version, _)| *version < item.version)
+    }
+
+    /// The next message of wanted values behind `sent`, which is its last key then; empty if there is none.
+    fn batch(&self, sent: &mut Bound<Key>, wanted: impl Fn(u64) -> bool) -> Vec<Item> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for item in self.items(*sent, wanted) {
+            bytes += item.value.len() + ITEM_BYTES_OVER;
+            if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
+                break;
+            }
+            *sent = Bound::Excluded(item.key);
+            batch.push(item);
+        }
+        batch
+    }
+
     /// Those of the wanted points whose keys are behind `after`, in the keys' order.
     fn items(&self, after: Bound<Key>, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = Item> {
         let values = self.values.range((after, Bound::Unbounded));
@@ -131,100 +189,163 @@ impl<C: Contact> Chord<C> {
     }
 
     /// Keeps a value as its owner, and copies it.
-    pub(super) fn put_here(&mut self, item: Item, out: &mut Vec<EffectOf<Self>>) -> Message<C> {
-        let kept = self.store.get_or_insert_default().keep(item.clone());
-        if kept {
-            for to in self.first_successors() {
-                self.ask(to, Purpose::Copy, Message::Copies(Vec::from([item.clone()])), out);
+    pub(super) fn put_here(
+        &mut self,
+        keys: &impl Keys<C>,
+        item: Item,
+        out: &mut Vec<EffectOf<Self>>,
+    ) -> Message<C> {
+        let key = item.key;
+        let owned = self.is_owner(keys, key.point());
+        let store = self.store.get_or_insert_default();
+        let news = store.lacks(&item);
+        let kept = store.keep(item);
+        if !owned {
+            // It was when it was asked, or is the first that lives; or the ring has changed meanwhile.
+            self.rehome();
+        }
+        // What was here before was copied before; what was lost on the way comes with the next repair.
+        if kept && news {
+            if self.fresh.len() < FRESH_MAX {
+                self.fresh.push_back(key);
+            } else {
+                self.forget_copied();
             }
+            self.send_on(keys, out);
         }
         Message::Stored(u32::from(kept))
     }
 
-    pub(super) fn take_copies(&mut self, items: Vec<Item>) -> Message<C> {
+    /// Keeps what `from` sends, as a successor or as its new owner.
+    pub(super) fn take_copies(&mut self, keys: &impl Keys<C>, from: C, items: Vec<Item>) -> Message<C> {
+        let sender = keys.point(from);
+        // Who owns a value is reached before its copies are. So this comes from one that takes us for its owner, and we are
+        // not: it handed over all that was behind its old predecessor, and there are others between that one and us.
+        let strays = items.iter().any(|item| {
+            let point = item.key.point();
+            distance(point, self.point) < distance(point, sender) && !self.is_owner(keys, point)
+        });
         let store = self.store.get_or_insert_default();
-        Message::Stored(items.into_iter().map(|item| u32::from(store.keep(item))).sum())
-    }
-
-    fn send(&mut self, to: C, items: Vec<Item>, after: Bound<Key>, out: &mut Vec<EffectOf<Self>>) -> Sent {
-        let (mut batch, mut bytes, mut sent) = (Vec::new(), 0, after);
-        for item in items {
-            let size = item.value.len() + ITEM_BYTES_OVER;
-            if bytes + size > BATCH_BYTES_MAX && !batch.is_empty() {
-                let full = core::mem::take(&mut batch);
-                if !self.send_batch(to, full, &mut sent, out) {
-                    return Sent::Through(sent);
-                }
-                bytes = 0;
-            }
-            bytes += size;
-            batch.push(item);
+        let kept: u32 = items.into_iter().map(|item| u32::from(store.keep(item))).sum();
+        if strays {
+            self.rehome();
         }
-        let whole = batch.is_empty() || self.send_batch(to, batch, &mut sent, out);
-        if whole { Sent::Whole } else { Sent::Through(sent) }
-    }
-
-    /// Sends one message; `sent` is its last key then. False if there are requests enough on their way.
-    fn send_batch(
-        &mut self,
-        to: C,
-        batch: Vec<Item>,
-        sent: &mut Bound<Key>,
-        out: &mut Vec<EffectOf<Self>>,
-    ) -> bool {
-        let last = batch.last().map(|item| item.key);
-        let goes =
-            self.pending.len() < SENDING_MAX && self.ask(to, Purpose::Copy, Message::Copies(batch), out);
-        if goes {
-            *sent = last.map_or(*sent, Bound::Excluded);
-        }
-        goes
+        Message::Stored(kept)
     }
 
     /// A node joined before us: what lies in `(old, newcomer]` is its own.
     pub(super) fn hand_over(&mut self, keys: &impl Keys<C>, old: u64, to: C, out: &mut Vec<EffectOf<Self>>) {
-        let Some(store) = &self.store else { return };
-        let point = keys.point(to);
-        let items: Vec<Item> = store.items(Bound::Unbounded, |at| owns(old, point, at)).collect();
-        self.send(to, items, Bound::Unbounded, out);
+        self.hand(to, old, keys.point(to));
+        self.send_on(keys, out);
     }
 
     /// Sends everything that this node owns to who takes its place.
     pub(super) fn bequeath(&mut self, keys: &impl Keys<C>, to: C, out: &mut Vec<EffectOf<Self>>) {
-        self.send_owned(keys, to, Bound::Unbounded, out);
+        let from = self.predecessor.map_or(self.point, |predecessor| keys.point(predecessor));
+        self.hand(to, from, self.point);
+        self.send_on(keys, out);
     }
 
-    fn send_owned(
-        &mut self,
-        keys: &impl Keys<C>,
-        to: C,
-        after: Bound<Key>,
-        out: &mut Vec<EffectOf<Self>>,
-    ) -> Sent {
-        let Some(store) = &self.store else { return Sent::Whole };
-        let items: Vec<Item> = store.items(after, |at| self.is_owner(keys, at)).collect();
-        self.send(to, items, after, out)
+    fn hand(&mut self, to: C, from: u64, through: u64) {
+        if self.store.as_ref().is_none_or(|store| store.is_empty()) {
+            return;
+        }
+        if self.handing.len() >= HANDINGS_MAX {
+            self.handing.remove(0);
+            self.rehome();
+        }
+        self.handing.push(Handing { to, from, through, sent: Bound::Unbounded });
     }
 
-    /// Copies what this node owns to those that became its first successors since the last time, and goes on where requests
-    /// ran out then.
+    /// Sends what is to be sent, as far as there is room on the way.
+    pub(super) fn send_on(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
+        let under_way =
+            self.pending.iter().filter(|(_, what)| matches!(what, Purpose::Copy | Purpose::Hand)).count();
+        let mut room = COPIES_UNDER_WAY_MAX.saturating_sub(under_way);
+        let first = self.first_successors();
+        while room >= first.len().max(1) && self.pending.len() < SENDING_MAX {
+            let fresh = self.fresh_batch();
+            if !fresh.is_empty() {
+                for &to in &first {
+                    self.ask(to, Purpose::Copy, Message::Copies(fresh.clone()), out);
+                }
+                room -= first.len();
+                continue;
+            }
+            let Some((to, purpose, batch)) = self.next_batch(keys) else { return };
+            self.ask(to, purpose, Message::Copies(batch), out);
+            room -= 1;
+        }
+    }
+
+    fn fresh_batch(&mut self) -> Vec<Item> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(key) = self.fresh.front() {
+            if let Some(item) = self.store.as_ref().and_then(|store| store.get(*key)) {
+                bytes += item.value.len() + ITEM_BYTES_OVER;
+                if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
+                    break;
+                }
+                batch.push(item);
+            }
+            self.fresh.pop_front();
+        }
+        batch
+    }
+
+    /// What is sent next, beside fresh values: what is another's first, then copies.
+    fn next_batch(&mut self, keys: &impl Keys<C>) -> Option<(C, Purpose<C>, Vec<Item>)> {
+        let store = self.store.as_deref()?;
+        while let Some(Handing { to, from, through, sent }) = self.handing.first_mut() {
+            let batch = store.batch(sent, |at| owns(*from, *through, at));
+            if !batch.is_empty() {
+                return Some((*to, Purpose::Hand, batch));
+            }
+            self.handing.remove(0);
+        }
+        // Who does not know its predecessor does not know what is its own.
+        let before = keys.point(self.predecessor?);
+        for copied in &mut self.copied {
+            if let Sent::Through(sent) = &mut copied.sent {
+                let batch = store.batch(sent, |at| owns(before, self.point, at));
+                if !batch.is_empty() {
+                    return Some((copied.to, Purpose::Copy, batch));
+                }
+                copied.sent = Sent::Whole;
+            }
+        }
+        None
+    }
+
+    /// What was handed over to `to` may not be there.
+    pub(super) fn handing_failed(&mut self, to: C) {
+        self.handing.retain(|handing| handing.to != to);
+        self.rehome();
+    }
+
+    /// Copies what this node owns to those that became its first successors since the last time, and goes on where it was
+    /// with the others.
     pub(super) fn copy_to_new(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if self.store.as_ref().is_none_or(|store| store.is_empty()) {
             return;
         }
         let before = core::mem::take(&mut self.copied);
         for to in self.first_successors() {
-            let known = before.iter().find(|copied| copied.to == to).map(|copied| copied.sent);
-            let sent = match known.unwrap_or(Sent::Through(Bound::Unbounded)) {
-                Sent::Whole => Sent::Whole,
-                Sent::Through(after) => self.send_owned(keys, to, after, out),
-            };
-            self.copied.push(Copied { to, sent });
+            let known = before.iter().find(|copied| copied.to == to).copied();
+            self.copied.push(known.unwrap_or(Copied { to, sent: Sent::Through(Bound::Unbounded) }));
         }
+        self.send_on(keys, out);
     }
 
     pub(super) fn forget_copied(&mut self) {
         self.copied.clear();
+    }
+
+    /// Nothing is this node's own any more: what is left to be sent is what it hands over.
+    pub(super) fn forget_sending(&mut self) {
+        self.forget_copied();
+        self.fresh.clear();
+        self.rehome = None;
     }
 
     /// Copies everything that this node owns again: what was lost on its way comes back. A copy that is still under way goes
@@ -232,5 +353,48 @@ impl<C: Contact> Chord<C> {
     pub(super) fn repair(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         self.copied.retain(|copied| copied.sent != Sent::Whole);
         self.copy_to_new(keys, out);
+    }
+
+    /// Some values may lie elsewhere than here: all are looked through, and put at their owners.
+    pub(super) fn rehome(&mut self) {
+        if self.store.as_ref().is_none_or(|store| store.is_empty()) {
+            return;
+        }
+        let rehome = self.rehome.get_or_insert(Rehome::BEGIN);
+        rehome.again |= rehome.looked != Bound::Unbounded;
+        rehome.tries = 0;
+    }
+
+    /// Brings some values to their owners.
+    pub(super) fn rehome_some(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
+        let Some(Rehome { looked, under_way, again, tries }) = self.rehome else { return };
+        if self.is_alone() {
+            // All is its own.
+            self.rehome = None;
+            return;
+        }
+        let (Some(predecessor), Some(store)) = (self.predecessor, &self.store) else { return };
+        let (before, own) = (keys.point(predecessor), self.point);
+        let room = usize::from(REHOMED_MAX - under_way);
+        let items: Vec<Item> = store.items(looked, |at| !owns(before, own, at)).take(room).collect();
+        if let Some(last) = items.last() {
+            let looked = Bound::Excluded(last.key);
+            let under_way = under_way + items.len() as u8;
+            self.rehome = Some(Rehome { looked, under_way, again, tries });
+            for item in items {
+                self.begin(now, keys, item.key.point(), Aim::Rehome { item }, out);
+            }
+        } else if under_way == 0 {
+            let anew = again && tries < REHOME_TRIES_MAX;
+            self.rehome = anew.then_some(Rehome { tries: tries + 1, ..Rehome::BEGIN });
+        }
+    }
+
+    /// A value has come to its owner, or did not.
+    pub(super) fn rehomed(&mut self, arrived: bool) {
+        if let Some(rehome) = &mut self.rehome {
+            rehome.under_way = rehome.under_way.saturating_sub(1);
+            rehome.again |= !arrived;
+        }
     }
 }

@@ -56,11 +56,15 @@ impl Network {
     }
 
     fn input(&mut self, node: u32, input: Input<u32, Message<u32>, Command<u32>>) {
+        self.step(node, input);
+        self.settle();
+    }
+
+    fn step(&mut self, node: u32, input: Input<u32, Message<u32>, Command<u32>>) {
         let Some(machine) = self.nodes.get_mut(&node) else { return };
         let mut out = Vec::new();
         machine.step(self.now, &self.keys, input, &mut out);
         self.way.extend(out.into_iter().map(|effect| (node, effect)));
-        self.settle();
     }
 
     fn settle(&mut self) {
@@ -77,7 +81,7 @@ impl Network {
                 Effect::Ask { to, id, body } => (to, Input::Asked { from, id, body }),
                 Effect::Answer { to, id, body } => (to, Input::Answered { from, id, body }),
             };
-            self.input(node, input);
+            self.step(node, input);
         }
     }
 
@@ -266,23 +270,112 @@ fn a_lookup_that_cannot_be_asked_for_has_ended() {
     assert!(network.nodes[&3].lookups.is_empty());
 }
 
-#[test]
-fn a_store_of_more_batches_than_requests_is_copied_whole() {
+/// A ring of two; the first of the pair that is returned keeps these values of its own, more than requests can wait.
+fn laden() -> (Network, [u32; 2], Vec<Key>) {
     const VALUES: usize = 3 * crate::pending::PENDING_MAX;
     let mut network = Network::ring(2, settings());
-    let all: Vec<Key> = (0..VALUES).map(|n| Key::of(&n.to_le_bytes())).collect();
+    let mut all: Vec<Key> = (0..VALUES).map(|n| Key::of(&n.to_le_bytes())).collect();
     let of = |network: &Network, node: u32| all.iter().filter(|key| network.owner(**key) == node).count();
-    let (giver, taker) = if of(&network, 0) > of(&network, 1) { (0, 1) } else { (1, 0) };
-    let store = network.nodes.get_mut(&giver).unwrap().store.get_or_insert_default();
+    let pair = if of(&network, 0) > of(&network, 1) { [0, 1] } else { [1, 0] };
+    all.retain(|key| network.owner(*key) == pair[0]);
+    let store = network.nodes.get_mut(&pair[0]).unwrap().store.get_or_insert_default();
     let value: Arc<[u8]> = vec![7; VALUE_BYTES_MAX].into();
     for key in &all {
         assert!(store.keep(Item { key: *key, version: 1, value: Arc::clone(&value) }));
     }
+    (network, pair, all)
+}
+
+impl Network {
+    /// Which of these keys `node` keeps and `owner` owns.
+    fn kept(&self, node: u32, owner: u32) -> Vec<Key> {
+        let keys = self.nodes[&node].store().into_iter().flat_map(Store::iter).map(|item| item.key);
+        keys.filter(|key| self.owner(*key) == owner).collect()
+    }
+}
+
+#[test]
+fn a_store_of_more_batches_than_requests_is_copied_whole() {
+    let (mut network, [giver, taker], _) = laden();
     network.pass(300);
-    let keys = |node| network.nodes[&node].store().into_iter().flat_map(Store::iter).map(|item| item.key);
-    let owned: Vec<Key> = keys(giver).filter(|key| network.owner(*key) == giver).collect();
+    let owned = network.kept(giver, giver);
     assert!(owned.len() > crate::pending::PENDING_MAX, "{} values are no test", owned.len());
-    assert_eq!(keys(taker).filter(|key| network.owner(*key) == giver).collect::<Vec<_>>(), owned);
+    assert_eq!(network.kept(taker, giver), owned);
+}
+
+#[test]
+fn few_copies_are_on_their_way_at_once() {
+    let (mut network, [giver, taker], _) = laden();
+    let Network { now, keys, nodes, .. } = &mut network;
+    let (giver, mut out) = (nodes.get_mut(&giver).unwrap(), Vec::new());
+    let copies = |out: &[EffectOf<Chord<u32>>]| {
+        out.iter().filter(|effect| matches!(effect, Effect::Ask { body: Message::Copies(_), .. })).count()
+    };
+    giver.repair(keys, &mut out);
+    assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);
+    giver.repair(keys, &mut out);
+    assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);
+    // Each answer lets another one go.
+    let Effect::Ask { id, .. } = out[0] else { panic!() };
+    giver.step(*now, keys, Input::Answered { from: taker, id, body: Message::Stored(1) }, &mut out);
+    assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX + 1);
+}
+
+#[test]
+fn a_newcomer_is_handed_all_that_is_its_own_however_much() {
+    let (mut network, _, all) = laden();
+    let mut handed = 0;
+    for newcomer in 2..20 {
+        network.add(newcomer, Command::Join { seed: 0 });
+        network.pass(120);
+        assert!(network.is_ideal());
+        let owned = all.iter().filter(|key| network.owner(**key) == newcomer).count();
+        assert_eq!(network.kept(newcomer, newcomer).len(), owned, "{newcomer}");
+        handed = handed.max(owned);
+    }
+    assert!(handed > crate::pending::PENDING_MAX / 2, "{handed} values are no test");
+}
+
+#[test]
+fn who_leaves_hands_all_over_and_owns_nothing_then() {
+    let (mut network, [giver, taker], all) = laden();
+    network.input(giver, Input::Commanded(Command::Leave));
+    let owned = all.iter().filter(|key| network.owner(**key) == giver).count();
+    assert_eq!(network.kept(taker, giver).len(), owned);
+    let gone = &network.nodes[&giver];
+    assert!(
+        gone.copied.is_empty() && gone.fresh.is_empty() && gone.handing.is_empty() && gone.rehome.is_none()
+    );
+    assert!(all.iter().all(|key| !gone.is_owner(&network.keys, key.point())));
+    // Control: whoever is left owns all.
+    network.pass(60);
+    assert!(all.iter().all(|key| network.nodes[&taker].is_owner(&network.keys, key.point())));
+}
+
+#[test]
+fn what_is_handed_to_one_that_is_not_its_owner_is_put_at_its_owner() {
+    let mut network = Network::ring(6, settings());
+    let ring = network.order();
+    // All that lies before the second, from one behind it that had taken it for its own.
+    let strays: Vec<Item> = (0..40u8)
+        .map(|n| Item { key: Key::of(&[n]), version: 1, value: Arc::from(&[n][..]) })
+        .filter(|item| ![ring[1], ring[2]].contains(&network.owner(item.key)))
+        .collect();
+    assert!(strays.len() > 10);
+    let body = Message::Copies(strays.clone());
+    network.input(ring[1], Input::Asked { from: ring[2], id: RequestId(1), body });
+    assert!(network.nodes[&ring[1]].rehome.is_some());
+    network.pass(60);
+    for item in &strays {
+        let owner = network.owner(item.key);
+        assert!(network.nodes[&owner].store().unwrap().get(item.key).is_some(), "{:?}", item.key);
+    }
+    assert!(network.nodes[&ring[1]].rehome.is_none());
+    // Control: copies from one before it are its to keep.
+    let copy = Item { key: Key::from_words([network.keys.point(ring[1]), 0, 0, 0]), ..strays[0].clone() };
+    let body = Message::Copies(vec![copy]);
+    network.input(ring[2], Input::Asked { from: ring[1], id: RequestId(2), body });
+    assert!(network.nodes[&ring[2]].rehome.is_none());
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn chord_messages() -> impl Strategy<Value = chord::Message<Known>> {
             .prop_map(|(predecessor, successors)| Message::Ring { predecessor, successors }),
         any::<u32>().prop_map(Message::Stored),
         prop::option::of(items()).prop_map(Message::Value),
+        peers().prop_map(Message::Meet),
     ]
 }
 
@@ -159,7 +160,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_message_within_its_limits_or_an_error(
-        tag in 0u8..3, kind in 0u8..18, rest in list(any::<u8>(), 0..300),
+        tag in 0u8..3, kind in 0u8..19, rest in list(any::<u8>(), 0..300),
     ) {
         let mut bytes = vec![tag];
         bytes.extend_from_slice(if tag == 0 { &[] } else { &[1, 2, 3, 4] });

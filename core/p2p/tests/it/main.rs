@@ -1,5 +1,7 @@
 //! Overlays, whole nodes among each other.
 
+mod chord_unite;
+mod chord_world;
 mod kad;
 mod kad_lookup;
 mod kad_record;

@@ -17,8 +17,8 @@ const TOLD_ADDRESSES_MAX: usize = 4;
 pub(super) const SUCCESSORS: u8 = 8;
 /// Most peers of an answer that is taken.
 pub(super) const ANSWER_PEERS_MAX: usize = chord::RING_MAX + 1;
-/// Most peers that a message tells of which nobody asked for: who begins is to be known, and a walker's origin.
-pub(super) const WALKER_PEERS_MAX: usize = 1;
+/// Most peers that a message tells of which nobody asked for: a walker's origin, and whom to compare rings with.
+pub(super) const TOLD_PEERS_MAX: usize = 1;
 
 const TOLD_PEER_BYTES_MAX: usize = PEER_ID_BYTES_MAX + 2 + TOLD_ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 2);
 const _: () = assert!((SUCCESSORS as usize + 1) * TOLD_PEER_BYTES_MAX + 64 <= MESSAGE_BYTES_MAX);

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kernel::codec::{Reader, put_bytes};
 use kernel::{Micros, Rng};
-use p2p::chord::{self, Chord, Entry, Item, Outcome, Settings, Tag};
+use p2p::chord::{self, Chord, Item, Outcome, Settings, Tag};
 use p2p::codec::Head;
 use p2p::kad::{Cost, Envelope, Record, Refusal, SIGNED_PREFIX, Validator as _};
 use p2p::{Effect, EffectOf, Input, InputOf, Key, Keys as _, Protocol as _, RequestId};
@@ -62,7 +62,6 @@ struct Seeker {
 /// This node's place on the ring.
 pub(super) struct Ring {
     pub chord: Chord<Contact>,
-    entry: Entry<Contact>,
     out: Vec<EffectOf<Chord<Contact>>>,
     seekers: Vec<Seeker>,
     shares: HashMap<[u8; 32], Share>,
@@ -79,7 +78,6 @@ impl Ring {
         let settings = Settings { successors: SUCCESSORS, parallel: 3, ..Settings::default() };
         let mut ring = Ring {
             chord: Chord::new(OWN, key, settings, rng.fork(5)),
-            entry: Entry::new(key.point(), rng.fork(6)),
             out: Vec::new(),
             seekers: Vec::new(),
             shares: HashMap::new(),
@@ -97,8 +95,8 @@ impl Ring {
 
     /// When something is due.
     pub fn deadline(&self) -> Micros {
-        let own = [Some(self.sweep), Some(self.republish), self.entry.deadline(), self.chord.deadline()];
-        own.into_iter().flatten().min().expect("two of them are always there")
+        let own = self.sweep.min(self.republish);
+        self.chord.deadline().map_or(own, |due| due.min(own))
     }
 
     /// How it is.
@@ -121,10 +119,6 @@ impl Ring {
         if self.chord.deadline().is_some_and(|due| due <= now) {
             self.chord.wake(now, directory, &mut self.out);
         }
-        if let Some(seed) = self.entry.wake(now, self.chord.is_alone()) {
-            self.step(now, directory, Input::Commanded(chord::Command::Leave));
-            self.step(now, directory, Input::Commanded(chord::Command::Join { seed }));
-        }
         if self.sweep <= now {
             self.sweep = now.plus_millis(SWEEP_MS);
             self.sweep_values(now);
@@ -141,6 +135,24 @@ impl Ring {
         for item in items {
             self.step(now, directory, Input::Commanded(chord::Command::Put { tag: NOBODY, item }));
         }
+    }
+
+    /// From now on `record` is put again and again, as what is returned.
+    ///
+    /// # Errors
+    /// Why it is not: it could not be kept anywhere, or this node publishes as much as it may.
+    fn publish(&mut self, now: Micros, record: &Record) -> Result<Item, Refusal> {
+        let item = item(record).ok_or(Refusal::Name)?;
+        record.fits()?;
+        judge(now, &item)?;
+        if self.published.len() >= PUBLISHED_MAX && !self.published.contains_key(&item.key) {
+            self.published.retain(|_, item| living(now, item).is_some());
+            if self.published.len() >= PUBLISHED_MAX {
+                return Err(Refusal::Share);
+            }
+        }
+        self.published.insert(item.key, item.clone());
+        Ok(item)
     }
 
     /// Forgets what has expired, and counts what is left. What is here was judged when it came: that its date passes is all
@@ -187,7 +199,7 @@ impl Ring {
     /// A peer asks. What it wants kept is kept as far as it may be, and charged to its publisher if it was.
     ///
     /// # Errors
-    /// Why the one value is not kept. Of many those are left out that may not be.
+    /// Why the one value is not kept. Its sender is answered if it may be honest. Of many those are left out that may not be.
     fn asked(
         &mut self,
         now: Micros,
@@ -197,7 +209,15 @@ impl Ring {
     ) -> Result<(), Refusal> {
         let mut wanted = Vec::new();
         match &mut body {
-            Message::Put(item) => self.admit(now, item, &mut wanted)?,
+            Message::Put(item) => {
+                if let Err(why) = self.admit(now, item, &mut wanted) {
+                    // Silence would send an honest asker on to the next node, and the value beside its owner.
+                    if let Some(kept) = told(why) {
+                        self.out.push(Effect::Answer { to: from, id, body: Message::Stored(kept) });
+                    }
+                    return Err(why);
+                }
+            }
             Message::Copies(items) => items.retain(|item| self.admit(now, item, &mut wanted).is_ok()),
             _ => {}
         }
@@ -209,6 +229,17 @@ impl Ring {
             share.bytes = share.bytes.saturating_sub(before.unwrap_or_default()) + after.unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+/// How many values are kept here now, as an honest sender is told whose value is refused; `None` if it is not honest.
+fn told(why: Refusal) -> Option<u32> {
+    match why {
+        Refusal::Older => Some(1),
+        Refusal::Share | Refusal::Full => Some(0),
+        Refusal::Name | Refusal::Forged | Refusal::Expired | Refusal::TooLarge { .. } | Refusal::Unsaid => {
+            None
+        }
     }
 }
 
@@ -273,7 +304,8 @@ const fn point(body: &Message) -> Option<u64> {
         | Message::Stored(_)
         | Message::Value(_)
         | Message::Notify
-        | Message::Leaving => None,
+        | Message::Leaving
+        | Message::Meet(_) => None,
     }
 }
 
@@ -312,13 +344,9 @@ impl Host {
 
     /// A peer speaks the ring's protocol, or does so no more.
     pub(super) fn on_ring_peer(&mut self, now: Micros, contact: Contact, speaks: bool) {
-        let Host { ring: Some(ring), directory, .. } = self else { return };
-        if speaks {
-            ring.entry.met(now, contact, p2p::Keys::point(directory, contact));
-        } else {
-            ring.entry.parted(contact);
-            ring.step(now, directory, Input::Parted { peer: contact });
-        }
+        // Whose connection has closed may be in a ring still, or in another one later: the machine remembers it.
+        let met = Input::Commanded(chord::Command::Meet { peer: contact });
+        self.ring_step(now, if speaks { met } else { Input::Parted { peer: contact } });
     }
 
     /// Hands the values over and leaves the ring.
@@ -342,31 +370,13 @@ impl Host {
         let (key, command) = match quest {
             Quest::Node(name) => (Key::of(&name), chord::Command::Find { tag, key: Key::of(&name) }),
             Quest::Get(name) => (Key::of(&name), chord::Command::Get { tag, key: Key::of(&name) }),
-            Quest::Put(record) => {
-                let checked = item(&record).ok_or(Refusal::Name).and_then(|item| {
-                    record.fits()?;
-                    judge(now, &item).map(|_| item)
-                });
-                let item = match checked {
-                    Ok(item)
-                        if !ring.published.contains_key(&item.key)
-                            && ring.published.len() >= PUBLISHED_MAX =>
-                    {
-                        Err(Refusal::Share)
-                    }
-                    other => other,
-                };
-                match item {
-                    Ok(item) => {
-                        ring.published.insert(item.key, item.clone());
-                        (item.key, chord::Command::Put { tag, item })
-                    }
-                    Err(why) => {
-                        let _ = reply.send(Err(DhtError::Refused(why)));
-                        return;
-                    }
+            Quest::Put(record) => match ring.publish(now, &record) {
+                Ok(item) => (item.key, chord::Command::Put { tag, item }),
+                Err(why) => {
+                    let _ = reply.send(Err(DhtError::Refused(why)));
+                    return;
                 }
-            }
+            },
             Quest::Provide(_) | Quest::Providers(_) => {
                 let _ = reply.send(Err(DhtError::NoProviders));
                 return;
@@ -448,7 +458,7 @@ impl Host {
     /// A peer asks or tells on the ring.
     pub(super) fn on_ring_said(&mut self, now: Micros, question: Question) {
         let Question { from, bytes, reply, .. } = question;
-        let said = ours::decode::<Message>(&mut self.directory, &bytes, 0);
+        let said = ours::decode::<Message>(&mut self.directory, &bytes, ours::TOLD_PEERS_MAX);
         // What is dropped here is a stream that is reset.
         let (Some((head, body)), Some(from)) = (said, self.directory.know(from)) else { return };
         if self.ring.is_none() {
@@ -485,16 +495,10 @@ impl Host {
                 }
                 return;
             }
-            Outcome::JoinFailed | Outcome::PointTaken => {
-                return self.ring_step(now, Input::Commanded(chord::Command::Create));
-            }
-            Outcome::CutOff => {
-                if let Some(ring) = &mut self.ring {
-                    ring.entry.cut_off(now);
-                }
-                return;
-            }
-            Outcome::Left => return,
+            Outcome::United => return tracing::info!("two rings met here and become one"),
+            Outcome::CutOff => return tracing::info!("nobody else is left on the ring"),
+            // This node never asks to be let in: it is a ring of one, until that is one with another.
+            Outcome::JoinFailed | Outcome::PointTaken | Outcome::Left => return,
             Outcome::Found { tag, owner, hops, .. } => {
                 let nodes = vec![self.located(owner)];
                 (tag, Ok(Sought { nodes, cost: Cost { hops, ..Cost::default() }, ..Sought::default() }))
@@ -578,7 +582,9 @@ mod tests {
     }
 
     fn asked(ring: &mut Ring, body: Message) -> Result<(), Refusal> {
-        ring.asked(Micros(6), &directory(), 9, (RequestId(1), body))
+        let mut directory = directory();
+        let from = directory.know(libp2p_identity::PeerId::random()).unwrap();
+        ring.asked(Micros(6), &directory, from, (RequestId(1), body))
     }
 
     fn numbered(seed: u8, n: u32) -> Item {
@@ -605,6 +611,43 @@ mod tests {
         // What has expired is charged to nobody any more.
         ring.sweep_values(Micros(1005));
         assert_eq!((ring.shares.len(), ring.chord.store().unwrap().len()), (0, 0));
+    }
+
+    #[test]
+    fn what_an_honest_sender_has_refused_is_answered_and_what_no_other_could_is_not() {
+        let answers = |ring: &mut Ring, item: &Item| {
+            ring.out.clear();
+            let _ = asked(ring, Message::Put(item.clone()));
+            let kept = |effect: &EffectOf<Chord<Contact>>| match effect {
+                Effect::Answer { body: Message::Stored(kept), .. } => Some(*kept),
+                _ => None,
+            };
+            ring.out.iter().filter_map(kept).collect::<Vec<_>>()
+        };
+        let mut ring = ring();
+        let newer = item(&signed(1, &0u32.to_be_bytes(), Micros(6), b"x")).unwrap();
+        assert_eq!(answers(&mut ring, &newer), [1]);
+        // An older version: what is newer is kept.
+        assert_eq!(answers(&mut ring, &numbered(1, 0)), [1]);
+        (1..PUBLISHER_VALUES_MAX).for_each(|n| assert_eq!(answers(&mut ring, &numbered(1, n)), [1]));
+        assert_eq!(answers(&mut ring, &numbered(1, PUBLISHER_VALUES_MAX)), [0]);
+        let mut forged = numbered(2, 0);
+        forged.version += 1;
+        assert_eq!(answers(&mut ring, &forged), [0; 0]);
+    }
+
+    #[test]
+    fn what_has_expired_gives_its_place_to_what_is_published() {
+        let mut ring = ring();
+        for n in 0..PUBLISHED_MAX as u32 {
+            assert!(ring.publish(Micros(6), &signed(1, &n.to_be_bytes(), Micros(5), b"x")).is_ok());
+        }
+        let late = signed(1, b"late", Micros(500), b"x");
+        assert_eq!(ring.publish(Micros(600), &late), Err(Refusal::Share));
+        // What is published already has its place.
+        assert!(ring.publish(Micros(600), &signed(1, &[0; 4], Micros(500), b"y")).is_ok());
+        assert!(ring.publish(Micros(1005), &late).is_ok());
+        assert_eq!(ring.published.len(), 2);
     }
 
     fn signer(seed: u8) -> [u8; 32] {

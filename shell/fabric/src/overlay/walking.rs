@@ -126,7 +126,7 @@ impl Host {
     /// A walker comes, or its origin is asked about it.
     pub(super) fn on_walk_said(&mut self, now: Micros, question: Question) {
         let Question { from, bytes, reply, .. } = question;
-        let said = ours::decode::<Message>(&mut self.directory, &bytes, ours::WALKER_PEERS_MAX);
+        let said = ours::decode::<Message>(&mut self.directory, &bytes, ours::TOLD_PEERS_MAX);
         // What is dropped here is a stream that is reset.
         let (Some((head, body)), Some(from)) = (said, self.directory.know(from)) else { return };
         match head {

@@ -94,6 +94,7 @@ impl Lookups {
             stabilize_micros: 0,
             finger_micros: 0,
             repair_micros: 0,
+            unite_micros: 0,
             ..Settings::default()
         };
         let mut rng = Rng::new(run.seed).fork(100 + stream);

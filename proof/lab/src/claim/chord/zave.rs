@@ -200,7 +200,16 @@ impl<M: Member> World<M> {
             }
             90..95 => self.join(node),
             95..98 => self.fail(node),
-            _ => self.wake(node),
+            _ => self.meet(node),
+        }
+    }
+
+    /// It compares its successor with what another one's ring has there, as rings that meet do.
+    fn meet(&mut self, node: u32) {
+        let peer = self.rng.below(NODES as u64) as u32;
+        if self.member(node) && peer != node {
+            self.note(6, node, peer);
+            self.step(node, Input::Commanded(Command::Meet { peer }));
         }
     }
 
