@@ -12,6 +12,8 @@ use fabric::overlay::{
 use kernel::NodeId;
 
 const LIFE: Duration = Duration::from_secs(3600);
+/// How long what must come to pass may take.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub fn options(peers: Vec<Place>) -> Options {
     Options { peers, ..Options::default() }
@@ -27,11 +29,27 @@ pub fn place(overlay: &Overlay) -> Place {
     format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", overlay.address.port()).parse().unwrap()
 }
 
+/// Looks again and again until there is something, and gives it. `what` says what was waited for if that is in vain.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            // Others are to run meanwhile: the nodes looked at, on two cores.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, found).await {
+        Ok(found) => found,
+        Err(_) => panic!("not within {} s: {what}", PATIENCE.as_secs()),
+    }
+}
+
 /// Waits until `overlay` has so many contacts; each look is an answer of its thread.
 pub async fn contacts(overlay: &Overlay, wanted: usize) {
-    while overlay.node().status().await.unwrap().contacts < wanted {
-        tokio::task::yield_now().await;
-    }
+    let enough = async || (overlay.node().status().await.unwrap().contacts >= wanted).then_some(());
+    until(&format!("{wanted} contacts"), enough).await;
 }
 
 /// Nodes that all were told of the first one.
@@ -105,12 +123,11 @@ async fn providers_and_nodes_are_found_with_their_addresses() {
     let mut wanted: Vec<Peer> = all[3..].iter().map(|overlay| Peer::from(overlay.node_id())).collect();
     wanted.sort();
     // What is told waits for no answer, so it may be on its way still.
-    let found = loop {
+    let found = until("the providers", async || {
         let (found, _) = all[1].dht().find_providers(&content).await.unwrap();
-        if found.len() == wanted.len() {
-            break found;
-        }
-    };
+        (found.len() == wanted.len()).then_some(found)
+    })
+    .await;
     let mut peers: Vec<Peer> = found.iter().map(|located| located.peer).collect();
     peers.sort();
     assert_eq!(peers, wanted);
@@ -183,19 +200,17 @@ async fn a_broadcast_reaches_all_over_others_and_a_message_only_its_neighbour() 
         heard.push(messages);
     }
     // Each end of an edge must have heard that the other takes messages, so the first ones may come too early.
-    let far = 'far: loop {
+    let far = until("a message that passed a node", async || {
         all[0].node().broadcast(b"hello").await.unwrap();
         for overlay in &all {
             overlay.node().status().await.unwrap();
         }
-        for messages in heard.iter_mut().rev() {
-            while let Ok(message) = messages.try_recv() {
-                if message.from != Peer::from(all[0].node_id()) {
-                    break 'far message;
-                }
-            }
-        }
-    };
+        heard.iter_mut().rev().find_map(|messages| {
+            std::iter::from_fn(|| messages.try_recv().ok())
+                .find(|message| message.from != Peer::from(all[0].node_id()))
+        })
+    })
+    .await;
     assert!(&far.payload[..] == b"hello" && matches!(far.via, Via::Flood { hops: 2.. }), "{far:?}");
     let ends = all[3].node();
     let neighbour = Peer::from(all[2].node_id());

@@ -10,36 +10,38 @@ use fabric::overlay::{
 use kernel::NodeId;
 use tokio::sync::mpsc;
 
-use crate::overlay::{contacts, options, place, start, stop};
+use crate::overlay::{contacts, network, options, place, start, stop, until};
 
 const LIFE: Duration = Duration::from_secs(3600);
-/// How long what must come to pass may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until every one of them knows so many that stand behind it on the ring.
-async fn ring(all: &[Overlay], successors: usize) {
+/// Waits until these are one ring: each knows who is right before it, and all others behind it.
+async fn ring(all: &[Overlay]) {
+    let mut order: Vec<Peer> = all.iter().map(|overlay| Peer::from(overlay.node_id())).collect();
+    order.sort_by_key(Peer::key);
     for overlay in all {
-        let known = async || overlay.node().status().await.unwrap().ring.unwrap().successors;
-        let stands = async {
-            while known().await < successors {
-                tokio::task::yield_now().await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, stands).await.is_err() {
-            panic!("{} nodes are known behind one, not {successors}", known().await);
-        }
+        let own = Peer::from(overlay.node_id());
+        let at = order.iter().position(|peer| *peer == own).unwrap();
+        let before = order[(at + order.len() - 1) % order.len()];
+        until(&format!("{own} behind {before}"), async || {
+            let ring = overlay.node().status().await.unwrap().ring.unwrap();
+            (ring.predecessor == Some(before) && ring.successors == order.len() - 1).then_some(())
+        })
+        .await;
     }
 }
 
-/// Nodes on one ring. They come one after another: of those that meet all at once, pairs may make rings of their own.
+/// Waits until it is on a ring with others.
+async fn joined(overlay: &Overlay) {
+    until("a ring", async || {
+        (overlay.node().status().await.unwrap().ring.unwrap().successors > 0).then_some(())
+    })
+    .await;
+}
+
+/// Nodes on one ring, which began all at once, each a ring of its own.
 async fn circle(count: u8) -> Vec<Overlay> {
-    let mut all = vec![start(1, options(Vec::new()))];
-    for seed in 2..=count {
-        let next = start(seed, options(vec![place(&all[0])]));
-        ring(std::slice::from_ref(&next), 1).await;
-        all.push(next);
-    }
-    ring(&all, usize::from(count) - 1).await;
+    let all = network(count).await;
+    ring(&all).await;
     all
 }
 
@@ -51,21 +53,16 @@ async fn connected(overlay: &Overlay) -> Vec<Peer> {
 
 /// Waits until an overlay lists these as connected, and no others.
 async fn lists_only(overlay: &Overlay, wanted: &[Peer]) {
-    let listed = async {
-        while connected(overlay).await != wanted {
-            tokio::task::yield_now().await;
-        }
-    };
-    if tokio::time::timeout(PATIENCE, listed).await.is_err() {
-        panic!("not {wanted:?} are listed but {:?}", connected(overlay).await);
-    }
+    until(&format!("only {wanted:?} listed"), async || (connected(overlay).await == wanted).then_some(()))
+        .await;
 }
 
 /// Waits until an overlay's peers take walkers.
 async fn walkable(overlay: &Overlay) {
-    while overlay.node().sample(1, 1).await == Err(WalkError::Alone) {
-        tokio::task::yield_now().await;
-    }
+    until("peers that take walkers", async || {
+        (overlay.node().sample(1, 1).await != Err(WalkError::Alone)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -113,18 +110,51 @@ async fn the_ring_keeps_its_values_when_nodes_leave_and_come() {
         all.pop().unwrap().stop();
     }
     let newcomer = start(77, options(vec![place(&all[0])]));
-    ring(std::slice::from_ref(&newcomer), 1).await;
+    joined(&newcomer).await;
     for name in &names {
         // What the newcomer owns now may be on its way to it.
-        loop {
-            let got = newcomer.dht().over(Table::Chord).get(name).await;
-            if let Ok((Some(value), _)) = got {
-                assert_eq!(value.payload, b"kept");
-                break;
-            }
-        }
+        let value = until("a value of the ring", async || {
+            newcomer.dht().over(Table::Chord).get(name).await.ok().and_then(|(value, _)| value)
+        });
+        assert_eq!(value.await.payload, b"kept");
     }
     newcomer.stop();
+    stop(all);
+}
+
+#[tokio::test]
+async fn two_rings_that_meet_become_one_and_keep_what_each_had() {
+    let one = circle(3).await;
+    let first = start(11, options(Vec::new()));
+    let two = vec![start(12, options(vec![place(&first)])), start(13, options(vec![place(&first)])), first];
+    ring(&two).await;
+    let on = |overlay: &Overlay| overlay.dht().over(Table::Chord);
+    let names = |overlay: &Overlay| {
+        (0..6)
+            .map(|n| ValueName::parse(&format!("label {n}"), overlay.node_id()).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let (ours, theirs) = (names(&one[0]), names(&two[0]));
+    for (overlay, names) in [(&one[0], &ours), (&two[0], &theirs)] {
+        for name in names {
+            on(overlay).put(name, b"kept", LIFE).await.unwrap();
+        }
+    }
+    // Control: what one ring has the other has not.
+    assert_eq!(on(&one[1]).get(&theirs[0]).await.unwrap().0, None);
+    assert_eq!(on(&two[1]).get(&ours[0]).await.unwrap().0, None);
+    one[1].node().connect(place(&two[1])).await.unwrap();
+    let all: Vec<Overlay> = one.into_iter().chain(two).collect();
+    ring(&all).await;
+    for name in ours.iter().chain(&theirs) {
+        for overlay in [&all[2], &all[4]] {
+            // Some of it is on its way to its new owner.
+            let value = until("a value of one of the rings", async || {
+                on(overlay).get(name).await.ok().and_then(|(value, _)| value)
+            });
+            assert_eq!(value.await.payload, b"kept");
+        }
+    }
     stop(all);
 }
 
@@ -173,20 +203,15 @@ async fn walkers_draw_nodes_and_find_who_provides() {
     }
     let known: Vec<Peer> = all.iter().map(|overlay| Peer::from(overlay.node_id())).collect();
     // A walker may be lost where an edge is not known at both ends yet.
-    let drawn = loop {
-        let drawn = all[3].node().sample(16, 24).await.unwrap();
-        if !drawn.is_empty() {
-            break drawn;
-        }
-    };
+    let drawn = until("a walker that comes home", async || {
+        Some(all[3].node().sample(16, 24).await.unwrap()).filter(|drawn| !drawn.is_empty())
+    })
+    .await;
     assert!(drawn.len() <= 16 && drawn.iter().all(|node| known.contains(&node.peer)), "{drawn:?}");
     let content = ContentName::parse("a file");
     all[0].dht().provide(&content).await.unwrap();
-    let (holder, hops) = loop {
-        if let Some(found) = all[3].node().search(&content, 8, 64).await.unwrap() {
-            break found;
-        }
-    };
+    let found = until("a holder", async || all[3].node().search(&content, 8, 64).await.unwrap());
+    let (holder, hops) = found.await;
     assert_eq!(holder.peer, known[0]);
     assert!(hops >= 1);
     // Control: what nobody provides is not found, and numbers have their bounds.
@@ -295,13 +320,11 @@ async fn gossip_is_signed_by_its_origin_and_passes_others() {
     let (heard, mut messages) = mpsc::channel(4096);
     all[2].node().listen(heard).await.unwrap();
     // The mesh is made by heartbeats; what is said before reaches nobody.
-    let message = loop {
+    let message = until("a message by gossip", async || {
         all[0].node().gossip(b"hello").await.unwrap();
-        tokio::task::yield_now().await;
-        if let Ok(message) = messages.try_recv() {
-            break message;
-        }
-    };
+        messages.try_recv().ok()
+    })
+    .await;
     assert_eq!((message.via, message.from), (Via::Gossip, Peer::from(all[0].node_id())));
     assert_eq!(&message.payload[..], b"hello");
     let long = vec![0; 20_000];
@@ -362,13 +385,11 @@ async fn whom_a_node_is_connected_to_already_it_connects_to_however_often_it_is_
 async fn a_relay_lets_others_be_reached_over_it() {
     let relay = start(1, Options { relay: true, ..options(Vec::new()) });
     let behind = start(2, Options { relays: vec![place(&relay)], ..options(Vec::new()) });
-    let circuit = loop {
-        let status = behind.node().status().await.unwrap();
-        if let Some(address) = status.addresses.iter().find(|address| address.contains("p2p-circuit")) {
-            break address.clone();
-        }
-        tokio::task::yield_now().await;
-    };
+    let circuit = until("an address by the relay", async || {
+        let addresses = behind.node().status().await.unwrap().addresses;
+        addresses.into_iter().find(|address| address.contains("p2p-circuit"))
+    })
+    .await;
     let peer = Peer::from(behind.node_id());
     let other = start(3, options(Vec::new()));
     // It may name the peer behind it or not.
