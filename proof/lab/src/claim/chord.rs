@@ -2,6 +2,7 @@
 
 mod churn;
 mod lookups;
+mod meeting;
 mod original;
 mod zave;
 
@@ -18,7 +19,8 @@ pub static CLAIM: Claim = Claim {
                 last hop to the owner counted and successor lists used. With half of the nodes dead at once and \
                 nothing mended, every lookup still finds the first living node after its key. Under Zave's \
                 assumptions the protocol keeps her invariant after every single event, and after churn with \
-                delayed and lost messages the ring becomes ideal again.",
+                delayed and lost messages the ring becomes ideal again. Two rings of which one node meets another \
+                become one.",
     reference: "Stoica, Morris, Karger, Kaashoek & Balakrishnan 2001, Chord; Zave 2017, Reasoning about identifier \
                 spaces: how to make Chord correct",
     parameters: &[
@@ -49,7 +51,7 @@ pub static CLAIM: Claim = Claim {
         },
         Parameter {
             name: "churned",
-            help: "Nodes of the ring that churns, with messages delayed and lost",
+            help: "Nodes of the ring that churns, with messages delayed and lost, and of the two rings that meet",
             kind: Kind::Count { default: 500, min: 20, max: 100_000 },
         },
     ],
@@ -105,13 +107,16 @@ fn measure(run: &Run<'_>) -> Findings {
     }
     let atomic = zave::run::<Chord<u32>>(run, run.count("events"));
     let churn = churn::run(run);
-    hash = hash.rotate_left(7) ^ atomic.hash.rotate_left(7) ^ churn.hash;
+    let meeting = meeting::run(run);
+    hash = hash.rotate_left(7) ^ atomic.hash.rotate_left(7) ^ churn.hash ^ meeting.hash.rotate_left(11);
     figures.extend([
         invariant(&atomic),
         Figure::new("random events", atomic.events as f64, "events", Bound::Told),
         Figure::new("rings not ideal when left alone", atomic.unhealed as f64, "rings", Bound::Exactly(0.0)),
         Figure::new("sessions ended by churn", churn.deaths as f64, "sessions", Bound::Told),
         Figure::new("nodes off the ideal ring after churn", churn.off as f64, "nodes", Bound::Exactly(0.0)),
+        Figure::new("nodes off the one ring after two met", meeting.off as f64, "nodes", Bound::Exactly(0.0)),
+        Figure::new("time until two rings are one", meeting.seconds as f64, "s", Bound::Told),
     ]);
     let measured = sizes.iter().zip(&found).map(|(&size, one)| (size as f64, one.mean())).collect();
     let ends = [sizes[0] as f64, nodes as f64];

@@ -84,7 +84,8 @@ fn mend(swarm: &mut Swarm<Chord<u32>>, watch: &mut Watch) {
     }
 }
 
-fn off_ideal(swarm: &Swarm<Chord<u32>>) -> u64 {
+/// Living nodes whose predecessor or list is not as in the ideal ring.
+pub(super) fn off_ideal(swarm: &Swarm<Chord<u32>>) -> u64 {
     let mut ring: Vec<u32> =
         (0..swarm.places().len() as u32).filter(|&node| swarm.places().alive(node)).collect();
     ring.sort_unstable_by_key(|&node| p2p::Keys::point(swarm.places(), node));
