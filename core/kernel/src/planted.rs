@@ -267,6 +267,10 @@ proxy {
     ReportOnSuccessor,
     /// The balancer is not told of an endpoint that is left out.
     EjectedStillPicked,
+    /// The first address that a request was forwarded for is its client's, whoever said so.
+    LeftmostBelieved,
+    /// Who came last to a queue goes first.
+    QueueServesLast,
     /// What belongs to the connection is forwarded.
     HopByHopForwarded,
     /// What clients say of where they come from is believed.
@@ -275,6 +279,8 @@ proxy {
     CutBodyIsWhole,
     /// Bytes behind a body's end are forwarded with it.
     BodyRunsOver,
+    /// The checksum of a PROXY header is not looked at.
+    ProxyChecksumIgnored,
 }
 mind {
     /// A replica is deleted before a checkpoint says so: a restart begins it anew under its old number.

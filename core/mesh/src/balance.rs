@@ -184,6 +184,13 @@ impl Balancer {
         Some(at)
     }
 
+    /// The request goes to this one, which must be usable, whatever the policy. As [`Balancer::pick`].
+    pub fn pick_at(&mut self, at: usize) -> usize {
+        self.members[at].under_way += 1;
+        self.total += 1;
+        at
+    }
+
     fn pick_from(&mut self, ask: &Ask, local: bool) -> Option<usize> {
         let places = self.usable.list(local);
         let count = places.len();

@@ -11,9 +11,12 @@ pub mod breaker;
 pub mod health;
 pub mod limit;
 pub mod outlier;
+pub mod queue;
 pub mod registry;
 pub mod retry;
 pub mod route;
+pub mod source;
+pub mod sticky;
 pub mod upstream;
 mod window;
 

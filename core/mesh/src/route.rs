@@ -8,6 +8,10 @@
 //!
 //! A route is found in O(log hosts + prefix lengths of the host · log prefixes): not by how many routes there are.
 
+mod explain;
+
+pub use explain::Standing;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -152,6 +156,8 @@ pub struct Routes {
     /// Longest first.
     under: Vec<(Box<str>, Paths)>,
     any: Option<Paths>,
+    /// As they were given.
+    rules: Vec<Rule>,
 }
 
 /// A host's routes.
@@ -177,7 +183,7 @@ impl Routes {
     /// # Errors
     /// [`RuleError::Lengths`]
     pub fn new(rules: &[Rule]) -> Result<Routes, RuleError> {
-        let mut routes = Routes::default();
+        let mut routes = Routes { rules: rules.to_vec(), ..Routes::default() };
         for (number, rule) in (0..).zip(rules) {
             let paths = match &rule.host {
                 HostRule::Any => routes.any.get_or_insert_default(),
@@ -318,6 +324,12 @@ impl Split {
         }
         let drawn = rng.below(sum);
         self.parts.iter().find(|(_, upto)| drawn < *upto).map_or(first, |&(service, _)| service)
+    }
+
+    /// All of them, with their parts.
+    pub fn parts(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let mut before = 0;
+        self.parts.iter().map(move |&(service, upto)| (service, upto - core::mem::replace(&mut before, upto)))
     }
 
     /// All of them.

@@ -12,8 +12,10 @@ use thiserror::Error;
 
 use crate::Outcome;
 use crate::balance::{Ask, Balancer, Endpoint, Policy, Zones};
-use crate::breaker::{Breaker, BreakerOptions, Pass, Refused, Standing};
+use crate::breaker::{self, Breaker, BreakerOptions, Pass, Refused};
+use crate::limit::Priority;
 use crate::outlier::{OutlierOptions, Outliers};
+use crate::queue::{Full, Place, Queue, QueueOptions};
 use crate::retry::{Budget, RetryOptions, Try, Verdict, verdict};
 
 /// What is decided for a service.
@@ -27,6 +29,8 @@ pub struct UpstreamOptions {
     pub breaker: BreakerOptions,
     /// When endpoints are left out.
     pub outliers: OutlierOptions,
+    /// Who waits when as many are under way as may be.
+    pub queue: QueueOptions,
     /// Retries that each request earns, in hundredths.
     pub budget_percent: u8,
     /// Most retries that are kept.
@@ -41,6 +45,7 @@ impl Default for UpstreamOptions {
             slow_start_ms: 0,
             breaker: BreakerOptions::default(),
             outliers: OutlierOptions::default(),
+            queue: QueueOptions::default(),
             budget_percent: 20,
             budget_max: 10,
         }
@@ -82,6 +87,29 @@ pub struct Ticket {
     life: u32,
 }
 
+/// What a try asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// A hash of what should stay at one endpoint, for policies that hash.
+    pub key: Option<u64>,
+    /// The endpoint that it should go to, whatever the policy, if that may be used.
+    pub stays: Option<u32>,
+    /// The endpoint that has just failed.
+    pub except: Option<u32>,
+    /// Whose turn it is.
+    pub turn: Turn,
+}
+
+/// Whether a try has waited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// It has just come: those who wait go first.
+    #[default]
+    New,
+    /// It was granted room, which it has used by entering.
+    Granted,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Member {
     told: Told,
@@ -100,6 +128,7 @@ pub struct Upstream {
     balancer: Balancer,
     outliers: Outliers,
     budget: Budget,
+    queue: Queue,
     rng: Rng,
     members: Vec<Member>,
     /// Healthy ones, and those of them that are not left out.
@@ -121,6 +150,7 @@ impl Upstream {
             balancer: Balancer::new(options.policy, Zones::default(), options.slow_start_ms, seed),
             outliers: Outliers::new(options.outliers, 0, now),
             budget: Budget::new(options.budget_percent, options.budget_max),
+            queue: Queue::new(options.queue),
             rng: Rng::new(seed).fork(1),
             members: Vec::new(),
             counts: (0, 0),
@@ -129,14 +159,16 @@ impl Upstream {
         }
     }
 
-    /// Other options from now on. What was learnt is forgotten if they differ, and tickets that are out mean nothing.
+    /// Other options from now on. What was learnt is forgotten if they differ, and tickets that are out mean nothing. Who
+    /// waits goes on to, and may have room now.
     pub fn set_options(&mut self, now: Micros, options: UpstreamOptions) {
         if options == self.options {
             return;
         }
         let members: Vec<Told> = self.members.iter().map(|member| member.told).collect();
         let life = self.life.wrapping_add(1);
-        *self = Upstream { life, ..Upstream::new(options, now, self.seed) };
+        let queue = core::mem::take(&mut self.queue).with(options.queue);
+        *self = Upstream { life, queue, ..Upstream::new(options, now, self.seed) };
         self.set_endpoints(now, &members);
     }
 
@@ -167,7 +199,7 @@ impl Upstream {
 
     /// What its breaker is.
     #[must_use]
-    pub fn standing(&self, now: Micros) -> Standing {
+    pub fn standing(&self, now: Micros) -> breaker::Standing {
         self.breaker.standing(now)
     }
 
@@ -185,6 +217,15 @@ impl Upstream {
         Counted { endpoints, usable, out: self.outliers.out(), ejections, panics }
     }
 
+    /// Its endpoints and how they are, in no order. O(endpoints).
+    pub fn members(&self) -> impl Iterator<Item = Standing> + '_ {
+        self.members.iter().enumerate().map(|(place, member)| Standing {
+            id: member.told.id,
+            under_way: self.balancer.under_way(place),
+            usable: member.usable,
+        })
+    }
+
     /// A request came that is no retry: it earns a part of one.
     pub const fn request(&mut self) {
         self.budget.request();
@@ -193,15 +234,38 @@ impl Upstream {
     /// A try: where it goes. `key` is a hash of what should stay at one endpoint, `except` the endpoint that has just failed.
     ///
     /// # Errors
-    /// [`Refusal`]; nothing is to be given back.
+    /// [`Refusal`]; nothing is to be given back. [`Refused::TooMany`] also if others wait for their turn.
     pub fn enter(&mut self, now: Micros, key: Option<u64>, except: Option<u32>) -> Result<Ticket, Refusal> {
+        self.enter_as(now, &Wanted { key, except, ..Wanted::default() })
+    }
+
+    /// The same, as is wanted in more detail.
+    ///
+    /// # Errors
+    /// [`Refusal`]. The room of a try that was granted any is free then, see [`Upstream::grant`].
+    pub fn enter_as(&mut self, now: Micros, wanted: &Wanted) -> Result<Ticket, Refusal> {
+        match wanted.turn {
+            Turn::New => {
+                let limit = self.options.breaker.requests_max;
+                if self.queue.comes_first(self.breaker.requests(), limit) {
+                    return Err(Refusal::Breaker(Refused::TooMany { limit }));
+                }
+            }
+            Turn::Granted => self.queue.spend(),
+        }
         if now >= self.outliers.deadline() {
             self.outliers.wake(now);
             self.refresh(now);
         }
         let pass = self.breaker.enter(now)?;
-        let except = except.and_then(|id| self.members.iter().position(|member| member.told.id == id));
-        let Some(place) = self.balancer.pick(&Ask { now, key, except }) else {
+        let place = |id: u32| self.members.iter().position(|member| member.told.id == id);
+        let except = wanted.except.and_then(place);
+        let stays = wanted.stays.and_then(place).filter(|&at| self.members[at].usable && Some(at) != except);
+        let picked = match stays {
+            Some(at) => Some(self.balancer.pick_at(at)),
+            None => self.balancer.pick(&Ask { now, key: wanted.key, except }),
+        };
+        let Some(place) = picked else {
             self.breaker.leave(now, pass, Outcome::Abandoned);
             return Err(Refusal::NoEndpoint);
         };
@@ -233,6 +297,34 @@ impl Upstream {
             }
         }
         micros
+    }
+
+    /// A request that was refused with [`Refused::TooMany`] waits for room. `who` is told by [`Upstream::grant`].
+    ///
+    /// # Errors
+    /// [`Full`]; it does not wait.
+    pub fn queue(&mut self, class: Priority, who: u64) -> Result<Place, Full> {
+        self.queue.wait(class, who)
+    }
+
+    /// It waits no more. If it was granted room already that is free again, see [`Upstream::grant`].
+    pub fn unqueue(&mut self, place: Place) {
+        if !self.queue.leave(place) {
+            self.queue.spend();
+        }
+    }
+
+    /// Who may enter now, as [`Turn::Granted`]; to be asked until it is nobody, after [`Upstream::leave`] and
+    /// whatever else may have made room.
+    #[inline]
+    pub fn grant(&mut self) -> Option<u64> {
+        self.queue.grant(self.breaker.requests(), self.options.breaker.requests_max)
+    }
+
+    /// Who waits.
+    #[must_use]
+    pub const fn waiting(&self) -> &Queue {
+        &self.queue
     }
 
     /// A try that waits for its connection.
@@ -279,6 +371,17 @@ impl Upstream {
             }
         }
     }
+}
+
+/// How an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The owner's number for it.
+    pub id: u32,
+    /// Tries under way there.
+    pub under_way: u32,
+    /// It may be picked.
+    pub usable: bool,
 }
 
 /// What there is to count of a service.
@@ -410,6 +513,53 @@ mod tests {
         let before = one.life;
         one.set_options(NOW, UpstreamOptions { budget_percent: 1, ..robin() });
         assert_eq!(one.life, before, "the same options change nothing");
+    }
+
+    #[test]
+    fn who_stays_does_so_unless_the_endpoint_is_gone_out_or_has_just_failed() {
+        let mut one = upstream(robin(), &[1, 2, 3]);
+        let wanted = Wanted { stays: Some(2), ..Wanted::default() };
+        let go = |one: &mut Upstream, wanted: &Wanted, outcome| {
+            let ticket = one.enter_as(NOW, wanted).unwrap();
+            let id = ticket.id;
+            one.leave(NOW, ticket, outcome);
+            id
+        };
+        assert_eq!([(); 4].map(|()| go(&mut one, &wanted, Success)), [2; 4]);
+        assert_ne!(go(&mut one, &Wanted { except: Some(2), ..wanted }, Success), 2);
+        assert_ne!(go(&mut one, &Wanted { stays: Some(9), ..wanted }, Success), 9);
+        assert_eq!([(); 5].map(|()| go(&mut one, &wanted, Failure)), [2; 5]);
+        assert_ne!(go(&mut one, &wanted, Success), 2, "it is left out");
+        one.set_endpoints(NOW, &[told(1)]);
+        assert_eq!(go(&mut one, &wanted, Success), 1);
+    }
+
+    #[test]
+    fn who_waits_is_not_overtaken_and_not_forgotten_by_other_options() {
+        let breaker = BreakerOptions { requests_max: 1, ..BreakerOptions::default() };
+        let options = UpstreamOptions { breaker, queue: QueueOptions { places: 9, wait_ms: 1 }, ..robin() };
+        let mut one = upstream(options, &[1]);
+        let too_many = |one: &mut Upstream| {
+            matches!(one.enter(NOW, None, None), Err(Refusal::Breaker(Refused::TooMany { limit: 1 })))
+        };
+        let first = one.enter(NOW, None, None).unwrap();
+        assert!(too_many(&mut one));
+        let [_, third, fourth] = [2, 3, 4].map(|who| one.queue(Priority::Normal, who).unwrap());
+        assert_eq!(one.grant(), None);
+        one.leave(NOW, first, Success);
+        assert!(too_many(&mut one), "it is not the turn of who comes now");
+        assert_eq!((one.grant(), one.grant()), (Some(2), None));
+        assert!(too_many(&mut one), "the room is granted");
+        let ticket = one.enter_as(NOW, &Wanted { turn: Turn::Granted, ..Wanted::default() }).unwrap();
+        one.leave(NOW, ticket, Success);
+        one.unqueue(third);
+        assert_eq!(one.grant(), Some(4));
+        // Its client has gone before it entered.
+        one.unqueue(fourth);
+        assert!(one.enter(NOW, None, None).map(|ticket| one.leave(NOW, ticket, Success)).is_ok());
+        one.queue(Priority::Normal, 5).unwrap();
+        one.set_options(NOW, UpstreamOptions { queue: QueueOptions::default(), ..options });
+        assert_eq!((one.waiting().len(), one.grant()), (1, Some(5)));
     }
 
     proptest! {

@@ -5,12 +5,16 @@
 //! been forwarded, and its connection is closed.
 
 mod chunked;
+mod cookie;
 mod forward;
+mod forwarded;
 mod head;
 mod relay;
 
 pub use chunked::{ChunkError, Chunks, Part};
+pub use cookie::cookie;
 pub use forward::{Connection, Frame, Onward, frame, request, response};
+pub use forwarded::{ForwardedBy, hops};
 pub use head::{HeadError, Headers, Request, Response, Target, Version, is_token};
 pub use relay::Relay;
 

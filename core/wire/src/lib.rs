@@ -5,5 +5,6 @@ extern crate alloc;
 pub mod dns;
 pub mod http1;
 pub mod kad;
+pub mod proxied;
 pub mod resp;
 pub mod tls;

@@ -3,17 +3,22 @@
 use kernel::planted::Bug;
 use mesh::Outcome;
 use mesh::balance::{Endpoint, Policy};
+use mesh::limit::Priority;
+use mesh::queue::{Queue, QueueOptions};
 use mesh::route::{Ask, HostRule, PathRule, Routes, Rule};
+use mesh::source::{Network, client};
 use mesh::upstream::{Told, Upstream, UpstreamOptions};
 
 use crate::NOW;
 
 /// Those of `Bug::PROXY` that are in this crate; the others are in `wire`.
-pub const CHECKS: [(Bug, fn() -> bool); 4] = [
+pub const CHECKS: [(Bug, fn() -> bool); 6] = [
     (Bug::PrefixEndsAnywhere, prefixes_end_with_their_segment),
     (Bug::ShortPrefixFirst, the_longest_prefix_takes_a_request),
     (Bug::ReportOnSuccessor, reports_on_who_is_gone_are_nobody_elses),
     (Bug::EjectedStillPicked, who_is_left_out_is_not_picked),
+    (Bug::LeftmostBelieved, what_a_client_says_of_itself_is_not_believed),
+    (Bug::QueueServesLast, who_waits_longest_goes_first),
 ];
 
 fn prefix(path: &str) -> Rule {
@@ -65,4 +70,18 @@ fn who_is_left_out_is_not_picked() -> bool {
         upstream.leave(NOW, ticket, outcome);
     }
     upstream.counted().usable == 1
+}
+
+fn what_a_client_says_of_itself_is_not_believed() -> bool {
+    let ours = [Network::read("10.0.0.0/8").expect("it is a network")];
+    let [made_up, real, proxy] = [[1, 1, 1, 1], [2, 2, 2, 2], [10, 0, 0, 1]].map(std::net::IpAddr::from);
+    client(&ours, proxy, [Some(made_up), Some(real)].into_iter()) == real
+}
+
+fn who_waits_longest_goes_first() -> bool {
+    let mut queue = Queue::new(QueueOptions { places: 2, wait_ms: 1 });
+    for who in 0..2 {
+        let _ = queue.wait(Priority::Normal, who).expect("there are two places");
+    }
+    queue.grant(0, 1) == Some(0)
 }

@@ -119,6 +119,15 @@ fn added(head: &Request<'_, '_>, onward: &Onward<'_>, traced: bool, out: &mut Ve
     if !onward.trusted || !told("x-forwarded-proto") {
         line(b"x-forwarded-proto: ", onward.scheme.as_bytes(), out);
     }
+    if onward.trusted && told("forwarded") {
+        // Without an element of ours the last one would seem to have asked us.
+        let (before, behind): (&[u8], &[u8]) =
+            if onward.client.contains(':') { (b"\"[", b"]\"") } else { (b"", b"") };
+        for piece in [b"forwarded: for=", before, onward.client.as_bytes(), behind] {
+            out.extend_from_slice(piece);
+        }
+        line(b";proto=", onward.scheme.as_bytes(), out);
+    }
     let version: &[u8] = if head.version == Version::Http10 { b"via: 1.0 " } else { b"via: 1.1 " };
     line(version, onward.via.as_bytes(), out);
     if let (Some(trace), false) = (onward.trace, traced) {
@@ -208,7 +217,7 @@ fn class(name: &str) -> Class {
         14 if is_one("content-length") => Class::Length,
         15 if is_one("x-forwarded-for") => Class::Forwarded,
         16 if is_one("proxy-connection") => Class::Hop,
-        16 if is_one("x-forwarded-host") => Class::Forwarded,
+        16 if is_one("x-forwarded-host") || is_one("x-forwarded-port") => Class::Forwarded,
         17 if is_one("transfer-encoding") => Class::Hop,
         17 if is_one("x-forwarded-proto") => Class::Forwarded,
         _ => Class::EndToEnd,
