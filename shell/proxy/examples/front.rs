@@ -26,7 +26,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         RatePlan { rate: Rate::new(1_000_000, 1000, 1_000_000)?, key: KeyOf::Client, keys_max: 65_536 };
     let (host, path) = (HostRule::Any, PathRule::prefix("/")?);
     let plan = Plan {
-        listeners: vec![ListenerPlan { name: "web".into(), address, kind: ListenerKind::Http, tls: None }],
+        listeners: vec![ListenerPlan {
+            name: "web".into(),
+            address,
+            kind: ListenerKind::Http,
+            tls: None,
+            sources: None,
+        }],
         services: vec![ServicePlan {
             name: "one".into(),
             endpoints: vec![endpoint],
@@ -36,6 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             idle_ms: 55_000,
             idle_max: 512,
             tls: None,
+            send_proxy: None,
+            sticky: None,
             http2: false,
             retry: RetryOptions::default(),
         }],
@@ -45,6 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             rewrite: None,
             retry: RetryOptions::default(),
             retry_statuses: vec![502, 503, 504],
+            mirror: None,
+            priority: mesh::limit::Priority::Normal,
             rate: Some(rate),
             key: KeyOf::Client,
             upgrade: false,

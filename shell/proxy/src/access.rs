@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 
 use kernel::Micros;
@@ -12,7 +13,8 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 /// What a line says.
 pub(crate) struct Line<'a> {
     pub now: Micros,
-    pub client: &'a str,
+    /// Whose the request was.
+    pub client: IpAddr,
     pub method: &'a str,
     pub host: &'a str,
     pub path: &'a str,
@@ -112,7 +114,7 @@ mod tests {
         let mut log = AccessLog::open(&path).unwrap();
         log.note(&Line {
             now: Micros(1_000_000),
-            client: "::1",
+            client: "::1".parse().unwrap(),
             method: "GET",
             host: "a\"b",
             path: "/\\\u{1}",

@@ -21,6 +21,10 @@ pub enum Reason {
     BreakerOpen,
     /// Too many requests are under way.
     TooMany,
+    /// As many wait for it as may wait.
+    QueueFull,
+    /// It has waited for as long as it may.
+    QueueTimeout,
     /// No endpoint may be used.
     NoEndpoint,
     /// There are no descriptors for a connection.
@@ -39,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Malformed,
         Reason::BadBody,
         Reason::SlowRequest,
@@ -48,6 +52,8 @@ impl Reason {
         Reason::RateLimited,
         Reason::BreakerOpen,
         Reason::TooMany,
+        Reason::QueueFull,
+        Reason::QueueTimeout,
         Reason::NoEndpoint,
         Reason::NoDescriptors,
         Reason::ConnectFailed,
@@ -69,6 +75,8 @@ impl Reason {
             Reason::RateLimited => "rate-limited",
             Reason::BreakerOpen => "breaker-open",
             Reason::TooMany => "too-many",
+            Reason::QueueFull => "queue-full",
+            Reason::QueueTimeout => "queue-timeout",
             Reason::NoEndpoint => "no-endpoint",
             Reason::NoDescriptors => "no-descriptors",
             Reason::ConnectFailed => "connect-failed",
@@ -89,6 +97,10 @@ impl Reason {
             Reason::RateLimited => "too many requests; try again later",
             Reason::BreakerOpen => "the service failed too often and is left alone for a while",
             Reason::TooMany => "the service has as many requests as it may have",
+            Reason::QueueFull => {
+                "the service has as many requests as it may have, and as many wait as may wait"
+            }
+            Reason::QueueTimeout => "the service had no room in the time that a request may wait for it",
             Reason::NoEndpoint => "the service has no endpoint that may be used",
             Reason::NoDescriptors => "the proxy has no descriptor for another connection",
             Reason::ConnectFailed => "no connection to the service could be made",
@@ -108,7 +120,12 @@ impl Reason {
             Reason::NoRoute => 404,
             Reason::NoConnect => 405,
             Reason::RateLimited => 429,
-            Reason::BreakerOpen | Reason::TooMany | Reason::NoEndpoint | Reason::NoDescriptors => 503,
+            Reason::BreakerOpen
+            | Reason::TooMany
+            | Reason::QueueFull
+            | Reason::QueueTimeout
+            | Reason::NoEndpoint
+            | Reason::NoDescriptors => 503,
             Reason::ConnectFailed | Reason::TlsFailed | Reason::EndpointReset | Reason::BadResponse => 502,
             Reason::Timeout => 504,
         }

@@ -2,16 +2,22 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kernel::Micros;
+use mesh::queue::Place;
 use mesh::upstream::Ticket;
 use wire::http1::{Body, Frame, Relay, Version};
+use wire::proxied::Path;
 
 use crate::buffers::Buffer;
 use crate::greet::Greeting;
 use crate::h2::{Session, Trunk};
+use crate::introduce::{Arrival, Introduced};
+use crate::plan::Sources;
 use crate::slab::Key;
 use crate::socket::Socket;
+use crate::sticky::Stays;
 use crate::timers::Timer;
 use crate::tls::ClientTls;
 use crate::worker::Table;
@@ -19,6 +25,8 @@ use crate::worker::Table;
 /// What a client's connection is about at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Whose it is is awaited.
+    Arriving,
     /// Its first message is awaited, which says whether its TLS is opened here.
     Hello,
     /// Its TLS is being agreed on.
@@ -52,6 +60,12 @@ pub(crate) struct Client {
     /// Bytes that a lingering client may still send.
     pub linger: usize,
     pub exchange: Option<Box<Exchange>>,
+    /// What is done with it when it has said whose it is.
+    pub arrival: Option<Box<Arrival>>,
+    /// Both ends of its connection, if somebody has asked for them.
+    pub path: Option<Rc<Path>>,
+    /// It is a proxy that is trusted.
+    pub sources: Option<Arc<Sources>>,
     /// What its listener does with TLS, until that is done.
     pub greeting: Option<Box<Greeting>>,
     /// Its requests, if it speaks HTTP/2.
@@ -60,6 +74,8 @@ pub(crate) struct Client {
     pub is_secured: bool,
     /// It has asked for something.
     pub has_asked: bool,
+    /// It is nobody: what is asked is a copy of another's request.
+    pub is_mirror: bool,
 }
 
 impl Client {
@@ -76,10 +92,14 @@ impl Client {
             timer,
             linger: 0,
             exchange: None,
+            arrival: None,
+            path: None,
+            sources: None,
             greeting: None,
             session: None,
             is_secured: false,
             has_asked: false,
+            is_mirror: false,
         }
     }
 
@@ -101,6 +121,8 @@ pub(crate) struct Conn {
     pub reused: bool,
     /// How it is secured.
     pub tls: Option<ClientTls>,
+    /// What it begins with.
+    pub introduced: Option<Box<Introduced>>,
     /// Its requests, if it is one of HTTP/2.
     pub trunk: Option<Box<Trunk>>,
     pub timer: Timer,
@@ -111,6 +133,10 @@ pub(crate) struct Conn {
 pub(crate) enum State {
     /// It waits to be tried again.
     Backoff,
+    /// It waits for room at its service.
+    Queued,
+    /// It has room, and is tried in this turn.
+    Granted,
     /// Its connection is being made.
     Connecting,
     /// The response has not begun.
@@ -149,6 +175,8 @@ impl Method {
 
 /// What the access log is told of a request, if it is one of those that it is told of.
 pub(crate) struct Told {
+    /// Whose it is.
+    pub client: IpAddr,
     pub method: String,
     pub host: String,
     pub path: String,
@@ -185,13 +213,19 @@ pub(crate) struct Exchange {
     /// The present try needs a connection that is made for it.
     pub fresh: bool,
     pub ticket: Option<Ticket>,
+    /// Where it waits, or waited, for room that it has not used.
+    pub place: Option<Place>,
     pub conn: Option<Key>,
+    /// Where it should go, as its cookie says.
+    pub stays: Stays,
     /// The endpoint that has failed.
     pub except: Option<u32>,
     /// What comes of its body.
     pub request: Relay,
     /// What goes to the endpoint: all of it from the first byte on, while it may be sent again.
     pub outgoing: Buffer,
+    /// It is to be copied once it is whole.
+    pub mirrors: bool,
     /// It is all there.
     pub replayable: bool,
     /// Some of it was sent in this try.
@@ -228,10 +262,13 @@ impl Exchange {
             asked: None,
             fresh: false,
             ticket: None,
+            place: None,
             conn: None,
+            stays: Stays::default(),
             except: None,
             request: Relay::new(Body::None, Frame::Plain),
             outgoing: Buffer::default(),
+            mirrors: false,
             replayable: true,
             sent_any: false,
             moved: false,

@@ -13,12 +13,16 @@ mod buffers;
 mod conn;
 mod greet;
 mod h2;
+mod introduce;
 mod meters;
+mod mirror;
 mod plan;
+mod queue;
 mod serve;
 mod slab;
 mod socket;
 mod start;
+mod sticky;
 mod timers;
 mod tls;
 mod transfer;
@@ -29,8 +33,8 @@ mod worker;
 pub use answer::Reason;
 pub use meters::{EndpointFigures, LoopMeters, Meters, RouteFigures, RouteMeters, ServiceMeters};
 pub use plan::{
-    EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Plan, RatePlan, RoutePlan, ServicePlan, Telling,
-    TlsPlan,
+    EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, MirrorPlan, Plan, RatePlan, RoutePlan,
+    ServicePlan, Sources, StickyPlan, Telling, TlsPlan,
 };
 pub use start::{Passed, Proxy, ProxyError};
 pub use tls::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError};

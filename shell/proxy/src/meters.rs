@@ -30,6 +30,16 @@ pub struct LoopMeters {
     pub answered: [Counter; Reason::ALL.len()],
     /// Clients that were sent away because they opened and reset streams.
     pub sent_away: Counter,
+    /// Clients that were refused because they are not trusted to say whose they are.
+    pub untrusted: Counter,
+    /// Clients that were trusted and did not say it, or not in time.
+    pub unintroduced: Counter,
+    /// Requests of which a copy was sent elsewhere.
+    pub mirrored: Counter,
+    /// Those of which none was: too large, or too many copies under way.
+    pub mirrors_dropped: Counter,
+    /// Copies that no endpoint has answered.
+    pub mirrors_failed: Counter,
     /// TLS connections of clients that were agreed on.
     pub handshakes: Counter,
     /// Those that were not.
@@ -56,6 +66,10 @@ pub struct EndpointMeters {
     pub failures: Counter,
     /// Those that took too long.
     pub timeouts: Counter,
+    /// Tries under way, once a second.
+    pub under_way: Gauge,
+    /// 1: it is left out because it misbehaves, once a second.
+    pub out: Gauge,
     /// Microseconds of a try.
     pub micros: Histogram,
 }
@@ -65,6 +79,12 @@ pub struct EndpointMeters {
 pub struct ServiceMeters {
     /// Tries under way.
     pub requests: Gauge,
+    /// Requests that wait for room.
+    pub waiting: Gauge,
+    /// Requests that have waited or do.
+    pub queued: Counter,
+    /// Cookies that were set.
+    pub stuck: Counter,
     /// Endpoints.
     pub endpoints: Gauge,
     /// Those that may be picked.
@@ -112,6 +132,10 @@ pub struct EndpointFigures {
     pub address: String,
     /// Tries, failures, timeouts.
     pub counts: [u64; 3],
+    /// Tries under way.
+    pub under_way: u64,
+    /// Threads that leave it out, of those that have tried it.
+    pub out: (u64, u64),
     /// See [`EndpointMeters::micros`].
     pub micros: Distribution,
 }
@@ -190,12 +214,15 @@ impl Meters {
     pub fn endpoints(&self) -> Vec<EndpointFigures> {
         let figures = |((service, address), list): (&(String, String), &Vec<Arc<EndpointMeters>>)| {
             let (mut counts, mut micros) = ([0; 3], Distribution::default());
+            let under_way = list.iter().map(|one| one.under_way.get()).sum();
+            let out = (list.iter().map(|one| one.out.get()).sum(), list.len() as u64);
             for one in list {
                 let here = [&one.requests, &one.failures, &one.timeouts];
                 counts.iter_mut().zip(here).for_each(|(sum, count)| *sum += count.get());
                 one.micros.read(&mut micros);
             }
-            EndpointFigures { service: service.clone(), address: address.clone(), counts, micros }
+            let (service, address) = (service.clone(), address.clone());
+            EndpointFigures { service, address, counts, under_way, out, micros }
         };
         held(&self.endpoints).iter().map(figures).collect()
     }

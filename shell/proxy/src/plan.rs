@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mesh::limit::Rate;
+use mesh::limit::{Priority, Rate};
 use mesh::retry::RetryOptions;
 use mesh::route::{HostRule, Routes, Split};
+use mesh::source::Network;
+use mesh::sticky::Names;
 use mesh::upstream::UpstreamOptions;
+use wire::http1::ForwardedBy;
+use wire::proxied::ProxyVersion;
 
 use crate::tls::{ClientTls, ServerTls};
 
@@ -39,6 +43,19 @@ pub struct ListenerPlan {
     pub kind: ListenerKind,
     /// Its clients begin with TLS.
     pub tls: Option<Arc<TlsPlan>>,
+    /// Which of its clients are proxies that are trusted; `None`: nobody is.
+    pub sources: Option<Arc<Sources>>,
+}
+
+/// Clients that are proxies, and what they say of theirs. A client that is connected is what it was when it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Where they are. `X-Forwarded-For` and its like are believed if they come from there.
+    pub trusted: Vec<Network>,
+    /// Each connection begins with a header of the PROXY protocol; who is not trusted is refused.
+    pub accept_proxy: bool,
+    /// The field by which they say whose a request is.
+    pub by: ForwardedBy,
 }
 
 /// What a port does with TLS.
@@ -106,11 +123,27 @@ pub struct ServicePlan {
     pub idle_max: usize,
     /// How its connections are secured.
     pub tls: Option<ClientTls>,
+    /// Its connections begin with a header of the PROXY protocol that says whose they are. Each is for requests of one
+    /// client's connection then. Not with `http2`.
+    pub send_proxy: Option<ProxyVersion>,
+    /// A cookie keeps clients at their endpoint.
+    pub sticky: Option<StickyPlan>,
     /// It is asked in HTTP/2, many requests on a connection. Those that may change the protocol are asked in HTTP/1.1, each
     /// on a connection of its own.
     pub http2: bool,
     /// Tries of a connection that is passed through.
     pub retry: RetryOptions,
+}
+
+/// How clients stay at an endpoint of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyPlan {
+    /// The cookie's name, a token.
+    pub cookie: String,
+    /// How long clients keep it, in seconds; 0: as long as they run.
+    pub ttl_seconds: u64,
+    /// What endpoints are called in it.
+    pub names: Names,
 }
 
 /// One instance of a service.
@@ -135,14 +168,27 @@ pub struct RoutePlan {
     pub retry: RetryOptions,
     /// Statuses of a service after which a request that may be sent twice is sent again.
     pub retry_statuses: Vec<u16>,
+    /// A service that gets copies of its requests.
+    pub mirror: Option<MirrorPlan>,
     /// How many requests it takes.
     pub rate: Option<RatePlan>,
+    /// Who goes first of those that wait for a service.
+    pub priority: Priority,
     /// What keeps a client's requests at one endpoint, where the policy hashes.
     pub key: KeyOf,
     /// Connections may change their protocol (WebSocket).
     pub upgrade: bool,
     /// CONNECT leads to the service's endpoints.
     pub connect: bool,
+}
+
+/// Where copies of requests go. Who answers them, and how, nobody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorPlan {
+    /// The service's place.
+    pub service: u32,
+    /// Of how many requests, in per cent; at most 100.
+    pub percent: u8,
 }
 
 /// How many requests a route takes.
@@ -200,8 +246,6 @@ impl Default for Limits {
 /// What is told of requests, and what they tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Telling {
-    /// Clients are proxies whose `X-Forwarded-For` is believed.
-    pub trusted: bool,
     /// Requests without a trace context begin one.
     pub trace: bool,
     /// A file that gets a line for one of `access_sample` requests.

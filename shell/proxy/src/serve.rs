@@ -1,6 +1,6 @@
 //! Clients between requests: heads are read, requests take their routes, and what is not sent on is answered here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use kernel::hash::KeyHasher;
@@ -180,7 +180,8 @@ impl Loop {
             client.has_asked = true;
         }
         let table = Rc::clone(&self.table);
-        let asked = Asked::of(head.target);
+        let whose = self.whose(key, head);
+        let asked = Asked::of(head.target, whose);
         let has = |rule: &FieldRule| {
             head.headers.iter().any(|field| {
                 field.name.eq_ignore_ascii_case(&rule.name)
@@ -191,7 +192,13 @@ impl Loop {
         let method = Method::of(head.method);
         let close = !head.keep_alive || head.body != Body::None;
         let refused = |reason| Answer { close, bare: method == Method::Head, ..Answer::of(reason) };
-        let asked_for = |route| Refused { method: head.method, host: head.host, path: asked.path, route };
+        let asked_for = |route| Refused {
+            client: Some(whose),
+            method: head.method,
+            host: head.host,
+            path: asked.path,
+            route,
+        };
         let Some(route) = table.plan.index.find(&ask, &has) else {
             self.tell_refused(key, &refused(Reason::NoRoute), asked_for(""));
             return self.answer(key, refused(Reason::NoRoute));
@@ -202,7 +209,7 @@ impl Loop {
             return self.answer(key, refused(Reason::NoConnect));
         }
         let slot = table.routes[route as usize];
-        if let Err(seconds) = self.limited(key, slot, head) {
+        if let Err(seconds) = self.limited(slot, whose, head) {
             self.route_meters(slot).classes[4].increment();
             let retry_after = Some(seconds);
             self.tell_refused(key, &refused(Reason::RateLimited), asked_for(name));
@@ -220,9 +227,10 @@ impl Loop {
         if !requests.is_multiple_of(sample) {
             return;
         }
+        let peer = clients.get(key).map(|client| client.peer);
         access.note(&Line {
             now: *now,
-            client: clients.get(key).map_or("", |client| &client.name),
+            client: asked.client.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             method: asked.method,
             host: asked.host,
             path: asked.path,
@@ -252,11 +260,11 @@ impl Loop {
         let connects = exchange.method == Method::Connect;
         let telling = &table.plan.telling;
         if self.access.is_some() && self.requests.is_multiple_of(u64::from(telling.access_sample.max(1))) {
-            let (method, host) = (head.method.to_owned(), head.host.to_owned());
-            exchange.told = Some(Told { method, host, path: asked.path.to_owned(), endpoint: None });
+            let (method, host, path) = (head.method.to_owned(), head.host.to_owned(), asked.path.to_owned());
+            exchange.told = Some(Told { client: asked.whose, method, host, path, endpoint: None });
         }
         let client = self.clients.get(key)?;
-        exchange.key = key_of(&plan.key, &client.peer, head, &KeyHasher::new(0));
+        exchange.key = key_of(&plan.key, &asked.whose, head, &KeyHasher::new(0));
         exchange.idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE" | "TRACE");
         exchange.version = head.version;
         // What comes behind CONNECT is no request, whatever becomes of it.
@@ -273,17 +281,20 @@ impl Loop {
         if client.socket.is_stream() && self.services[service as usize].plan.http2 {
             exchange.request = exchange.request.with_trailers();
         }
+        exchange.stays = self.stays(key, service, head);
+        let client = self.clients.get(key)?;
         let mut trace = [0; TRACE_BYTES];
         let onward = Onward {
             path: asked.onward(plan.rewrite.as_ref()),
             client: &client.name,
             scheme: if client.is_secured { "https" } else { "http" },
-            trusted: telling.trusted,
+            trusted: client.sources.is_some(),
             via: VIA,
             trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
             upgrade: exchange.upgrade,
         };
         request(head, &onward, &mut exchange.outgoing.bytes);
+        exchange.mirrors = plan.mirror.is_some() && !exchange.upgrade && self.is_mirrored(&exchange);
         Some(exchange)
     }
 
@@ -297,7 +308,8 @@ impl Loop {
         self.start(key, exchange);
     }
 
-    fn start(&mut self, key: Key, exchange: Exchange) {
+    /// A client's request goes on its way.
+    pub fn start(&mut self, key: Key, exchange: Exchange) {
         let mut exchange = match self.spare.pop() {
             Some(mut room) => {
                 *room = exchange;
@@ -309,6 +321,9 @@ impl Loop {
         client.phase = Phase::Busy;
         self.services[exchange.service as usize].upstream.request();
         let step = self.try_once(key, &mut exchange);
+        if exchange.mirrors && step != Step::Finished {
+            self.mirror(key, &mut exchange);
+        }
         match self.clients.get(key) {
             Some(client) if step != Step::Finished => client.exchange = Some(exchange),
             _ => self.recycle(exchange),
@@ -316,16 +331,19 @@ impl Loop {
     }
 
     /// Whether the route's rate allows the request; if not, after how many seconds it may be asked again.
-    fn limited(&mut self, key: Key, slot: u32, head: &Request<'_, '_>) -> Result<(), u64> {
-        let Some(client) = self.clients.get(key) else { return Ok(()) };
+    fn limited(&mut self, slot: u32, whose: IpAddr, head: &Request<'_, '_>) -> Result<(), u64> {
         let Some((rate, keyed)) = &mut self.routes[slot as usize].keyed else { return Ok(()) };
-        let hash = key_of(&rate.key, &client.peer, head, &self.secret).unwrap_or_default();
+        let hash = key_of(&rate.key, &whose, head, &self.secret).unwrap_or_default();
         keyed.take(hash, self.now, 1).map_err(|early| early.wait_micros.div_ceil(1_000_000).max(1))
     }
 
     /// Answers here. With `close` the connection ends, when the answer has had its time to arrive.
     pub fn answer(&mut self, key: Key, answer: Answer) {
-        self.meters.answered[answer.reason as usize].increment();
+        let is_mirror = self.clients.get(key).is_some_and(|client| client.is_mirror);
+        let meters = &self.meters;
+        let counter =
+            if is_mirror { &meters.mirrors_failed } else { &meters.answered[answer.reason as usize] };
+        counter.increment();
         let (now, idle_ms) = (self.now, self.table.plan.limits.idle_ms);
         let Loop { clients, buffers, timers, .. } = self;
         let Some(client) = clients.get(key) else { return };
@@ -412,6 +430,10 @@ impl Loop {
     pub fn expired(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
         match client.phase {
+            Phase::Arriving => {
+                self.meters.unintroduced.increment();
+                self.close(key);
+            }
             Phase::Hello | Phase::Shaking => {
                 self.meters.handshake_failures.increment();
                 self.close(key);
@@ -442,6 +464,7 @@ impl Loop {
 /// What is known of a request that goes nowhere; nothing of one that could not be read.
 #[derive(Clone, Copy, Default)]
 struct Refused<'a> {
+    client: Option<IpAddr>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -451,24 +474,23 @@ struct Refused<'a> {
 /// What a request asks for.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
+    /// Whose request it is.
+    whose: IpAddr,
     /// A slash that is missing before `path`: a whole URI may have a query and no path.
     slash: &'static str,
     path: &'a str,
 }
 
 impl<'a> Asked<'a> {
-    fn of(target: Target<'a>) -> Asked<'a> {
-        match target {
-            Target::Path(path) | Target::Absolute { path, .. } if path.is_empty() => {
-                Asked { slash: "/", path }
-            }
-            Target::Path(path) | Target::Absolute { path, .. } if path.starts_with('?') => {
-                Asked { slash: "/", path }
-            }
-            Target::Path(path) | Target::Absolute { path, .. } => Asked { slash: "", path },
-            Target::Authority(_) => Asked { slash: "", path: "/" },
-            Target::Asterisk => Asked { slash: "", path: "*" },
-        }
+    fn of(target: Target<'a>, whose: IpAddr) -> Asked<'a> {
+        let (slash, path) = match target {
+            Target::Path(path) | Target::Absolute { path, .. } if path.is_empty() => ("/", path),
+            Target::Path(path) | Target::Absolute { path, .. } if path.starts_with('?') => ("/", path),
+            Target::Path(path) | Target::Absolute { path, .. } => ("", path),
+            Target::Authority(_) => ("", "/"),
+            Target::Asterisk => ("", "*"),
+        };
+        Asked { whose, slash, path }
     }
 
     /// By what it takes its route.

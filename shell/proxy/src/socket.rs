@@ -1,6 +1,7 @@
 //! A socket and what is known of it between two events: plain, or with TLS around its bytes.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use rustls::Connection;
@@ -41,6 +42,8 @@ enum Base {
     Tcp(TcpStream),
     /// One stream of many on a connection of HTTP/2.
     Stream(StreamSocket),
+    /// Who has sent all that it has to send, and takes everything.
+    Nobody,
 }
 
 impl Socket {
@@ -50,6 +53,11 @@ impl Socket {
 
     pub fn of_stream(stream: StreamSocket) -> Socket {
         Socket::over(Base::Stream(stream))
+    }
+
+    /// The socket of nobody: what is written to it is gone.
+    pub fn nobody() -> Socket {
+        Socket { readable: true, ..Socket::over(Base::Nobody) }
     }
 
     fn over(base: Base) -> Socket {
@@ -73,7 +81,7 @@ impl Socket {
     /// Its stream, if it is one of HTTP/2.
     pub const fn as_stream(&self) -> Option<&StreamSocket> {
         match &self.base {
-            Base::Tcp(_) => None,
+            Base::Tcp(_) | Base::Nobody => None,
             Base::Stream(stream) => Some(stream),
         }
     }
@@ -98,6 +106,7 @@ impl Socket {
         let stream = match &self.base {
             Base::Tcp(stream) => stream,
             Base::Stream(stream) => return stream.is_connected(),
+            Base::Nobody => return Ok(true),
         };
         if let Some(error) = stream.take_error()? {
             return Err(error);
@@ -124,6 +133,31 @@ impl Socket {
         self.tls.as_deref_mut()
     }
 
+    /// Both ends of its connection, the other's first; `None` if it is a stream, or gone.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match &self.base {
+            Base::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
+            Base::Stream(_) | Base::Nobody => None,
+        }
+    }
+
+    /// Looks at what there is before TLS, and leaves it there. Of no use for streams.
+    pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Got> {
+        let Base::Tcp(stream) = &self.base else { return Ok(Got::Nothing) };
+        loop {
+            match stream.peek(into) {
+                Ok(0) => return Ok(Got::End),
+                Ok(n) => return Ok(Got::Bytes(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(Got::Nothing);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     #[inline]
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Got> {
         if self.tls.is_some() {
@@ -139,6 +173,7 @@ impl Socket {
                     self.ended |= got == Got::End;
                     return Ok(got);
                 }
+                Base::Nobody => Ok(0),
             };
             match read {
                 Ok(0) => {
@@ -245,6 +280,7 @@ impl Socket {
                 self.writable = sent == all;
                 return Ok(sent);
             }
+            Base::Nobody => return Ok(all),
         };
         while sent < all && self.writable {
             let result = if sent >= first.len() {
@@ -336,6 +372,7 @@ impl Socket {
             // One that is gone already needs no farewell.
             Base::Tcp(stream) => drop(stream.shutdown(std::net::Shutdown::Write)),
             Base::Stream(stream) => stream.shut(),
+            Base::Nobody => {}
         }
     }
 
@@ -354,6 +391,7 @@ impl Socket {
         let stream = match &self.base {
             Base::Tcp(stream) => stream,
             Base::Stream(stream) => return stream.poison(),
+            Base::Nobody => return,
         };
         // If it cannot be set the other end sees an end in the middle of a body, or one that was none.
         let _ = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));

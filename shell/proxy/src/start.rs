@@ -223,6 +223,12 @@ impl Proxy {
         discovered.map(|service| (service.name.clone(), service.endpoints.clone())).collect()
     }
 
+    /// The plan that is followed.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan)
+    }
+
     /// The number of the plan that is followed, from 1.
     #[must_use]
     pub const fn generation(&self) -> u64 {

@@ -320,6 +320,8 @@ pub struct ClientTls {
     pub(crate) config: Arc<ClientConfig>,
     /// The same where HTTP/1.1 is to be spoken whatever the service is asked in otherwise.
     http1: Arc<ClientConfig>,
+    /// The same where nothing is known of what is spoken, so nothing is agreed on.
+    bytes: Arc<ClientConfig>,
     pub(crate) name: Option<ServerName<'static>>,
 }
 
@@ -347,14 +349,16 @@ impl ClientTls {
         };
         config.alpn_protocols = inside.names();
         let config = Arc::new(config);
-        let http1 = if inside == Inside::Http2 {
-            let mut http1 = ClientConfig::clone(&config);
-            http1.alpn_protocols = Inside::Http1.names();
-            Arc::new(http1)
-        } else {
-            Arc::clone(&config)
+        let of = |other: Inside| {
+            if other == inside {
+                return Arc::clone(&config);
+            }
+            let mut otherwise = ClientConfig::clone(&config);
+            otherwise.alpn_protocols = other.names();
+            Arc::new(otherwise)
         };
-        Ok(ClientTls { config, http1, name })
+        let (http1, bytes) = (of(Inside::Http1), of(Inside::Any));
+        Ok(ClientTls { config, http1, bytes, name })
     }
 }
 
@@ -362,6 +366,11 @@ impl ClientTls {
     /// The same, agreeing on HTTP/1.1 if this agrees on HTTP/2.
     pub(crate) fn for_http1(&self) -> ClientTls {
         ClientTls { config: Arc::clone(&self.http1), ..self.clone() }
+    }
+
+    /// The same, agreeing on nothing.
+    pub(crate) fn for_bytes(&self) -> ClientTls {
+        ClientTls { config: Arc::clone(&self.bytes), ..self.clone() }
     }
 
     /// The beginning of a connection to a server at this address.

@@ -38,7 +38,8 @@ impl Loop {
     pub fn exchange(&mut self, key: Key, x: &mut Exchange) -> Step {
         match x.state {
             State::Backoff if x.retry_at <= self.now => return self.try_once(key, x),
-            State::Backoff => return Step::Blocked,
+            State::Granted => return self.try_once(key, x),
+            State::Backoff | State::Queued => return Step::Blocked,
             State::Connecting => match self.connected(key, x) {
                 Ok(true) => {}
                 Ok(false) => return Step::Blocked,
@@ -68,6 +69,9 @@ impl Loop {
             }
             Err(Broken::Client) => return self.left(key, x),
         };
+        if x.mirrors {
+            self.mirror(key, x);
+        }
         let step = self.respond(key, x);
         let goes_on = step == Step::On && x.state == State::Responding && x.status != 101;
         if step == Step::Blocked || goes_on {
@@ -79,7 +83,7 @@ impl Loop {
     /// The client went away in the middle.
     fn left(&mut self, key: Key, x: &mut Exchange) -> Step {
         self.abandon(x);
-        self.tell_of(key, x, None);
+        self.tell_of(x, None);
         self.close(key);
         Step::Finished
     }
@@ -314,6 +318,7 @@ impl Loop {
         let mut out = std::mem::take(&mut self.head);
         out.clear();
         response(head, to, connection, &mut out);
+        self.stick(x, &mut out);
         let step = self.content(key, x, &mut out, bytes);
         self.head = out;
         step
@@ -351,7 +356,9 @@ impl Loop {
     fn send(&mut self, key: Key, x: &mut Exchange, first: &[u8], second: &[u8]) -> Option<Step> {
         let Loop { clients, buffers, meters, .. } = self;
         let Some(client) = clients.get(key) else { return Some(Step::Finished) };
-        meters.output_bytes.add((first.len() + second.len()) as u64);
+        if !client.is_mirror {
+            meters.output_bytes.add((first.len() + second.len()) as u64);
+        }
         let sent = if client.output.is_empty() { client.socket.write(first, second) } else { Ok(0) };
         match sent {
             Ok(sent) => {
@@ -370,7 +377,7 @@ impl Loop {
         let connect_ms = self.services[x.service as usize].plan.connect_ms;
         let whole = x.request.has_ended() && x.outgoing.is_empty();
         let deadline = match x.state {
-            State::Backoff => return,
+            State::Backoff | State::Queued | State::Granted => return,
             State::Connecting => self.now.plus_millis(connect_ms),
             State::Waiting if whole => {
                 let asked = *x.asked.get_or_insert(self.now);
@@ -390,6 +397,12 @@ impl Loop {
         let Some(client) = self.clients.get(key) else { return Step::Finished };
         match x.state {
             State::Backoff => self.try_once(key, x),
+            State::Queued => {
+                self.leave_queue(x);
+                self.answered(key, x, Reason::QueueTimeout, Some(1))
+            }
+            // Its turn is at the end of this one.
+            State::Granted => Step::Blocked,
             State::Connecting => self.failed(key, x, Failed::late(Progress::Unconnected)),
             State::Waiting if x.outgoing.is_empty() && !x.request.has_ended() => {
                 self.abandon(x);

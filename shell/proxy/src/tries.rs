@@ -4,11 +4,12 @@ use kernel::Micros;
 use mesh::Outcome;
 use mesh::breaker::Refused;
 use mesh::retry::{Progress, RetryOptions, Try, Verdict};
-use mesh::upstream::Refusal;
+use mesh::upstream::{Refusal, Turn, Wanted};
 
 use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, State};
+use crate::introduce::Introduction;
 use crate::slab::Key;
 use crate::socket::Got;
 use crate::timers::Whose;
@@ -37,8 +38,10 @@ impl Loop {
     /// Sends a request to an endpoint, for the first time or again.
     pub fn try_once(&mut self, key: Key, x: &mut Exchange) -> Step {
         let now = self.now;
+        let turn = if x.place.take().is_none() { Turn::New } else { Turn::Granted };
+        let wanted = Wanted { key: x.key, stays: self.stays_at(x), except: x.except, turn };
         let upstream = &mut self.services[x.service as usize].upstream;
-        let ticket = match upstream.enter(now, x.key, x.except) {
+        let ticket = match upstream.enter_as(now, &wanted) {
             Ok(ticket) => ticket,
             Err(refusal) => return self.refused(key, x, refusal),
         };
@@ -55,10 +58,11 @@ impl Loop {
         x.incoming.clear();
         let is_http1 = x.upgrade || matches!(x.method, Method::Raw | Method::Connect);
         let http2 = self.services[x.service as usize].plan.http2 && !is_http1;
+        let said = self.introduction(key, x.service);
         // What rests there speaks HTTP/1.1: it was made for an upgrade that the service refused.
         if !x.fresh
             && !http2
-            && let Some(conn) = self.pooled(id, x.idempotent)
+            && let Some(conn) = self.pooled(id, said.as_ref(), x.idempotent)
         {
             self.join(key, conn, x);
             (x.state, x.moved) = (State::Waiting, true);
@@ -71,8 +75,11 @@ impl Loop {
         match if http2 { self.call(id) } else { self.connect(id) } {
             Ok(conn) => {
                 self.join(key, conn, x);
-                if x.upgrade {
-                    self.speak_http1(conn);
+                if is_http1 {
+                    self.speak_no_http2(conn, x.upgrade);
+                }
+                if let Some(said) = said {
+                    self.introduce(conn, said);
                 }
                 x.state = State::Connecting;
                 self.arm(key, x);
@@ -92,17 +99,21 @@ impl Loop {
         }
     }
 
-    /// A connection that is being made is for HTTP/1.1, which alone can change to another protocol, whatever its service is
-    /// asked in otherwise.
-    fn speak_http1(&mut self, key: Key) {
+    /// A connection that is being made is for HTTP/1.1, which alone can change to another protocol, or for bytes of which
+    /// nothing is known, whatever its service is asked in otherwise.
+    fn speak_no_http2(&mut self, key: Key, http1: bool) {
         let Some(conn) = self.conns.get(key) else { return };
-        conn.tls = conn.tls.as_ref().map(ClientTls::for_http1);
+        let otherwise = if http1 { ClientTls::for_http1 } else { ClientTls::for_bytes };
+        conn.tls = conn.tls.as_ref().map(otherwise);
     }
 
     /// A connection to the endpoint that waits for a request.
-    fn pooled(&mut self, id: u32, idempotent: bool) -> Option<Key> {
+    fn pooled(&mut self, id: u32, said: Option<&Introduction>, idempotent: bool) -> Option<Key> {
         loop {
-            let key = self.endpoint(id).idle.pop()?;
+            let key = match said {
+                None => self.endpoint(id).idle.pop()?,
+                Some(said) => self.pooled_of(id, said)?,
+            };
             let Some(conn) = self.conns.get(key) else { continue };
             // What must not be sent twice is not sent on a connection that is closed already.
             if (conn.socket.readable || !idempotent) && !self.is_quiet(key) {
@@ -174,6 +185,9 @@ impl Loop {
             if !conn.socket.is_connected().map_err(|_| failed)? {
                 return Ok(false);
             }
+            if !conn.say_first().map_err(|_| failed)? {
+                return Ok(false);
+            }
             if let Some(tls) = &conn.tls {
                 conn.socket.wrap(tls.begin(address.ip()).map_err(|_| failed)?);
             }
@@ -188,12 +202,16 @@ impl Loop {
     fn refused(&mut self, key: Key, x: &mut Exchange, refusal: Refusal) -> Step {
         let now = self.now;
         self.end_try(x, Outcome::Abandoned);
+        // What it was granted it has not used.
+        self.grant(x.service);
         let (reason, until) = match refusal {
             Refusal::Breaker(Refused::Open { until }) => (Reason::BreakerOpen, Some(until)),
             Refusal::Breaker(Refused::Probing) => (Reason::BreakerOpen, None),
-            Refusal::Breaker(Refused::TooMany { .. } | Refused::TooManyPending { .. }) => {
-                (Reason::TooMany, None)
-            }
+            Refusal::Breaker(Refused::TooMany { .. }) => match self.queue_up(key, x) {
+                Ok(step) => return step,
+                Err(reason) => (reason, None),
+            },
+            Refusal::Breaker(Refused::TooManyPending { .. }) => (Reason::TooMany, None),
             Refusal::NoEndpoint => (Reason::NoEndpoint, None),
         };
         let seconds = |until: Micros| until.since(now).div_ceil(1_000_000).max(1);
@@ -246,7 +264,7 @@ impl Loop {
         self.drop_conn(x);
         let answer = Answer { retry_after, bare: x.method == Method::Head, ..Answer::of(reason) };
         x.status = answer.status;
-        self.tell_of(key, x, Some(reason));
+        self.tell_of(x, Some(reason));
         if x.method == Method::Raw {
             self.meters.answered[reason as usize].increment();
             if let Some(client) = self.clients.get(key) {
@@ -262,7 +280,7 @@ impl Loop {
     /// The client has a part of the response and does not get the rest: it must not take that for the whole.
     pub fn cut(&mut self, key: Key, x: &mut Exchange, reason: Reason) -> Step {
         self.drop_conn(x);
-        self.tell_of(key, x, Some(reason));
+        self.tell_of(x, Some(reason));
         if let Some(client) = self.clients.get(key) {
             client.socket.poison();
         }
@@ -275,7 +293,7 @@ impl Loop {
         let outcome = if x.status >= 500 { Outcome::Failure } else { Outcome::Success };
         self.end_try(x, outcome);
         self.release(x);
-        self.tell_of(key, x, None);
+        self.tell_of(x, None);
         let idle_ms = self.table.plan.limits.idle_ms;
         let stopping = self.stop_at.is_some();
         let Some(client) = self.clients.get(key) else { return Step::Finished };
@@ -292,12 +310,16 @@ impl Loop {
     fn release(&mut self, x: &mut Exchange) {
         let Some(key) = x.conn.take() else { return };
         let service = &self.services[x.service as usize].plan;
-        let (idle_ms, idle_max) = (service.idle_ms, service.idle_max);
+        let (idle_ms, idle_max, send_proxy) = (service.idle_ms, service.idle_max, service.send_proxy);
         let clean = x.reusable && x.request.has_ended() && x.outgoing.is_empty() && idle_ms > 0;
         let Some(conn) = self.conns.get(key) else { return };
         let id = conn.endpoint;
-        let stale =
-            conn.socket.closing || conn.socket.holds() || conn.socket.is_stream() || conn.tls != service.tls;
+        let otherwise = conn.tls != service.tls || conn.introduced_in() != send_proxy;
+        let stale = conn.socket.closing || conn.socket.holds() || conn.socket.is_stream() || otherwise;
+        if clean && !stale && send_proxy.is_some() && self.endpoint(id).idle.len() >= idle_max {
+            // Those that wait are of clients of which many are gone.
+            self.endpoint(id).idle.first().copied().into_iter().for_each(|oldest| self.drop_idle(oldest));
+        }
         if !clean || stale || self.is_retired(id) || self.endpoint(id).idle.len() >= idle_max {
             return self.remove_conn(key);
         }
@@ -319,6 +341,7 @@ impl Loop {
         let Some(ticket) = x.ticket.take() else { return };
         let id = ticket.id;
         let micros = self.services[x.service as usize].upstream.leave(self.now, ticket, outcome);
+        self.grant(x.service);
         let meters = self.endpoint_meters(id);
         if outcome != Outcome::Abandoned {
             meters.requests.increment();
@@ -354,9 +377,9 @@ impl Loop {
     }
 
     /// A tunnel has ended.
-    pub fn end_tunnel(&mut self, key: Key, x: &mut Exchange, outcome: Outcome) {
+    pub fn end_tunnel(&mut self, x: &mut Exchange, outcome: Outcome) {
         self.end_try(x, outcome);
-        self.tell_of(key, x, None);
+        self.tell_of(x, None);
     }
 
     /// The client went away.
@@ -364,13 +387,14 @@ impl Loop {
         if x.state == State::Connecting {
             self.waited(x);
         }
+        self.leave_queue(x);
         self.drop_conn(x);
         self.end_try(x, Outcome::Abandoned);
         x.status = 0;
     }
 
     /// Counts a request that is over, and tells the access log if it is one of those.
-    pub fn tell_of(&mut self, key: Key, x: &Exchange, reason: Option<Reason>) {
+    pub fn tell_of(&mut self, x: &Exchange, reason: Option<Reason>) {
         let Some(&slot) = x.table.routes.get(x.route as usize) else { return };
         let micros = self.now.since(x.began);
         let class = usize::from(x.status / 100).min(5);
@@ -378,10 +402,10 @@ impl Loop {
         meters.classes[class].increment();
         meters.micros.record(micros);
         let Some(told) = &x.told else { return };
-        let Loop { access: Some(access), clients, .. } = self else { return };
+        let Loop { access: Some(access), .. } = self else { return };
         access.note(&Line {
             now: self.now,
-            client: clients.get(key).map_or("", |client| &client.name),
+            client: told.client,
             method: &told.method,
             host: &told.host,
             path: &told.path,

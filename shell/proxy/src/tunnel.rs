@@ -78,7 +78,7 @@ impl Loop {
     /// Both directions have ended.
     fn passed(&mut self, key: Key, x: &mut Exchange) -> Step {
         self.drop_conn(x);
-        self.end_tunnel(key, x, Outcome::Success);
+        self.end_tunnel(x, Outcome::Success);
         self.close(key);
         Step::Finished
     }
@@ -89,7 +89,7 @@ impl Loop {
             conn.socket.poison();
         }
         self.drop_conn(x);
-        self.end_tunnel(key, x, Outcome::Abandoned);
+        self.end_tunnel(x, Outcome::Abandoned);
         if let Some(client) = self.clients.get(key) {
             client.socket.poison();
         }

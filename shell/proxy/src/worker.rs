@@ -19,6 +19,7 @@ use kernel::hash::KeyHasher;
 use kernel::{Micros, Rng};
 use mesh::breaker::Standing;
 use mesh::limit::Keyed;
+use mesh::sticky::Name;
 use mesh::upstream::Upstream;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -72,13 +73,29 @@ pub(crate) struct Table {
     pub services: Vec<u32>,
     /// For each route of the plan its slot.
     pub routes: Vec<u32>,
+    /// Endpoints of some service are told whose connections are.
+    pub introduces: bool,
 }
 
 /// A service, also when later plans do not name it any more.
 pub(crate) struct Service {
     pub plan: ServicePlan,
     pub upstream: Upstream,
+    /// Its endpoints as cookies name them; none if there are no cookies.
+    pub sticky_ids: BTreeMap<Name, u32>,
     meters: Arc<ServiceMeters>,
+}
+
+impl Service {
+    /// A request waits for room.
+    pub fn count_queued(&self) {
+        self.meters.queued.increment();
+    }
+
+    /// A client is told where to stay.
+    pub fn count_stuck(&self) {
+        self.meters.stuck.increment();
+    }
 }
 
 /// An endpoint of a service.
@@ -111,7 +128,7 @@ pub(crate) struct RouteState {
 }
 
 struct Listening {
-    plan: ListenerPlan,
+    plan: Rc<ListenerPlan>,
     socket: TcpListener,
 }
 
@@ -158,6 +175,8 @@ pub(crate) struct Loop {
     look_at: Micros,
     /// Clients of this thread at once.
     clients_max: usize,
+    /// Clients that are nobody, who count as none.
+    pub mirrors: usize,
     pub workers: u32,
     /// Nobody outside knows it: for keys that clients choose.
     pub secret: KeyHasher,
@@ -175,7 +194,8 @@ impl Loop {
         let mut clock = Clock::new();
         let now = clock.now();
         let seed = || RandomState::new().build_hasher().finish();
-        let table = Table { plan: Arc::default(), services: Vec::new(), routes: Vec::new() };
+        let table =
+            Table { plan: Arc::default(), services: Vec::new(), routes: Vec::new(), introduces: false };
         Loop {
             poll,
             control,
@@ -201,6 +221,7 @@ impl Loop {
             accept_at: None,
             look_at: now,
             clients_max: 0,
+            mirrors: 0,
             workers,
             secret: KeyHasher::new(seed()),
             rng: Rng::new(seed()),
@@ -288,7 +309,7 @@ impl Loop {
     }
 
     fn has_ended(&self) -> bool {
-        self.stop_at.is_some_and(|at| at <= self.now || self.clients.len() == 0)
+        self.stop_at.is_some_and(|at| at <= self.now || self.guests() == 0)
     }
 
     fn controlled(&mut self) {
@@ -310,10 +331,8 @@ impl Loop {
             self.listeners.remove(key);
         }
         for key in self.clients.keys() {
-            let session = self.clients.get(key).and_then(|client| client.session.as_mut());
-            if let Some(session) = session {
-                session.finish();
-                self.drive(key);
+            if self.clients.get(key).is_some_and(|client| client.phase == Phase::Streams) {
+                self.stop_session(key);
             }
         }
     }
@@ -326,7 +345,7 @@ impl Loop {
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key) else { continue };
             match client.phase {
-                Phase::Hello | Phase::Shaking => self.close(key),
+                Phase::Arriving | Phase::Hello | Phase::Shaking => self.close(key),
                 Phase::Open if client.partial == 0 && client.is_behind() => self.last(key),
                 Phase::Open if client.partial == 0 => self.close(key),
                 Phase::Streams | Phase::Open | Phase::Busy | Phase::Tunnel | Phase::Linger => {}
@@ -336,11 +355,18 @@ impl Loop {
 
     fn tell(&mut self) {
         self.clock.check();
-        self.meters.clients.set(self.clients.len() as u64);
+        self.meters.clients.set(self.guests() as u64);
         self.meters.conns.set(self.conns.len() as u64);
         for Service { upstream, meters, .. } in &mut self.services {
+            for one in upstream.members() {
+                let endpoint = self.endpoints[one.id as usize].as_ref();
+                let Some(meters) = endpoint.and_then(|endpoint| endpoint.meters.as_ref()) else { continue };
+                meters.under_way.set(u64::from(one.under_way));
+                meters.out.set(u64::from(!one.usable));
+            }
             let counted = upstream.counted();
             meters.requests.set(u64::from(upstream.requests()));
+            meters.waiting.set(upstream.waiting().len() as u64);
             meters.endpoints.set(counted.endpoints as u64);
             meters.usable.set(counted.usable as u64);
             meters.ejections.set(counted.ejections);
@@ -383,6 +409,7 @@ impl Loop {
         for _ in 0..STEPS_MAX {
             let Some(client) = self.clients.get(key) else { return };
             let step = match client.phase {
+                Phase::Arriving => self.arriving(key),
                 Phase::Hello => self.hello(key),
                 Phase::Shaking => self.shaking(key),
                 Phase::Streams => self.session(key),
@@ -455,7 +482,7 @@ impl Loop {
         let exchange = self.clients.get(key).and_then(|client| client.exchange.take());
         if let Some(mut exchange) = exchange {
             self.abandon(&mut exchange);
-            self.tell_of(key, &exchange, None);
+            self.tell_of(&exchange, None);
             self.recycle(exchange);
         }
         self.close(key);
@@ -464,6 +491,7 @@ impl Loop {
     /// Closes a client's socket. Its request is not its own any more.
     pub fn close(&mut self, key: Key) {
         if let Some(mut client) = self.clients.remove(key) {
+            self.mirrors -= usize::from(client.is_mirror);
             self.buffers.give_buffer(&mut client.output);
             self.buffers.give(client.input);
         }
@@ -485,8 +513,9 @@ impl Loop {
         // The first time that it can be written to says that it is connected.
         socket.writable = false;
         let timer = Timer::default();
-        let (client, trunk) = (None, None);
-        let conn = Conn { socket, endpoint, client, connected: false, reused: false, tls, trunk, timer };
+        let (client, introduced, trunk) = (None, None, None);
+        let (connected, reused) = (false, false);
+        let conn = Conn { socket, endpoint, client, connected, reused, tls, introduced, trunk, timer };
         self.conns.fill(key, conn);
         self.endpoint(endpoint).users += 1;
         Ok(key)

@@ -29,6 +29,8 @@ use crate::worker::{Loop, Step};
 const READS_MAX: usize = 8;
 /// How long a client has to answer that it knows of the end, and to take what is said last, in milliseconds.
 const FAREWELL_MS: u64 = 5_000;
+/// The same for a client without a request, when the proxy stops, in milliseconds: others wait for that.
+const STOP_FAREWELL_MS: u64 = 1_000;
 
 /// A client's connection.
 pub(crate) struct Session {
@@ -282,7 +284,8 @@ impl Loop {
         let Some(client) = self.clients.get(key) else { return Step::Blocked };
         if session.is_idle() && !was_idle {
             session.pipe.shrink();
-            self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(idle_ms));
+            let rest_ms = if self.stop_at.is_some() { STOP_FAREWELL_MS } else { idle_ms };
+            self.timers.set(&mut client.timer, Whose::Client(key), self.now.plus_millis(rest_ms));
         }
         client.session = Some(session);
         step
@@ -302,6 +305,19 @@ impl Loop {
         if !waits {
             self.end_session(key);
         }
+    }
+
+    /// The proxy stops: a client's connection ends with its requests, or, without any, when the client has said that it
+    /// knows of the end or has had the time for that.
+    pub fn stop_session(&mut self, key: Key) {
+        let deadline = self.now.plus_millis(STOP_FAREWELL_MS);
+        let Some(client) = self.clients.get(key) else { return };
+        let Some(session) = &mut client.session else { return };
+        session.finish();
+        if session.is_idle() {
+            self.timers.set(&mut client.timer, Whose::Client(key), deadline);
+        }
+        self.drive(key);
     }
 
     /// A connection's time without a request is over.

@@ -234,8 +234,9 @@ impl Loop {
         let (out, response) = (Out::Waiting, Back::None);
         trunk.calls.push(Call { conn, ends, out, response, is_head: false, heard: 0 });
         let timer = Timer::default();
-        let (client, tls, trunk) = (None, None, None);
-        let one = Conn { socket, endpoint: id, client, connected: false, reused: false, tls, trunk, timer };
+        let (client, tls, introduced, trunk) = (None, None, None, None);
+        let (endpoint, connected, reused) = (id, false, false);
+        let one = Conn { socket, endpoint, client, connected, reused, tls, introduced, trunk, timer };
         self.conns.fill(conn, one);
         self.endpoint(id).users += 1;
         Ok(conn)

@@ -3,15 +3,16 @@
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use mesh::source::trusts;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::{CLIENT, KIND_SHIFT, Loop};
 use crate::conn::Client;
 use crate::greet::Greeting;
-use crate::plan::{ListenerKind, TlsPlan};
+use crate::introduce::Arrival;
+use crate::plan::{ListenerKind, ListenerPlan};
 use crate::slab::Key;
 use crate::socket::Socket;
 use crate::timers::{Timer, Whose};
@@ -24,14 +25,14 @@ const PAUSE_MS: u64 = 100;
 impl Loop {
     pub(super) fn accept(&mut self, key: Key) {
         for _ in 0..ACCEPTS_MAX {
-            if self.clients.len() >= self.clients_max {
+            if self.guests() >= self.clients_max {
                 return self.pause();
             }
             let Some(listening) = self.listeners.get(key) else { return };
             match listening.socket.accept() {
                 Ok((stream, peer)) => {
-                    let (kind, tls) = (listening.plan.kind, listening.plan.tls.clone());
-                    self.admit(stream, peer.ip(), kind, tls);
+                    let plan = Rc::clone(&listening.plan);
+                    self.admit(stream, peer.ip().to_canonical(), &plan);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
@@ -53,7 +54,12 @@ impl Loop {
         self.accept_at = Some(self.now.plus_millis(PAUSE_MS));
     }
 
-    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, kind: ListenerKind, tls: Option<Arc<TlsPlan>>) {
+    fn admit(&mut self, mut stream: TcpStream, peer: IpAddr, plan: &ListenerPlan) {
+        let trusted = plan.sources.as_ref().filter(|sources| trusts(&sources.trusted, peer));
+        if trusted.is_none() && plan.sources.as_ref().is_some_and(|sources| sources.accept_proxy) {
+            tracing::debug!(%peer, listener = plan.name, "a client is refused that is not trusted to say whose it is");
+            return self.meters.untrusted.increment();
+        }
         let key = self.clients.reserve();
         let token = Token(CLIENT << KIND_SHIFT | key.to_bits());
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -69,29 +75,35 @@ impl Loop {
         let mut timer = Timer::default();
         let deadline = self.now.plus_millis(self.table.plan.limits.head_ms);
         self.timers.set(&mut timer, Whose::Client(key), deadline);
-        let peer = peer.to_canonical();
         let name = peer.to_string().into_boxed_str();
-        self.clients.fill(key, Client::new(Socket::new(stream), peer, name, timer));
-        match tls {
-            Some(tls) => self.begin_tls(key, Greeting { kind, tls, table: Rc::clone(&self.table) }),
-            None => self.begin_plain(key, kind),
+        let mut client = Client::new(Socket::new(stream), peer, name, timer);
+        client.sources = trusted.cloned();
+        self.clients.fill(key, client);
+        let (kind, tls, table) = (plan.kind, plan.tls.clone(), Rc::clone(&self.table));
+        match (trusted.filter(|sources| sources.accept_proxy).cloned(), tls) {
+            (Some(sources), tls) => self.begin_introduced(key, Arrival { kind, tls, sources, table }),
+            (None, Some(tls)) => self.begin_tls(key, Greeting { kind, tls, table }),
+            (None, None) => self.begin_plain(key, kind),
         }
     }
 
     /// A stream of a client, which is a client by itself. `None`: there are too many.
     pub fn admit_stream(&mut self, of: Key, socket: Socket) -> Option<Key> {
-        if self.clients.len() >= self.clients_max {
+        if self.guests() >= self.clients_max {
             return None;
         }
         let key = self.clients.reserve();
         let (mut timer, deadline) = (Timer::default(), self.now.plus_millis(self.table.plan.limits.head_ms));
         self.timers.set(&mut timer, Whose::Client(key), deadline);
+        // A stream has no ends of its own to be asked for.
+        let path = if self.table.introduces { self.path(of) } else { None };
         let Some(client) = self.clients.get(of) else {
             self.clients.remove(key);
             return None;
         };
         let is_secured = client.is_secured;
         let mut stream = Client::new(socket, client.peer, client.name.clone(), timer);
+        (stream.path, stream.sources) = (path.or_else(|| client.path.clone()), client.sources.clone());
         (stream.is_secured, stream.socket.readable) = (is_secured, true);
         self.clients.fill(key, stream);
         Some(key)

@@ -1,5 +1,6 @@
 //! How a thread takes a plan: what it names keeps its place and what was learnt of it, what it does not name ends.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,7 +54,8 @@ impl Loop {
         }
         self.clients_max = (plan.limits.clients_max / self.workers as usize).max(1);
         self.take_listeners(&plan, sockets);
-        self.table = Rc::new(Table { plan, services, routes });
+        let introduces = plan.services.iter().any(|service| service.send_proxy.is_some());
+        self.table = Rc::new(Table { plan, services, routes, introduces });
         self.meters.generation.set(number);
         self.tell();
     }
@@ -62,7 +64,7 @@ impl Loop {
         for key in self.listeners.keys() {
             let Some(listening) = self.listeners.get(key) else { continue };
             match plan.listeners.iter().find(|one| one.is_same_socket(&listening.plan)) {
-                Some(one) => listening.plan = one.clone(),
+                Some(one) => listening.plan = Rc::new(one.clone()),
                 None => drop(self.listeners.remove(key)),
             }
         }
@@ -71,7 +73,7 @@ impl Loop {
             let mut socket = TcpListener::from_std(socket);
             let token = Token(LISTENER << KIND_SHIFT | key.to_bits());
             match self.poll.registry().register(&mut socket, token, Interest::READABLE) {
-                Ok(()) => self.listeners.fill(key, Listening { plan, socket }),
+                Ok(()) => self.listeners.fill(key, Listening { plan: Rc::new(plan), socket }),
                 Err(error) => {
                     tracing::error!(%error, name = plan.name, "a listener of the proxy cannot be used");
                     self.listeners.remove(key);
@@ -85,7 +87,8 @@ impl Loop {
             Some(&slot) => {
                 let service = &mut self.services[slot as usize];
                 service.upstream.set_options(self.now, plan.options);
-                let asked_otherwise = service.plan.tls != plan.tls || service.plan.http2 != plan.http2;
+                let asked_as = |plan: &ServicePlan| (plan.tls.clone(), plan.http2, plan.send_proxy);
+                let asked_otherwise = asked_as(&service.plan) != asked_as(plan);
                 service.plan = plan.clone();
                 if asked_otherwise {
                     self.drop_all_idle(slot);
@@ -95,7 +98,8 @@ impl Loop {
             None => {
                 let upstream = Upstream::new(plan.options, self.now, self.rng.next_u64());
                 let meters = self.all_meters.service(&plan.name);
-                self.services.push(Service { plan: plan.clone(), upstream, meters });
+                let sticky_ids = BTreeMap::new();
+                self.services.push(Service { plan: plan.clone(), upstream, sticky_ids, meters });
                 let slot = self.services.len() as u32 - 1;
                 self.service_names.insert(plan.name.clone(), slot);
                 slot
@@ -104,6 +108,8 @@ impl Loop {
         let endpoints: Vec<(SocketAddr, u16)> =
             plan.endpoints.iter().map(|one| (one.address, one.weight)).collect();
         self.set_endpoints(slot, &endpoints);
+        // There may be more room than there was.
+        self.grant(slot);
         slot
     }
 
@@ -121,7 +127,7 @@ impl Loop {
 
     /// These are the endpoints of a service from now on. Those that go finish what they have.
     fn set_endpoints(&mut self, slot: u32, wanted: &[(SocketAddr, u16)]) {
-        let mut told = Vec::new();
+        let (mut told, mut named) = (Vec::new(), Vec::new());
         let mut gone = Vec::new();
         for (id, endpoint) in (0..).zip(&mut self.endpoints) {
             let Some(endpoint) = endpoint.as_mut().filter(|one| one.service == slot) else { continue };
@@ -140,9 +146,11 @@ impl Loop {
             let known = self.endpoints.iter().position(|one| one.as_ref().is_some_and(same));
             let id = known.map_or_else(|| self.new_endpoint(slot, address, weight), |at| at as u32);
             let name = KeyHasher::new(0).hash(address.to_string().as_bytes());
+            named.push((id, address));
             told.push(Told { id, endpoint: Balanced { name, weight, zone: 0 }, healthy: true });
         }
         self.services[slot as usize].upstream.set_endpoints(self.now, &told);
+        self.name_endpoints(slot, &named);
         for id in gone {
             for key in std::mem::take(&mut self.endpoint(id).idle) {
                 self.remove_conn(key);

@@ -563,3 +563,21 @@ fn a_proxy_that_stops_lets_streams_under_way_end() {
         assert!(send.ready().await.is_err(), "it takes no more");
     });
 }
+
+#[test]
+fn a_client_that_does_not_answer_the_farewell_does_not_hold_up_a_stop() {
+    let backend = Backend::answering(OK);
+    let mut plan = plan(&[backend.address]);
+    plan.limits.drain_ms = 24 * 3600 * 1000;
+    let world = World::new(plan);
+    let mut client = world.connect();
+    client.send(&[PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat());
+    // Settings come back: it is one of HTTP/2 by now.
+    client.stream.read_exact(&mut [0; 9]).unwrap();
+    let (told, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        world.proxy.stop();
+        let _ = told.send(());
+    });
+    ended.recv_timeout(PATIENCE).expect("it ends, although the client says nothing and stays");
+}

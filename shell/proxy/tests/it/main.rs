@@ -4,7 +4,11 @@
 mod ends;
 mod http;
 mod http2;
+mod introduce;
 mod malformed;
+mod mirror;
+mod queue;
+mod sticky;
 mod telling;
 mod tls;
 mod trunks;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use mesh::limit::Priority;
 use mesh::retry::RetryOptions;
 use mesh::route::{HostRule, PathRule, Routes, Rule, Split};
 use mesh::upstream::UpstreamOptions;
@@ -118,6 +119,8 @@ pub fn service(name: &str, endpoints: &[SocketAddr]) -> ServicePlan {
         idle_ms: 60_000,
         idle_max: 16,
         tls: None,
+        send_proxy: None,
+        sticky: None,
         http2: false,
         retry: RetryOptions { backoff_ms: 0, ..RetryOptions::default() },
     }
@@ -130,7 +133,9 @@ pub fn route(name: &str, service: u32) -> RoutePlan {
         rewrite: None,
         retry: RetryOptions { backoff_ms: 0, ..RetryOptions::default() },
         retry_statuses: vec![502, 503, 504],
+        mirror: None,
         rate: None,
+        priority: Priority::Normal,
         key: KeyOf::Client,
         upgrade: false,
         connect: false,
@@ -155,7 +160,8 @@ pub fn plan(endpoints: &[SocketAddr]) -> Plan {
 }
 
 pub fn listener(name: &str, kind: ListenerKind) -> ListenerPlan {
-    ListenerPlan { name: name.into(), address: SocketAddr::from(([127, 0, 0, 1], 0)), kind, tls: None }
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    ListenerPlan { name: name.into(), address, kind, tls: None, sources: None }
 }
 
 /// A running proxy.
