@@ -1,4 +1,8 @@
-//! `archipel mesh`: the services that a running node knows, and registering one, over its port for Consul's clients.
+//! `archipel mesh`: the services that a running node knows, and registering one, over its port for Consul's clients; its
+//! proxy's routes and figures, over the admin port.
+
+mod proxied;
+mod top;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -11,6 +15,9 @@ use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
+
+use self::proxied::EffectiveArgs;
+use self::top::TopArgs;
 
 /// How long the node may take to answer.
 const SECONDS_MAX: u64 = 20;
@@ -78,6 +85,28 @@ Examples:
         #[arg(long, default_value = "drained")]
         reason: String,
     },
+    /// Print the proxy's routes as they are followed, in the order of the configuration.
+    #[command(after_help = "\
+Examples:
+  archipel mesh routes
+  archipel mesh routes --json | jq '.services[].endpoints'")]
+    Routes,
+    /// Tell what a request to the proxy would come to: its route, services and endpoints, and with --explain why.
+    #[command(after_help = "\
+Examples:
+  archipel mesh effective /api/users
+  archipel mesh effective https://shop.example.org/cart -X POST -H 'x-beta: yes' --explain
+
+Exit code 1 if no route takes it.")]
+    Effective(EffectiveArgs),
+    /// Show requests/s, errors and p99 of the proxy's routes, services and endpoints.
+    #[command(after_help = "\
+Examples:
+  archipel mesh top
+  archipel mesh top --interval 10 --count 6 --json
+
+On a terminal it goes on until it is interrupted; otherwise it prints once.")]
+    Top(TopArgs),
 }
 
 /// An instance.
@@ -126,6 +155,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 pub fn run(options: &Options, what: MeshCommand) -> Result<Exit, Failure> {
     let loaded = options.load().map_err(Failure::usage)?;
     let (port, json) = (Port { address: loaded.config.consul_address() }, options.json);
+    let admin = loaded.config.admin_address();
     Ok(match what {
         MeshCommand::Services => services(&port, json),
         MeshCommand::Instances { service, passing } => instances(&port, &service, passing, json),
@@ -134,6 +164,9 @@ pub fn run(options: &Options, what: MeshCommand) -> Result<Exit, Failure> {
             .put(&format!("/v1/agent/service/deregister/{}", encoded(&id)), None)
             .map(|()| told(json, &format!("{id} is registered no more"))),
         MeshCommand::Drain { id, node: _, end, reason } => drain(&port, id.as_deref(), end, &reason, json),
+        MeshCommand::Routes => proxied::routes(admin, json),
+        MeshCommand::Effective(args) => proxied::effective(admin, &args, json),
+        MeshCommand::Top(args) => top::run(admin, &args, json),
     }?)
 }
 

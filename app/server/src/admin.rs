@@ -6,6 +6,7 @@
 mod answer;
 mod backup;
 mod cluster;
+mod mesh;
 mod metrics;
 mod p2p;
 mod proxied;
@@ -37,6 +38,8 @@ use self::answer::Answerer;
 use crate::checkpoint::Asked;
 use crate::cluster::desk::Desk;
 use crate::keeping::Keeping;
+use crate::proxy::Proxied;
+use crate::services::Handle;
 
 /// Clients of the admin port at once; others wait.
 const CLIENTS_MAX: usize = 64;
@@ -88,6 +91,10 @@ pub struct Subject {
     pub desk: Option<Arc<Desk>>,
     /// What its proxy counts, once it has one.
     pub proxy: Arc<proxy::Meters>,
+    /// The proxy itself, once there is one.
+    pub proxied: Proxied,
+    /// The registry of services, if the node takes part in it.
+    pub services: Option<Handle>,
     /// Where backups are read from; gone when the node has stopped.
     pub engine: Weak<Engine>,
     /// Whose data that is.

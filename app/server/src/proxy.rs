@@ -3,27 +3,35 @@
 mod tls;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::breaker::BreakerOptions;
-use mesh::limit::Rate;
+use mesh::limit::{Priority, Rate};
 use mesh::outlier::{OutlierOptions, Panic};
-use mesh::registry::View;
+use mesh::queue::QueueOptions;
+use mesh::registry::{Entry, View};
 use mesh::retry::RetryOptions;
 use mesh::route::{FieldRule, PathRule, Routes, Rule, RuleError, Split};
+use mesh::source::Network;
+use mesh::sticky::Names;
 use mesh::upstream::UpstreamOptions;
 use proxy::{
-    ClientTls, EndpointPlan, Keys, Limits, ListenerKind, ListenerPlan, Plan, Proxy, RatePlan, RoutePlan,
-    ServicePlan, Telling,
+    ClientTls, EndpointPlan, Keys, Limits, ListenerKind, ListenerPlan, MirrorPlan, Plan, Proxy, RatePlan,
+    RoutePlan, ServicePlan, Sources, StickyPlan, Telling,
 };
+use wire::http1::ForwardedBy;
+use wire::proxied::ProxyVersion;
 
-use crate::config::items::Item;
-use crate::config::proxy::{Asked, Protocol, ProxyRoute, ProxyService};
+use crate::config::items::{Item, One};
+use crate::config::proxy::{
+    Asked, Class, ClientField, Protocol, ProxyListener, ProxyRoute, ProxyService, SendProxy,
+};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::services::Handle;
 
@@ -75,7 +83,6 @@ fn planned(loaded: &Loaded, workers: u64, files: Files) -> Result<Plan, ConfigEr
             drain_ms: config.drain_ms.get(),
         },
         telling: Telling {
-            trusted: config.trusted,
             trace: config.trace,
             access_log: config.access_log.clone(),
             access_sample: small(config.access_sample.get()),
@@ -149,9 +156,37 @@ fn listeners(loaded: &Loaded, keys: Option<&Arc<Keys>>) -> Result<Vec<ListenerPl
             }
         };
         let tls = tls::of_listener(loaded, at, listener, keys)?;
-        plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind, tls });
+        let sources = sources(loaded, at, listener)?;
+        plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind, tls, sources });
     }
     Ok(plans)
+}
+
+/// Which clients of a listener are trusted to say whose they are.
+fn sources(
+    loaded: &Loaded,
+    at: usize,
+    listener: &ProxyListener,
+) -> Result<Option<Arc<Sources>>, ConfigError> {
+    let key = |name: &str| format!("proxy.listener[{at}].{name}");
+    let trusted: Vec<Network> = listener.trusted.0.iter().map(|item| item.0).collect();
+    if trusted.is_empty() {
+        // Without anybody who is believed the others mean nothing.
+        let half = if listener.accept_proxy {
+            key("accept_proxy")
+        } else if listener.client_field != ClientField::XForwardedFor {
+            key("client_field")
+        } else {
+            return Ok(None);
+        };
+        let (origin, other) = (loaded.origin(&half), key("trusted"));
+        return Err(ConfigError::Half { origin, key: half, other });
+    }
+    let by = match listener.client_field {
+        ClientField::XForwardedFor => ForwardedBy::XForwardedFor,
+        ClientField::Forwarded => ForwardedBy::Forwarded,
+    };
+    Ok(Some(Arc::new(Sources { trusted, accept_proxy: listener.accept_proxy, by })))
 }
 
 fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigError> {
@@ -172,10 +207,45 @@ fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigErr
                 return Err(twice(loaded, key("endpoints"), &endpoint.show()));
             }
         }
-        plans.push(service_plan(service, tls::of_service(loaded, at, service, files)?));
+        if service.send_proxy != SendProxy::No && service.protocol == Asked::Http2 {
+            return Err(ConfigError::NotAllowed {
+                origin: loaded.origin(&key("send_proxy")),
+                key: key("send_proxy"),
+                found: service.send_proxy.word().to_owned(),
+                allowed:
+                    "\"no\" where `protocol` is \"http2\": one connection carries requests of many clients"
+                        .into(),
+            });
+        }
+        let sticky = sticky(loaded, at, service)?;
+        let tls = tls::of_service(loaded, at, service, files)?;
+        plans.push(ServicePlan { sticky, ..service_plan(service, tls) });
     }
     Ok(plans)
 }
+
+/// How clients of a service stay at an endpoint.
+fn sticky(loaded: &Loaded, at: usize, service: &ProxyService) -> Result<Option<StickyPlan>, ConfigError> {
+    let key = |name: &str| format!("proxy.service[{at}].{name}");
+    let Some(One(cookie)) = &service.sticky_cookie else {
+        if service.sticky_ttl_s.get() == 0 {
+            return Ok(None);
+        }
+        let (key, other) = (key("sticky_ttl_s"), key("sticky_cookie"));
+        return Err(ConfigError::Half { origin: loaded.origin(&key), key, other });
+    };
+    let names = match &loaded.config.proxy.secret {
+        Some(secret) => Names::of(secret.expose().as_bytes()),
+        None => *OWN_NAMES.get_or_init(|| {
+            let drawn = [(); 4].map(|()| RandomState::new().build_hasher().finish());
+            Names::of(&drawn.map(u64::to_le_bytes).concat())
+        }),
+    };
+    Ok(Some(StickyPlan { cookie: cookie.0.clone(), ttl_seconds: service.sticky_ttl_s.get(), names }))
+}
+
+/// The names that this process gives without a secret, whatever configurations it follows.
+static OWN_NAMES: OnceLock<Names> = OnceLock::new();
 
 fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
     let percent = |n: u64| u8::try_from(n).expect("a percentage is at most 100");
@@ -208,6 +278,7 @@ fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
             slow_start_ms: service.slow_start_ms.get(),
             breaker,
             outliers,
+            queue: QueueOptions { places: small(service.queue_max.get()), wait_ms: service.queue_ms.get() },
             budget_percent: percent(service.retry_percent.get()),
             budget_max: BUDGET_MAX,
         },
@@ -215,6 +286,12 @@ fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
         idle_ms: service.keep_ms.get(),
         idle_max: size(service.keep_max.get()),
         tls,
+        send_proxy: match service.send_proxy {
+            SendProxy::No => None,
+            SendProxy::V1 => Some(ProxyVersion::V1),
+            SendProxy::V2 => Some(ProxyVersion::V2),
+        },
+        sticky: None,
         http2: service.protocol == Asked::Http2,
         retry: RetryOptions {
             tries_max: u8::try_from(service.tries.get()).expect("there are at most 10 tries"),
@@ -264,13 +341,26 @@ fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> 
                 backoff_ms: route.backoff_ms.get(),
             },
             retry_statuses: route.retry_on.0.iter().map(|status| status.0).collect(),
+            mirror: mirror(loaded, &key("mirror"), route)?,
             rate: rate(route, workers),
+            priority: match route.priority {
+                Class::Low => Priority::Low,
+                Class::Normal => Priority::Normal,
+                Class::High => Priority::High,
+            },
             key: route.hash.0.0.clone(),
             upgrade: route.upgrade,
             connect: route.connect,
         });
     }
     Ok(plans)
+}
+
+/// Where copies of a route's requests go.
+fn mirror(loaded: &Loaded, key: &str, route: &ProxyRoute) -> Result<Option<MirrorPlan>, ConfigError> {
+    let Some(One(mirror)) = &route.mirror else { return Ok(None) };
+    let service = service(loaded, key, &mirror.service)?;
+    Ok(Some(MirrorPlan { service, percent: mirror.percent }))
 }
 
 /// Each thread lets its part through, so that all together keep to the rate.
@@ -316,9 +406,10 @@ fn index(loaded: &Loaded) -> Result<Routes, ConfigError> {
 
 /// A server's proxy, if it has one by now.
 #[derive(Clone, Default)]
-pub(crate) struct Proxied(Arc<Mutex<Option<Proxy>>>);
+pub struct Proxied(Arc<Mutex<Option<Proxy>>>);
 
 impl Proxied {
+    /// The proxy, for as long as this is held.
     pub fn lock(&self) -> MutexGuard<'_, Option<Proxy>> {
         // A proxy takes a plan whole or not at all.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -370,15 +461,27 @@ fn discover(handle: &Handle, proxied: &Proxied, ended: &Receiver<()>) {
     }
 }
 
-/// Where a service is: its instances that may get requests, each address once. Those whose address is a name are none.
+/// Where a service is: its instances that may get requests, each address once.
 fn found(view: &View, name: &str) -> Vec<EndpointPlan> {
-    let mut weights = BTreeMap::new();
-    for entry in view.service(name).into_iter().flat_map(|service| service.usable()) {
-        let Ok(ip) = entry.address().parse::<IpAddr>() else { continue };
-        let weight = u16::try_from(entry.weight()).unwrap_or(u16::MAX);
-        if weight > 0 && entry.port() > 0 {
-            weights.insert(SocketAddr::new(ip, entry.port()), weight);
-        }
-    }
+    let entries = view.service(name).into_iter().flat_map(|service| &service.entries);
+    let weights: BTreeMap<SocketAddr, u16> =
+        entries.filter_map(|entry| judged(entry).ok()).map(|one| (one.address, one.weight)).collect();
     weights.into_iter().map(|(address, weight)| EndpointPlan { address, weight }).collect()
+}
+
+/// An instance as an endpoint, or why it is none.
+pub(crate) fn judged(entry: &Entry) -> Result<EndpointPlan, &'static str> {
+    if entry.host.is_down {
+        return Err("its node is dead");
+    }
+    if !entry.is_usable() {
+        return Err("a check of it or of its node is critical");
+    }
+    let Ok(ip) = entry.address().parse::<IpAddr>() else { return Err("its address is a name") };
+    let weight = u16::try_from(entry.weight()).unwrap_or(u16::MAX);
+    match (entry.port(), weight) {
+        (0, _) => Err("it has no port"),
+        (_, 0) => Err("its weight is 0"),
+        (port, weight) => Ok(EndpointPlan { address: SocketAddr::new(ip, port), weight }),
+    }
 }

@@ -164,6 +164,8 @@ impl Ground {
             overlay: overlay.map(|overlay| (overlay.node(), overlay.dht())),
             desk: node.desk.clone(),
             proxy: Arc::clone(proxy_meters),
+            proxied: proxy.clone(),
+            services: services.as_ref().map(|services| services.handle.clone()),
             engine: node.engine(),
             origin: node.origin,
             keeping,

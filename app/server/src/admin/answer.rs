@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Clerk, Query};
 use super::snapshot::Snapshot;
-use super::{Subject, backup, metrics};
+use super::{Subject, backup, mesh, metrics};
 use crate::housekeep::{Memory, processor_micros};
 
 /// Answers requests.
@@ -42,6 +42,9 @@ impl Answerer {
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
+            (path, _) if path == "/proxy" || path.starts_with("/proxy/") => {
+                mesh::answer(&self.subject, request)
+            }
             (path, _) if path.starts_with("/backup/") => backup::answer(&self.subject, request).await,
             (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(&request).await,
             ("/health" | "/metrics" | "/status", _) => not_allowed("GET, HEAD"),
@@ -49,7 +52,7 @@ impl Answerer {
             _ => page(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "there are GET /health, /metrics, /status, /cluster and /p2p, and POST /checkpoint and below /cluster/, /backup/ and /p2p/\n",
+                "there are GET /health, /metrics, /status, /cluster, /proxy and /p2p, and POST /checkpoint and below /cluster/, /backup/ and /p2p/\n",
             ),
         }
     }

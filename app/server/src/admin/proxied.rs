@@ -6,7 +6,7 @@ use telemetry::{Exposition, Unit};
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
-const LOOPS: [(&str, &str, &str, LoopFigure); 11] = [
+const LOOPS: [(&str, &str, &str, LoopFigure); 16] = [
     ("archipel_proxy_accepted_total", "counter", "Clients taken.", |m| m.accepted.get()),
     ("archipel_proxy_clients", "gauge", "Clients connected.", |m| m.clients.get()),
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
@@ -18,6 +18,24 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 11] = [
     ("archipel_proxy_handshake_failures_total", "counter", "Clients' TLS that was not.", |m| {
         m.handshake_failures.get()
     }),
+    ("archipel_proxy_untrusted_total", "counter", "Clients that may not say whose they are.", |m| {
+        m.untrusted.get()
+    }),
+    (
+        "archipel_proxy_unintroduced_total",
+        "counter",
+        "Clients that must say whose they are and did not.",
+        |m| m.unintroduced.get(),
+    ),
+    ("archipel_proxy_mirrored_total", "counter", "Requests copied for another service.", |m| {
+        m.mirrored.get()
+    }),
+    ("archipel_proxy_mirrors_dropped_total", "counter", "Copies not made: too large, or too many.", |m| {
+        m.mirrors_dropped.get()
+    }),
+    ("archipel_proxy_mirrors_failed_total", "counter", "Copies that no endpoint answered.", |m| {
+        m.mirrors_failed.get()
+    }),
     ("archipel_proxy_sent_away_total", "counter", "Clients that opened and reset streams.", |m| {
         m.sent_away.get()
     }),
@@ -27,8 +45,15 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 11] = [
 type ServiceFigure = fn(&proxy::ServiceMeters) -> u64;
 
 /// Name, kind, help, whether the largest of all threads counts instead of the sum, and figure of each metric of services.
-const SERVICES: [(&str, &str, &str, bool, ServiceFigure); 6] = [
+const SERVICES: [(&str, &str, &str, bool, ServiceFigure); 9] = [
     ("archipel_proxy_service_requests", "gauge", "Tries under way.", false, |m| m.requests.get()),
+    ("archipel_proxy_service_waiting", "gauge", "Requests that wait for room.", false, |m| m.waiting.get()),
+    ("archipel_proxy_service_queued_total", "counter", "Requests that waited for room.", false, |m| {
+        m.queued.get()
+    }),
+    ("archipel_proxy_service_cookies_total", "counter", "Clients told where to stay.", false, |m| {
+        m.stuck.get()
+    }),
     ("archipel_proxy_service_endpoints", "gauge", "Endpoints.", true, |m| m.endpoints.get()),
     ("archipel_proxy_service_usable", "gauge", "Endpoints that may be picked.", true, |m| m.usable.get()),
     ("archipel_proxy_service_ejections_total", "counter", "Endpoints left out so far.", false, |m| {

@@ -182,7 +182,7 @@ pub enum ConfigError {
         source: proxy::TlsError,
     },
     /// One of two settings that need each other.
-    #[error("{origin}: `{key}` is set and `{other}` is not; TLS needs both")]
+    #[error("{origin}: `{key}` is set and `{other}` is not; one needs the other")]
     Half {
         /// Where.
         origin: Origin,

@@ -1,17 +1,21 @@
 //! The proxy's settings.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod texts;
+
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use mesh::balance::Policy;
-use mesh::route::{HostRule, PathRule};
 use proxy::KeyOf;
-use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
-use super::items::{Item, One, Several};
+pub use self::texts::{
+    CookieName, EndpointItem, FieldItem, Host, KeyItem, Method, MirrorItem, NetworkItem, Passed, RoutePath,
+    Share, StatusItem, TlsName,
+};
+use super::items::{One, Several};
 use super::section::{Kind, Setting, Value, section};
-use super::value::{Name, Number, quoted, setting, words};
+use super::value::{Name, Number, Secret, quoted, setting, words};
 
 /// The longest time that can be set, in milliseconds: a day.
 const MS_MAX: u64 = 24 * 3600 * 1000;
@@ -34,14 +38,15 @@ section! {
         tunnel_ms: Number<1, MS_MAX> = Number::of(3_600_000),
         /// How long requests under way have when the node stops, in milliseconds.
         drain_ms: Number<0, MS_MAX> = Number::of(5_000),
-        /// Whether clients are proxies whose `X-Forwarded-For` is believed; otherwise it is replaced.
-        trusted: bool = false,
         /// Whether requests without a `traceparent` (W3C Trace Context) get one.
         trace: bool = true,
         /// A file that gets a line of JSON for requests.
         access_log: Option<PathBuf> = None,
         /// One of so many requests has such a line.
         access_sample: Number<1, 1_000_000_000> = Number::of(1),
+        /// What decides the values of `sticky_cookie`. Nodes with the same one know each other's cookies, and a node its own
+        /// after a restart. Without it they hold for as long as the node runs.
+        secret: Option<Secret> = None,
         /// A certificate for listeners with `tls`. They are read again when their files change.
         certificate: Vec<ProxyCertificate> = Vec::new(),
         /// A port of the proxy. Without any there is no proxy. Who can reach it can reach the services behind it.
@@ -74,6 +79,15 @@ section! {
         client_ca: Option<PathBuf> = None,
         /// Names of TLS whose connections go to a service as they are, unopened.
         passthrough: Several<Passed> = Several::default(),
+        /// Networks of proxies before this one. What they say of their clients (`X-Forwarded-For` and its like) is
+        /// believed and kept; what others say is replaced.
+        trusted: Several<NetworkItem> = Several::default(),
+        /// The field by which they say whose a request is: the last address in it that is not in `trusted`. That is the
+        /// client, for limits, balancing and the log.
+        client_field: ClientField = ClientField::XForwardedFor,
+        /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2) that says whose it is. Who
+        /// is not in `trusted` is refused then.
+        accept_proxy: bool = false,
     }
 }
 
@@ -105,8 +119,12 @@ section! {
         keep_ms: Number<0, MS_MAX> = Number::of(55_000),
         /// Connections that each thread keeps for an endpoint.
         keep_max: Number<0, 100_000> = Number::of(256),
-        /// Requests under way at once; more are answered 503.
+        /// Requests under way at once, of each thread; more wait if they may (`queue_max`), or are answered 503.
         requests_max: Number<1, 1_000_000> = Number::of(1_024),
+        /// Requests that may wait for that, of each thread; more are answered 503. 0: none.
+        queue_max: Number<0, 100_000> = Number::of(0),
+        /// How long one may wait before it is answered 503, in milliseconds.
+        queue_ms: Number<1, MS_MAX> = Number::of(1_000),
         /// Requests that wait for a connection to be made, at once; more are answered 503.
         pending_max: Number<1, 1_000_000> = Number::of(1_024),
         /// The circuit breaker opens when more than so many per cent of requests failed in `breaker_window_ms`. 100: never.
@@ -140,6 +158,14 @@ section! {
         tls_cert: Option<PathBuf> = None,
         /// Its private key.
         tls_key: Option<PathBuf> = None,
+        /// Whether each connection to an endpoint begins with a header of the PROXY protocol that says whose it is: `no`,
+        /// `v1` or `v2`. A connection is kept for its client then. Not with HTTP/2.
+        send_proxy: SendProxy = SendProxy::No,
+        /// A cookie that keeps a client at the endpoint of its first request, for as long as that may be used; its name.
+        /// It says nothing of where the endpoint is.
+        sticky_cookie: Option<One<CookieName>> = None,
+        /// How long a client keeps it, in seconds. 0: as long as it runs.
+        sticky_ttl_s: Number<0, 31_536_000> = Number::of(0),
         /// Tries of a connection that is passed through (`tcp`).
         tries: Number<1, 10> = Number::of(3),
     }
@@ -152,6 +178,9 @@ section! {
         name: Option<Name> = None,
         /// Where its requests go: a service, or several with their parts.
         service: Several<Share> = Several::default(),
+        /// A service that gets copies of its requests, perhaps of a part in per cent. What it answers nobody gets, and it
+        /// neither delays nor fails a request. Bodies beyond 64 KiB are not copied.
+        mirror: Option<One<MirrorItem>> = None,
         /// The host: a name, `*.example.org` for all below one, or `*`.
         host: One<Host> = One(Host::default()),
         /// The path and all below it.
@@ -180,6 +209,8 @@ section! {
         rate_burst: Number<1, 1_000_000> = Number::of(100),
         /// Whose rate it is.
         rate_key: One<KeyItem> = One(KeyItem::default()),
+        /// Who goes first of those that wait for a service (`queue_max`): `high`, then `normal`, then `low`.
+        priority: Class = Class::Normal,
         /// What keeps requests at one endpoint, if the service's policy is `maglev` or `ring`.
         hash: One<KeyItem> = One(KeyItem(KeyOf::Client)),
         /// Whether connections may change their protocol, as WebSocket does.
@@ -196,6 +227,40 @@ words! {
         Http = "http",
         /// Anything.
         Tcp = "tcp",
+    }
+}
+
+words! {
+    /// By which field the proxies before this one say whose a request is.
+    pub enum ClientField {
+        /// `X-Forwarded-For`.
+        XForwardedFor = "x-forwarded-for",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
+    }
+}
+
+words! {
+    /// What an endpoint is told of whose a connection is.
+    pub enum SendProxy {
+        /// Nothing.
+        No = "no",
+        /// Version 1 of the PROXY protocol, a line.
+        V1 = "v1",
+        /// Version 2, which is binary.
+        V2 = "v2",
+    }
+}
+
+words! {
+    /// How important a route's requests are.
+    pub enum Class {
+        /// Others go first.
+        Low = "low",
+        /// As most are.
+        Normal = "normal",
+        /// They go first.
+        High = "high",
     }
 }
 
@@ -244,260 +309,6 @@ impl Balance {
             Balance::TwoChoices => Policy::TwoChoices,
             Balance::Maglev => Policy::Maglev,
             Balance::Ring => Policy::Ring,
-        }
-    }
-}
-
-/// `this 2` as what it is and its number from 1 to `most`, which is 1 if it is not said.
-fn numbered(text: &str, most: u32) -> Option<(&str, u32)> {
-    let (what, number) = text.split_once(' ').unwrap_or((text, "1"));
-    let number = number.trim().parse().ok().filter(|number| (1..=most).contains(number))?;
-    Some((what, number))
-}
-
-/// `127.0.0.1:9000` or `127.0.0.1:9000 2`: an address and its weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointItem {
-    /// The address.
-    pub address: SocketAddr,
-    /// The weight, at least 1.
-    pub weight: u16,
-}
-
-impl Item for EndpointItem {
-    const ALLOWED: &'static str =
-        "an address and perhaps a weight from 1 to 1000, such as \"127.0.0.1:9000\" or \"127.0.0.1:9000 2\"";
-    const MAX: usize = 1_000;
-
-    fn read(text: &str) -> Option<EndpointItem> {
-        let (address, weight) = numbered(text, 1_000)?;
-        let address: SocketAddr = address.parse().ok()?;
-        let somewhere = address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast();
-        somewhere.then_some(EndpointItem { address, weight: u16::try_from(weight).ok()? })
-    }
-
-    fn show(&self) -> String {
-        if self.weight == 1 { self.address.to_string() } else { format!("{} {}", self.address, self.weight) }
-    }
-}
-
-/// `shop` or `shop 90`: a service and its part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// The service's name.
-    pub service: String,
-    /// Its part beside the others'.
-    pub part: u32,
-}
-
-impl Item for Share {
-    const ALLOWED: &'static str =
-        "a service and perhaps its part up to 1000000, such as \"shop\" or \"shop 90\"";
-    const MAX: usize = 64;
-
-    fn read(text: &str) -> Option<Share> {
-        let (service, part) = numbered(text, 1_000_000)?;
-        let mut name = Name::default();
-        name.parse(service).then(|| Share { service: service.to_owned(), part })
-    }
-
-    fn show(&self) -> String {
-        if self.part == 1 { self.service.clone() } else { format!("{} {}", self.service, self.part) }
-    }
-}
-
-/// `db.example.org db`: a name, or a pattern of names, and the service that its connections go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passed {
-    /// The names.
-    pub host: HostRule,
-    /// The service's name.
-    pub service: String,
-}
-
-impl Item for Passed {
-    const ALLOWED: &'static str =
-        "a host and a service, such as \"db.example.org db\", \"*.example.org db\" or \"* db\"";
-    const MAX: usize = 1_000;
-
-    fn read(text: &str) -> Option<Passed> {
-        let (host, service) = text.split_once(' ')?;
-        let host = HostRule::read(host).ok()?;
-        let mut name = Name::default();
-        name.parse(service.trim()).then(|| Passed { host, service: name.as_str().to_owned() })
-    }
-
-    fn show(&self) -> String {
-        format!("{} {}", Host(self.host.clone()).show(), self.service)
-    }
-}
-
-/// A name that a certificate is made out to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsName(pub ServerName<'static>);
-
-impl Default for TlsName {
-    fn default() -> TlsName {
-        TlsName(ServerName::try_from("localhost").expect("localhost is a name"))
-    }
-}
-
-impl Item for TlsName {
-    const ALLOWED: &'static str = "a name or an address, such as \"shop.example.org\" or \"10.0.0.1\"";
-    const MAX: usize = 1;
-
-    fn read(text: &str) -> Option<TlsName> {
-        ServerName::try_from(text.to_owned()).ok().map(TlsName)
-    }
-
-    fn show(&self) -> String {
-        self.0.to_str().into_owned()
-    }
-}
-
-/// Hosts of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host(pub HostRule);
-
-impl Item for Host {
-    const ALLOWED: &'static str = "a host such as \"shop.example.org\", \"*.example.org\" or \"*\"";
-    const MAX: usize = 1;
-
-    fn read(text: &str) -> Option<Host> {
-        HostRule::read(text).ok().map(Host)
-    }
-
-    fn show(&self) -> String {
-        match &self.0 {
-            HostRule::Any => "*".to_owned(),
-            HostRule::Exact(name) => name.to_string(),
-            HostRule::Under(suffix) => format!("*{suffix}"),
-        }
-    }
-}
-
-/// A path of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoutePath(pub String);
-
-impl Default for RoutePath {
-    fn default() -> RoutePath {
-        RoutePath("/".to_owned())
-    }
-}
-
-impl Item for RoutePath {
-    const ALLOWED: &'static str = "a path such as \"/api\", of printable ASCII without ? and #";
-    const MAX: usize = 1;
-
-    fn read(text: &str) -> Option<RoutePath> {
-        PathRule::exact(text).ok().map(|_| RoutePath(text.to_owned()))
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// Longest method or name of a field, in bytes.
-const TOKEN_BYTES_MAX: usize = 256;
-
-fn is_token(text: &str) -> bool {
-    text.len() <= TOKEN_BYTES_MAX && wire::http1::is_token(text)
-}
-
-/// A method.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Method(pub String);
-
-impl Item for Method {
-    const ALLOWED: &'static str = "a method such as \"GET\"";
-    const MAX: usize = 32;
-
-    fn read(text: &str) -> Option<Method> {
-        is_token(text).then(|| Method(text.to_owned()))
-    }
-
-    fn show(&self) -> String {
-        self.0.clone()
-    }
-}
-
-/// A header field that a request must have, perhaps with a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldItem {
-    /// Its name in lower case.
-    pub name: String,
-    /// Its value.
-    pub value: Option<String>,
-}
-
-impl Item for FieldItem {
-    const ALLOWED: &'static str =
-        "a field that is there, or one with its value, such as \"x-beta\" or \"x-beta: yes\"";
-    const MAX: usize = 16;
-
-    fn read(text: &str) -> Option<FieldItem> {
-        let (name, value) = match text.split_once(':') {
-            Some((name, value)) => (name, Some(value.trim().to_owned())),
-            None => (text, None),
-        };
-        is_token(name).then(|| FieldItem { name: name.to_ascii_lowercase(), value })
-    }
-
-    fn show(&self) -> String {
-        self.value.as_ref().map_or_else(|| self.name.clone(), |value| format!("{}: {value}", self.name))
-    }
-}
-
-/// A status of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusItem(pub u16);
-
-impl Item for StatusItem {
-    const ALLOWED: &'static str = "a status from 500 to 599, such as \"503\"";
-    const MAX: usize = 32;
-
-    fn read(text: &str) -> Option<StatusItem> {
-        text.parse().ok().filter(|status| (500..600).contains(status)).map(StatusItem)
-    }
-
-    fn show(&self) -> String {
-        self.0.to_string()
-    }
-}
-
-/// What requests have in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyItem(pub KeyOf);
-
-impl Default for KeyItem {
-    fn default() -> KeyItem {
-        KeyItem(KeyOf::Route)
-    }
-}
-
-impl Item for KeyItem {
-    const ALLOWED: &'static str =
-        "\"route\", \"client\" (its address), or a header field such as \"header x-user\"";
-    const MAX: usize = 1;
-
-    fn read(text: &str) -> Option<KeyItem> {
-        match text {
-            "route" => Some(KeyItem(KeyOf::Route)),
-            "client" => Some(KeyItem(KeyOf::Client)),
-            _ => {
-                let name = text.strip_prefix("header ")?;
-                is_token(name).then(|| KeyItem(KeyOf::Field(name.to_ascii_lowercase())))
-            }
-        }
-    }
-
-    fn show(&self) -> String {
-        match &self.0 {
-            KeyOf::Route => "route".to_owned(),
-            KeyOf::Client => "client".to_owned(),
-            KeyOf::Field(name) => format!("header {name}"),
         }
     }
 }

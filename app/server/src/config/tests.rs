@@ -95,10 +95,10 @@ fn a_member_says_where_it_is() {
 
 #[test]
 fn a_proxy_is_planned_as_it_is_written() {
-    let text = "[proxy]\nhead_ms = 7\n[[proxy.listener]]\nname = \"web\"\n\
+    let text = "[proxy]\nhead_ms = 7\n[[proxy.listener]]\nname = \"web\"\ntrusted = \"10.0.0.0/8\"\naccept_proxy = true\n\
                 [[proxy.listener]]\nname = \"db\"\nport = 5432\nprotocol = \"tcp\"\nservice = \"two\"\n\
                 [[proxy.service]]\nname = \"one\"\nendpoints = [\"127.0.0.1:1 3\", \"[::1]:2\"]\npolicy = \"least\"\n\
-                [[proxy.service]]\nname = \"two\"\nendpoints = \"127.0.0.1:3\"\npanic_percent = 50\n\
+                [[proxy.service]]\nname = \"two\"\nendpoints = \"127.0.0.1:3\"\nsend_proxy = \"v1\"\npanic_percent = 50\n\
                 [[proxy.route]]\nservice = [\"one 90\", \"two 10\"]\nhost = \"*.Example.org\"\npath = \"/api/\"\n\
                 rewrite = \"/v2\"\nmethods = [\"GET\"]\nheaders = \"X-Beta: yes\"\nrate = 5\ntry_ms = 9\n";
     let loaded = load(text, &[], &[]).unwrap();
@@ -106,6 +106,10 @@ fn a_proxy_is_planned_as_it_is_written() {
     assert_eq!(plan.limits.head_ms, 7);
     assert_eq!(plan.listeners[1].kind, ::proxy::ListenerKind::Tcp { service: 1 });
     assert_eq!(plan.services[0].endpoints.iter().map(|one| one.weight).collect::<Vec<_>>(), [3, 1]);
+    let sources = plan.listeners[0].sources.as_ref().unwrap();
+    assert!(sources.accept_proxy && sources.trusted[0].has("10.1.2.3".parse().unwrap()));
+    assert_eq!(plan.listeners[1].sources, None);
+    assert_eq!(plan.services[1].send_proxy, Some(wire::proxied::ProxyVersion::V1));
     assert_eq!(plan.services[1].options.outliers.panic, mesh::outlier::Panic::UseAllBelow(50));
     let route = &plan.routes[0];
     assert_eq!(route.name, "*.example.org/api/ GET x-beta: yes");
@@ -183,6 +187,33 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[[keyspace]]\nid = 1\npartitions = 1025", &["archipel.toml:3", "`keyspace[0].partitions` is 1025", "from 1 to 1024"]),
         ("[[keyspace]]\nid = 1\ndurability = \"never\"", &["`keyspace[0].durability`", "\"always\", \"everysec\""]),
         ("[[keyspace]]\nid = 1\neviction = \"lru\"", &["`keyspace[0].eviction`", "\"allkeys-lru\""]),
+    ];
+    for (text, parts) in table {
+        let message = error(text);
+        for part in *parts {
+            assert!(message.contains(part), "{text:?}: {message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_cannot_be_is_refused_with_the_setting() {
+    #[rustfmt::skip] // columns
+    let table: &[(&str, &[&str])] = &[
+        ("[[proxy.listener]]\nname = \"a\"\naccept_proxy = true",
+                                                 &["archipel.toml:3", "accept_proxy` is set", "trusted` is not"]),
+        ("[[proxy.listener]]\nname = \"a\"\ntrusted = [\"10.0.0.1/8\"]",
+                                                 &["archipel.toml:3", "trusted`", "a network or an address"]),
+        ("[[proxy.listener]]\nname = \"a\"\nclient_field = \"forwarded\"",
+                                                 &["archipel.toml:3", "client_field` is set", "trusted` is not"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nprotocol = \"http2\"\nsend_proxy = \"v2\"",
+                                                 &["archipel.toml:5", "send_proxy` is v2", "requests of many clients"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nsticky_cookie = \"a b\"",
+                                                 &["archipel.toml:4", "sticky_cookie`", "a cookie's name"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nsticky_ttl_s = 5",
+                                                 &["archipel.toml:4", "sticky_ttl_s` is set", "sticky_cookie` is not"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\n[[proxy.route]]\nservice = \"a\"\nmirror = \"b 5\"",
+                                                 &["archipel.toml:6", "mirror` names the service \"b\"", "has a"]),
     ];
     for (text, parts) in table {
         let message = error(text);
