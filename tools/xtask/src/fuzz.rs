@@ -38,6 +38,7 @@ enum Target {
     Dns,
     Http1,
     Hello,
+    Proxied,
 }
 
 impl Target {
@@ -58,6 +59,7 @@ impl Target {
         Target::Dns,
         Target::Http1,
         Target::Hello,
+        Target::Proxied,
     ];
 
     const fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl Target {
             Target::Dns => "dns",
             Target::Http1 => "http1",
             Target::Hello => "hello",
+            Target::Proxied => "proxied",
         }
     }
 }

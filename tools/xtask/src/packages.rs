@@ -19,6 +19,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["npm", "--version"], "npm"),
     (&["dig", "-v"], "bind9-dnsutils"),
     (&["haproxy", "-v"], "haproxy"),
+    (&["nginx", "-v"], "nginx"),
     (&["victoria-metrics", "-version"], "victoria-metrics"),
     (&["prometheus", "--version"], "prometheus"),
     // A standby of PostgreSQL whose leader's lock is in our keys, and what patroni asks both with.

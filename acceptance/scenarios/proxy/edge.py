@@ -1,0 +1,98 @@
+"""What stands at the edge, with curl and the command line: cookies that keep a client, copies of requests, queues, and who says why."""
+
+import json
+import os
+import subprocess
+
+from backends import Backend, node, services
+from harness import PATIENCE_SECONDS, check, equal, run, until
+from processes import BINARY
+
+
+def told(proxied, *words, code=0):
+    """What `archipel mesh` prints about a node, as JSON."""
+    command = [BINARY, "mesh", *words, "--json", "--port-offset", str(proxied.offset)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    equal(done.returncode, code)
+    return json.loads(done.stdout)
+
+
+def curl(proxied, path, *flags):
+    command = ["curl", "-sS", *flags, f"http://127.0.0.1:{proxied.listens}{path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS).stdout
+
+
+@check
+def a_client_with_a_cookie_stays_and_does_so_after_a_restart(_):
+    with Backend("one") as one, Backend("two") as two:
+        text = '[proxy]\nsecret = "of the test"\n' + services(both=[one.port, two.port])
+        text += 'sticky_cookie = "stays"\n[[proxy.route]]\nservice = "both"\n'
+        kept = {}
+        for life in ("sticky", "sticky-again"):
+            with node(life, text) as proxied:
+                for number in range(4):
+                    # curl keeps cookies of 127.0.0.1 whatever its port.
+                    jar = os.path.join(os.environ["SCRATCH"], f"jar-{number}")
+                    first = curl(proxied, "/", "-c", jar, "-b", jar).split()[0]
+                    equal({curl(proxied, "/", "-c", jar, "-b", jar).split()[0] for _ in range(3)}, {first})
+                    equal(kept.setdefault(number, first), first)
+                equal(set(kept.values()), {"one", "two"})
+
+
+@check
+def copies_go_elsewhere_and_nobody_waits_for_them(_):
+    with Backend("real") as real, Backend("shadow", 500) as shadow:
+        text = services(real=[real.port], shadow=[shadow.port])
+        text += '[[proxy.route]]\nservice = "real"\nmirror = "shadow"\nname = "copied"\n'
+        with node("copied", text) as proxied:
+            equal(curl(proxied, "/x", "-d", "body"), "real POST /x body")
+            until(lambda: f'archipel_proxy_tries_total{{service="shadow",endpoint="127.0.0.1:{shadow.port}"}} 1' in proxied.metrics(), "it is copied")
+            shadow.kill()
+            equal({curl(proxied, "/y") for _ in range(10)}, {"real GET /y "})
+            page = proxied.metrics()
+            assert 'archipel_proxy_requests_total{route="copied",class="2xx"} 11' in page, page
+            assert 'archipel_proxy_requests_total{route="copied",class="5xx"} 0' in page, page
+
+
+@check
+def what_a_request_comes_to_is_told_with_reasons(_):
+    with Backend("one") as one:
+        text = services(shop=[one.port])
+        text += "outlier_failures = 2\noutlier_percent = 100\n"
+        text += '[[proxy.route]]\nservice = "shop"\nname = "api"\npath = "/api"\nmethods = "GET"\n'
+        text += '[[proxy.route]]\nservice = "shop"\nname = "beta"\npath = "/api"\nheaders = "x-beta"\ntries = 1\n'
+        with node("told", text) as proxied:
+            equal([route["route"] for route in told(proxied, "routes")["routes"]], ["api", "beta"])
+            answer = told(proxied, "effective", "/api/x?y", "--explain")
+            equal((answer["route"], answer["considered"][1]["why"]), ("api", "the request lacks the header `x-beta`"))
+            equal(answer["services"][0]["endpoints"][0]["in"], True)
+            answer = told(proxied, "effective", "http://a.example/api", "-X", "PUT", "-H", "X-Beta: 1")
+            equal((answer["route"], answer["considered"][0]["why"]), ("beta", "it is for GET"))
+            equal(told(proxied, "effective", "/other", code=1)["answer"]["status"], 404)
+            one.kill()
+            for _ in range(3):
+                curl(proxied, "/api", "-H", "X-Beta: 1")
+            # Threads tell once a second.
+            out = lambda: told(proxied, "effective", "/api")["services"][0]["endpoints"][0]
+            until(lambda: not out()["in"], "it is left out")
+            assert "failed too often" in out()["why"], out()
+
+
+@check
+def rates_are_shown_while_requests_come(_):
+    with Backend("one") as one:
+        text = services(shop=[one.port]) + '[[proxy.route]]\nservice = "shop"\nname = "all"\n'
+        with node("top", text) as proxied:
+            load = f"while :; do curl -sS http://127.0.0.1:{proxied.listens}/ > /dev/null || exit; done"
+            curling = subprocess.Popen(["sh", "-c", load])
+            try:
+                shown = told(proxied, "top", "--interval", "1")
+                equal((shown["routes"][0]["route"], shown["endpoints"][0]["endpoint"]), ("all", f"shop 127.0.0.1:{one.port}"))
+                assert shown["routes"][0]["per_second"] > 0 and shown["routes"][0]["p99_ms"] > 0, shown
+                equal(shown["services"][0]["error_percent"], 0)
+            finally:
+                curling.kill()
+                curling.wait(PATIENCE_SECONDS)
+
+
+run()
