@@ -43,7 +43,7 @@ impl Answerer {
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
             (path, _) if path == "/proxy" || path.starts_with("/proxy/") => {
-                mesh::answer(&self.subject, request)
+                mesh::answer(&self.subject, &request)
             }
             (path, _) if path.starts_with("/backup/") => backup::answer(&self.subject, request).await,
             (path, _) if path == "/cluster" || path.starts_with("/cluster/") => self.cluster(&request).await,
