@@ -4,7 +4,7 @@
 //! A run has a phase in which things go wrong and one in which everything is well again: then everybody must be
 //! answered within a bound. Judged are: for each key, whether what clients were told is linearizable, where a lost
 //! connection or an `UNKNOWN` is unknown and never failed; one leader for each term and group; the same entry applied at
-//! each index, and the same state at equal indexes; logs that match; an answer to everybody within a bound, from
+//! each index, and the same state at equal indexes; logs that match; marks of a keyspace with all that was applied before; an answer to everybody within a bound, from
 //! a minority too.
 
 mod host;
@@ -46,6 +46,10 @@ pub struct Outcome {
     pub changes: u64,
     /// States that were compared with others.
     pub applied: u64,
+    /// Moments at which all leaders of a keyspace stood still.
+    pub marks: u64,
+    /// Attempts at that which came to nothing.
+    pub unmarked: u64,
     /// Keys whose history was too hard to judge.
     pub hard: u64,
 }
@@ -65,6 +69,8 @@ impl Outcome {
         self.handovers += other.handovers;
         self.changes += other.changes;
         self.applied += other.applied;
+        self.marks += other.marks;
+        self.unmarked += other.unmarked;
         self.hard += other.hard;
     }
 }

@@ -97,6 +97,7 @@ fn report(args: &Args, total: &Outcome, failures: &[Failure]) -> serde_json::Val
         "refused": total.refused,
         "crashes": total.crashes,
         "snapshots": total.snapshots,
+        "marks": total.marks,
         "not_judged": total.hard,
         "trace_hash": format!("{:016x}", total.hash),
         "failures": failures.iter().map(failure).collect::<Vec<_>>(),
@@ -106,14 +107,15 @@ fn report(args: &Args, total: &Outcome, failures: &[Failure]) -> serde_json::Val
 #[cfg(feature = "planted")]
 fn plant(name: &str) -> Result<(), String> {
     use kernel::planted::{Bug, choose};
-    let mut all = Bug::GROUP.iter().chain(Bug::REPLICA).chain(Bug::ALL);
+    let mut all = Bug::GROUP.iter().chain(Bug::REPLICA).chain(Bug::STILL).chain(Bug::ALL);
     match all.find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name)) {
         Some(bug) => {
             choose(*bug);
             Ok(())
         }
         None => {
-            Err(format!("no planted bug is called {name}; there are {:?} {:?}", Bug::GROUP, Bug::REPLICA))
+            let (group, replica, still) = (Bug::GROUP, Bug::REPLICA, Bug::STILL);
+            Err(format!("no planted bug is called {name}; there are {group:?} {replica:?} {still:?}"))
         }
     }
 }

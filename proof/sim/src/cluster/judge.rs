@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use consensus::Replica;
-use kernel::{GroupId, Index};
+use kernel::{GroupId, Index, Term};
 
 use crate::cluster::host::{Entries, Found};
 
@@ -18,6 +18,10 @@ pub struct Judge {
     digests: BTreeMap<(GroupId, u64), (u64, usize)>,
     /// How far each node has applied each group.
     applied: BTreeMap<(usize, GroupId), u64>,
+    /// How far anybody ever has.
+    highest: BTreeMap<GroupId, u64>,
+    /// Terms of entries that were said to be final.
+    marked: BTreeMap<(GroupId, u64), u64>,
 }
 
 impl Judge {
@@ -40,12 +44,15 @@ impl Judge {
                 return Err(format!("nodes {first} and {node} both lead group {group} in term {term}"));
             }
         }
+        let highest = self.highest.entry(group).or_default();
+        *highest = applied.0.max(*highest);
         let before = self.applied.insert((node, group), applied.0);
         if before == Some(applied.0) {
             return Ok(false);
         }
         for index in before.map_or(applied.0, |before| before + 1)..=applied.0 {
             let Some(found) = entries.get(&index) else { continue };
+            self.same_term(group, index, found.0)?;
             let (agreed, first) = self.agreed.entry((group, index)).or_insert_with(|| (found.clone(), node));
             if agreed != found {
                 let (term, other) = (found.0, agreed.0);
@@ -55,6 +62,32 @@ impl Judge {
             }
         }
         Ok(true)
+    }
+
+    /// How far anybody has ever applied the group.
+    pub fn highest(&self, group: GroupId) -> u64 {
+        self.highest.get(&group).copied().unwrap_or_default()
+    }
+
+    /// An entry was said to be final.
+    ///
+    /// # Errors
+    /// Another was applied there.
+    pub fn marked(&mut self, group: GroupId, index: Index, term: Term) -> Result<(), String> {
+        self.marked.insert((group, index.0), term.0);
+        match self.agreed.get(&(group, index.0)) {
+            Some(&((agreed, ..), _)) => self.same_term(group, index.0, agreed),
+            None => Ok(()),
+        }
+    }
+
+    fn same_term(&self, group: GroupId, index: u64, term: u64) -> Result<(), String> {
+        match self.marked.get(&(group, index)) {
+            Some(&marked) if marked != term => Err(format!(
+                "{group}:{index} was marked with term {marked}, and the entry there is of term {term}"
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A node's state at an applied index.

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod fault;
+mod mark;
 mod reshape;
 mod turn;
 
@@ -52,6 +53,10 @@ pub(super) struct World<'t> {
     pub outcome: Outcome,
     /// Nodes that the planned split cuts off.
     pub minority: Vec<usize>,
+    marks: Rng,
+    marking: Option<mark::Marking>,
+    next_mark: u64,
+    tickets: u64,
     next_look: u64,
     next_client: u64,
     generation: u64,
@@ -115,6 +120,10 @@ impl<'t> World<'t> {
             starts: Vec::new(),
             outcome: Outcome::default(),
             minority: Vec::new(),
+            marks: root.fork(6),
+            marking: None,
+            next_mark: 1_000_000,
+            tickets: 0,
             next_look: LOOK_MICROS,
             next_client: 0,
             generation: 0,
@@ -218,6 +227,7 @@ impl<'t> World<'t> {
         if self.phase == Phase::Faulty {
             self.happen()?;
         }
+        self.mark()?;
         self.net.tend(self.now);
         for client in 0..self.clients.len() {
             self.client(client)?;
@@ -252,7 +262,11 @@ impl<'t> World<'t> {
         let net = self.net.due(|_| false);
         let faults = (self.phase == Phase::Faulty).then_some(self.next_fault);
         let starts = self.starts.iter().map(|(at, _)| *at);
-        let others = [net, faults, self.mend].into_iter().flatten();
+        let marks = match &self.marking {
+            Some(marking) => marking.due(),
+            None => self.marks_come().then_some(self.next_mark),
+        };
+        let others = [net, faults, self.mend, marks].into_iter().flatten();
         nodes.chain(clients).chain(starts).chain(others).map(|at| at.max(self.now + 1)).min()
     }
 

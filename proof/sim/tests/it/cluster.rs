@@ -28,6 +28,9 @@ const SHOWN: &[Bug] = &[
     Bug::OtherTermAnswered,
     Bug::AnsweredBeforeCommit,
     Bug::SnapshotWithoutSessions,
+    Bug::GuestsProposeWhenStill,
+    Bug::StillOutlivesTerm,
+    Bug::ConfirmBeforeAllHeld,
 ];
 
 #[test]
@@ -51,6 +54,7 @@ fn clusters_keep_every_promise_whatever_the_seed() {
     assert!(total.snapshots > seeds / 10, "too few snapshots to show anything: {total:?}");
     assert!(total.handovers > seeds / 20, "too few handovers to show anything: {total:?}");
     assert!(total.changes > seeds / 4, "too few changes of members to show anything: {total:?}");
+    assert!(total.marks > seeds && total.unmarked > seeds / 2, "too few marks to show anything: {total:?}");
     assert!(total.hard < seeds / 20, "too many histories are not judged: {total:?}");
 }
 
