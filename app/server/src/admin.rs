@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use disk::backup::Origin;
 use disk::engine::Engine;
+use disk::log::Log;
 use fabric::overlay::{Dht, P2pNode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -97,6 +98,8 @@ pub struct Subject {
     pub services: Option<Handle>,
     /// Where backups are read from; gone when the node has stopped.
     pub engine: Weak<Engine>,
+    /// Its log; gone likewise.
+    pub log: Weak<Log>,
     /// Whose data that is.
     pub origin: Origin,
     /// What is kept of the log for backups.

@@ -30,7 +30,7 @@ mod snapshot;
 pub mod takeover;
 pub mod tls;
 
-pub use ::node::PARTITIONS_MAX;
+pub use ::node::{PARTITIONS_MAX, moment, standstill};
 pub use config::Config;
 pub use disk::backup;
 pub use kernel;

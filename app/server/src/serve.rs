@@ -167,6 +167,7 @@ impl Ground {
             proxied: proxy.clone(),
             services: services.as_ref().map(|services| services.handle.clone()),
             engine: node.engine(),
+            log: node.log(),
             origin: node.origin,
             keeping,
             divisions: recorded(&config.data_dir)?,

@@ -17,6 +17,7 @@ mod process;
 mod recovering;
 mod running;
 mod settings;
+mod standing;
 mod starting;
 mod takeover;
 mod versions;

@@ -2,9 +2,11 @@
 //! the log has behind it.
 //!
 //! They give away all data, so they are answered only with the header of our own commands, which no page of a browser can
-//! send, and with a password of Redis clients, if they need one. They change nothing that clients can see.
+//! send, and with a password of Redis clients, if they need one. They change nothing that clients can see; only writers of a
+//! keyspace that is backed up at one moment may wait for some milliseconds, see [`hold`].
 
 mod entries;
+mod hold;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +37,8 @@ const CHECKPOINT_SECONDS_MAX: u64 = 120;
 const LOOK_MILLIS: u64 = 5;
 /// After so many looks, and before the first, the workers are asked whether there is anything to wait for.
 const LOOKS_A_QUESTION: u64 = 200;
+/// What a node says that it can be asked for beyond what every version can.
+const CAN: [&str; 1] = ["hold"];
 const BYTES: &str = "application/octet-stream";
 /// The next number of who reads a cut. A command of the version before names none, and reads as number 0.
 static TICKETS: AtomicU64 = AtomicU64::new(1);
@@ -92,11 +96,16 @@ pub(super) async fn answer(subject: &Subject, request: Request<Incoming>) -> Pag
         ("/backup/release", &Method::POST) => vault.release(&query),
         ("/backup/keep", &Method::POST) => vault.keep(&query, body).await,
         ("/backup/entries", &Method::POST) => vault.entries(&query, body).await,
+        (path @ ("/backup/hold" | "/backup/confirm" | "/backup/leave"), &Method::POST) => {
+            hold::answer(&vault, path, &query).await
+        }
         ("/backup/begin" | "/backup/cut" | "/backup/lot" | "/backup/release", _)
-        | ("/backup/keep" | "/backup/entries", _) => return not_allowed("POST"),
+        | ("/backup/keep" | "/backup/entries" | "/backup/hold" | "/backup/confirm" | "/backup/leave", _) => {
+            return not_allowed("POST");
+        }
         _ => no(
             StatusCode::NOT_FOUND,
-            "there are POST /backup/begin, /cut, /lot, /release, /keep and /entries",
+            "there are POST /backup/begin, /cut, /lot, /release, /keep, /entries, /hold, /confirm and /leave",
         ),
     };
     done.unwrap_or_else(|page| *page)
@@ -122,6 +131,7 @@ impl Vault<'_> {
             copies.iter().map(|copy| json!([copy.group.0, copy.applied.0, copy.leads])).collect();
         let told = json!({
             "schema": 1, "origin": hex(&id), "is_cluster": is_cluster, "keyspaces": keyspaces, "copies": copies,
+            "can": CAN,
         });
         Ok(page(StatusCode::OK, JSON, told.to_string()))
     }
