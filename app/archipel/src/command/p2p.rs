@@ -48,8 +48,8 @@ Examples:
   archipel p2p send 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA 'hello there'
   archipel p2p send 12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA - < note.txt
 
-The receiver sees it with `archipel p2p listen`. A peer that is not connected is looked up and dialled.
-Exit code 1 if nobody listens there, or nobody answers: then it may have arrived or not.")]
+The receiver sees it with `archipel p2p listen`. A peer that is not connected is looked up and
+dialled. Exit code 1 if nobody listens there, or nobody answers: then it may have arrived or not.")]
     Send {
         /// The peer's id.
         peer: String,
@@ -63,8 +63,8 @@ Examples:
   archipel p2p broadcast 'the ferry is late'
   archipel p2p broadcast --via gossip 'the ferry is late'     with p2p.gossip=true here and there
 
-Receivers see it with `archipel p2p listen`. What is told is to how many neighbours it went; how many
-nodes hear it nobody knows. Exit code 1 if there is none.")]
+Receivers see it with `archipel p2p listen`. What is told is to how many neighbours it went; how
+many nodes hear it nobody knows. Exit code 1 if there is none.")]
     Broadcast {
         /// The message; `-` reads it from stdin.
         #[arg(allow_hyphen_values = true)]
@@ -139,7 +139,8 @@ Examples:
   archipel p2p put menu - < menu.json
   archipel p2p put --overlay chord menu 'soup of the day'
 
-The node sends it again twice a day while it runs, on the ring each hour. The name that others get it by is printed.")]
+The node sends it again twice a day while it runs, on the ring each hour. The name that others get
+it by is printed.")]
     Put {
         /// The label, or /pk/HASH for a public key.
         name: String,
