@@ -1,5 +1,7 @@
 //! `archipel cluster backup`: asks nodes for their partitions, and keeps those of who leads them.
 
+mod still;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
