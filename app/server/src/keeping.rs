@@ -90,8 +90,8 @@ impl Keeping {
         Keeping { dir: dir.to_path_buf(), log, ledger: Mutex::new(read(dir, now)) }
     }
 
-    /// Keeps what is behind `after` for `keeper` for so long, in the place of what it was promised before. Tells of which
-    /// groups something went since then although it was promised. Waits for the disk.
+    /// Keeps what is behind `after` for `keeper` for so long, in the place of what it was promised before; for no time at all
+    /// ends that. Tells of which groups something went since then although it was promised. Waits for the disk.
     ///
     /// # Errors
     /// [`KeepError`]; what was promised before still is.
@@ -107,9 +107,14 @@ impl Keeping {
         expire(&mut ledger, now, &log);
         let mut next = ledger.clone();
         next.promise(now, keeper, life_ms, after.clone())?;
+        let ends = next.expire(now).contains(&keeper);
         let failed = |source| KeepError::File { path: self.dir.join(FILE), source };
         replace(&self.dir, FILE, &next.encode()).map_err(failed)?;
         *ledger = next;
+        if ends {
+            log.release(keeper);
+            return Ok(BTreeSet::new());
+        }
         let lost = log.reserve(keeper, without_control(after))?;
         if !lost.is_empty() {
             let groups = lost.len();
@@ -266,6 +271,18 @@ mod tests {
         keeping.expire(Millis(NOW.0 + LIFE));
         assert_eq!(keeping.bytes().reserved, 0);
         keeping.keep(Millis(NOW.0 + LIFE), Keeper(4), LIFE, behind(0)).unwrap();
+    }
+
+    #[test]
+    fn who_asks_for_no_time_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, keeping) = open(dir.path(), NOW);
+        keeping.keep(NOW, KEEPER, LIFE, behind(0)).unwrap();
+        write(&log, 1..=200);
+        assert!(keeping.bytes().reserved > 0);
+        assert!(keeping.keep(NOW, KEEPER, 0, Positions::new()).unwrap().is_empty());
+        assert_eq!(keeping.bytes().reserved, 0);
+        assert_eq!(read(dir.path(), NOW).promises().count(), 0);
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::keeping::{KeepError, Keeping};
 const PART_BYTES_MAX: usize = 4 << 20;
 
 impl Vault<'_> {
-    /// Keeps the log behind the positions for who asks, under the name that it drew, until it asks again or its time is over.
-    /// Tells of which groups something went although it was to be kept.
+    /// Keeps the log behind the positions for who asks, under the name that it drew, until it asks again or its time is over;
+    /// who asks for no time is done. Tells of which groups something went although it was to be kept.
     pub(super) async fn keep(&self, query: &Query<'_>, body: Incoming) -> Attempt<Page> {
         let (keeper, seconds) = (Keeper(query.number("name")?), query.number::<u64>("seconds")?);
         let (now, life_ms) = (Millis(unix_millis()), seconds.saturating_mul(1000).min(LIFE_MS_MAX));
