@@ -23,11 +23,9 @@ mod store;
 mod unite;
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use kernel::{Micros, Rng};
-use smallvec::SmallVec;
 
 use crate::key::Key;
 use crate::pending::{Pending, RequestId};
@@ -38,8 +36,8 @@ use lookup::{Aim, Hop, Lookup};
 pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
 pub use ring::{between, distance, owns};
 use stabilize::Joining;
+use store::Values;
 pub use store::{BATCH_BYTES_MAX, STORE_BYTES_MAX, STORE_VALUES_MAX, Store, VALUE_BYTES_MAX};
-use store::{Copied, Handing, Rehome};
 use unite::Unite;
 pub use unite::{CONTACTS_MAX, TOLD_MAX};
 
@@ -137,14 +135,8 @@ pub struct Chord<C> {
     fingers: Vec<Option<C>>,
     next_finger: u8,
     cache: Option<Box<Cache<C>>>,
-    store: Option<Box<Store>>,
-    /// How far the first successors have copies of all own values.
-    copied: SmallVec<[Copied<C>; 4]>,
-    /// What is being handed over, the oldest first. Most nodes hand nothing over most of the time.
-    handing: Vec<Handing<C>>,
-    /// Own values that have changed since they were last copied; see [`store`].
-    fresh: VecDeque<Key>,
-    rehome: Option<Rehome>,
+    /// Boxed: most of a million nodes of a simulation keep none.
+    values: Option<Box<Values<C>>>,
     unite: Option<Box<Unite<C>>>,
     lookups: Vec<Lookup<C>>,
     next_lookup: u32,
@@ -175,11 +167,7 @@ impl<C: Contact> Chord<C> {
             fingers: Vec::new(),
             next_finger: 0,
             cache: (settings.cache > 0).then(|| Box::new(Cache::new(settings.cache))),
-            store: None,
-            copied: SmallVec::new(),
-            handing: Vec::new(),
-            fresh: VecDeque::new(),
-            rehome: None,
+            values: None,
             unite: None,
             lookups: Vec::new(),
             next_lookup: 0,
@@ -223,15 +211,15 @@ impl<C: Contact> Chord<C> {
 
     /// Forgets the values for which `keep` is false: what has expired, as the host sees it.
     pub fn retain_values(&mut self, keep: impl FnMut(&Item) -> bool) {
-        if let Some(store) = &mut self.store {
-            store.retain(keep);
+        if let Some(values) = &mut self.values {
+            values.store.retain(keep);
         }
     }
 
     /// The values that it keeps, its own and copies.
     #[must_use]
     pub fn store(&self) -> Option<&Store> {
-        self.store.as_deref()
+        self.values.as_ref().map(|values| &values.store)
     }
 
     /// Is it a member that knows no other?
@@ -283,7 +271,7 @@ impl<C: Contact> Chord<C> {
             }
             Message::Alive => Message::Yes,
             Message::Put(item) => self.put_here(keys, item, out),
-            Message::Get(key) => Message::Value(self.store.as_ref().and_then(|store| store.get(key))),
+            Message::Get(key) => Message::Value(self.store().and_then(|store| store.get(key))),
             Message::Copies(items) => self.take_copies(keys, from, items),
             // Answers and tells are no requests: whoever sends one as such gets no answer.
             Message::Mine

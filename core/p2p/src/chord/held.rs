@@ -15,13 +15,7 @@ impl<C: Contact> Chord<C> {
         }
         let cached = self.cache.iter().flat_map(|cache| cache.nodes());
         let ring = self.predecessor.into_iter().chain(self.successors.iter().copied());
-        let known = self
-            .fingers
-            .iter()
-            .flatten()
-            .copied()
-            .chain(self.copied.iter().map(|copied| copied.to))
-            .chain(cached);
+        let known = self.fingers.iter().flatten().copied().chain(cached);
         ring.chain(known).for_each(&mut *hold);
         for (to, purpose) in self.pending.iter() {
             hold(to);
@@ -38,7 +32,7 @@ impl<C: Contact> Chord<C> {
                 | Purpose::Hand => {}
             }
         }
-        self.handing.iter().map(|handing| handing.to).for_each(&mut *hold);
+        self.values.iter().flat_map(|values| values.nodes()).for_each(&mut *hold);
         self.unite.iter().flat_map(|unite| unite.nodes()).for_each(&mut *hold);
         self.lookups.iter().flat_map(Lookup::nodes).for_each(hold);
     }

@@ -445,7 +445,7 @@ impl<C: Contact> Chord<C> {
         let outcome = match aim {
             Aim::Find { tag } => Outcome::Found { tag, owner: self.own, hops: 0, timeouts: 0 },
             Aim::Get { tag, key } => {
-                Outcome::Value { tag, item: self.store.as_ref().and_then(|store| store.get(key)) }
+                Outcome::Value { tag, item: self.store().and_then(|store| store.get(key)) }
             }
             Aim::Put { tag, item } => match self.put_here(keys, item, out) {
                 Message::Stored(0) => Outcome::Full { tag },

@@ -8,7 +8,8 @@
 //! wait behind them; the next goes when one is answered. Limits: what was copied here once stays here; when the store is
 //! full, new values are refused.
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
@@ -51,8 +52,8 @@ pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
 
 /// How far a successor has copies of all own values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Copied<C> {
-    pub to: C,
+struct Copied<C> {
+    to: C,
     sent: Sent,
 }
 
@@ -67,8 +68,8 @@ enum Sent {
 
 /// Values that become another node's: those in `(from, through]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Handing<C> {
-    pub to: C,
+struct Handing<C> {
+    to: C,
     from: u64,
     through: u64,
     /// What is not behind this is on its way.
@@ -77,7 +78,7 @@ pub(super) struct Handing<C> {
 
 /// Looking through all values for those that another node owns.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rehome {
+struct Rehome {
     looked: Bound<Key>,
     under_way: u8,
     /// Something has changed, or did not get there: it begins anew at the end.
@@ -87,6 +88,58 @@ pub(super) struct Rehome {
 
 impl Rehome {
     const BEGIN: Rehome = Rehome { looked: Bound::Unbounded, under_way: 0, again: false, tries: 0 };
+}
+
+/// The values of a node, and which of them are to go where.
+#[derive(Clone, Debug)]
+pub(super) struct Values<C> {
+    pub store: Store,
+    copied: SmallVec<[Copied<C>; 4]>,
+    /// The oldest first.
+    handing: Vec<Handing<C>>,
+    /// Own values that were not copied yet.
+    fresh: VecDeque<Key>,
+    rehome: Option<Rehome>,
+}
+
+impl<C: Copy> Values<C> {
+    fn none() -> Values<C> {
+        Values {
+            store: Store::default(),
+            copied: SmallVec::new(),
+            handing: Vec::new(),
+            fresh: VecDeque::new(),
+            rehome: None,
+        }
+    }
+
+    /// Everyone that something is sent to.
+    pub fn nodes(&self) -> impl Iterator<Item = C> {
+        self.copied.iter().map(|copied| copied.to).chain(self.handing.iter().map(|handing| handing.to))
+    }
+
+    /// The next of the fresh values that fit one message, which are fresh no more.
+    fn fresh_batch(&mut self) -> Vec<Item> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(key) = self.fresh.front() {
+            if let Some(item) = self.store.get(*key) {
+                bytes += item.value.len() + ITEM_BYTES_OVER;
+                if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
+                    break;
+                }
+                batch.push(item);
+            }
+            self.fresh.pop_front();
+        }
+        batch
+    }
+
+    /// All may lie elsewhere than here.
+    fn rehome(&mut self) {
+        let rehome = self.rehome.get_or_insert(Rehome::BEGIN);
+        rehome.again |= rehome.looked != Bound::Unbounded;
+        rehome.tries = 0;
+    }
 }
 
 /// Values by their place.
@@ -188,6 +241,10 @@ impl<C: Contact> Chord<C> {
         self.successors.iter().take(usize::from(self.settings.copies) - 1).copied().collect()
     }
 
+    pub(super) fn values(&mut self) -> &mut Values<C> {
+        self.values.get_or_insert_with(|| Box::new(Values::none()))
+    }
+
     /// Keeps a value as its owner, and copies it.
     pub(super) fn put_here(
         &mut self,
@@ -197,19 +254,19 @@ impl<C: Contact> Chord<C> {
     ) -> Message<C> {
         let key = item.key;
         let owned = self.is_owner(keys, key.point());
-        let store = self.store.get_or_insert_default();
-        let news = store.lacks(&item);
-        let kept = store.keep(item);
+        let values = self.values();
+        let news = values.store.lacks(&item);
+        let kept = values.store.keep(item);
         if !owned {
             // It was when it was asked, or is the first that lives; or the ring has changed meanwhile.
-            self.rehome();
+            values.rehome();
         }
         // What was here before was copied before; what was lost on the way comes with the next repair.
         if kept && news {
-            if self.fresh.len() < FRESH_MAX {
-                self.fresh.push_back(key);
+            if values.fresh.len() < FRESH_MAX {
+                values.fresh.push_back(key);
             } else {
-                self.forget_copied();
+                values.copied.clear();
             }
             self.send_on(keys, out);
         }
@@ -225,10 +282,10 @@ impl<C: Contact> Chord<C> {
             let point = item.key.point();
             distance(point, self.point) < distance(point, sender) && !self.is_owner(keys, point)
         });
-        let store = self.store.get_or_insert_default();
-        let kept: u32 = items.into_iter().map(|item| u32::from(store.keep(item))).sum();
+        let values = self.values();
+        let kept: u32 = items.into_iter().map(|item| u32::from(values.store.keep(item))).sum();
         if strays {
-            self.rehome();
+            values.rehome();
         }
         Message::Stored(kept)
     }
@@ -247,14 +304,12 @@ impl<C: Contact> Chord<C> {
     }
 
     fn hand(&mut self, to: C, from: u64, through: u64) {
-        if self.store.as_ref().is_none_or(|store| store.is_empty()) {
-            return;
+        let Some(values) = self.values.as_mut().filter(|values| !values.store.is_empty()) else { return };
+        if values.handing.len() >= HANDINGS_MAX {
+            values.handing.remove(0);
+            values.rehome();
         }
-        if self.handing.len() >= HANDINGS_MAX {
-            self.handing.remove(0);
-            self.rehome();
-        }
-        self.handing.push(Handing { to, from, through, sent: Bound::Unbounded });
+        values.handing.push(Handing { to, from, through, sent: Bound::Unbounded });
     }
 
     /// Sends what is to be sent, as far as there is room on the way.
@@ -264,7 +319,8 @@ impl<C: Contact> Chord<C> {
         let mut room = COPIES_UNDER_WAY_MAX.saturating_sub(under_way);
         let first = self.first_successors();
         while room >= first.len().max(1) && self.pending.len() < SENDING_MAX {
-            let fresh = self.fresh_batch();
+            let Some(values) = &mut self.values else { return };
+            let fresh = values.fresh_batch();
             if !fresh.is_empty() {
                 for &to in &first {
                     self.ask(to, Purpose::Copy, Message::Copies(fresh.clone()), out);
@@ -278,34 +334,19 @@ impl<C: Contact> Chord<C> {
         }
     }
 
-    fn fresh_batch(&mut self) -> Vec<Item> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(key) = self.fresh.front() {
-            if let Some(item) = self.store.as_ref().and_then(|store| store.get(*key)) {
-                bytes += item.value.len() + ITEM_BYTES_OVER;
-                if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
-                    break;
-                }
-                batch.push(item);
-            }
-            self.fresh.pop_front();
-        }
-        batch
-    }
-
     /// What is sent next, beside fresh values: what is another's first, then copies.
     fn next_batch(&mut self, keys: &impl Keys<C>) -> Option<(C, Purpose<C>, Vec<Item>)> {
-        let store = self.store.as_deref()?;
-        while let Some(Handing { to, from, through, sent }) = self.handing.first_mut() {
+        let Values { store, copied, handing, .. } = self.values.as_deref_mut()?;
+        while let Some(Handing { to, from, through, sent }) = handing.first_mut() {
             let batch = store.batch(sent, |at| owns(*from, *through, at));
             if !batch.is_empty() {
                 return Some((*to, Purpose::Hand, batch));
             }
-            self.handing.remove(0);
+            handing.remove(0);
         }
         // Who does not know its predecessor does not know what is its own.
         let before = keys.point(self.predecessor?);
-        for copied in &mut self.copied {
+        for copied in copied {
             if let Sent::Through(sent) = &mut copied.sent {
                 let batch = store.batch(sent, |at| owns(before, self.point, at));
                 if !batch.is_empty() {
@@ -319,82 +360,98 @@ impl<C: Contact> Chord<C> {
 
     /// What was handed over to `to` may not be there.
     pub(super) fn handing_failed(&mut self, to: C) {
-        self.handing.retain(|handing| handing.to != to);
-        self.rehome();
+        let Some(values) = &mut self.values else { return };
+        values.handing.retain(|handing| handing.to != to);
+        values.rehome();
     }
 
     /// Copies what this node owns to those that became its first successors since the last time, and goes on where it was
     /// with the others.
     pub(super) fn copy_to_new(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        if self.store.as_ref().is_none_or(|store| store.is_empty()) {
-            return;
-        }
-        let before = core::mem::take(&mut self.copied);
-        for to in self.first_successors() {
+        let first = self.first_successors();
+        let Some(values) = self.values.as_mut().filter(|values| !values.store.is_empty()) else { return };
+        let before = core::mem::take(&mut values.copied);
+        for to in first {
             let known = before.iter().find(|copied| copied.to == to).copied();
-            self.copied.push(known.unwrap_or(Copied { to, sent: Sent::Through(Bound::Unbounded) }));
+            values.copied.push(known.unwrap_or(Copied { to, sent: Sent::Through(Bound::Unbounded) }));
         }
         self.send_on(keys, out);
     }
 
     pub(super) fn forget_copied(&mut self) {
-        self.copied.clear();
+        if let Some(values) = &mut self.values {
+            values.copied.clear();
+        }
     }
 
     /// Nothing is this node's own any more: what is left to be sent is what it hands over.
     pub(super) fn forget_sending(&mut self) {
-        self.forget_copied();
-        self.fresh.clear();
-        self.rehome = None;
+        if let Some(values) = &mut self.values {
+            values.copied.clear();
+            values.fresh.clear();
+            values.rehome = None;
+        }
     }
 
     /// Copies everything that this node owns again: what was lost on its way comes back. A copy that is still under way goes
     /// on instead, or a large store would never be copied to its end.
     pub(super) fn repair(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        self.copied.retain(|copied| copied.sent != Sent::Whole);
+        if let Some(values) = &mut self.values {
+            values.copied.retain(|copied| copied.sent != Sent::Whole);
+        }
         self.copy_to_new(keys, out);
     }
 
     /// Some values may lie elsewhere than here: all are looked through, and put at their owners.
     pub(super) fn rehome(&mut self) {
-        if self.store.as_ref().is_none_or(|store| store.is_empty()) {
-            return;
+        if let Some(values) = &mut self.values {
+            values.rehome();
         }
-        let rehome = self.rehome.get_or_insert(Rehome::BEGIN);
-        rehome.again |= rehome.looked != Bound::Unbounded;
-        rehome.tries = 0;
     }
 
     /// Brings some values to their owners.
     pub(super) fn rehome_some(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        let Some(Rehome { looked, under_way, again, tries }) = self.rehome else { return };
-        if self.is_alone() {
+        let alone = self.is_alone();
+        let Some(Values { store, rehome, .. }) = self.values.as_deref_mut() else { return };
+        let Some(state) = rehome else { return };
+        if alone {
             // All is its own.
-            self.rehome = None;
+            *rehome = None;
             return;
         }
-        let (Some(predecessor), Some(store)) = (self.predecessor, &self.store) else { return };
+        let Some(predecessor) = self.predecessor else { return };
         let (before, own) = (keys.point(predecessor), self.point);
-        let room = usize::from(REHOMED_MAX - under_way);
-        let items: Vec<Item> = store.items(looked, |at| !owns(before, own, at)).take(room).collect();
+        let room = usize::from(REHOMED_MAX - state.under_way);
+        let items: Vec<Item> = store.items(state.looked, |at| !owns(before, own, at)).take(room).collect();
         if let Some(last) = items.last() {
-            let looked = Bound::Excluded(last.key);
-            let under_way = under_way + items.len() as u8;
-            self.rehome = Some(Rehome { looked, under_way, again, tries });
+            state.looked = Bound::Excluded(last.key);
+            state.under_way += items.len() as u8;
             for item in items {
                 self.begin(now, keys, item.key.point(), Aim::Rehome { item }, out);
             }
-        } else if under_way == 0 {
-            let anew = again && tries < REHOME_TRIES_MAX;
-            self.rehome = anew.then_some(Rehome { tries: tries + 1, ..Rehome::BEGIN });
+        } else if state.under_way == 0 {
+            let anew = state.again && state.tries < REHOME_TRIES_MAX;
+            *rehome = anew.then_some(Rehome { tries: state.tries + 1, ..Rehome::BEGIN });
         }
     }
 
     /// A value has come to its owner, or did not.
     pub(super) fn rehomed(&mut self, arrived: bool) {
-        if let Some(rehome) = &mut self.rehome {
+        if let Some(rehome) = self.values.as_mut().and_then(|values| values.rehome.as_mut()) {
             rehome.under_way = rehome.under_way.saturating_sub(1);
             rehome.again |= !arrived;
         }
+    }
+}
+
+#[cfg(test)]
+impl<C: Contact> Chord<C> {
+    pub(super) fn is_rehoming(&self) -> bool {
+        self.values.as_ref().is_some_and(|values| values.rehome.is_some())
+    }
+
+    pub(super) fn has_to_send(&self) -> bool {
+        let some = |values: &Values<C>| values.nodes().next().is_some() || !values.fresh.is_empty();
+        self.is_rehoming() || self.values.as_deref().is_some_and(some)
     }
 }

@@ -278,7 +278,7 @@ fn laden() -> (Network, [u32; 2], Vec<Key>) {
     let of = |network: &Network, node: u32| all.iter().filter(|key| network.owner(**key) == node).count();
     let pair = if of(&network, 0) > of(&network, 1) { [0, 1] } else { [1, 0] };
     all.retain(|key| network.owner(*key) == pair[0]);
-    let store = network.nodes.get_mut(&pair[0]).unwrap().store.get_or_insert_default();
+    let store = &mut network.nodes.get_mut(&pair[0]).unwrap().values().store;
     let value: Arc<[u8]> = vec![7; VALUE_BYTES_MAX].into();
     for key in &all {
         assert!(store.keep(Item { key: *key, version: 1, value: Arc::clone(&value) }));
@@ -343,9 +343,7 @@ fn who_leaves_hands_all_over_and_owns_nothing_then() {
     let owned = all.iter().filter(|key| network.owner(**key) == giver).count();
     assert_eq!(network.kept(taker, giver).len(), owned);
     let gone = &network.nodes[&giver];
-    assert!(
-        gone.copied.is_empty() && gone.fresh.is_empty() && gone.handing.is_empty() && gone.rehome.is_none()
-    );
+    assert!(!gone.has_to_send());
     assert!(all.iter().all(|key| !gone.is_owner(&network.keys, key.point())));
     // Control: whoever is left owns all.
     network.pass(60);
@@ -364,18 +362,18 @@ fn what_is_handed_to_one_that_is_not_its_owner_is_put_at_its_owner() {
     assert!(strays.len() > 10);
     let body = Message::Copies(strays.clone());
     network.input(ring[1], Input::Asked { from: ring[2], id: RequestId(1), body });
-    assert!(network.nodes[&ring[1]].rehome.is_some());
+    assert!(network.nodes[&ring[1]].is_rehoming());
     network.pass(60);
     for item in &strays {
         let owner = network.owner(item.key);
         assert!(network.nodes[&owner].store().unwrap().get(item.key).is_some(), "{:?}", item.key);
     }
-    assert!(network.nodes[&ring[1]].rehome.is_none());
+    assert!(!network.nodes[&ring[1]].is_rehoming());
     // Control: copies from one before it are its to keep.
     let copy = Item { key: Key::from_words([network.keys.point(ring[1]), 0, 0, 0]), ..strays[0].clone() };
     let body = Message::Copies(vec![copy]);
     network.input(ring[2], Input::Asked { from: ring[1], id: RequestId(2), body });
-    assert!(network.nodes[&ring[2]].rehome.is_none());
+    assert!(!network.nodes[&ring[2]].is_rehoming());
 }
 
 #[test]
@@ -436,12 +434,12 @@ fn a_host_is_told_of_every_handle_and_values_that_are_not_kept_are_gone() {
     }
     assert!(held.contains(&3));
     let item = |n: u8| Item { key: Key::of(&[n]), version: 1, value: Arc::from(&[n; 10][..]) };
-    let store = node.store.get_or_insert_default();
+    let store = &mut node.values().store;
     (0..10).for_each(|n| assert!(store.keep(item(n))));
     let before: Vec<Item> = store.iter().filter(|item| item.value[0] < 4).collect();
     node.retain_values(|item| item.value[0] < 4);
     assert_eq!(node.store().unwrap().iter().collect::<Vec<_>>(), before);
     // The bytes of the others are free again.
     let room = Item { value: Arc::from(vec![0; VALUE_BYTES_MAX]), ..item(99) };
-    assert!(node.store.as_mut().unwrap().keep(room));
+    assert!(node.values().store.keep(room));
 }
