@@ -119,6 +119,7 @@ impl Worker {
     /// which is on its way then; or neither now.
     fn close_open(&mut self, at: usize) -> Option<Term> {
         let now = self.now;
+        self.wake_still(at);
         let partition = &mut self.partitions[at];
         if !partition.leads {
             let open = partition.take_open();

@@ -126,6 +126,8 @@ impl Worker {
             |at: &usize| self.partitions[*at].serves() && self.partitions[*at].group_id.keyspace() == db;
         let led: Vec<usize> = (0..self.partitions.len()).filter(serves).collect();
         for &at in &led {
+            // Whoever finds a hold whose time is over lets its writers go: nobody else may look again.
+            self.wake_still(at);
             let partition = &mut self.partitions[at];
             partition.forget_old_stands(now);
             partition.may_stand(now, ticket, until.is_some()).map_err(|moved| (partition.group_id, moved))?;
@@ -224,10 +226,11 @@ impl Worker {
         }
     }
 
-    /// Standstills whose time is over end.
+    /// A standstill whose time is over ends, and writers go on.
     pub(crate) fn wake_still(&mut self, at: usize) {
         let now = self.now;
-        if !self.partitions[at].stands.is_empty() && !self.partitions[at].is_still(now) {
+        let partition = &mut self.partitions[at];
+        if partition.still_since.is_some() && !partition.is_still(now) {
             self.unpark(at);
         }
     }
@@ -369,7 +372,6 @@ impl Partition {
     }
 
     fn forget_old_stands(&mut self, now: Micros) {
-        self.is_still(now);
         self.stands.retain(|stand| matches!(stand.life, Life::Held(_)) || stand.kept > now);
     }
 

@@ -99,6 +99,19 @@ fn a_hold_over_which_something_was_proposed_is_broken_whatever_the_clock_says() 
 }
 
 #[test]
+fn who_finds_a_hold_that_is_over_lets_its_writers_go() {
+    let mut node = Node::new();
+    let client = node.client();
+    hold(&mut node, 7, 400).expect("it stands");
+    assert_eq!(node.ask(client, "SET a 1"), "");
+    node.now = node.now.plus_millis(400);
+    // Nobody woke it, and nobody will: it has no deadline any more.
+    assert_eq!(hold(&mut node, 8, 400), Err(Moved::Busy));
+    node.settle();
+    assert_eq!(node.read(client), "+OK\r\n");
+}
+
+#[test]
 fn an_expiry_waits_with_its_readers() {
     let mut node = Node::new();
     let client = node.client();
