@@ -1,24 +1,33 @@
 //! A new data directory out of a backup: that of a node in no cluster, which can be started, alone or as a cluster's first
-//! member.
+//! member. Each partition's checkpoint is staged, and entries behind it are replayed ([`replay`]) up to where the partitions are
+//! consistent, or to a moment.
 //!
 //! It is made beside its place and gets its name when all of it is checked and durable, so an interrupted restore leaves
 //! nothing that could be started. Who makes it has the unfinished directory locked: a second one is refused.
 
+mod replay;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use disk::backup::{Archive, BackupError, Group, Manifest};
-use disk::engine::{Engine, EngineError, EngineOptions};
-use kernel::KeyspaceId;
+use disk::backup::{Archive, BackupError, Group, Reach};
+use disk::engine::{Engine, EngineError, EngineOptions, Mark};
+use kernel::codec::DecodeError;
+use kernel::{GroupId, Index, KeyspaceId};
 use node::{Divisions, PARTITIONS_MAX};
 use placement::Partitions;
 use thiserror::Error;
 
+use self::replay::Player;
+pub use self::replay::Reached;
 use crate::divisions;
 use crate::identity::identity;
+use crate::load::LoadError;
 use crate::node::NodeError;
 
 /// What a staged partition is called.
@@ -41,9 +50,54 @@ pub enum RestoreError {
     /// The new engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A checkpoint that is to be replayed on.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The new directory.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// An entry does not follow the one before.
+    #[error("group {group}: entry {found} follows entry {after} in the backup: entries are missing")]
+    Hole {
+        /// The group.
+        group: GroupId,
+        /// The last one.
+        after: Index,
+        /// The next one found.
+        found: Index,
+    },
+    /// An entry says that it is meant for another version.
+    #[error(
+        "group {group}, entry {index}: it is of version {semantics} of commands, which this program does not know; use the one that wrote it"
+    )]
+    Semantics {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+        /// Its version.
+        semantics: u16,
+    },
+    /// An entry that this version cannot read.
+    #[error("group {group}, entry {index}: {what}; was it written by a newer version?")]
+    Unreadable {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+        /// What is wrong with it.
+        what: DecodeError,
+    },
+    /// An entry needs an object that the new engine does not give.
+    #[error("group {group}, entry {index}: {why}")]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+        /// What the engine said.
+        why: String,
+    },
     /// The new directory itself.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -67,30 +121,36 @@ pub enum RestoreError {
 }
 
 /// What was restored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Partitions.
-    pub groups: u64,
-    /// Their objects.
-    pub objects: u64,
-    /// Bytes of their streams.
+    /// The partitions, and where they are.
+    pub groups: Vec<Reached>,
+    /// Bytes of the streams of their checkpoints.
     pub bytes: u64,
 }
 
-/// Makes `dir`, which must be empty or not there, what the backup says. `progress` hears of bytes that were restored.
+impl Restored {
+    /// Objects of all partitions.
+    #[must_use]
+    pub fn objects(&self) -> u64 {
+        self.groups.iter().map(|group| group.objects).sum()
+    }
+}
+
+/// Makes `dir`, which must be empty or not there, what the backups say. `progress` hears of bytes that were restored.
 ///
 /// # Errors
 /// [`RestoreError`]; then `dir` is as it was, and nothing is beside it.
 pub fn restore(
     archive: &mut Archive,
-    manifest: &Manifest,
+    reach: &Reach,
     dir: &Path,
     options: EngineOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Restored, RestoreError> {
-    let divisions = divided(manifest)?;
+    let divisions = divided(reach)?;
     let site = Site::take(dir)?;
-    let made = fill(&site.part, (archive, manifest), &divisions, options, progress);
+    let made = fill(&site.part, (archive, reach), &divisions, options, progress);
     let named = made.and_then(|restored| site.name().map(|()| restored));
     if named.is_err() {
         site.clear();
@@ -101,7 +161,7 @@ pub fn restore(
 /// Makes everything in `part`.
 fn fill(
     part: &Path,
-    (archive, manifest): (&mut Archive, &Manifest),
+    (archive, reach): (&mut Archive, &Reach),
     divisions: &Divisions,
     options: EngineOptions,
     progress: &mut dyn FnMut(u64),
@@ -111,10 +171,10 @@ fn fill(
     // The order of keys, and what random commands draw, are this directory's own from now on.
     identity(part)?;
     divisions::record(part, divisions)?;
-    let engine = Engine::open(&home, options)?;
-    let taken = take(&engine, (archive, manifest), progress);
+    let engine = Arc::new(Engine::open(&home, options)?);
+    let taken = take(&engine, (archive, reach), divisions, progress);
     // Also if nothing comes of it: its threads write no more then.
-    let closed = engine.close();
+    let closed = Arc::into_inner(engine).expect("each partition's store is gone").close();
     let restored = taken?;
     closed?;
     Ok(restored)
@@ -122,16 +182,26 @@ fn fill(
 
 /// All partitions, into a new engine.
 fn take(
-    engine: &Engine,
-    (archive, manifest): (&mut Archive, &Manifest),
+    engine: &Arc<Engine>,
+    (archive, reach): (&mut Archive, &Reach),
+    divisions: &Divisions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored::default();
-    for group in &manifest.groups {
-        stage(engine, archive, group, progress)?;
-        restored.groups += 1;
-        restored.objects += group.objects();
-        restored.bytes += group.bytes;
+    let base: BTreeMap<GroupId, &Group> = reach.base().groups.iter().map(|it| (it.group, it)).collect();
+    let mut player = Player::new(reach.base().origin, reach.moment);
+    for (group, histories) in reach.histories() {
+        let mark = match base.get(&group) {
+            Some(group) => {
+                restored.bytes += group.bytes;
+                Some(stage(engine, archive, group, progress)?)
+            }
+            None => None,
+        };
+        let scope = divisions.scope(group);
+        let reached = player.play((engine, archive), (group, scope), mark.as_ref(), &histories)?;
+        // What began after the moment is not there then.
+        restored.groups.extend(Some(reached).filter(|reached| reached.index > Index(0)));
     }
     Ok(restored)
 }
@@ -141,10 +211,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Restor
     move |source| RestoreError::File { action, path, source }
 }
 
-/// How the backup's keyspaces are divided.
-fn divided(manifest: &Manifest) -> Result<Divisions, RestoreError> {
+/// How the keyspaces are divided.
+fn divided(reach: &Reach) -> Result<Divisions, RestoreError> {
     let mut divisions = Divisions::default();
-    for keyspace in &manifest.keyspaces {
+    for keyspace in reach.chain.iter().flat_map(|manifest| &manifest.keyspaces) {
         let (keyspace, partitions) = (keyspace.id, keyspace.partitions);
         let sound = Partitions::new(partitions).ok().filter(|_| partitions <= PARTITIONS_MAX);
         divisions.set(keyspace, sound.ok_or(RestoreError::Partitions { keyspace, partitions })?);
@@ -215,7 +285,7 @@ fn stage(
     archive: &mut Archive,
     group: &Group,
     progress: &mut dyn FnMut(u64),
-) -> Result<(), RestoreError> {
+) -> Result<Mark, RestoreError> {
     engine.begin_stage(group.group, STAGED)?;
     let last = group.chunks.len().saturating_sub(1);
     for (at, chunk) in group.chunks.iter().enumerate() {
@@ -224,8 +294,7 @@ fn stage(
         progress(bytes.len() as u64);
     }
     engine.check_stage(group.group, group.bytes, group.checksum)?;
-    engine.install(group.group, group.index, b"")?;
-    Ok(())
+    Ok(engine.install(group.group, group.index, b"")?)
 }
 
 /// Where the directory is made: in the same parent, so that it can be renamed.
@@ -241,7 +310,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use disk::backup::{Chunk, Incoming, Keep, Keyspace, Origin, Span, Writer};
+    use disk::backup::{Chunk, Incoming, Keep, Keyspace, Manifest, Origin, Span, Writer};
     use disk::engine::{CutInfo, Reader};
     use kernel::{GroupId, Index, Micros, Millis, Term};
     use storage::Store;
@@ -280,7 +349,8 @@ mod tests {
         let CutInfo { generation, bytes, checksum, mark } =
             engine.make_cut(GROUP, Reader::Backup(1)).unwrap();
         let (index, term) = (mark.index, mark.term);
-        let group = Group { group: GROUP, index, term, leads: true, bytes, checksum, chunks: Vec::new() };
+        let (chunks, history) = (Vec::new(), None);
+        let group = Group { group: GROUP, index, term, leads: true, bytes, checksum, chunks, history };
         if !writer.unchanged(&group) {
             let mut incoming = Incoming::new(group);
             let mut cursor = Some(Vec::new());
@@ -292,9 +362,9 @@ mod tests {
             writer.end(incoming).unwrap();
         }
         let (written, reused) = (writer.written, writer.reused);
-        let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 2 }];
+        let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 2, mark: None }];
         let origin = Origin { id: [1; 16], is_cluster: false };
-        let span = Span { at: Millis(at), until: Millis(at + 1) };
+        let span = Span { at: Millis(at), until: Millis(at + 1), skew_ms: 0 };
         (writer.finish(span, origin, keyspaces).unwrap(), written, reused)
     }
 
@@ -327,16 +397,29 @@ mod tests {
             let target = home.path().join(format!("restored{}", manifest.number));
             let mut told = 0;
             let options = EngineOptions::default();
-            let done = restore(&mut archive, &manifest, &target, options.clone(), &mut |bytes| told += bytes);
-            let expected = Restored { groups: 1, objects: manifest.groups[0].objects(), bytes: told };
-            assert_eq!(done.unwrap(), expected);
+            let done = restore(
+                &mut archive,
+                &Reach::mark(manifest.clone()),
+                &target,
+                options.clone(),
+                &mut |bytes| told += bytes,
+            );
+            let done = done.unwrap();
+            assert_eq!((done.groups.len(), done.bytes), (1, told));
+            assert_eq!(done.objects(), manifest.groups[0].objects());
             let engine = Arc::new(Engine::open(&target.join("engine"), options).unwrap());
             let marks = engine.groups().unwrap();
             let back = load_group(&engine, (marks[0].0, &marks[0].1), 1, None).unwrap();
             assert_eq!(back.digest().unwrap(), digest);
-            assert_eq!(back.len() as u64, expected.objects);
+            assert_eq!(back.len() as u64, done.objects());
             assert_eq!(divisions::recorded(&target).unwrap().of(KeyspaceId(3)).count(), 2);
-            let again = restore(&mut archive, &manifest, &target, EngineOptions::default(), &mut |_| ());
+            let again = restore(
+                &mut archive,
+                &Reach::mark(manifest.clone()),
+                &target,
+                EngineOptions::default(),
+                &mut |_| (),
+            );
             assert!(matches!(again, Err(RestoreError::NotEmpty(_))));
         }
     }
@@ -364,14 +447,26 @@ mod tests {
                 let mut archive = Archive::new(&dir);
                 let read = archive.manifest(None).map_err(RestoreError::from).and_then(|found| {
                     found.groups.iter().try_for_each(|group| archive.verify(1, group).map(drop))?;
-                    restore(&mut archive, &found, &target, EngineOptions::default(), &mut |_| ())
+                    restore(
+                        &mut archive,
+                        &Reach::mark(found.clone()),
+                        &target,
+                        EngineOptions::default(),
+                        &mut |_| (),
+                    )
                 });
                 let error = read.unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains("byte"), "round {round} at {at}: {error}");
                 // Also if nobody has verified it before.
                 if let Ok(found) = archive.manifest(None) {
-                    restore(&mut archive, &found, &target, EngineOptions::default(), &mut |_| ())
-                        .unwrap_err();
+                    restore(
+                        &mut archive,
+                        &Reach::mark(found.clone()),
+                        &target,
+                        EngineOptions::default(),
+                        &mut |_| (),
+                    )
+                    .unwrap_err();
                 }
                 assert!(!target.exists() && !beside(&target).exists());
             }
@@ -543,7 +638,13 @@ mod tests {
         let target = home.path().join("restored");
         let one_more = || {
             let mut archive = Archive::new(&dir);
-            restore(&mut archive, &manifest, &target, EngineOptions::default(), &mut |_| ())
+            restore(
+                &mut archive,
+                &Reach::mark(manifest.clone()),
+                &target,
+                EngineOptions::default(),
+                &mut |_| (),
+            )
         };
         let (mut archive, mut refused) = (Archive::new(&dir), 0);
         let during = &mut |_| {
@@ -551,7 +652,8 @@ mod tests {
             assert!(matches!(&error, RestoreError::InUse(dir) if *dir == target), "{error}");
             refused += 1;
         };
-        restore(&mut archive, &manifest, &target, EngineOptions::default(), during).unwrap();
+        restore(&mut archive, &Reach::mark(manifest.clone()), &target, EngineOptions::default(), during)
+            .unwrap();
         assert!(refused > 1);
         assert!(matches!(one_more(), Err(RestoreError::NotEmpty(_))));
         assert!(!beside(&target).exists());
@@ -563,7 +665,14 @@ mod tests {
         let other = home.path().join("other");
         fs::create_dir_all(beside(&other).join("engine")).unwrap();
         fs::write(beside(&other).join("partitions"), b"half").unwrap();
-        restore(&mut Archive::new(&dir), &manifest, &other, EngineOptions::default(), &mut |_| ()).unwrap();
+        restore(
+            &mut Archive::new(&dir),
+            &Reach::mark(manifest.clone()),
+            &other,
+            EngineOptions::default(),
+            &mut |_| (),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -573,10 +682,15 @@ mod tests {
         let dir = home.path().join("backups");
         let (good, ..) = back_up(&engine, &dir);
         let target = home.path().join("restored");
-        let keyspace = Keyspace { id: KeyspaceId(40), partitions: PARTITIONS_MAX + 1 };
+        let keyspace = Keyspace { id: KeyspaceId(40), partitions: PARTITIONS_MAX + 1, mark: None };
         let manifest = Manifest { keyspaces: [good.keyspaces.clone(), vec![keyspace]].concat(), ..good };
-        let refused =
-            restore(&mut Archive::new(&dir), &manifest, &target, EngineOptions::default(), &mut |_| ());
+        let refused = restore(
+            &mut Archive::new(&dir),
+            &Reach::mark(manifest.clone()),
+            &target,
+            EngineOptions::default(),
+            &mut |_| (),
+        );
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("keyspace 40") && error.contains("1025"), "{error}");
         assert!(!target.exists() && !beside(&target).exists());

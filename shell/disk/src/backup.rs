@@ -1,4 +1,5 @@
-//! A directory of backups: each has a manifest, `manifest-<number>`, and what was new in it, `data-<number>`.
+//! A directory of backups: each has a manifest, `manifest-<number>`, what was new in it, `data-<number>`, and the entries since
+//! the one before, `log-<number>`.
 //!
 //! A backup names chunks by their SHA-256. One that an earlier backup of the directory has is not written again, so a
 //! backup of what has hardly changed is small, and each is whole together with the data files that it names. The data is
@@ -8,8 +9,13 @@
 //!
 //! It does not know where chunks come from, and restores nothing.
 
+mod course;
 mod data;
+mod gather;
+mod history;
 mod manifest;
+mod reach;
+mod records;
 mod split;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,14 +24,17 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use kernel::Millis;
 use kernel::codec::DecodeError;
+use kernel::{GroupId, Millis};
 use thiserror::Error;
 
 use self::data::{DataReader, DataWriter, FRAME_BYTES};
+pub use self::gather::{BUFFERED_BYTES_MAX, Gather, Point, Wanted};
+pub use self::history::{Block, History, Read as ReadOn, TIME_UNKNOWN};
 pub use self::manifest::{
     Chunk, Digest, Group, Keyspace, MANIFEST_BYTES_MAX, Manifest, Origin, Unreadable, VERSION,
 };
+pub use self::reach::Reach;
 pub use self::split::{CHUNK_BYTES_MAX, Splitter};
 
 /// Why a backup is not made or not used.
@@ -75,12 +84,24 @@ pub enum BackupError {
         /// The first that says when it was complete.
         first: Option<u64>,
     },
+    /// The entries between two backups are not there.
+    #[error("of partition {}/{} {} lacks the entries between backup {before} and backup {after}: those have it as it was then (--number)", group.keyspace(), group.partition(), dir.display())]
+    Gap {
+        /// The directory.
+        dir: PathBuf,
+        /// Of which partition.
+        group: GroupId,
+        /// The backup before.
+        before: u64,
+        /// The backup after.
+        after: u64,
+    },
     /// Another process writes there.
     #[error("another backup is being made in {}: wait for it, or give another directory", .0.display())]
     InUse(PathBuf),
     /// What came is not a partition's stream, or another one than was announced.
     #[error("what the node sent of group {0} is not what it announced: try again")]
-    Unlike(kernel::GroupId),
+    Unlike(GroupId),
     /// What came cannot be read at all.
     #[error("what the node sent cannot be read ({0})")]
     Stream(#[from] DecodeError),
@@ -102,6 +123,8 @@ pub struct Archive {
     dir: PathBuf,
     /// The data file that was read last: chunks mostly follow each other.
     open: Option<(u64, DataReader)>,
+    /// The same of log files.
+    open_log: Option<(u64, DataReader)>,
 }
 
 /// What was found of a sound partition.
@@ -117,7 +140,7 @@ impl Archive {
     /// The directory `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Archive {
-        Archive { dir: dir.to_path_buf(), open: None }
+        Archive { dir: dir.to_path_buf(), open: None, open_log: None }
     }
 
     /// The numbers of its backups, ascending; none if there is no such directory.
@@ -191,10 +214,21 @@ impl Archive {
     pub fn chunk(&mut self, chunk: &Chunk) -> Result<Vec<u8>, BackupError> {
         let path = self.data_path(chunk.data);
         if self.open.as_ref().is_none_or(|(number, _)| *number != chunk.data) {
-            self.open = Some((chunk.data, DataReader::open(&path, chunk.data)?));
+            self.open = Some((chunk.data, DataReader::open(&path, data::CHUNKS, chunk.data)?));
         }
         let (_, reader) = self.open.as_mut().expect("it was just opened");
         reader.read(&path, chunk)
+    }
+
+    /// A block's bytes, which backup `number` has.
+    fn block(&mut self, number: u64, block: &Block) -> Result<Vec<u8>, BackupError> {
+        let path = self.log_path(number);
+        if self.open_log.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.open_log = Some((number, DataReader::open(&path, data::ENTRIES, number)?));
+        }
+        let (_, reader) = self.open_log.as_mut().expect("it was just opened");
+        let Block { digest, offset, bytes } = *block;
+        reader.read(&path, &Chunk { digest, data: number, offset, bytes })
     }
 
     /// Reads all of a partition and compares it with what its manifest says.
@@ -266,9 +300,12 @@ impl Archive {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &self.dir))?;
         for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
             let name = entry.map_err(failed("list", &self.dir))?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix("data-")?.parse().ok());
-            if let Some(unused) = number.filter(|number| !is_used(*number)) {
-                let path = self.data_path(unused);
+            let number = |prefix: &str| -> Option<u64> { name.to_str()?.strip_prefix(prefix)?.parse().ok() };
+            let data = number("data-").filter(|number| !is_used(*number));
+            // The first that is kept needs its own, to be brought to where it is consistent.
+            let log = number("log-").filter(|number| *number < first);
+            let unused = [data.map(|it| self.data_path(it)), log.map(|it| self.log_path(it))];
+            for path in unused.into_iter().flatten() {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             }
         }
@@ -281,6 +318,10 @@ impl Archive {
 
     fn data_path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("data-{number:06}"))
+    }
+
+    fn log_path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("log-{number:06}"))
     }
 }
 
@@ -300,6 +341,8 @@ pub struct Span {
     pub at: Millis,
     /// When the last partition was cut; not before that.
     pub until: Millis,
+    /// How far clocks of nodes were found from that clock at most, in milliseconds.
+    pub skew_ms: u64,
 }
 
 /// A backup that is being made.
@@ -307,13 +350,14 @@ pub struct Writer {
     archive: Archive,
     number: u64,
     data: Option<DataWriter>,
+    log: Option<DataWriter>,
     /// Chunks of the backup before, and of this one.
     known: HashMap<Digest, Chunk>,
     before: Option<Manifest>,
     keep: Keep,
     /// Data files that are mostly unused, and are to go.
     sparse: BTreeSet<u64>,
-    groups: BTreeMap<kernel::GroupId, Group>,
+    groups: BTreeMap<GroupId, Group>,
     /// Bytes of chunks that were written.
     pub written: u64,
     /// Bytes of chunks that were there.
@@ -362,7 +406,9 @@ impl Writer {
         let chunks = before.iter().flat_map(|before| &before.groups).flat_map(|group| &group.chunks);
         // What is taken over is not read again, so the files must be there.
         let files: BTreeSet<u64> = chunks.clone().map(|chunk| chunk.data).collect();
-        files.iter().try_for_each(|&file| DataReader::open(&archive.data_path(file), file).map(drop))?;
+        files
+            .iter()
+            .try_for_each(|&file| DataReader::open(&archive.data_path(file), data::CHUNKS, file).map(drop))?;
         let sparse = match keep {
             Keep::All => BTreeSet::new(),
             Keep::Last(_) => archive.sparse(chunks.clone())?,
@@ -373,6 +419,7 @@ impl Writer {
             archive,
             number,
             data: None,
+            log: None,
             known,
             before,
             keep,
@@ -403,7 +450,8 @@ impl Writer {
             return false;
         }
         self.reused += found.bytes;
-        self.groups.insert(found.group, Group { leads: announced.leads, ..found });
+        let (leads, history) = (announced.leads, announced.history.clone());
+        self.groups.insert(found.group, Group { leads, history, ..found });
         true
     }
 
@@ -447,13 +495,57 @@ impl Writer {
         }
         let path = self.archive.data_path(self.number);
         if self.data.is_none() {
-            self.data = Some(DataWriter::create(&path, self.number)?);
+            self.data = Some(DataWriter::create(&path, data::CHUNKS, self.number)?);
         }
         let data = self.data.as_mut().expect("it was just made");
         let chunk = data.append(&path, digest, bytes)?;
         self.known.insert(digest, chunk);
         self.written += (FRAME_BYTES + bytes.len()) as u64;
         Ok(chunk)
+    }
+
+    /// Has `gather` take the next bytes of what a node sends of its log.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn gather(&mut self, gather: &mut Gather, bytes: &[u8]) -> Result<(), BackupError> {
+        gather.take(bytes, &mut |block| self.append(block))
+    }
+
+    /// Takes what was gathered: each group that is whole has its history now.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn gathered(&mut self, gather: Gather) -> Result<(), BackupError> {
+        let histories = gather.finish(&mut |block| self.append(block))?;
+        for (group, history) in histories {
+            let group = self.groups.get_mut(&group).expect("a group is gathered for when it is here");
+            group.history = Some(history);
+        }
+        Ok(())
+    }
+
+    /// A group that is in it.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    /// Sets what there is of the log of a group that is in it, of which nothing need be gathered.
+    pub fn set_history(&mut self, group: GroupId, history: History) {
+        let found = self.groups.get_mut(&group).expect("a group has a history when it is here");
+        found.history = Some(history);
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<Block, BackupError> {
+        let path = self.archive.log_path(self.number);
+        if self.log.is_none() {
+            self.log = Some(DataWriter::create(&path, data::ENTRIES, self.number)?);
+        }
+        let log = self.log.as_mut().expect("it was just made");
+        let Chunk { digest, offset, bytes: length, .. } = log.append(&path, Digest::of(bytes), bytes)?;
+        self.written += (FRAME_BYTES + bytes.len()) as u64;
+        Ok(Block { digest, offset, bytes: length })
     }
 
     /// Makes the backup durable and gives it its name; then those that are kept no longer are removed.
@@ -466,14 +558,25 @@ impl Writer {
         origin: Origin,
         keyspaces: Vec<Keyspace>,
     ) -> Result<Manifest, BackupError> {
-        let Writer { archive, number, data, groups, keep, .. } = self;
-        if let Some(data) = data {
-            data.finish(&archive.data_path(number))?;
+        let Writer { archive, number, data, log, groups, keep, .. } = self;
+        for (file, path) in [(data, archive.data_path(number)), (log, archive.log_path(number))] {
+            file.map(|file| file.finish(&path)).transpose()?;
         }
-        let groups = groups.into_values().collect();
+        // Of whose log nothing was gathered is had as its checkpoint is.
+        let at = |group: &Group| {
+            let point = Point { index: group.index, term: group.term };
+            History::at((point, TIME_UNKNOWN), point)
+        };
+        let with_history = |group: Group| {
+            let history = group.history.clone().unwrap_or_else(|| at(&group));
+            Group { history: Some(history), ..group }
+        };
+        let groups = groups.into_values().map(with_history).collect();
         // A clock that was set back meanwhile must not make it impossible.
-        let until = Some(span.until.max(span.at));
-        let manifest = Manifest { number, at: span.at, until, origin, keyspaces, groups };
+        let sound = |it: Keyspace| Keyspace { mark: it.mark.map(|mark| mark.max(span.at)), ..it };
+        let keyspaces = keyspaces.into_iter().map(sound).collect();
+        let (until, skew_ms) = (Some(span.until.max(span.at)), Some(span.skew_ms));
+        let manifest = Manifest { number, at: span.at, until, skew_ms, origin, keyspaces, groups };
         let (path, part) = (archive.manifest_path(number), archive.dir.join("manifest.new"));
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(&manifest), "a manifest reads back");

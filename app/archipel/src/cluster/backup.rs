@@ -10,9 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use server::backup::{Group, Incoming, Keep, Keyspace, Manifest, Origin, Span, Writer};
+use server::backup::{
+    Group, History, Incoming, Keep, Keyspace, Manifest, Origin, Point, Span, TIME_UNKNOWN, Writer,
+};
 use server::config::Loaded;
-use server::kernel::{GroupId, Index, KeyspaceId, Millis, Term};
+use server::kernel::{GroupId, Index, KeyspaceId, Micros, Millis, Term};
 
 use super::rounds;
 use crate::admin::ask_raw;
@@ -125,7 +127,7 @@ fn back_up(sources: &[Source], wish: &Wish, as_json: bool, ended: &dyn Fn() -> b
     }
     bar.finish_and_clear();
     let (written, reused) = (writer.written, writer.reused);
-    let manifest = writer.finish(Span { at, until }, first.origin, first.keyspaces.clone())?;
+    let manifest = writer.finish(Span { at, until, skew_ms: 0 }, first.origin, first.keyspaces.clone())?;
     Ok(Made { manifest, written, reused })
 }
 
@@ -289,14 +291,17 @@ impl Source {
         // A node of the version before gives no ticket.
         let ticket = cut["ticket"].as_u64().unwrap_or_default();
         let held = format!("group={}&generation={}&ticket={ticket}", group.0, number("generation")?);
+        let (index, term) = (Index(number("index")?), Term(number("term")?));
+        let (point, time) = (Point { index, term }, cut["time_us"].as_u64().map_or(TIME_UNKNOWN, Micros));
         let announced = Group {
             group,
-            index: Index(number("index")?),
-            term: Term(number("term")?),
+            index,
+            term,
             leads: copy.leads,
             bytes: number("bytes")?,
             checksum: number("checksum")?,
             chunks: Vec::new(),
+            history: Some(History::at((point, time), point)),
         };
         let taken =
             if writer.unchanged(&announced) { Ok(()) } else { self.take(announced, &held, writer, ended) };
@@ -338,6 +343,7 @@ fn understood(told: &Value) -> Option<Told> {
         Some(Keyspace {
             id: KeyspaceId(small(&it[0])?),
             partitions: small(&it[1]).filter(|count| *count > 0)?,
+            mark: None,
         })
     };
     let copy = |it: &Value| {
@@ -363,7 +369,7 @@ mod tests {
         };
         Told {
             origin: Origin { id: [1; 16], is_cluster: true },
-            keyspaces: vec![Keyspace { id: KeyspaceId(1), partitions: 3 }],
+            keyspaces: vec![Keyspace { id: KeyspaceId(1), partitions: 3, mark: None }],
             copies: copies.iter().map(copy).collect(),
         }
     }
@@ -389,7 +395,7 @@ mod tests {
         let source = || Source { address: "127.0.0.1:1".parse().unwrap(), password: None };
         assert!(known_to_first(&[source(), source()], &grown).is_ok());
         let mut ahead = told(&[(0, 9, true)]);
-        ahead.keyspaces.push(Keyspace { id: KeyspaceId(2), partitions: 1 });
+        ahead.keyspaces.push(Keyspace { id: KeyspaceId(2), partitions: 1, mark: None });
         let behind = [told(&[(0, 9, true)]), ahead];
         let error = known_to_first(&[source(), source()], &behind).unwrap_err().to_string();
         assert!(error.contains("knows keyspace") && error.contains('2'), "{error}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use server::backup::{Archive, Group, Manifest};
+use server::backup::{Archive, Group, Manifest, Reach};
 use server::config::Loaded;
 use server::kernel::Millis;
 use server::restore::restore;
@@ -50,10 +50,12 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
         return Ok(Exit::Holds);
     }
     let (target, engine) = (&loaded.config.data_dir, server::engine_options(&loaded.config));
-    restore(&mut archive, &manifest, target, engine, &mut |bytes| bar.inc(bytes))?;
+    let reach = Reach::mark(manifest);
+    restore(&mut archive, &reach, target, engine, &mut |bytes| bar.inc(bytes))?;
+    let manifest = reach.base();
     bar.finish_and_clear();
     let chunks = manifest.groups.iter().map(|group| group.chunks.len() as u64).sum();
-    Told { manifest: &manifest, verb: "restored", chunks, to: wish.to }.print(as_json);
+    Told { manifest, verb: "restored", chunks, to: wish.to }.print(as_json);
     if !as_json {
         println!("start it with `archipel node start --data-dir {}`", target.display());
     }

@@ -20,6 +20,7 @@ use hyper::{Method, Request, StatusCode};
 use kernel::{GroupId, Index};
 use node::Worker;
 use serde_json::{Value, json};
+use storage::Store;
 
 use super::Subject;
 use super::answer::{JSON, OWN_HEADER, Page, TEXT, hex, not_allowed, page, unhex};
@@ -173,9 +174,10 @@ impl Vault<'_> {
         }
         let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
         let info = self.blocking(move |engine| engine.make_cut(group, Reader::Backup(ticket))).await?;
+        let time = Store::time_of(&info.mark.state).ok().map(|time| time.0);
         let told = json!({
             "schema": 1, "generation": info.generation, "index": info.mark.index.0, "term": info.mark.term.0,
-            "bytes": info.bytes, "checksum": info.checksum, "ticket": ticket,
+            "bytes": info.bytes, "checksum": info.checksum, "ticket": ticket, "time_us": time,
         });
         Ok(page(StatusCode::OK, JSON, told.to_string()))
     }

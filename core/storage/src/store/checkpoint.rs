@@ -315,6 +315,18 @@ impl Store {
         state
     }
 
+    /// The time that [`Frame::state`] has.
+    ///
+    /// # Errors
+    /// As [`Store::restore`].
+    pub fn time_of(state: &[u8]) -> Result<Micros, DecodeError> {
+        let mut reader = Reader::new(state);
+        if reader.varint()? != 1 {
+            return Err(DecodeError::Invalid);
+        }
+        reader.varint().map(Micros)
+    }
+
     /// A store as a checkpoint's frame says; its objects follow by [`Store::restore_object`].
     ///
     /// # Errors

@@ -1,7 +1,8 @@
-//! The data files of backups: chunks one after another, each in a frame that proves it.
+//! The data files of backups: chunks one after another, each in a frame that proves it; and their log files, which have
+//! blocks of entries in the same way.
 //!
 //! ```text
-//! "ARCHDATA" | version u32 | number u64 | CRC-32 of what is before u32
+//! "ARCHDATA" or "ARCHLOGS" | version u32 | number u64 | CRC-32 of what is before u32
 //! frames: length u32 | CRC-32 of number, offset and bytes u32 | bytes
 //! ```
 
@@ -12,15 +13,18 @@ use std::path::Path;
 use super::manifest::{Chunk, Digest};
 use super::{BackupError, failed};
 
-const MAGIC: [u8; 8] = *b"ARCHDATA";
+/// How a file of chunks begins.
+pub(super) const CHUNKS: [u8; 8] = *b"ARCHDATA";
+/// How a file of entries begins.
+pub(super) const ENTRIES: [u8; 8] = *b"ARCHLOGS";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 24;
 /// Bytes of a frame before its chunk.
 pub const FRAME_BYTES: usize = 8;
 
-fn header(number: u64) -> [u8; HEADER_BYTES] {
+fn header(magic: [u8; 8], number: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(&MAGIC);
+    header[..8].copy_from_slice(&magic);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
     let crc = crc32fast::hash(&header[..20]);
@@ -47,10 +51,10 @@ pub(super) struct DataWriter {
 
 impl DataWriter {
     /// Makes the file, over one that an interrupted backup left.
-    pub fn create(path: &Path, number: u64) -> Result<DataWriter, BackupError> {
+    pub fn create(path: &Path, magic: [u8; 8], number: u64) -> Result<DataWriter, BackupError> {
         let file = File::create(path).map_err(failed("create", path))?;
         let mut writer = DataWriter { number, file: BufWriter::new(file), end: HEADER_BYTES as u64 };
-        writer.file.write_all(&header(number)).map_err(failed("write", path))?;
+        writer.file.write_all(&header(magic, number)).map_err(failed("write", path))?;
         Ok(writer)
     }
 
@@ -82,12 +86,12 @@ pub(super) struct DataReader {
 
 impl DataReader {
     /// Opens the file and looks at its header.
-    pub fn open(path: &Path, number: u64) -> Result<DataReader, BackupError> {
+    pub fn open(path: &Path, magic: [u8; 8], number: u64) -> Result<DataReader, BackupError> {
         let mut file = File::open(path).map_err(failed("open", path))?;
         let mut found = [0; HEADER_BYTES];
         let damaged = |what| BackupError::damaged(path, 0, what);
         file.read_exact(&mut found).map_err(|_| damaged("its header breaks off"))?;
-        if found != header(number) {
+        if found != header(magic, number) {
             return Err(damaged("its header is not that of this file, or of a newer version"));
         }
         Ok(DataReader { number, file })
