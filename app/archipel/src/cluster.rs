@@ -77,13 +77,13 @@ pub fn run(options: &Options, what: ClusterCommand) -> Result<Exit, Failure> {
         ClusterCommand::Audit => {
             audit(options, ask(address, "GET", "/cluster/audit", SECONDS_MAX).and_then(Answer::good)?)
         }
-        ClusterCommand::Backup { dir, also, every, keep } => {
+        ClusterCommand::Backup { dir, also, every, keep, loose } => {
             let keep = keep.map_or(Keep::All, Keep::Last);
-            backup::run(&loaded, options.json, &backup::Wish { dir, also, every, keep })
+            backup::run(&loaded, options.json, &backup::Wish { dir, also, every, keep, loose })
         }
-        ClusterCommand::Restore { dir, number, to, list, verify } => {
+        ClusterCommand::Restore { dir, number, to, consistent, list, verify } => {
             let to = to.as_deref().map(moment).transpose().map_err(Failure::usage)?;
-            restore::run(&loaded, options.json, &dir, restore::Wish { number, to, list, verify })
+            restore::run(&loaded, options.json, &dir, restore::Wish { number, to, consistent, list, verify })
         }
         ClusterCommand::Recover { dry_run, confirm, even_if_others_answer } => {
             recover::run(&loaded, options.json, recover::Wish { dry_run, confirm, even_if_others_answer })

@@ -1,53 +1,36 @@
-//! `archipel cluster backup`: asks nodes for their partitions, and keeps those of who leads them.
+//! `archipel cluster backup`: asks nodes for their partitions, and keeps those of who leads them, with the entries behind.
+//!
+//! A round goes so: nodes are told to keep their log; each partition's checkpoint is held and read; then each keyspace is marked,
+//! all its partitions at one moment ([`still`]); and the entries up to there, from where the backup before ends, are read
+//! ([`entries`]). Writers wait for nothing of it but the mark.
 
+mod entries;
+mod source;
 mod still;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
-use server::backup::{
-    Group, History, Incoming, Keep, Keyspace, Manifest, Origin, Point, Span, TIME_UNKNOWN, Writer,
-};
+use server::backup::{Keep, Keyspace, Manifest, Point, Span, Writer};
 use server::config::Loaded;
-use server::kernel::{GroupId, Index, KeyspaceId, Micros, Millis, Term};
+use server::kernel::{GroupId, Index, KeyspaceId, Millis};
 
+use self::entries::{Reservation, fetch, told_missing};
+use self::source::{Copy, ENDED, Source, Told};
+use self::still::{Asked, Lines, Marked};
+use self::told::{Made, advice, renews, warning};
+pub use self::told::{described, marks, name};
 use super::rounds;
-use crate::admin::ask_raw;
 use crate::exit::{Exit, Failure};
-use crate::moment::{now, utc};
+use crate::moment::now;
 
-/// How long a node may take for a step: it may have to write a large checkpoint.
-const STEP_SECONDS_MAX: u64 = 300;
-/// Why a round that was ended has come to nothing.
-const ENDED: &str = "the backup was ended: there is none of this round";
-/// The header that says where the next lot begins.
-const NEXT_HEADER: &str = "x-archipel-next";
-
-/// A node that gives what it has.
-struct Source {
-    address: SocketAddr,
-    password: Option<String>,
-}
-
-/// What a node says that it has.
-struct Told {
-    origin: Origin,
-    keyspaces: Vec<Keyspace>,
-    copies: Vec<Copy>,
-}
-
-/// A node's copy of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Copy {
-    group: GroupId,
-    applied: u64,
-    leads: bool,
-}
+/// How often partitions that were written to for the first time are taken up before a keyspace is marked again.
+const MARKS_MAX: u32 = 4;
 
 /// Where a partition is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +49,26 @@ pub struct Wish {
     pub every: Option<Duration>,
     /// How many are kept.
     pub keep: Keep,
+    /// Each partition at a moment of its own.
+    pub loose: bool,
 }
 
-/// A backup that was made.
-struct Made {
-    manifest: Manifest,
-    written: u64,
-    reused: u64,
+/// What goes on from one round to the next.
+struct Rounds<'a> {
+    sources: Vec<Source>,
+    lines: Lines,
+    reservation: Reservation,
+    wish: &'a Wish,
+    as_json: bool,
+}
+
+/// Where each partition ends, and what keyspaces that makes consistent.
+struct Ends {
+    /// Who is asked for its entries, and the last of them.
+    points: BTreeMap<GroupId, (usize, Point)>,
+    keyspaces: Vec<Keyspace>,
+    until: Millis,
+    skew_ms: u64,
 }
 
 /// Runs the verb.
@@ -81,13 +77,24 @@ pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure>
     let addresses = [loaded.config.admin_address()].into_iter().chain(wish.also.iter().copied());
     let sources: Vec<Source> =
         addresses.map(|address| Source { address, password: password.clone() }).collect();
-    let mut behind = BTreeSet::new();
+    let asked = sources.iter().map(|it| Asked { address: it.address, password: it.password.clone() });
+    let lines = Lines::new(asked.collect());
+    let reservation = Reservation::new(wish.every);
+    let mut rounds = Rounds { sources, lines, reservation, wish, as_json };
+    let (mut behind, mut gaps) = (BTreeSet::new(), BTreeSet::new());
     let mut round = |ended: &dyn Fn() -> bool| {
-        let made = back_up(&sources, wish, as_json, ended)?;
+        let made = rounds.back_up(ended);
+        rounds.reservation.end(&rounds.sources);
+        let made = made?;
         made.print(&wish.dir, as_json);
         let is_news = renews(&mut behind, made.behind());
         if is_news && !as_json {
             eprintln!("{}", advice(&behind));
+        }
+        let is_news = renews(&mut gaps, made.gaps);
+        // A single backup has nothing kept for the next.
+        if is_news && wish.every.is_some() && !as_json {
+            eprintln!("{}", warning(&gaps));
         }
         Ok(())
     };
@@ -100,101 +107,131 @@ pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure>
     }
 }
 
-/// Makes one backup; if it is ended on the way there is none.
-fn back_up(sources: &[Source], wish: &Wish, as_json: bool, ended: &dyn Fn() -> bool) -> Result<Made> {
-    let at = now();
-    let told = sources.iter().map(Source::begin).collect::<Result<Vec<Told>>>()?;
-    let first = told.first().context("there is a first node")?;
-    if let Some(strange) = told.iter().position(|other| other.origin != first.origin) {
-        let (one, other) = (sources[0].address, sources[strange].address);
-        bail!("the nodes at {one} and {other} are not of one cluster");
-    }
-    known_to_first(sources, &told)?;
-    let choices = choose(&told);
-    whole(first, &choices)?;
-    let mut writer = Writer::begin(&wish.dir, wish.keep)?;
-    if let Some(before) = writer.before().filter(|before| before.origin != first.origin) {
-        let whose = if before.origin.is_cluster { "another cluster" } else { "another node" };
-        bail!("{} has backups of {whose}: give another directory", wish.dir.display());
-    }
-    let bar = bar(as_json, choices.len() as u64);
-    let mut until = at;
-    for choice in choices.values() {
-        ensure!(!ended(), ENDED);
-        bar.set_message(name(choice.copy.group));
-        until = until.max(sources[choice.source].keep(choice.copy, &mut writer, ended)?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let (written, reused) = (writer.written, writer.reused);
-    let manifest = writer.finish(Span { at, until, skew_ms: 0 }, first.origin, first.keyspaces.clone())?;
-    Ok(Made { manifest, written, reused })
-}
-
-impl Made {
-    fn print(&self, dir: &Path, as_json: bool) {
-        let Made { manifest, written, reused } = self;
-        let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
-        let behind = self.behind().len();
-        if as_json {
-            let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
-            println!(
-                "{}",
-                json!({"schema": 1, "number": manifest.number, "at_ms": manifest.at.0,
-                    "until_ms": manifest.until.map(|until| until.0), "objects": objects, "written_bytes": written,
-                    "reused_bytes": reused, "from_followers": behind, "partitions": groups})
-            );
-            return;
+impl Rounds<'_> {
+    /// Makes one backup; if it is ended on the way there is none.
+    fn back_up(&mut self, ended: &dyn Fn() -> bool) -> Result<Made> {
+        let at = now();
+        let told = self.sources.iter().map(Source::begin).collect::<Result<Vec<Told>>>()?;
+        let first = told.first().context("there is a first node")?;
+        let dir = &self.wish.dir;
+        if let Some(strange) = told.iter().position(|other| other.origin != first.origin) {
+            let (one, other) = (self.sources[0].address, self.sources[strange].address);
+            bail!("the nodes at {one} and {other} are not of one cluster");
         }
-        let followers = match behind {
-            0 => String::new(),
-            some => format!(" ({some} not from their leaders)"),
-        };
-        println!(
-            "backup {} in {} of {} UTC: {objects} keys in {} partitions{followers}, {written} bytes written, {reused} \
-             bytes there already",
-            manifest.number,
-            dir.display(),
-            utc(manifest.at),
-            manifest.groups.len(),
+        known_to_first(&self.sources, &told)?;
+        let choices = choose(&told);
+        whole(first, &choices)?;
+        let mut writer = Writer::begin(dir, self.wish.keep)?;
+        if let Some(before) = writer.before().filter(|before| before.origin != first.origin) {
+            let whose = if before.origin.is_cluster { "another cluster" } else { "another node" };
+            bail!("{} has backups of {whose}: give another directory", dir.display());
+        }
+        // Before anything is cut, so that nothing behind a checkpoint is lost.
+        let keeping = self.reservation.keep(&self.sources, &told, writer.before())?;
+        let until = self.take(&choices, &mut writer, ended)?.max(at);
+        let mut ends = self.mark(first, &choices, (&mut writer, until), ended)?;
+        let found = fetch((&self.sources, &told, &keeping), &ends.points, &mut writer, ended)?;
+        let is_divided = |id: KeyspaceId| ends.keyspaces.iter().any(|it| it.id == id && it.partitions > 1);
+        ensure!(
+            !found.missing.keys().any(|group| is_divided(group.keyspace())),
+            "{}; `--loose` backs up each partition at its own moment",
+            told_missing(&found.missing)
         );
+        // One that is alone is as its checkpoint is, which was before the mark.
+        let of_missing: BTreeSet<KeyspaceId> = found.missing.keys().map(|group| group.keyspace()).collect();
+        ends.keyspaces.iter_mut().filter(|it| of_missing.contains(&it.id)).for_each(|it| it.mark = None);
+        let (written, reused) = (writer.written, writer.reused);
+        let span = Span { at, until: ends.until, skew_ms: ends.skew_ms };
+        let manifest = writer.finish(span, first.origin, ends.keyspaces)?;
+        Ok(Made { manifest, written, reused, gaps: found.gaps })
     }
 
-    /// The partitions that do not come from who leads them.
-    fn behind(&self) -> BTreeSet<GroupId> {
-        self.manifest.groups.iter().filter(|group| !group.leads).map(|group| group.group).collect()
+    /// Takes the checkpoints of these partitions: when the last was cut.
+    fn take(
+        &self,
+        choices: &BTreeMap<GroupId, Choice>,
+        writer: &mut Writer,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<Millis> {
+        let bar = bar(self.as_json, choices.len() as u64);
+        let mut until = Millis(0);
+        for Choice { source, copy } in choices.values() {
+            ensure!(!ended(), ENDED);
+            bar.set_message(name(copy.group));
+            let after = Index(copy.applied).max(ends_at(writer.before(), copy.group));
+            until = until.max(self.sources[*source].keep((*copy, after), writer, ended)?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(until)
+    }
+
+    /// Finds out where each partition is to end: all of a keyspace at one moment, or each at its checkpoint.
+    fn mark(
+        &mut self,
+        first: &Told,
+        choices: &BTreeMap<GroupId, Choice>,
+        (writer, until): (&mut Writer, Millis),
+        ended: &dyn Fn() -> bool,
+    ) -> Result<Ends> {
+        let mut ends = Ends { points: BTreeMap::new(), keyspaces: Vec::new(), until, skew_ms: 0 };
+        for keyspace in &first.keyspaces {
+            let is_divided = keyspace.partitions > 1;
+            let marked = match (is_divided, self.wish.loose) {
+                (true, true) => None,
+                (true, false) => Some(self.stand_still(*keyspace, writer, &mut ends.until, ended)?),
+                // A partition alone is consistent with itself at any entry.
+                (false, _) => self.stand_still(*keyspace, writer, &mut ends.until, ended).ok(),
+            };
+            ensure!(!ended(), ENDED);
+            for (&group, choice) in choices.iter().filter(|(group, _)| group.keyspace() == keyspace.id) {
+                let held = writer.group(group).context("each partition was taken")?;
+                let own = (choice.source, Point { index: held.index, term: held.term });
+                ends.points.insert(group, own);
+            }
+            let mark = marked.as_ref().map(|marked| marked.moment);
+            ends.keyspaces.push(Keyspace { mark, ..*keyspace });
+            let Some(Marked { moment, skew_ms, groups }) = marked else { continue };
+            let taken = groups.into_iter().filter(|(group, _)| writer.group(*group).is_some());
+            let point = |it: still::Marking| (it.source, Point { index: it.index, term: it.term });
+            ends.points.extend(taken.map(|(group, it)| (group, point(it))));
+            (ends.until, ends.skew_ms) = (ends.until.max(moment), ends.skew_ms.max(skew_ms));
+        }
+        Ok(ends)
+    }
+
+    /// The moment at which all partitions of a keyspace stood still. Partitions that were empty when the round began, and are
+    /// not any more, are taken, and then there must be another moment.
+    fn stand_still(
+        &mut self,
+        keyspace: Keyspace,
+        writer: &mut Writer,
+        until: &mut Millis,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<Marked> {
+        for _ in 0..MARKS_MAX {
+            let groups = (0..keyspace.partitions).map(|partition| GroupId::new(keyspace.id, partition));
+            let held = groups.filter_map(|group| Some((group, writer.group(group)?.index)));
+            let marked = self.lines.mark(keyspace, &held.collect(), ended)?;
+            let is_new = |group: GroupId, index: Index| index > Index(0) && writer.group(group).is_none();
+            let new = marked.groups.iter().filter(|(group, it)| is_new(**group, it.index));
+            let copy = |group, applied: Index| Copy { group, applied: applied.0, leads: true };
+            let new =
+                new.map(|(group, it)| (*group, Choice { source: it.source, copy: copy(*group, it.index) }));
+            let new: BTreeMap<GroupId, Choice> = new.collect();
+            if new.is_empty() {
+                return Ok(marked);
+            }
+            *until = self.take(&new, writer, ended)?.max(*until);
+        }
+        bail!("keyspace {}: again and again a partition was written to for the first time", keyspace.id)
     }
 }
 
-/// Takes what was found in this round, and says whether it is worth telling: round after round it is mostly the same.
-fn renews(known: &mut BTreeSet<GroupId>, found: BTreeSet<GroupId>) -> bool {
-    let is_news = !found.is_empty() && found != *known;
-    *known = found;
-    is_news
-}
-
-/// What to do about partitions that do not come from their leaders.
-fn advice(behind: &BTreeSet<GroupId>) -> String {
-    let names: Vec<String> = behind.iter().map(|group| name(*group)).collect();
-    format!(
-        "{} partitions were taken from copies that do not lead and may lack the last moments: {}; with the admin \
-         ports of the other members as --also they come from their leaders",
-        names.len(),
-        names.join(", ")
-    )
-}
-
-/// A partition of a backup, for scripts.
-pub fn described(group: &Group) -> Value {
-    json!({
-        "keyspace": group.group.keyspace().0, "partition": group.group.partition(), "index": group.index.0,
-        "term": group.term.0, "leads": group.leads, "objects": group.objects(), "bytes": group.bytes,
-    })
-}
-
-/// A partition for people: its keyspace and number.
-fn name(group: GroupId) -> String {
-    format!("{}/{}", group.keyspace(), group.partition())
+/// Where the backup before has a partition: a checkpoint is not to be older than that, so that its entries follow.
+fn ends_at(before: Option<&Manifest>, group: GroupId) -> Index {
+    let group = before.and_then(|before| before.groups.iter().find(|it| it.group == group));
+    group.map_or(Index(0), server::backup::Group::restores_to)
 }
 
 /// Refuses if the first node asked does not know of a keyspace that another knows: it may be long behind the others, and a
@@ -265,100 +302,10 @@ fn bar(as_json: bool, partitions: u64) -> ProgressBar {
     bar
 }
 
-impl Source {
-    fn ask(&self, path: &str) -> Result<(Vec<u8>, Option<String>)> {
-        let headers: Vec<(&str, &str)> =
-            self.password.iter().map(|password| ("X-Archipel-Password", password.as_str())).collect();
-        ask_raw(self.address, path, STEP_SECONDS_MAX, &headers)?.good(NEXT_HEADER)
-    }
-
-    fn ask_json(&self, path: &str) -> Result<Value> {
-        let (body, _) = self.ask(path)?;
-        serde_json::from_slice(&body).context("the node's answer is not JSON")
-    }
-
-    fn begin(&self) -> Result<Told> {
-        let told = self.ask_json("/backup/begin")?;
-        understood(&told).with_context(|| format!("what {} says of itself is not understood", self.address))
-    }
-
-    /// Has one partition held and keeps it: when it was held.
-    fn keep(&self, copy: Copy, writer: &mut Writer, ended: &dyn Fn() -> bool) -> Result<Millis> {
-        let group = copy.group;
-        let cut = self.ask_json(&format!("/backup/cut?group={}&after={}", group.0, copy.applied))?;
-        let at = now();
-        let number = |name: &str| cut[name].as_u64().with_context(|| format!("`{name}` is missing"));
-        // A node of the version before gives no ticket.
-        let ticket = cut["ticket"].as_u64().unwrap_or_default();
-        let held = format!("group={}&generation={}&ticket={ticket}", group.0, number("generation")?);
-        let (index, term) = (Index(number("index")?), Term(number("term")?));
-        let (point, time) = (Point { index, term }, cut["time_us"].as_u64().map_or(TIME_UNKNOWN, Micros));
-        let announced = Group {
-            group,
-            index,
-            term,
-            leads: copy.leads,
-            bytes: number("bytes")?,
-            checksum: number("checksum")?,
-            chunks: Vec::new(),
-            history: Some(History::at((point, time), point)),
-        };
-        let taken =
-            if writer.unchanged(&announced) { Ok(()) } else { self.take(announced, &held, writer, ended) };
-        // The node lets it go by itself when it needs the place.
-        let _ = self.ask(&format!("/backup/release?{held}"));
-        taken.with_context(|| format!("partition {} at {}", name(group), self.address)).map(|()| at)
-    }
-
-    fn take(
-        &self,
-        announced: Group,
-        held: &str,
-        writer: &mut Writer,
-        ended: &dyn Fn() -> bool,
-    ) -> Result<()> {
-        let mut left = announced.bytes;
-        let mut incoming = Incoming::new(announced);
-        let mut cursor = Some(String::new());
-        while let Some(at) = cursor {
-            ensure!(!ended(), ENDED);
-            let path = format!("/backup/lot?{held}&cursor={at}");
-            let (bytes, next) = self.ask(&path)?;
-            ensure!(bytes.len() as u64 <= left && !bytes.is_empty(), "the node sends more than it announced");
-            left -= bytes.len() as u64;
-            writer.push(&mut incoming, &bytes)?;
-            cursor = next;
-        }
-        Ok(writer.end(incoming)?)
-    }
-}
-
-/// What a node says of itself.
-fn understood(told: &Value) -> Option<Told> {
-    let hex = told["origin"].as_str().filter(|hex| hex.len() == 32 && hex.is_ascii())?;
-    let id = u128::from_str_radix(hex, 16).ok()?.to_be_bytes();
-    let origin = Origin { id, is_cluster: told["is_cluster"].as_bool()? };
-    let small = |value: &Value| u16::try_from(value.as_u64()?).ok();
-    let keyspace = |it: &Value| {
-        Some(Keyspace {
-            id: KeyspaceId(small(&it[0])?),
-            partitions: small(&it[1]).filter(|count| *count > 0)?,
-            mark: None,
-        })
-    };
-    let copy = |it: &Value| {
-        let group = GroupId(u32::try_from(it[0].as_u64()?).ok()?);
-        Some(Copy { group, applied: it[1].as_u64()?, leads: it[2].as_bool()? })
-    };
-    Some(Told {
-        origin,
-        keyspaces: told["keyspaces"].as_array()?.iter().map(keyspace).collect::<Option<_>>()?,
-        copies: told["copies"].as_array()?.iter().map(copy).collect::<Option<_>>()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use server::backup::Origin;
+
     use super::*;
 
     fn told(copies: &[(u16, u64, bool)]) -> Told {
@@ -399,40 +346,5 @@ mod tests {
         let behind = [told(&[(0, 9, true)]), ahead];
         let error = known_to_first(&[source(), source()], &behind).unwrap_err().to_string();
         assert!(error.contains("knows keyspace") && error.contains('2'), "{error}");
-    }
-
-    #[test]
-    fn partitions_that_do_not_come_from_their_leaders_are_told_once() {
-        let mut known = BTreeSet::new();
-        let rounds =
-            [(&[][..], false), (&[1, 2], true), (&[1, 2], false), (&[2], true), (&[], false), (&[2], true)];
-        for (row, (partitions, is_news)) in rounds.into_iter().enumerate() {
-            let found = partitions.iter().map(|&it| GroupId::new(KeyspaceId(1), it)).collect();
-            assert_eq!(renews(&mut known, found), is_news, "row {row}");
-        }
-    }
-
-    #[test]
-    fn what_a_node_says_is_understood_or_refused() {
-        let good = json!({
-            "origin": "000102030405060708090a0b0c0d0e0f", "is_cluster": true,
-            "keyspaces": [[0, 1], [9, 64]], "copies": [[65536, 7, true]],
-        });
-        let told = understood(&good).unwrap();
-        assert_eq!((told.origin.id[15], told.keyspaces[1].partitions), (15, 64));
-        assert_eq!(told.copies[0].group, GroupId::new(KeyspaceId(1), 0));
-        type Change = fn(&mut Value);
-        let changes: [Change; 5] = [
-            |it| it["origin"] = "00".into(),
-            |it| it["is_cluster"] = 1.into(),
-            |it| it["keyspaces"][0] = json!([70_000, 1]),
-            |it| it["keyspaces"][0] = json!([0, 0]),
-            |it| it["copies"][0] = json!([-1, 7, true]),
-        ];
-        for (row, change) in changes.into_iter().enumerate() {
-            let mut it = good.clone();
-            change(&mut it);
-            assert!(understood(&it).is_none(), "row {row}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! `archipel cluster restore`: a new data directory out of a backup, or a check of one.
+//! `archipel cluster restore`: a new data directory out of backups, or a check of them.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use server::backup::{Archive, Group, Manifest, Reach};
 use server::config::Loaded;
 use server::kernel::Millis;
-use server::restore::restore;
+use server::restore::{Reached, Restored, restore};
 
-use super::backup::described;
+use super::backup::{described, marks, name};
 use crate::exit::{Exit, Failure};
 use crate::moment::utc_millis;
 
@@ -17,8 +17,10 @@ use crate::moment::utc_millis;
 pub struct Wish {
     /// Which backup.
     pub number: Option<u64>,
-    /// Or else the newest that has nothing from after this moment.
+    /// Or else everything up to this moment.
     pub to: Option<Millis>,
+    /// Of the backups before that moment the newest, as it is.
+    pub consistent: bool,
     /// Only what there is.
     pub list: bool,
     /// Only whether it is sound.
@@ -31,31 +33,34 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
     if wish.list {
         return list(&archive, as_json);
     }
-    let manifest = match wish.to {
-        Some(moment) => archive.at(moment)?,
-        None => archive.manifest(wish.number)?,
+    let reach = match wish.to {
+        Some(moment) if wish.consistent => Reach::mark(archive.at(moment)?),
+        Some(moment) => archive.reach(moment)?,
+        None => Reach::mark(archive.manifest(wish.number)?),
     };
-    let bytes = manifest.groups.iter().map(|group| group.bytes).sum();
+    let bytes = reach.base().groups.iter().map(|group| group.bytes).sum();
     let bar = bar(as_json, bytes);
     if wish.verify {
         let mut chunks = 0;
-        for group in &manifest.groups {
-            let verified = archive.verify(manifest.number, group)?;
+        for group in &reach.base().groups {
+            let verified = archive.verify(reach.base().number, group)?;
             chunks += verified.chunks;
             bar.inc(verified.bytes);
         }
+        for (group, histories) in reach.histories() {
+            for (number, history) in histories {
+                archive.verify_history((number, group), history)?;
+            }
+        }
         bar.finish_and_clear();
-        let told = Told { manifest: &manifest, verb: "sound", chunks, to: wish.to };
-        told.print(as_json);
+        Told { reach: &reach, to: wish.to, restored: None, chunks }.print(as_json);
         return Ok(Exit::Holds);
     }
     let (target, engine) = (&loaded.config.data_dir, server::engine_options(&loaded.config));
-    let reach = Reach::mark(manifest);
-    restore(&mut archive, &reach, target, engine, &mut |bytes| bar.inc(bytes))?;
-    let manifest = reach.base();
+    let restored = restore(&mut archive, &reach, target, engine, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
-    let chunks = manifest.groups.iter().map(|group| group.chunks.len() as u64).sum();
-    Told { manifest, verb: "restored", chunks, to: wish.to }.print(as_json);
+    let chunks = reach.base().groups.iter().map(|group| group.chunks.len() as u64).sum();
+    Told { reach: &reach, to: wish.to, restored: Some(&restored), chunks }.print(as_json);
     if !as_json {
         println!("start it with `archipel node start --data-dir {}`", target.display());
     }
@@ -64,47 +69,103 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
 
 /// What was done with a backup.
 struct Told<'a> {
-    manifest: &'a Manifest,
-    verb: &'static str,
-    chunks: u64,
+    reach: &'a Reach,
     to: Option<Millis>,
+    /// Nothing if it was only looked at.
+    restored: Option<&'a Restored>,
+    chunks: u64,
 }
 
 impl Told<'_> {
     fn print(&self, as_json: bool) {
-        let Manifest { number, groups, at, until, .. } = self.manifest;
-        // How long before the wanted moment it was.
-        let before = self.to.zip(*until).map(|(to, until)| to.0.saturating_sub(until.0));
-        let objects: u64 = groups.iter().map(Group::objects).sum();
-        let bytes: u64 = groups.iter().map(|group| group.bytes).sum();
+        let base = self.reach.base();
+        let bytes: u64 = base.groups.iter().map(|group| group.bytes).sum();
+        // What is only looked at is told as its checkpoints are.
+        let of_backup = || base.groups.iter().map(Group::objects).sum();
+        let objects = self.restored.map_or_else(of_backup, Restored::objects);
         if as_json {
-            let partitions: Vec<Value> = groups.iter().map(described).collect();
-            println!(
-                "{}",
-                json!({"schema": 1, "number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0),
-                    "before_ms": before, "did": self.verb, "objects": objects, "bytes": bytes,
-                    "chunks": self.chunks, "partitions": partitions})
-            );
-        } else {
-            let (verb, count) = (self.verb, groups.len());
-            println!("backup {number} is {verb}: {objects} keys in {count} partitions, {bytes} bytes");
-            let from = utc_millis(*at);
-            match until {
-                Some(until) => println!(
-                    "it has all that was acknowledged before {from} UTC and nothing from after {} UTC",
-                    utc_millis(*until)
+            self.print_json(objects, bytes);
+            return;
+        }
+        let Manifest { number, at, until, groups, .. } = base;
+        let verb = if self.restored.is_some() { "restored" } else { "sound" };
+        println!("backup {number} is {verb}: {objects} keys in {} partitions, {bytes} bytes", groups.len());
+        match (self.reach.moment, until) {
+            (Some(moment), _) => self.print_moment(moment),
+            (None, Some(until)) => println!(
+                "it has all that was acknowledged before {} UTC and nothing from after {} UTC",
+                utc_millis(base.complete_until()),
+                utc_millis(*until)
+            ),
+            (None, None) => println!(
+                "it was begun at {} UTC, and does not say how late its partitions are",
+                utc_millis(*at)
+            ),
+        }
+        for keyspace in base.keyspaces.iter().filter(|it| it.partitions > 1 && self.reach.moment.is_none()) {
+            let id = keyspace.id;
+            match keyspace.mark {
+                Some(mark) => println!(
+                    "keyspace {id}: its {} partitions as they were together at {} UTC",
+                    keyspace.partitions,
+                    utc_millis(mark)
                 ),
-                None => println!("it was begun at {from} UTC, and does not say how late its partitions are"),
-            }
-            if let Some(millis) = before {
-                println!(
-                    "that is {}.{:03} s before the moment that was asked for",
-                    millis / 1000,
-                    millis % 1000
-                );
+                None => println!(
+                    "keyspace {id}: each of its {} partitions at a moment of its own",
+                    keyspace.partitions
+                ),
             }
         }
+        if let Some(millis) = self.before() {
+            println!("that is {}.{:03} s before the moment that was asked for", millis / 1000, millis % 1000);
+        }
     }
+
+    fn print_moment(&self, moment: Millis) {
+        let skew = self.reach.chain.iter().filter_map(|manifest| manifest.skew_ms).max().unwrap_or_default();
+        let last = self.reach.chain.last().map_or(0, |manifest| manifest.number);
+        println!(
+            "with the entries up to backup {last} each partition has all up to {} UTC by its leader's clock; these \
+             differed by at most {skew} ms: of a divided keyspace a write within that of the moment may be there \
+             without one before it (--consistent takes the newest backup before)",
+            utc_millis(moment)
+        );
+        if let Some(ends) = self.reach.ends {
+            println!("the backups end at {} UTC: what was written later is not there", utc_millis(ends));
+        }
+    }
+
+    /// How long before the wanted moment a backup was that is taken as it is.
+    fn before(&self) -> Option<u64> {
+        let until = self.reach.base().until.filter(|_| self.reach.moment.is_none());
+        self.to.zip(until).map(|(to, until)| to.0.saturating_sub(until.0))
+    }
+
+    fn print_json(&self, objects: u64, bytes: u64) {
+        let base = self.reach.base();
+        let partitions: Vec<Value> = match self.restored {
+            None => base.groups.iter().map(described).collect(),
+            Some(restored) => restored.groups.iter().map(reached).collect(),
+        };
+        let skews = self.reach.chain.iter().filter_map(|manifest| manifest.skew_ms);
+        println!(
+            "{}",
+            json!({"schema": 1, "number": base.number, "last": self.reach.chain.last().map(|it| it.number),
+                "at_ms": base.at.0, "until_ms": base.until.map(|until| until.0), "before_ms": self.before(),
+                "moment_ms": self.reach.moment.map(|moment| moment.0),
+                "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": skews.max(), "marks": marks(base),
+                "did": if self.restored.is_some() { "restored" } else { "sound" },
+                "objects": objects, "bytes": bytes, "chunks": self.chunks, "partitions": partitions})
+        );
+    }
+}
+
+/// A partition that was restored, for scripts.
+fn reached(it: &Reached) -> Value {
+    json!({
+        "keyspace": it.group.keyspace().0, "partition": it.group.partition(), "base": it.base.0, "index": it.index.0,
+        "time_us": it.time.0, "objects": it.objects,
+    })
 }
 
 /// The backups of a directory, one a line; that there are none is a failure.
@@ -115,17 +176,21 @@ fn list(archive: &Archive, as_json: bool) -> Result<Exit, Failure> {
         archive.manifest(None)?;
     }
     for number in numbers {
-        let Manifest { at, until, groups, .. } = archive.manifest(Some(number))?;
+        let manifest = archive.manifest(Some(number))?;
+        let Manifest { at, until, groups, .. } = &manifest;
         let objects: u64 = groups.iter().map(Group::objects).sum();
         let bytes: u64 = groups.iter().map(|group| group.bytes).sum();
+        let broken = groups.iter().filter(|it| it.history.as_ref().is_none_or(|history| !history.follows));
+        let gaps: Vec<String> = broken.map(|it| name(it.group)).collect();
         if as_json {
             println!(
                 "{}",
                 json!({"schema": 1, "number": number, "at_ms": at.0, "until_ms": until.map(|until| until.0),
-                    "objects": objects, "bytes": bytes})
+                    "objects": objects, "bytes": bytes, "marks": marks(&manifest), "gaps": gaps})
             );
         } else {
-            println!("{number}\t{} UTC\t{objects} keys\t{bytes} bytes", utc_millis(at));
+            let follows = if gaps.is_empty() { "\tgoes on from the one before" } else { "" };
+            println!("{number}\t{} UTC\t{objects} keys\t{bytes} bytes{follows}", utc_millis(*at));
         }
     }
     Ok(Exit::Holds)

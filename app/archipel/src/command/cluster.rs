@@ -94,23 +94,27 @@ Examples:
   archipel cluster backup /backups/shop --json | jq .number
   archipel cluster backup /backups/shop --every 30s --keep 2880      a day, to half a minute
 
-Each partition is backed up as it was at exactly one entry of its log, so a keyspace of one
-partition, which is any of Redis's databases, is consistent as a whole; of a divided keyspace each
-partition is, at its own entry, and a client that writes to two partitions while the backup begins
-may find one write in it and not the other. From the partition's leader the backup has all that was
-acknowledged when it began, unless that node was cut off and did not know it yet; from another copy
-it may lack the last moments, and that is said.
+A keyspace is backed up as it was at one moment, whatever it is divided into: its leaders propose
+nothing for a few milliseconds, while they say how far they are, so writers may wait so long, and
+no command fails. A write that was sent after another was acknowledged is there only with that one.
+The backup has all that was acknowledged when it began. With --loose each partition of a divided
+keyspace is as it was at a moment of its own, and nobody waits.
 
 A node backs up the partitions of which it has a copy: name the admin ports of other members with
---also to take each partition from its leader, or if this node has no copy of some; those of other
-machines are reached through a tunnel. Users and settings are not part of it.
+--also, so that each partition's leader is asked; those of other machines are reached through a
+tunnel. Without the leader of a keyspace of one partition it is taken from another copy, may lack
+the last moments, and that is said. Users and settings are not part of it.
 
 With --every it goes on until Ctrl-C: each round is a backup of its own, which reads only partitions
-that have changed, those as a whole, and writes what is new in them; restore --to brings any of
-those moments back. A round that fails is tried again, ten times in a row at most; a first round
-that fails ends the command.
+that have changed, those as a whole, and writes what is new in them, and all entries of the log
+since the round before: restore --to brings any moment in between back. Nodes keep their log from
+one round to the next for it, storage.archived_log_bytes at most; beyond that, or if the command
+does not come back within three rounds, the next backup is whole, but has a gap before it, which is
+said. Idle partitions of a cluster are awake for some seconds after each round. A round that fails
+is tried again, ten times in a row at most; a first round that fails ends the command.
 
-Exit code 1 if a partition is missing or the backup was interrupted: then there is no such backup.")]
+Exit code 1 if a partition is missing, a divided keyspace could not be held at one moment, or the
+backup was interrupted: then there is no such backup.")]
     Backup {
         /// The directory of the backups; made if it is not there.
         dir: PathBuf,
@@ -123,6 +127,9 @@ Exit code 1 if a partition is missing or the backup was interrupted: then there 
         /// Keep only so many of the last backups, and remove older ones.
         #[arg(long, value_name = "N")]
         keep: Option<NonZeroU32>,
+        /// Each partition of a divided keyspace at a moment of its own.
+        #[arg(long)]
+        loose: bool,
     },
     /// Make a new data directory out of a backup, or check one.
     #[command(after_help = "\
@@ -136,23 +143,29 @@ Examples:
   archipel node start --data-dir ./new --cluster        the first member of a new cluster
 
 The data directory must be empty or not there. What was backed up comes back with types, expiries,
-scripts and keyspaces; keys that have expired since then expire. --to takes the newest backup that
-has nothing from after that moment, by the clock of the machine that made it, and says how long
-before it that was: so the moments that can be had are those that backup --every made. Keyspaces
-that the node's configuration does not name are served as they are divided in the backup. A keyspace
-with more partitions than a node serves is refused. It is made in a directory beside it,
-.NAME.restoring, which goes if it fails; what is left of one that was killed goes with the next to
-the same place.
---verify reads every byte and restores nothing; damage is named by file and place, with exit code 1.")]
+scripts and keyspaces; keys that have expired since then expire. --to brings a moment back, to the
+millisecond: the newest backup before it, and the entries of those behind it, up to the last that
+was stamped by then, by the clock of each partition's leader; how far those clocks differed is said.
+A moment in a gap between two backups is refused, and one behind the last is that backup. With
+--consistent it is the newest backup before the moment, which is consistent over partitions, and it
+is said how long before it was. Keyspaces that the node's configuration does not name are served as
+they are divided in the backup. A keyspace with more partitions than a node serves is refused. It is
+made in a directory beside it, .NAME.restoring, which goes if it fails; what is left of one that was
+killed goes with the next to the same place.
+--verify reads every byte, of entries too, and restores nothing; damage is named by file and place,
+with exit code 1.")]
     Restore {
         /// The directory of the backups.
         dir: PathBuf,
         /// Which of them; the last one without it.
         #[arg(long, value_name = "N")]
         number: Option<u64>,
-        /// The newest that has nothing from after this moment: 2026-01-31T12:00:00Z, seconds since 1970, or `10m ago`.
+        /// Everything up to this moment: 2026-01-31T12:00:00Z, seconds since 1970, or `10m ago`.
         #[arg(long, value_name = "TIME", conflicts_with = "number")]
         to: Option<String>,
+        /// The newest backup with nothing from after that moment, as it is.
+        #[arg(long, requires = "to")]
+        consistent: bool,
         /// Print the backups.
         #[arg(long, conflicts_with_all = ["verify", "number", "to"])]
         list: bool,

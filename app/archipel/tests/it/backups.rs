@@ -144,25 +144,27 @@ fn a_node_is_backed_up_while_it_serves_and_each_backup_restores_to_its_moment() 
     what_is_damaged_is_named(dir.path(), &backups, &config);
 }
 
-/// A moment of which the first of these backups is the newest before it.
+/// The last moment of the first of these backups.
 fn moments(backups: &Path, [first, second]: [&Value; 2]) -> String {
     let moment = |backup: &Value, name: &str| backup[name].as_u64().unwrap();
     assert!(moment(first, "at_ms") <= moment(first, "until_ms"));
     assert!(moment(first, "until_ms") <= moment(second, "at_ms"));
-    // A moment has the newest backup with nothing from after it.
+    let marks = first["marks"].as_array().unwrap();
+    assert_eq!(marks.len(), 3, "each keyspace that has anything was held at one moment: {first}");
     let seconds = |millis: u64| format!("{}.{:03}", millis / 1000, millis % 1000);
-    let early = seconds(moment(first, "until_ms") - 1);
-    let none = restore(backups, Path::new("none"), &["--to", &early]);
+    let none = restore(backups, Path::new("none"), &["--to", "1000"]);
     assert!(code(&none) == 1 && stderr(&none).contains("complete by then"), "{}", stderr(&none));
     assert_eq!(code(&restore(backups, Path::new("none"), &["--to", "noon"])), 2);
-    let first_moment = seconds(moment(second, "until_ms") - 1);
-    let to = restore(backups, Path::new("unused"), &["--verify", "--to", &first_moment, "--json"]);
+    assert_eq!(code(&restore(backups, Path::new("none"), &["--consistent"])), 2);
+    let before_second = seconds(moment(second, "until_ms") - 1);
+    let flags = ["--verify", "--to", &before_second, "--consistent"];
+    let to = restore(backups, Path::new("unused"), &[&flags[..], &["--json"]].concat());
     let to: Value = serde_json::from_str(&stdout(&to)).unwrap();
     let gap = moment(second, "until_ms") - 1 - moment(first, "until_ms");
     assert_eq!((to["number"].as_u64(), to["before_ms"].as_u64()), (Some(1), Some(gap)));
-    let said = stdout(&restore(backups, Path::new("unused"), &["--verify", "--to", &first_moment]));
+    let said = stdout(&restore(backups, Path::new("unused"), &flags));
     assert!(said.contains("before the moment that was asked for"), "{said}");
-    first_moment
+    seconds(moment(first, "until_ms"))
 }
 
 /// Whether so many members are active and alive and have so many copies each.

@@ -9,6 +9,7 @@ mod kept;
 mod keys;
 mod lab;
 mod larger;
+mod moments;
 mod p2p;
 mod p2p_messages;
 mod p2p_nat;

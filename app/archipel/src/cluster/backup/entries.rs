@@ -1,0 +1,296 @@
+//! The entries that belong to a backup: up to where each partition is consistent with the others, from where the backup before
+//! ends. Nodes are told beforehand to keep them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use server::backup::{Gather, Group, History, Manifest, Point, Wanted, Writer};
+use server::kernel::codec::put_varint;
+use server::kernel::{GroupId, Index, Micros};
+
+use super::source::{ENDED, NEXT_HEADER, NOT_FOUND, Source, Told};
+use super::told::name;
+use crate::admin::Line;
+
+/// How long a node may take to read a part of its log.
+const PART_MAX: Duration = Duration::from_secs(60);
+/// Nodes keep what a single backup needs for so long, in seconds, if it does not say that it is done.
+const SINGLE_SECONDS: u64 = 3600;
+/// How much longer they keep what the next round needs than three rounds take, in seconds.
+const LATE_SECONDS: u64 = 60;
+/// The longest that anything is kept without being asked for again, in seconds.
+const KEPT_SECONDS_MAX: u64 = 24 * 3600;
+
+/// That nodes keep entries for this command.
+pub(super) struct Reservation {
+    name: u64,
+    seconds: u64,
+    is_single: bool,
+}
+
+/// What came of asking for entries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Partitions of which entries are missing that bring them to where they should be, each with a reason.
+    pub missing: BTreeMap<GroupId, String>,
+    /// Partitions whose entries do not go on where the backup before ends.
+    pub gaps: BTreeSet<GroupId>,
+}
+
+impl Reservation {
+    /// Under a name of its own, for a round each so often, or for one.
+    pub fn new(every: Option<Duration>) -> Reservation {
+        let life = |every: Duration| (every.as_secs() * 3 + LATE_SECONDS).min(KEPT_SECONDS_MAX);
+        let seconds = every.map_or(SINGLE_SECONDS, life);
+        Reservation { name: RandomState::new().hash_one(0u8), seconds, is_single: every.is_none() }
+    }
+
+    /// Has the nodes keep the entries that come next of all that they have, and those since the backup before. Which of them
+    /// do; who runs a version that does not know of it keeps nothing.
+    pub fn keep(&self, sources: &[Source], told: &[Told], before: Option<&Manifest>) -> Result<Vec<bool>> {
+        let mut keeping = Vec::with_capacity(sources.len());
+        for (source, told) in sources.iter().zip(told) {
+            let after = |copy: &super::source::Copy| {
+                // The entry itself is wanted, too: it shows that those behind it follow.
+                let first = before.map_or(Index(copy.applied), |before| end(before, copy.group).0.index);
+                (copy.group, Index(first.0.saturating_sub(1)))
+            };
+            let after: BTreeMap<GroupId, Index> = told.copies.iter().map(after).collect();
+            keeping.push(self.ask(source, self.seconds, &after)?);
+        }
+        Ok(keeping)
+    }
+
+    /// A single backup needs them no more.
+    pub fn end(&self, sources: &[Source]) {
+        for source in sources.iter().filter(|_| self.is_single) {
+            // Else it ends by itself, later.
+            let _ = self.ask(source, 0, &BTreeMap::new());
+        }
+    }
+
+    fn ask(&self, source: &Source, seconds: u64, after: &BTreeMap<GroupId, Index>) -> Result<bool> {
+        let path = format!("/backup/keep?name={}&seconds={seconds}", self.name);
+        let mut line = Line::new(source.address, source.password.clone());
+        let said = line.ask(&path, &listed(after), PART_MAX)?;
+        if said.code() == NOT_FOUND {
+            return Ok(false);
+        }
+        let (body, _) = said.good(NEXT_HEADER)?;
+        let _: Value = serde_json::from_slice(&body).context("the node's answer is not JSON")?;
+        Ok(true)
+    }
+}
+
+/// Where a backup's entries of a group end, and the time there; before all entries if it does not have the group.
+fn end(manifest: &Manifest, group: GroupId) -> (Point, Micros) {
+    let history = manifest.groups.iter().find(|it| it.group == group).and_then(|it| it.history.as_ref());
+    let first = if manifest.origin.is_cluster { Point::FOUNDING } else { Point::BEGINNING };
+    history.map_or((first, Micros(0)), History::end)
+}
+
+/// What is asked for: each group, and behind which entry.
+fn listed(after: &BTreeMap<GroupId, Index>) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, after.len() as u64);
+    for (group, after) in after {
+        out.extend(group.0.to_le_bytes());
+        put_varint(&mut out, after.0);
+    }
+    out
+}
+
+/// What there is to gather of a group that is in the backup already, if it is to end at `to`; or what there is without that.
+fn wanted(group: &Group, to: Point, before: Option<&Manifest>) -> Result<Wanted, History> {
+    let history = group.history.as_ref().expect("a group comes with its checkpoint's time");
+    let base = (Point { index: group.index, term: group.term }, history.time);
+    // A backup of an earlier version of the format says nothing of entries.
+    let before = before.filter(|before| before.skew_ms.is_some()).map(|before| end(before, group.group));
+    if before.is_some_and(|(before, _)| before == to) {
+        return Err(History { follows: true, ..History::at(base, to) });
+    }
+    if before.is_none() && base.0 == to {
+        return Err(History::at(base, to));
+    }
+    Ok(Wanted { before, base, to })
+}
+
+/// Gathers what brings each group to its point, and what was between the backup before and now, from these nodes, each asked
+/// first for what it is the best for. Which have the log read at all says `keeping`.
+pub(super) fn fetch(
+    (sources, told, keeping): (&[Source], &[Told], &[bool]),
+    points: &BTreeMap<GroupId, (usize, Point)>,
+    writer: &mut Writer,
+    ended: &dyn Fn() -> bool,
+) -> Result<Found> {
+    let before = writer.before().cloned();
+    let mut all = BTreeMap::new();
+    for (&id, &(_, to)) in points {
+        let group = writer.group(id).expect("what has a point is in the backup");
+        match wanted(group, to, before.as_ref()) {
+            Ok(wanted) => drop(all.insert(id, wanted)),
+            Err(history) => writer.set_history(id, history),
+        }
+    }
+    let mut gather = Gather::new(all.clone());
+    let mut reasons: BTreeMap<GroupId, String> = BTreeMap::new();
+    // Whoever was chosen for a partition, and then each that has a copy of it.
+    for is_second in [false, true] {
+        for (at, source) in sources.iter().enumerate().filter(|(at, _)| keeping[*at]) {
+            let mut asked = gather.lacks();
+            let has = |group: &GroupId| told[at].copies.iter().any(|copy| copy.group == *group);
+            asked.retain(|group, _| (points[group].0 == at) != is_second && has(group));
+            if asked.is_empty() {
+                continue;
+            }
+            gather.again();
+            if let Err(error) = read(source, &asked, (writer, &mut gather), ended) {
+                ensure!(!ended(), ENDED);
+                let why = format!("{error:#}");
+                reasons.extend(asked.keys().map(|group| (*group, why.clone())));
+            }
+        }
+    }
+    settle(all, gather, writer, &mut reasons)
+}
+
+/// Takes what was gathered, and finds out what was not.
+fn settle(
+    all: BTreeMap<GroupId, Wanted>,
+    gather: Gather,
+    writer: &mut Writer,
+    reasons: &mut BTreeMap<GroupId, String>,
+) -> Result<Found> {
+    let lacking = gather.lacks();
+    writer.gathered(gather)?;
+    let mut found = Found::default();
+    for (id, Wanted { before, base, to }) in all {
+        if !lacking.contains_key(&id) {
+            let history = writer.group(id).and_then(|group| group.history.as_ref());
+            let is_gap = before.is_some() && history.is_some_and(|history| !history.follows);
+            found.gaps.extend(is_gap.then_some(id));
+            continue;
+        }
+        if before.is_some() {
+            found.gaps.insert(id);
+        }
+        writer.set_history(id, History::at(base, base.0));
+        if base.0 != to {
+            let why =
+                reasons.remove(&id).unwrap_or_else(|| "no node that was asked has them any more".to_owned());
+            found.missing.insert(id, why);
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a node's log once, from the first entry that is asked for to its end.
+fn read(
+    source: &Source,
+    asked: &BTreeMap<GroupId, Index>,
+    (writer, gather): (&mut Writer, &mut Gather),
+    ended: &dyn Fn() -> bool,
+) -> Result<()> {
+    let mut line = Line::new(source.address, source.password.clone());
+    let body = listed(asked);
+    let mut cursor = Some(String::new());
+    while let Some(at) = cursor {
+        ensure!(!ended(), ENDED);
+        let said = line.ask(&format!("/backup/entries?cursor={at}"), &body, PART_MAX)?;
+        let (bytes, next) = said.good(NEXT_HEADER)?;
+        if next.as_ref() == Some(&at) {
+            bail!("the node at {} does not get on with its log", source.address);
+        }
+        writer.gather(gather, &bytes)?;
+        cursor = next;
+    }
+    Ok(())
+}
+
+/// What is told of entries that are missing.
+pub(super) fn told_missing(missing: &BTreeMap<GroupId, String>) -> String {
+    let (first, why) = missing.first_key_value().expect("something is missing");
+    format!(
+        "the entries that bring {} partitions to the moment of the others are missing, such as those of {}: {why}",
+        missing.len(),
+        name(*first)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use server::backup::Keyspace;
+    use server::kernel::{KeyspaceId, Term};
+
+    use super::*;
+
+    fn point(index: u64) -> Point {
+        Point { index: Index(index), term: Term(3) }
+    }
+
+    /// A partition whose checkpoint is at entry 10.
+    fn group() -> Group {
+        Group {
+            group: GroupId::new(KeyspaceId(1), 0),
+            index: Index(10),
+            term: Term(3),
+            leads: true,
+            bytes: 0,
+            checksum: 0,
+            chunks: Vec::new(),
+            history: Some(History::at((point(10), Micros(70)), point(10))),
+        }
+    }
+
+    fn before(groups: Vec<Group>, skew_ms: Option<u64>) -> Manifest {
+        Manifest {
+            number: 1,
+            at: server::kernel::Millis(1),
+            until: Some(server::kernel::Millis(2)),
+            skew_ms,
+            origin: server::backup::Origin { id: [0; 16], is_cluster: true },
+            keyspaces: vec![Keyspace { id: KeyspaceId(1), partitions: 1, mark: None }],
+            groups,
+        }
+    }
+
+    #[test]
+    fn entries_are_wanted_from_where_the_backup_before_ends() {
+        let mut at_seven = group();
+        at_seven.history = Some(History::at((point(7), Micros(50)), point(7)));
+        let (seven, ten) = (before(vec![at_seven], Some(0)), before(vec![group()], Some(0)));
+        let (none, old) = (before(Vec::new(), Some(0)), before(vec![group()], None));
+        let base = (point(10), Micros(70));
+        let nothing = (Point::FOUNDING, Micros(0));
+        #[rustfmt::skip] // columns
+        let table = [
+            // to  before         expected
+            (10, None,         Err(false)),
+            (10, Some(&seven), Ok(Some((point(7), Micros(50))))),
+            (10, Some(&ten),   Err(true)),  // nothing has happened
+            (10, Some(&none),  Ok(Some(nothing))), // it is new
+            (10, Some(&old),   Err(false)),
+            (12, None,         Ok(None)),
+            (12, Some(&ten),   Ok(Some((point(10), Micros(70))))),
+            (12, Some(&old),   Ok(None)),
+        ];
+        for (row, (to, before, expected)) in table.into_iter().enumerate() {
+            let found = wanted(&group(), point(to), before);
+            let expected = match expected {
+                Ok(before) => Ok(Wanted { before, base, to: point(to) }),
+                Err(follows) => Err(History { follows, ..History::at(base, point(to)) }),
+            };
+            assert_eq!(found, expected, "row {row}");
+        }
+    }
+
+    #[test]
+    fn a_reservation_lasts_until_the_third_round_from_now_and_not_for_ever() {
+        let of = |seconds| Reservation::new(Some(Duration::from_secs(seconds))).seconds;
+        assert_eq!((of(1), of(30), of(1 << 40)), (63, 150, KEPT_SECONDS_MAX));
+        assert_eq!(Reservation::new(None).seconds, SINGLE_SECONDS);
+    }
+}
