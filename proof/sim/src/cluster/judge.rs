@@ -18,7 +18,7 @@ pub struct Judge {
     digests: BTreeMap<(GroupId, u64), (u64, usize)>,
     /// How far each node has applied each group.
     applied: BTreeMap<(usize, GroupId), u64>,
-    /// How far anybody ever has.
+    /// Up to which entry with commands anybody ever has.
     highest: BTreeMap<GroupId, u64>,
     /// Terms of entries that were said to be final.
     marked: BTreeMap<(GroupId, u64), u64>,
@@ -44,8 +44,6 @@ impl Judge {
                 return Err(format!("nodes {first} and {node} both lead group {group} in term {term}"));
             }
         }
-        let highest = self.highest.entry(group).or_default();
-        *highest = applied.0.max(*highest);
         let before = self.applied.insert((node, group), applied.0);
         if before == Some(applied.0) {
             return Ok(false);
@@ -53,6 +51,11 @@ impl Judge {
         for index in before.map_or(applied.0, |before| before + 1)..=applied.0 {
             let Some(found) = entries.get(&index) else { continue };
             self.same_term(group, index, found.0)?;
+            // What a group says to itself has no time, and is not held.
+            if found.1 > 0 {
+                let highest = self.highest.entry(group).or_default();
+                *highest = index.max(*highest);
+            }
             let (agreed, first) = self.agreed.entry((group, index)).or_insert_with(|| (found.clone(), node));
             if agreed != found {
                 let (term, other) = (found.0, agreed.0);
@@ -64,7 +67,7 @@ impl Judge {
         Ok(true)
     }
 
-    /// How far anybody has ever applied the group.
+    /// The last entry with commands that anybody has ever applied of the group.
     pub fn highest(&self, group: GroupId) -> u64 {
         self.highest.get(&group).copied().unwrap_or_default()
     }

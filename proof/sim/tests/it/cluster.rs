@@ -29,7 +29,6 @@ const SHOWN: &[Bug] = &[
     Bug::AnsweredBeforeCommit,
     Bug::SnapshotWithoutSessions,
     Bug::GuestsProposeWhenStill,
-    Bug::StillOutlivesTerm,
     Bug::ConfirmBeforeAllHeld,
 ];
 

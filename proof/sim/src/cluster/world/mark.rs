@@ -161,7 +161,8 @@ impl World<'_> {
     }
 
     fn hear_mark(&mut self, marking: &mut Marking, heard: Heard) -> Result<(), String> {
-        if matches!(heard, Heard::Held { .. }) {
+        // Where nobody is held a partition goes on while the others are asked; it is alone then, and any entry will do.
+        if marking.held && matches!(heard, Heard::Held { .. }) {
             let groups = self.seats.groups().into_iter().filter(|group| group.keyspace() == marking.db);
             marking.floor = groups.map(|group| (group, self.judge.highest(group))).collect();
         }
@@ -174,7 +175,7 @@ impl World<'_> {
                     self.trace.event(self.now, format_args!("marked: {marked:?}"));
                     self.outcome.marks += 1;
                     for (group, (_, still)) in &marked.groups {
-                        let floor = marking.floor[group];
+                        let floor = marking.floor.get(group).copied().unwrap_or_default();
                         if still.index.0 < floor {
                             return Err(format!("{group} was applied up to {floor} before {marked:?}"));
                         }
