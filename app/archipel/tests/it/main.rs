@@ -4,6 +4,7 @@
 mod answers;
 mod backups;
 mod cluster;
+mod consistent;
 mod finding;
 mod kept;
 mod keys;
