@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 from backends import Backend, node, services
-from harness import PATIENCE_SECONDS, check, equal, run, until
+from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
 from processes import BINARY
 
 
@@ -55,6 +56,23 @@ def copies_go_elsewhere_and_nobody_waits_for_them(_):
 
 
 @check
+def who_finds_no_room_waits_where_it_may(_):
+    if not shutil.which("wrk"):
+        raise Skip("there is no wrk")
+    with Backend("one") as one:
+        for places, name in ((64, "queued"), (0, "unqueued")):
+            text = services(shop=[one.port]) + f"requests_max = 2\nqueue_max = {places}\nqueue_ms = 15000\n"
+            text += 'breaker_percent = 100\n[[proxy.route]]\nservice = "shop"\n'
+            with node(name, text) as proxied:
+                command = ["wrk", "-t1", "-c32", "-d2s", f"http://127.0.0.1:{proxied.listens}/"]
+                told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS).stdout
+                equal("Non-2xx" in told, places == 0)
+                page = proxied.metrics()
+                equal('archipel_proxy_service_queued_total{service="shop"} 0' in page, places == 0)
+                equal('archipel_proxy_answered_total{reason="too-many"} 0' in page, places > 0)
+
+
+@check
 def what_a_request_comes_to_is_told_with_reasons(_):
     with Backend("one") as one:
         text = services(shop=[one.port])
@@ -89,7 +107,7 @@ def rates_are_shown_while_requests_come(_):
                 shown = told(proxied, "top", "--interval", "1")
                 equal((shown["routes"][0]["route"], shown["endpoints"][0]["endpoint"]), ("all", f"shop 127.0.0.1:{one.port}"))
                 assert shown["routes"][0]["per_second"] > 0 and shown["routes"][0]["p99_ms"] > 0, shown
-                equal(shown["services"][0]["error_percent"], 0)
+                equal(shown["services"][0]["error_percent"], 0.0)
             finally:
                 curling.kill()
                 curling.wait(PATIENCE_SECONDS)
