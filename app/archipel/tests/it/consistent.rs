@@ -100,7 +100,8 @@ impl Drop for Ending<'_> {
 fn restored(backups: &Path, number: u64, dir: &Path) -> (u64, u64) {
     std::fs::create_dir_all(dir).unwrap();
     let target = dir.join(format!("restored{number}"));
-    let (from, to, number) = (backups.display().to_string(), target.display().to_string(), number.to_string());
+    let (from, to, number) =
+        (backups.display().to_string(), target.display().to_string(), number.to_string());
     let done = run(&["cluster", "restore", &from, "--data-dir", &to, "--number", &number]);
     assert_eq!(code(&done), 0, "{}", stderr(&done));
     let node = Node::start(&target, &[]);
@@ -146,12 +147,18 @@ fn what_was_sent_after_something_was_acknowledged_is_in_no_backup_without_it() {
         });
         drop(ending);
         let (done, others) = writer.join().unwrap();
-        assert!(done > 100 && others.is_empty(), "{done} additions, and writers are told of nothing: {others:?}");
+        assert!(
+            done > 100 && others.is_empty(),
+            "{done} additions, and writers are told of nothing: {others:?}"
+        );
         for number in made {
             let (x, y) = restored(&together, number, &dir.path().join("of-together"));
             assert!(y <= x && x > 0, "backup {number} has {x} and {y}");
         }
-        assert!(shown.is_some(), "each at its own moment they must not belong together, or the test is blind");
+        assert!(
+            shown.is_some(),
+            "each at its own moment they must not belong together, or the test is blind"
+        );
     });
     cluster.nodes.into_iter().for_each(Node::stop);
 }
