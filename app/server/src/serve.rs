@@ -193,7 +193,8 @@ pub struct Server {
     proxy: Proxied,
     discovery: Option<Discovery>,
     proxy_meters: Arc<Meters>,
-    place: Place,
+    /// Where those ask who take over, if they can.
+    place: Option<Place>,
     /// What it was started with, and the proxy's settings that are followed now.
     config: Config,
     /// Where Redis clients connect.
@@ -218,8 +219,13 @@ impl Server {
         on_stop: impl Fn() + Clone + Send + 'static,
     ) -> Result<Server, ServeError> {
         let config = &loaded.config;
+        let mut options = options(config)?;
         let handed = match beginning {
-            Beginning::TakeOver => Handed::ask(&config.data_dir)?,
+            Beginning::TakeOver => {
+                // What is wrong with the configuration is to be seen before the other stops for it.
+                plan(loaded, config.proxy.workers.get())?;
+                Handed::ask(&config.data_dir)?
+            }
             Beginning::Usual | Beginning::Join(_) => None,
         };
         let lock = match &handed {
@@ -232,7 +238,6 @@ impl Server {
         *proxy.lock() = proxying(loaded, &proxy_meters, handed.is_none())?;
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
-        let mut options = options(config)?;
         if let Beginning::Join(joining) = beginning {
             options.cluster.others = joining.others(overlay.as_ref())?;
             options.cluster.join = Some(joining.token);
@@ -249,7 +254,11 @@ impl Server {
             if let Some(handed) = handed {
                 take_place(loaded, handed, &proxy)?;
             }
-            Ok((beside, Place::open(&config.data_dir, proxy.clone(), on_stop)?))
+            // Not every file system has local sockets.
+            let place = Place::open(&config.data_dir, proxy.clone(), on_stop);
+            let told =
+                |error: &TakeoverError| tracing::warn!(%error, "no process can take over from this one");
+            Ok((beside, place.inspect_err(told).ok()))
         });
         let (beside, place) = match beside {
             Ok(beside) => beside,
@@ -325,8 +334,7 @@ impl Server {
     /// # Errors
     /// What could not be made durable, or that nobody took over who said so.
     pub fn stop(self) -> Result<(), ServeError> {
-        let heir = self.place.heir();
-        // Nobody else is to take over from one that ends.
+        let heir = self.place.as_ref().and_then(Place::close);
         drop(self.place);
         self.admin.stopping();
         self.housekeeper.stop();
@@ -376,9 +384,10 @@ fn take_place(loaded: &Loaded, mut handed: Handed, proxied: &Proxied) -> Result<
         proxy.inherit(std::mem::take(&mut handed.sockets));
         proxy.follow(plan(loaded, loaded.config.proxy.workers.get())?)?;
     }
-    handed
-        .serving()
-        .map_err(|source| TakeoverError::Holder { dir: loaded.config.data_dir.clone(), source })?;
+    if let Err(error) = handed.serving() {
+        // It has ended already: what it listened on is here, and nobody else serves.
+        tracing::warn!(%error, "the process before did not wait until this one served");
+    }
     Ok(())
 }
 

@@ -8,22 +8,23 @@
 //! |---|---|
 //! | -> | `{"archipel": 1}` |
 //! | <- | `{"listener": NAME, "address": ADDRESS}`, with the descriptor, for each socket |
-//! | <- | `{"service": NAME, "endpoints": [[ADDRESS, WEIGHT], …]}`, for each service that is found in the registry |
+//! | <- | `{"service": NAME}`, for each service that the registry has endpoints of |
 //! | <- | `{"end": true}` |
 //! | -> | `{"waits": true}`: the holder stops its node and gives the directory back. Its proxy still serves |
 //! | -> | `{"serving": true}`: the heir does now, and the holder's proxy ends with the requests that it has |
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use proxy::{EndpointPlan, Passed, Proxy};
+use proxy::{Passed, Proxy};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
@@ -48,6 +49,8 @@ const MESSAGES_MAX: usize = 10_000;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the heir may take until it serves: it reads the data first.
 const SERVING: Duration = Duration::from_secs(600);
+/// How long nobody is waited for when there is no room for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no takeover.
 #[derive(Debug, Error)]
@@ -82,8 +85,8 @@ pub enum TakeoverError {
 pub(crate) struct Handed {
     line: Line,
     pub sockets: Vec<Passed>,
-    /// Services that are found in the registry, and their endpoints as the other knows them.
-    pub found: Vec<(String, Vec<EndpointPlan>)>,
+    /// Services of which the other knows endpoints from the registry.
+    pub found: BTreeSet<String>,
 }
 
 impl Handed {
@@ -91,7 +94,7 @@ impl Handed {
     pub fn ask(dir: &Path) -> Result<Option<Handed>, TakeoverError> {
         let failed = |source| TakeoverError::Holder { dir: dir.to_owned(), source };
         let Some(line) = Line::open(dir).map_err(failed)? else { return Ok(None) };
-        let mut handed = Handed { line, sockets: Vec::new(), found: Vec::new() };
+        let mut handed = Handed { line, sockets: Vec::new(), found: BTreeSet::new() };
         handed.take().map_err(failed)?;
         Ok(Some(handed))
     }
@@ -113,10 +116,7 @@ impl Handed {
                     socket: TcpListener::from(socket),
                 });
             } else if let Some(name) = message["service"].as_str() {
-                let endpoints: Vec<(SocketAddr, u16)> = serde_json::from_value(message["endpoints"].clone())?;
-                let endpoints =
-                    endpoints.into_iter().map(|(address, weight)| EndpointPlan { address, weight });
-                self.found.push((name.to_owned(), endpoints.collect()));
+                self.found.insert(name.to_owned());
             } else {
                 return Err(strange(&message));
             }
@@ -124,12 +124,9 @@ impl Handed {
         Err(io::Error::other("it does not come to an end"))
     }
 
-    /// Whether `proxy` knows an endpoint of every service of which the other did.
+    /// Whether `proxy` knows an endpoint of each of its services of which the other did.
     pub fn is_found(&self, proxy: &Proxy) -> bool {
-        let known = |name: &str| {
-            proxy.found().iter().any(|(other, endpoints)| other == name && !endpoints.is_empty())
-        };
-        self.found.iter().all(|(name, endpoints)| endpoints.is_empty() || known(name))
+        proxy.found().iter().all(|(name, endpoints)| !endpoints.is_empty() || !self.found.contains(name))
     }
 
     /// Says that requests are answered here now.
@@ -142,7 +139,17 @@ impl Handed {
 pub(crate) struct Place {
     socket: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    heir: Arc<Mutex<Option<Heir>>>,
+    seat: Arc<Mutex<Seat>>,
+}
+
+/// Whether somebody takes over.
+#[derive(Default)]
+enum Seat {
+    #[default]
+    Free,
+    Taken(Heir),
+    /// The node stops: who comes now finds nobody there, and waits for the directory.
+    Closed,
 }
 
 impl Place {
@@ -154,16 +161,20 @@ impl Place {
     ) -> Result<Place, TakeoverError> {
         let failed = |source| TakeoverError::Listen { path: dir.join(NAME), source };
         let socket = Arc::new(listening(dir).map_err(failed)?);
-        let heir = Arc::<Mutex<Option<Heir>>>::default();
-        let (listens, found) = (Arc::clone(&socket), Arc::clone(&heir));
-        let run = move || await_heir(&listens, &proxied, &found, &on_heir);
+        let seat = Arc::<Mutex<Seat>>::default();
+        let (listens, taken) = (Arc::clone(&socket), Arc::clone(&seat));
+        let run = move || await_heir(&listens, &proxied, &taken, &on_heir);
         let thread = std::thread::Builder::new().name("takeover".into()).spawn(run).map_err(failed)?;
-        Ok(Place { socket, thread: Some(thread), heir })
+        Ok(Place { socket, thread: Some(thread), seat })
     }
 
-    /// Who takes over, if somebody does.
-    pub fn heir(&self) -> Option<Heir> {
-        self.heir.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Who takes over, if somebody does. Nobody else will.
+    pub fn close(&self) -> Option<Heir> {
+        match std::mem::replace(&mut *self.seat.lock().unwrap_or_else(PoisonError::into_inner), Seat::Closed)
+        {
+            Seat::Taken(heir) => Some(heir),
+            Seat::Free | Seat::Closed => None,
+        }
     }
 }
 
@@ -195,18 +206,27 @@ impl Heir {
 }
 
 /// Until one was handed everything, or the socket is closed.
-fn await_heir(socket: &OwnedFd, proxied: &Proxied, heir: &Mutex<Option<Heir>>, on_heir: &(impl Fn() + Send)) {
+fn await_heir(socket: &OwnedFd, proxied: &Proxied, seat: &Mutex<Seat>, on_heir: &(impl Fn() + Send)) {
     loop {
         let line = match accept_with(socket, SocketFlags::CLOEXEC) {
             Ok(line) => Line(line),
-            Err(Errno::INTR | Errno::CONNABORTED | Errno::MFILE | Errno::NFILE) => continue,
+            Err(Errno::INTR | Errno::CONNABORTED) => continue,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             // It was shut down.
             Err(_) => return,
         };
         match hand_over(&line, proxied) {
             Ok(()) => {
+                let mut seat = seat.lock().unwrap_or_else(PoisonError::into_inner);
+                if matches!(*seat, Seat::Closed) {
+                    return;
+                }
                 tracing::info!("another process takes over");
-                *heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heir(line));
+                *seat = Seat::Taken(Heir(line));
+                drop(seat);
                 return on_heir();
             }
             Err(error) => tracing::warn!(%error, "a process that asked to take over did not; this one stays"),
@@ -231,10 +251,8 @@ fn hand_over(line: &Line, proxied: &Proxied) -> io::Result<()> {
     for Passed { name, address, socket } in sockets {
         line.send(&json!({"listener": name, "address": address}), Some(OwnedFd::from(socket)))?;
     }
-    for (name, endpoints) in found {
-        let endpoints: Vec<(SocketAddr, u16)> =
-            endpoints.iter().map(|one| (one.address, one.weight)).collect();
-        line.send(&json!({"service": name, "endpoints": endpoints}), None)?;
+    for (name, _) in found.iter().filter(|(_, endpoints)| !endpoints.is_empty()) {
+        line.send(&json!({"service": name}), None)?;
     }
     line.send(&json!({"end": true}), None)?;
     let (answer, _) = line.receive()?;
@@ -360,10 +378,10 @@ mod tests {
         line.send(&json!({"archipel": VERSION}), None).unwrap();
         assert_eq!(line.receive().unwrap().0, json!({"end": true}));
         drop(line);
-        assert!(place.heir().is_none());
         let handed = Handed::ask(&deep).unwrap().unwrap();
         stopped.recv_timeout(Duration::from_secs(60)).unwrap();
-        let heir = place.heir().unwrap();
+        let heir = place.close().unwrap();
+        assert!(place.close().is_none());
         handed.serving().unwrap();
         heir.wait_serving().unwrap();
     }
@@ -375,6 +393,6 @@ mod tests {
         let place = Place::open(dir.path(), Proxied::default(), move || stops.send(()).unwrap()).unwrap();
         drop(Handed::ask(dir.path()).unwrap().unwrap());
         stopped.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert!(matches!(place.heir().unwrap().wait_serving(), Err(TakeoverError::Heir { .. })));
+        assert!(matches!(place.close().unwrap().wait_serving(), Err(TakeoverError::Heir { .. })));
     }
 }

@@ -150,3 +150,22 @@ fn whoever_is_handed_the_place_and_fails_is_told_of_and_the_directory_is_free() 
     // Nobody is there any more: it starts as always.
     Node::start_as(&data, &["--take-over"], &flags).stop();
 }
+
+#[test]
+fn nobody_stops_for_a_configuration_that_cannot_be_used() {
+    let home = tempfile::tempdir().unwrap();
+    let (port, endpoint, data) = (free_port(), endpoint(), home.path().join("data"));
+    let path = config(home.path(), 1, port, endpoint);
+    let flags = ["--config", path.to_str().unwrap()];
+    let node = Node::start(&data, &flags);
+    let wrong = home.path().join("wrong.toml");
+    let tls = "[[proxy.listener]]\nname = \"tls\"\nport = 0\ntls = true\n\
+               [[proxy.certificate]]\ncert = \"/nowhere/cert.pem\"\nkey = \"/nowhere/key.pem\"\n";
+    std::fs::write(&wrong, std::fs::read_to_string(&path).unwrap() + tls).unwrap();
+    let words = ["--data-dir", data.to_str().unwrap(), "--config", wrong.to_str().unwrap()];
+    let failed = crate::process::archipel(&words).args(["node", "start", "--take-over"]).output().unwrap();
+    assert_ne!(failed.status.code(), Some(0), "{failed:?}");
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("/nowhere/cert.pem"), "{failed:?}");
+    assert!(!ask(&mut BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap())));
+    node.stop();
+}
