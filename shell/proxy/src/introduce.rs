@@ -78,6 +78,8 @@ impl Loop {
             Ok(_) | Err(_) => return self.unintroduced(key, None),
         }
         let Some(arrival) = client.arrival.take() else { return Step::Blocked };
+        // Of whom nobody says anything nobody is believed.
+        client.sources = None;
         if let Some(path) = header.path {
             let peer = path.source.ip().to_canonical();
             (client.peer, client.name) = (peer, peer.to_string().into_boxed_str());

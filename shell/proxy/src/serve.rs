@@ -288,7 +288,7 @@ impl Loop {
             path: asked.onward(plan.rewrite.as_ref()),
             client: &client.name,
             scheme: if client.is_secured { "https" } else { "http" },
-            trusted: client.sources.is_some(),
+            trusted: client.sources.as_ref().map(|sources| sources.by),
             via: VIA,
             trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
             upgrade: exchange.upgrade,
@@ -321,9 +321,6 @@ impl Loop {
         client.phase = Phase::Busy;
         self.services[exchange.service as usize].upstream.request();
         let step = self.try_once(key, &mut exchange);
-        if exchange.mirrors && step != Step::Finished {
-            self.mirror(key, &mut exchange);
-        }
         match self.clients.get(key) {
             Some(client) if step != Step::Finished => client.exchange = Some(exchange),
             _ => self.recycle(exchange),

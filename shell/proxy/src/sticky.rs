@@ -43,9 +43,12 @@ impl Loop {
     pub fn stick(&mut self, x: &Exchange, out: &mut Vec<u8>) {
         let service = &self.services[x.service as usize];
         let (Some(sticky), Some(ticket)) = (&service.plan.sticky, &x.ticket) else { return };
+        if x.stays.name.and_then(|name| service.sticky_ids.get(&name)) == Some(&ticket.id) {
+            return;
+        }
         let here = service.sticky_ids.iter().find(|(_, id)| **id == ticket.id).map(|(name, _)| *name);
         // One that goes is not to be come back to.
-        let Some(name) = here.filter(|here| x.stays.name != Some(*here)) else { return };
+        let Some(name) = here else { return };
         out.truncate(out.len() - 2);
         // A vector takes what is written to it.
         let _ = write!(out, "set-cookie: {}={name}; Path=/; HttpOnly; SameSite=Lax", sticky.cookie);

@@ -39,6 +39,10 @@ impl Loop {
     pub fn try_once(&mut self, key: Key, x: &mut Exchange) -> Step {
         let now = self.now;
         let turn = if x.place.take().is_none() { Turn::New } else { Turn::Granted };
+        if turn == Turn::Granted {
+            // The wait has a bound of its own, and is not the endpoint's.
+            x.came = now;
+        }
         let wanted = Wanted { key: x.key, stays: self.stays_at(x), except: x.except, turn };
         let upstream = &mut self.services[x.service as usize].upstream;
         let ticket = match upstream.enter_as(now, &wanted) {

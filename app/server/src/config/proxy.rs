@@ -197,7 +197,7 @@ section! {
         tries: Number<1, 10> = Number::of(3),
         /// How long an endpoint may take to answer, in milliseconds.
         try_ms: Number<1, MS_MAX> = Number::of(5_000),
-        /// How long all tries together may take, in milliseconds.
+        /// How long all tries together may take, in milliseconds, without the time in the service's queue (`queue_max`).
         total_ms: Number<1, MS_MAX> = Number::of(15_000),
         /// The first retry waits up to this, the next up to twice as long, in milliseconds.
         backoff_ms: Number<0, MS_MAX> = Number::of(25),

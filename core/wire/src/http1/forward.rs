@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use httparse::Header;
 use kernel::planted::{Bug, is};
 
-use super::{Body, Request, Response, Version};
+use super::{Body, ForwardedBy, Request, Response, Version};
 
 /// What a request is sent on with.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,9 @@ pub struct Onward<'a> {
     pub client: &'a str,
     /// How it came: `http` or `https`.
     pub scheme: &'a str,
-    /// The client is another proxy, and what it says of its own client is kept.
-    pub trusted: bool,
+    /// The client is another proxy, which says by this field whose a request is: what it says of that is kept. What stands in the
+    /// other field its own client may have made up.
+    pub trusted: Option<ForwardedBy>,
     /// What this proxy calls itself.
     pub via: &'a str,
     /// A trace to begin if the client has begun none: the value of a `traceparent` field.
@@ -79,7 +80,7 @@ pub fn request(head: &Request<'_, '_>, onward: &Onward<'_>, out: &mut Vec<u8>) {
         match class(header.name) {
             Class::EndToEnd => {}
             Class::Host | Class::Hop | Class::Length => continue,
-            Class::Forwarded if onward.trusted || is(Bug::ForwardedForBelieved) => {}
+            Class::Forwarded if keeps(onward, header.name) || is(Bug::ForwardedForBelieved) => {}
             Class::Forwarded => continue,
             Class::Expect if head.expects_continue => {}
             Class::Expect => continue,
@@ -106,6 +107,16 @@ pub fn request(head: &Request<'_, '_>, onward: &Onward<'_>, out: &mut Vec<u8>) {
     added(head, onward, traced, out);
 }
 
+/// Whether a field about whose request it is goes on.
+fn keeps(onward: &Onward<'_>, name: &str) -> bool {
+    let other = match onward.trusted {
+        None => return false,
+        Some(ForwardedBy::XForwardedFor) => "forwarded",
+        Some(ForwardedBy::Forwarded) => "x-forwarded-for",
+    };
+    !name.eq_ignore_ascii_case(other)
+}
+
 /// What the proxy says itself, and the end of the head.
 fn added(head: &Request<'_, '_>, onward: &Onward<'_>, traced: bool, out: &mut Vec<u8>) {
     let line = |name: &[u8], value: &[u8], out: &mut Vec<u8>| {
@@ -116,10 +127,10 @@ fn added(head: &Request<'_, '_>, onward: &Onward<'_>, traced: bool, out: &mut Ve
     line(b"x-forwarded-for: ", onward.client.as_bytes(), out);
     let told = |name: &str| head.headers.iter().any(|header| header.name.eq_ignore_ascii_case(name));
     // Not once for each field, but for clients that are proxies only.
-    if !onward.trusted || !told("x-forwarded-proto") {
+    if onward.trusted.is_none() || !told("x-forwarded-proto") {
         line(b"x-forwarded-proto: ", onward.scheme.as_bytes(), out);
     }
-    if onward.trusted && told("forwarded") {
+    if onward.trusted == Some(ForwardedBy::Forwarded) && told("forwarded") {
         // Without an element of ours the last one would seem to have asked us.
         let (before, behind): (&[u8], &[u8]) =
             if onward.client.contains(':') { (b"\"[", b"]\"") } else { (b"", b"") };

@@ -13,7 +13,7 @@ const ONWARD: Onward<'_> = Onward {
     path: ("", "/x?y"),
     client: "192.0.2.7",
     scheme: "http",
-    trusted: false,
+    trusted: None,
     via: "archipel",
     trace: None,
     upgrade: false,
@@ -78,19 +78,27 @@ fn framing_is_written_anew_from_what_was_understood() {
 #[test]
 fn what_a_proxy_before_us_says_is_kept_if_it_is_trusted_and_traces_are_begun() {
     let text = "GET / HTTP/1.0\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nVia: 1.1 x\r\n\r\n";
-    let onward = Onward { trusted: true, trace: Some("00-aa-bb-01"), path: ("/v2", "/x"), ..ONWARD };
+    let onward = Onward {
+        trusted: Some(ForwardedBy::XForwardedFor),
+        trace: Some("00-aa-bb-01"),
+        path: ("/v2", "/x"),
+        ..ONWARD
+    };
     let expected = "GET /v2/x HTTP/1.1\r\nhost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\
                     Via: 1.1 x\r\nx-forwarded-for: 192.0.2.7\r\nvia: 1.0 archipel\r\ntraceparent: 00-aa-bb-01\r\n\r\n";
     assert_eq!(sent(text, &onward), expected);
     for (client, own) in [("192.0.2.7", "for=192.0.2.7"), ("2001:db8::7", "for=\"[2001:db8::7]\"")] {
         let told = "GET / HTTP/1.1\r\nHost: a\r\nForwarded: for=1.2.3.4\r\n\r\n";
         let lines = format!("forwarded: {own};proto=http\r\n");
-        let onward = Onward { client, ..onward };
+        let made_up = sent(told, &Onward { client, ..onward });
+        assert!(!made_up.to_ascii_lowercase().contains("\r\nforwarded:"), "{made_up}");
+        let onward = Onward { client, trusted: Some(ForwardedBy::Forwarded), ..onward };
         assert!(
             sent(told, &onward).contains(&format!("Forwarded: for=1.2.3.4\r\nx-forwarded-for: {client}\r\n"))
         );
         assert!(sent(told, &onward).contains(&lines), "the last hop is told of");
         assert!(!sent(text, &onward).contains(&lines), "nobody reads it there");
+        assert!(!sent(text, &onward).contains("1.2.3.4"), "nor is what a client may have made up");
     }
     let traced = "GET / HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1-2-3\r\n\r\n";
     assert_eq!(sent(traced, &onward).matches("traceparent").count(), 1);
