@@ -2,8 +2,8 @@
 //! and what is read of it.
 //!
 //! The file is written before a promise is answered, and what it says is kept from the opening of the log on, before the
-//! first checkpoint could give anything away. A file that cannot be read is told of and kept to be looked at; then nothing is
-//! promised.
+//! first checkpoint could give anything away. A file that cannot be read is told of, promises nothing, and goes with the
+//! next promise.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -247,6 +247,7 @@ mod tests {
         drop(keeping);
         // The control: without the file the same log is shortened, and so it is when the time is over.
         let (log, late) = open(dir.path(), Millis(NOW.0 + LIFE));
+        late.expire(Millis(NOW.0 + LIFE));
         assert_eq!(late.bytes().reserved, 0);
         closed(log);
         std::fs::remove_file(dir.path().join(FILE)).unwrap();

@@ -171,6 +171,10 @@ impl Persister {
                     let failed = u64::from(failure.is_some());
                     self.meters.checkpoint_failed.shift(self.failed.replace(failed), failed);
                     if let Some(error) = failure {
+                        if matches!(error, EngineError::DiskFull(_)) {
+                            // What is kept for backups goes before a checkpoint waits for space.
+                            self.log.give_up_reserved();
+                        }
                         tracing::error!(what, %error, "a checkpoint failed and is tried again; the log is kept");
                     }
                 },

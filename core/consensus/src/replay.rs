@@ -14,9 +14,9 @@ use crate::entry::Logged;
 use crate::group::Write;
 use crate::members::{Mark, ReplicaId};
 
-/// Most bytes of entries that the checkpoint has already, of one group: a follower that is a little behind needs them. A log
-/// that is kept for backups has many more.
-const BEFORE_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of entries that the checkpoint has already, of one group; there may be none. A follower that is a little behind
+/// needs them, and a log that is kept for backups has many more. Idle groups keep them in memory.
+const BEFORE_BYTES_MAX: usize = 256 << 10;
 
 /// Whether the end of the log is known to be the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

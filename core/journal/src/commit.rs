@@ -398,12 +398,6 @@ impl Commit {
         self.full = full;
     }
 
-    /// True while appends are refused for want of space.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.full
-    }
-
     /// True after a failed write or sync.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {

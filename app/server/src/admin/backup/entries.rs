@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use disk::log::ledger::{LIFE_MS_MAX, POSITIONS_BYTES_MAX, take_positions};
+use disk::log::ledger::{POSITIONS_BYTES_MAX, take_positions};
 use disk::log::{Broken, Cursor, Keeper, PassageError, Positions};
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
@@ -29,9 +29,10 @@ impl Vault<'_> {
     /// who asks for no time is done. Tells of which groups something went although it was to be kept.
     pub(super) async fn keep(&self, query: &Query<'_>, body: Incoming) -> Attempt<Page> {
         let (keeper, seconds) = (Keeper(query.number("name")?), query.number::<u64>("seconds")?);
-        let (now, life_ms) = (Millis(unix_millis()), seconds.saturating_mul(1000).min(LIFE_MS_MAX));
+        let life_ms = seconds.saturating_mul(1000);
         let after = positions(body).await?;
-        let lost = self.waiting(move |keeping| keeping.keep(now, keeper, life_ms, after)).await?;
+        let keep = move |keeping: &Keeping| keeping.keep(Millis(unix_millis()), keeper, life_ms, after);
+        let lost = self.waiting(keep).await?;
         let broken: Vec<u32> = lost.into_iter().map(|group| group.0).collect();
         Ok(page(StatusCode::OK, JSON, json!({ "schema": 1, "broken": broken }).to_string()))
     }
