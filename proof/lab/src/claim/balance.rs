@@ -14,9 +14,9 @@ use crate::service::{Mood, Seen, Service};
 pub static CLAIM: Claim = Claim {
     name: "balance",
     statement: "Of five endpoints one is four times slower. Where requests go to the least expected wait (peak EWMA), 99 of \
-                100 are answered in half the time that round robin takes, and in four fifths of what the fewest \
-                requests under way take; also when another endpoint is slow every five seconds. Where all are \
-                alike it is no worse. An endpoint that fails in a millisecond, and so always looks idle, takes less \
+                100 are answered in half the time that round robin takes, under which the slow one is overloaded, and \
+                in four fifths of what the fewest requests under way take. When another endpoint is slow every five \
+                seconds it takes half and no more. Where all are alike it is no worse. An endpoint that fails in a millisecond, and so always looks idle, takes less \
                 than 2 of 100 requests with it.",
     reference: "Mitzenmacher 2001, The power of two choices in randomized load balancing; Finagle's peak EWMA",
     parameters: &[

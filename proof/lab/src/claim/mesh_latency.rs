@@ -26,7 +26,7 @@ pub static CLAIM: Claim = Claim {
         Parameter {
             name: "endpoints",
             help: "Endpoints; the theory of two choices is that of infinitely many",
-            kind: Kind::Count { default: 200, min: 100, max: 10_000 },
+            kind: Kind::Count { default: 200, min: 100, max: 1000 },
         },
     ],
     small: &[("requests", "200000"), ("endpoints", "100")],

@@ -75,13 +75,12 @@ impl Report {
             .map(|pair| pair.peer.filter(|peer| *peer != 0.0).map(|peer| pair.us / peer))
             .collect::<Option<Vec<f64>>>();
         let (peer, ratio) = (peers.map(median), ratios.map(median));
-        let worst = figures.iter().map(|pair| pair.us).fold(f64::MIN, f64::max);
         // A figure that is missing or not a number holds no bar.
         let holds = bar.map(|bar| match bar {
             Bar::RatioAtLeast(limit) => ratio.is_some_and(|ratio| ratio >= limit),
             Bar::RatioAtMost(limit) => ratio.is_some_and(|ratio| ratio <= limit),
             Bar::AtLeast(limit) => us >= limit,
-            Bar::AtMost(limit) => worst <= limit && us <= limit,
+            Bar::AtMost(limit) => !figures.is_empty() && figures.iter().all(|pair| pair.us <= limit),
         });
         let bar = bar.map(|bar| match bar {
             Bar::RatioAtLeast(limit) => format!("≥ {limit}× of the peer"),
@@ -180,6 +179,8 @@ mod tests {
     fn what_is_missing_or_not_a_number_holds_nothing() {
         assert_eq!(judged(&[(1.0, None)], Bar::RatioAtLeast(0.0)).1, Some(false));
         assert_eq!(judged(&[(f64::NAN, None)], Bar::AtMost(1.0)).1, Some(false));
+        let one_of_three = [(1.0, None), (1.0, None), (f64::NAN, None)];
+        assert_eq!(judged(&one_of_three, Bar::AtMost(1.0)).1, Some(false));
         assert_eq!(judged(&[(0.0, Some(0.0))], Bar::RatioAtMost(1.0)).1, Some(false));
     }
 }

@@ -18,7 +18,7 @@ const REGISTERED: usize = 100;
 const SWAPS: u64 = 100;
 /// How often a node is exchanged in each round, and how long each is reckoned to take.
 const RESTARTS: u64 = 10;
-const RESTART_SECONDS: u64 = 1;
+const RESTART_SECONDS: u64 = 3;
 /// How long a change may take until it counts as lost.
 const CHANGE_SECONDS_MAX: u64 = 30;
 /// Between two looks.
@@ -132,12 +132,13 @@ pub fn restart(setting: &Setting, report: &mut Report) -> Result<()> {
             let thinks = Duration::from_millis(1);
             Clients { port: ours, method: "GET", target: "/", count, thinks, seconds, seed }
         };
-        let load = clients(64, u64::from(round));
+        let (load, began) = (clients(64, u64::from(round)), Instant::now());
         let load = std::thread::spawn(move || load.run());
         for _ in 0..swaps {
             server = Server::take_over(server, &setting.binary, dir.path())?;
             server.wait_ready()?;
         }
+        ensure!(began.elapsed() < Duration::from_secs(seconds), "the load ended before the last exchange");
         let seen: Seen = load.join().unwrap_or_else(|_| bail!("the clients panicked"))?;
         let why = seen.failure.as_deref().unwrap_or_default();
         eprintln!("round {round} restart: {} answers, {} lost {why}", seen.micros.len(), seen.failed);

@@ -4,7 +4,7 @@ use super::super::report::{Bar, Pair, Report};
 use super::super::{Setting, process, proxy};
 use super::http::Http;
 use super::{node, own, port};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 const IDLE: usize = 10_000;
 
@@ -22,8 +22,10 @@ pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
         );
         let server = node(setting, dir.path(), &config)?;
         let ours = port(&server, 8080);
-        let alone = proxy::cpu_by_wrk(server.pid(), ours, setting.quick)?;
+        ensure!(Http::open(ours)?.ask("GET", "/", "")?.status == 200, "a client is refused");
+        // Before the load: what that leaves free would be taken by the idle ones, and not be counted.
         let before = process::anonymous(server.pid())?;
+        let alone = proxy::cpu_by_wrk(server.pid(), ours, setting.quick)?;
         let mut idle = Vec::with_capacity(IDLE);
         for _ in 0..if setting.quick { IDLE / 10 } else { IDLE } {
             let mut http = Http::open(ours)?;
@@ -36,7 +38,8 @@ pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
             ensure!(http.ask("GET", "/", "")?.status == 200, "idle client {number} was forgotten");
         }
         #[expect(clippy::cast_precision_loss, reason = "memory fits 52 bits")]
-        let bytes = after.saturating_sub(before) as f64 / idle.len() as f64;
+        let bytes = after.checked_sub(before).context("the node has less memory than before")? as f64
+            / idle.len() as f64;
         eprintln!(
             "round {round} idle: {bytes:.0} bytes a connection; {alone:.2} µs/request without and {beside:.2} with {}",
             idle.len()

@@ -57,6 +57,10 @@ pub fn services(setting: &Setting, report: &mut Report) -> Result<()> {
         register(consul, 1..SERVICES, endpoint.port())?;
         let bytes = process::anonymous(server.pid())?.saturating_sub(before);
         let (direct_then, many) = (median(endpoint.port())?, median(ours)?);
+        ensure!(
+            one > direct && many > direct_then,
+            "the proxy's part is smaller than what is measured beside it"
+        );
         let share = (many - direct_then) / (one - direct);
         #[expect(clippy::cast_precision_loss, reason = "memory fits 52 bits")]
         let mib = bytes as f64 / 1_048_576.0;
