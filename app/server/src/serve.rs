@@ -254,7 +254,7 @@ impl Server {
             if let Some(handed) = handed {
                 take_place(loaded, handed, &proxy)?;
             }
-            // Not every file system has local sockets.
+            // Another may have the name.
             let place = Place::open(&config.data_dir, proxy.clone(), on_stop);
             let told =
                 |error: &TakeoverError| tracing::warn!(%error, "no process can take over from this one");

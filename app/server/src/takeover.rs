@@ -1,8 +1,9 @@
 //! A process takes over from the one that runs on its data directory, and no connection of the proxy is lost: it gets the
 //! sockets that the other listens on, so that the kernel keeps who connects meanwhile.
 //!
-//! Both speak over `takeover` in the data directory, a local socket of sequenced packets. Whoever is not the same user, or
-//! the superuser, is not answered. Each message is JSON; `->` is from the heir to the holder of the directory.
+//! Both speak over a local socket of sequenced packets, whose abstract name (`unix(7)`) is made of the data directory's device and
+//! inode: no file is left behind, and none is in the way of who copies the directory. Neither speaks with who is not the same
+//! user, or the superuser. Each message is JSON; `->` is from the heir to the holder of the directory.
 //!
 //! | | message |
 //! |---|---|
@@ -14,11 +15,11 @@
 //! | -> | `{"serving": true}`: the heir does now, and the holder's proxy ends with the requests that it has |
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -37,8 +38,6 @@ use thiserror::Error;
 
 use crate::proxy::Proxied;
 
-/// The file in the data directory.
-const NAME: &str = "takeover";
 /// The version of the messages.
 const VERSION: u64 = 1;
 /// The longest message.
@@ -72,10 +71,10 @@ pub enum TakeoverError {
         source: io::Error,
     },
     /// The socket for those who take over cannot be made.
-    #[error("cannot listen on {} for processes that take over: {source}", path.display())]
+    #[error("cannot listen for processes that take over from the one on {}: {source}", dir.display())]
     Listen {
-        /// The file.
-        path: PathBuf,
+        /// The directory.
+        dir: PathBuf,
         /// The reason.
         source: io::Error,
     },
@@ -153,13 +152,13 @@ enum Seat {
 }
 
 impl Place {
-    /// Listens in `dir`, and hands over what `proxied` has. `on_heir` is called when the node is to stop for somebody.
+    /// Listens for the process on `dir`, and hands over what `proxied` has. `on_heir` is called when the node is to stop for somebody.
     pub fn open(
         dir: &Path,
         proxied: Proxied,
         on_heir: impl Fn() + Send + 'static,
     ) -> Result<Place, TakeoverError> {
-        let failed = |source| TakeoverError::Listen { path: dir.join(NAME), source };
+        let failed = |source| TakeoverError::Listen { dir: dir.to_owned(), source };
         let socket = Arc::new(listening(dir).map_err(failed)?);
         let seat = Arc::<Mutex<Seat>>::default();
         let (listens, taken) = (Arc::clone(&socket), Arc::clone(&seat));
@@ -235,10 +234,7 @@ fn await_heir(socket: &OwnedFd, proxied: &Proxied, seat: &Mutex<Seat>, on_heir: 
 }
 
 fn hand_over(line: &Line, proxied: &Proxied) -> io::Result<()> {
-    let peer = socket_peercred(&line.0)?.uid;
-    if peer != rustix::process::geteuid() && !peer.is_root() {
-        return Err(io::Error::other("it runs as another user"));
-    }
+    line.check_user()?;
     line.patience(ANSWER)?;
     let (hello, _) = line.receive()?;
     if hello["archipel"] != VERSION {
@@ -263,9 +259,11 @@ fn strange(message: &Value) -> io::Error {
     io::Error::other(format!("it says {message}, which this version does not know"))
 }
 
-/// The name of the socket, short however long that of the directory is: names of sockets have 108 bytes at most.
-fn short(dir: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd()))
+/// Under which name the process on `dir` is asked: no two directories of a machine have the same.
+fn name(dir: &Path) -> io::Result<SocketAddrUnix> {
+    let found = std::fs::metadata(dir)?;
+    let name = format!("archipel-takeover-{:x}-{:x}", found.dev(), found.ino());
+    Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
 }
 
 fn packets() -> io::Result<OwnedFd> {
@@ -273,15 +271,8 @@ fn packets() -> io::Result<OwnedFd> {
 }
 
 fn listening(dir: &Path) -> io::Result<OwnedFd> {
-    let dir = File::open(dir)?;
-    let path = short(&dir);
-    // Whoever has the directory is alone in it.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
     let socket = packets()?;
-    bind(&socket, &SocketAddrUnix::new(&path)?)?;
+    bind(&socket, &name(dir)?)?;
     listen(&socket, 1)?;
     Ok(socket)
 }
@@ -290,20 +281,32 @@ fn listening(dir: &Path) -> io::Result<OwnedFd> {
 struct Line(OwnedFd);
 
 impl Line {
-    /// To whoever listens in `dir`; none if nobody does.
+    /// To whoever runs on `dir`; none if nobody does.
     fn open(dir: &Path) -> io::Result<Option<Line>> {
-        let dir = match File::open(dir) {
-            Ok(dir) => dir,
+        let name = match name(dir) {
+            Ok(name) => name,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let socket = packets()?;
-        match connect(&socket, &SocketAddrUnix::new(short(&dir))?) {
-            Ok(()) => Ok(Some(Line(socket))),
-            // It ended without a word, or there was none ever.
-            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        match connect(&socket, &name) {
+            Ok(()) => {
+                let line = Line(socket);
+                line.check_user()?;
+                Ok(Some(line))
+            }
+            Err(Errno::CONNREFUSED) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Anybody may take an abstract name, or ask for one.
+    fn check_user(&self) -> io::Result<()> {
+        let peer = socket_peercred(&self.0)?.uid;
+        if peer != rustix::process::geteuid() && !peer.is_root() {
+            return Err(io::Error::other("it runs as another user"));
+        }
+        Ok(())
     }
 
     fn patience(&self, limit: Duration) -> io::Result<()> {
@@ -355,10 +358,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(Handed::ask(&dir.path().join("none")).unwrap().is_none());
         assert!(Handed::ask(dir.path()).unwrap().is_none());
-        // A file that a process left which was killed.
         drop(listening(dir.path()).unwrap());
-        assert!(dir.path().join(NAME).exists());
         assert!(Handed::ask(dir.path()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
     }
 
     #[test]
