@@ -50,8 +50,8 @@ impl Reach {
 }
 
 impl Archive {
-    /// The way to `moment`: from the newest backup whose checkpoints have nothing from after it, by the entries of those
-    /// behind. Backups of versions 1 and 2 have no entries: of them it is [`Archive::at`].
+    /// The way to `moment`: from the newest backup that was begun by then and whose checkpoints have nothing from after it,
+    /// by the entries of those behind. Backups of versions 1 and 2 have no entries: of them it is [`Archive::at`].
     ///
     /// # Errors
     /// [`BackupError::TooEarly`] if there is no backup before it, [`BackupError::Gap`] if entries up to it are not there, and
@@ -129,9 +129,11 @@ impl Archive {
     }
 }
 
-/// Whether no checkpoint of it has anything from after `moment`.
+/// Whether it was begun by `moment`, and no checkpoint of it has anything from after that. One that was begun later lacks
+/// keyspaces that were dropped between, however old its checkpoints are.
 fn begins_by(manifest: &Manifest, moment: Millis) -> bool {
-    manifest.histories().all(|(_, it)| it.time != TIME_UNKNOWN && it.time.millis() <= moment)
+    let is_by = |history: &History| history.time != TIME_UNKNOWN && history.time.millis() <= moment;
+    manifest.at <= moment && manifest.histories().all(|(_, it)| is_by(it))
 }
 
 impl Manifest {
@@ -223,15 +225,18 @@ mod tests {
         #[rustfmt::skip] // columns
         let table = [
             (89,  Err("number 1")),
-            (90,  Ok((vec![1], None))),
+            (90,  Err("number 1")),           // its checkpoints are as old, and it was begun later
+            (95,  Ok((vec![1], None))),
             (97,  Ok((vec![1], None))),       // nothing that comes later is from before it
             (98,  Ok((vec![1], None))),       // a clock may be behind, but the busy one is over it
             (99,  Ok((vec![1, 2], None))),
             (150, Ok((vec![1, 2], None))),
             (189, Ok((vec![1, 2], None))),
-            (190, Ok((vec![2], None))),
+            (190, Ok((vec![1, 2], None))),
+            (195, Ok((vec![2], None))),
             (250, Ok((vec![2, 3], None))),
-            (290, Ok((vec![3], None))),
+            (290, Ok((vec![2, 3], None))),
+            (295, Ok((vec![3], None))),
             (300, Ok((vec![3], None))),
             (301, Ok((vec![3], Some(300)))),
         ];
@@ -278,13 +283,17 @@ mod tests {
             (98,  Ok(vec![1, 2])), // the third may have begun by then
             (99,  Err("of partition 1/0")),
             (150, Err("between backup 1 and backup 2")),
-            (190, Ok(vec![2])),
+            (190, Err("of partition 1/0")),
+            (195, Ok(vec![2])),
             (250, Err("of partition 2/0")),
-            (290, Ok(vec![3])),
+            (290, Err("of partition 2/0")),
+            (295, Ok(vec![3])),
             (350, Err("of partition 3/0")),
-            (390, Ok(vec![4])),
+            (390, Err("of partition 3/0")),
+            (395, Ok(vec![4])),
             (450, Err("of partition 4/0")),
-            (490, Ok(vec![5])),
+            (490, Err("of partition 4/0")),
+            (495, Ok(vec![5])),
         ];
         for (moment, expected) in table {
             let found = told(&archive, moment).map(|(numbers, _)| numbers);
@@ -293,5 +302,21 @@ mod tests {
                 (found, expected) => assert_eq!(found, expected.map_err(str::to_owned), "{moment}"),
             }
         }
+    }
+
+    #[test]
+    fn a_keyspace_that_was_dropped_is_not_silently_missing_before_that() {
+        let home = tempfile::tempdir().unwrap();
+        // Both rest; the second is dropped before the second backup is begun.
+        let backups = [
+            (100, vec![Part(1, (10, 90), (false, 10), (10, 90)), Part(2, (3, 40), (false, 3), (3, 40))]),
+            (200, vec![Part(1, (11, 120), (true, 10), (11, 120))]),
+        ];
+        let archive = archive(home.path(), &backups);
+        for moment in [120, 150, 194] {
+            let error = told(&archive, moment).unwrap_err();
+            assert!(error.contains("of partition 2/0"), "{moment}: {error}");
+        }
+        assert_eq!(told(&archive, 195), Ok((vec![2], None)));
     }
 }

@@ -214,9 +214,9 @@ impl World {
         }
         assert!(gather.lacks().is_empty(), "it is whole");
         writer.gathered(gather).unwrap();
-        let at = self.store.time().millis();
-        let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 1, mark: Some(at) }];
-        writer.finish(Span { at, until: at, skew_ms: 0 }, self.origin, keyspaces).unwrap();
+        let (at, until) = (self.point(index).1.millis(), self.store.time().millis());
+        let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 1, mark: Some(until) }];
+        writer.finish(Span { at, until, skew_ms: 0 }, self.origin, keyspaces).unwrap();
         let next = self.cut();
         self.release(next.generation);
         (to, next.checksum)
