@@ -158,7 +158,9 @@ impl Rounds<'_> {
         for Choice { source, copy } in choices.values() {
             ensure!(!ended(), ENDED);
             bar.set_message(name(copy.group));
-            let after = Index(copy.applied).max(ends_at(writer.before(), copy.group));
+            // Who leads has all there is; a backup before that has more has another group of that number.
+            let before = if copy.leads { Index(0) } else { ends_at(writer.before(), copy.group) };
+            let after = Index(copy.applied).max(before);
             until = until.max(self.sources[*source].keep((*copy, after), writer, ended)?);
             bar.inc(1);
         }
@@ -228,7 +230,8 @@ impl Rounds<'_> {
     }
 }
 
-/// Where the backup before has a partition: a checkpoint is not to be older than that, so that its entries follow.
+/// Where the backup before has a partition: a follower's checkpoint is not to be older than that, so that its
+/// entries follow.
 fn ends_at(before: Option<&Manifest>, group: GroupId) -> Index {
     let group = before.and_then(|before| before.groups.iter().find(|it| it.group == group));
     group.map_or(Index(0), server::backup::Group::restores_to)

@@ -92,6 +92,11 @@ fn end(manifest: &Manifest, group: GroupId) -> (Point, Micros) {
     history.map_or((first, Micros(0)), History::end)
 }
 
+/// Whether it says of entries: a backup of an earlier version of the format does not.
+const fn has_entries(manifest: &Manifest) -> bool {
+    manifest.skew_ms.is_some()
+}
+
 /// What is asked for: each group, and behind which entry.
 fn listed(after: &BTreeMap<GroupId, Index>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -107,8 +112,9 @@ fn listed(after: &BTreeMap<GroupId, Index>) -> Vec<u8> {
 fn wanted(group: &Group, to: Point, before: Option<&Manifest>) -> Result<Wanted, History> {
     let history = group.history.as_ref().expect("a group comes with its checkpoint's time");
     let base = (Point { index: group.index, term: group.term }, history.time);
-    // A backup of an earlier version of the format says nothing of entries.
-    let before = before.filter(|before| before.skew_ms.is_some()).map(|before| end(before, group.group));
+    let before = before.filter(|before| has_entries(before)).map(|before| end(before, group.group));
+    // What ends behind the checkpoint was another group's of that number, or this one's leader lagged behind.
+    let before = before.filter(|(before, _)| before.index <= base.0.index);
     if before.is_some_and(|(before, _)| before == to) {
         return Err(History { follows: true, ..History::at(base, to) });
     }
@@ -127,12 +133,16 @@ pub(super) fn fetch(
     ended: &dyn Fn() -> bool,
 ) -> Result<Found> {
     let before = writer.before().cloned();
-    let mut all = BTreeMap::new();
+    let can_follow = before.as_ref().is_some_and(has_entries);
+    let (mut all, mut found) = (BTreeMap::new(), Found::default());
     for (&id, &(_, to)) in points {
         let group = writer.group(id).expect("what has a point is in the backup");
         match wanted(group, to, before.as_ref()) {
             Ok(wanted) => drop(all.insert(id, wanted)),
-            Err(history) => writer.set_history(id, history),
+            Err(history) => {
+                found.gaps.extend((can_follow && !history.follows).then_some(id));
+                writer.set_history(id, history);
+            }
         }
     }
     let mut gather = Gather::new(all.clone());
@@ -154,27 +164,28 @@ pub(super) fn fetch(
             }
         }
     }
-    settle(all, gather, writer, &mut reasons)
+    settle((all, can_follow), gather, writer, (&mut found, reasons))?;
+    Ok(found)
 }
 
-/// Takes what was gathered, and finds out what was not.
+/// Takes what was gathered, and finds out what was not; and what does not follow, if there is a backup that it
+/// could follow.
 fn settle(
-    all: BTreeMap<GroupId, Wanted>,
+    (all, can_follow): (BTreeMap<GroupId, Wanted>, bool),
     gather: Gather,
     writer: &mut Writer,
-    reasons: &mut BTreeMap<GroupId, String>,
-) -> Result<Found> {
+    (found, mut reasons): (&mut Found, BTreeMap<GroupId, String>),
+) -> Result<()> {
     let lacking = gather.lacks();
     writer.gathered(gather)?;
-    let mut found = Found::default();
-    for (id, Wanted { before, base, to }) in all {
+    for (id, Wanted { base, to, .. }) in all {
         if !lacking.contains_key(&id) {
             let history = writer.group(id).and_then(|group| group.history.as_ref());
-            let is_gap = before.is_some() && history.is_some_and(|history| !history.follows);
+            let is_gap = can_follow && history.is_some_and(|history| !history.follows);
             found.gaps.extend(is_gap.then_some(id));
             continue;
         }
-        if before.is_some() {
+        if can_follow {
             found.gaps.insert(id);
         }
         writer.set_history(id, History::at(base, base.0));
@@ -184,7 +195,7 @@ fn settle(
             found.missing.insert(id, why);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Reads a node's log once, from the first entry that is asked for to its end.
@@ -261,7 +272,10 @@ mod tests {
     fn entries_are_wanted_from_where_the_backup_before_ends() {
         let mut at_seven = group();
         at_seven.history = Some(History::at((point(7), Micros(50)), point(7)));
+        let mut at_twelve = group();
+        at_twelve.history = Some(History::at((point(12), Micros(90)), point(12)));
         let (seven, ten) = (before(vec![at_seven], Some(0)), before(vec![group()], Some(0)));
+        let twelve = before(vec![at_twelve], Some(0));
         let (none, old) = (before(Vec::new(), Some(0)), before(vec![group()], None));
         let base = (point(10), Micros(70));
         let nothing = (Point::FOUNDING, Micros(0));
@@ -276,6 +290,10 @@ mod tests {
             (12, None,         Ok(None)),
             (12, Some(&ten),   Ok(Some((point(10), Micros(70))))),
             (12, Some(&old),   Ok(None)),
+            // It was of another group of that number.
+            (10, Some(&twelve), Err(false)),
+            (12, Some(&twelve), Ok(None)),
+            (14, Some(&twelve), Ok(None)),
         ];
         for (row, (to, before, expected)) in table.into_iter().enumerate() {
             let found = wanted(&group(), point(to), before);

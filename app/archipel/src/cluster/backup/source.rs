@@ -73,6 +73,7 @@ impl Source {
         let ticket = cut["ticket"].as_u64().unwrap_or_default();
         let held = format!("group={}&generation={}&ticket={ticket}", group.0, number("generation")?);
         let (index, term) = (Index(number("index")?), Term(number("term")?));
+        ensure!(index >= after, "the checkpoint is at entry {}, before {}", index.0, after.0);
         let (point, time) = (Point { index, term }, cut["time_us"].as_u64().map_or(TIME_UNKNOWN, Micros));
         let announced = Group {
             group,
