@@ -108,6 +108,9 @@ impl Player {
             if is_over {
                 break;
             }
+            if store.applied() != history.to {
+                return Err(RestoreError::Hole { group, after: store.applied(), found: history.to });
+            }
         }
         if store.applied() > base {
             commit(engine, group, (&mut store, term), Vec::new())?;

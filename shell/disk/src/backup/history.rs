@@ -31,8 +31,9 @@ pub struct Block {
 
 /// What a backup has of a partition's log.
 ///
-/// Invariant: `from` and the checkpoint's index are at most `to`; `to_time` is at least `time`, if that is known; without `follows`, `from` is
-/// the checkpoint's index; there are entries if `from` is less than `to`, and else none.
+/// Invariant: `from` is at most the checkpoint's index, and that at most `to`; `to_time` is at least `time`, if that
+/// is known; without `follows`, `from` is the checkpoint's index; there are entries if `from` is less than `to`, and
+/// else none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// The group's time at the checkpoint: the highest stamp of any entry up to it. [`TIME_UNKNOWN`] if nobody said it.
@@ -85,7 +86,7 @@ impl History {
     pub(super) fn is_sound(&self, index: Index) -> bool {
         let whole: u64 = self.blocks.iter().map(|block| u64::from(block.bytes)).sum();
         let has_some = self.from < self.to;
-        self.from <= self.to
+        self.from <= index
             && index <= self.to
             && (self.follows || self.from == index)
             && (self.time <= self.to_time || self.time == TIME_UNKNOWN)

@@ -430,7 +430,7 @@ mod tests {
         fn of(manifest: &mut Manifest) -> &mut History {
             manifest.groups[0].history.as_mut().expect("it has one")
         }
-        let changes: [Change; 18] = [
+        let changes: [Change; 19] = [
             |it| it.number = 0,
             |it| it.until = Some(Millis(it.at.0 - 1)),
             |it| it.keyspaces.reverse(),
@@ -445,6 +445,7 @@ mod tests {
             |it| of(it).follows = false,
             |it| of(it).to_time = Micros(0),
             |it| of(it).from = of(it).to,
+            |it| of(it).from = Index((1 << 40) + 1),
             |it| of(it).entries = 0,
             |it| of(it).bytes += 1,
             |it| of(it).blocks[0].bytes = 0,

@@ -50,8 +50,9 @@ impl Reach {
 }
 
 impl Archive {
-    /// The way to `moment`: from the newest backup that was begun by then and whose checkpoints have nothing from after it,
-    /// by the entries of those behind. Backups of versions 1 and 2 have no entries: of them it is [`Archive::at`].
+    /// The way to `moment`: from the newest backup that was begun by then and whose checkpoints have nothing from
+    /// after it, by the entries of those behind. Backups of versions 1 and 2 have no entries: of them it is
+    /// [`Archive::at`].
     ///
     /// # Errors
     /// [`BackupError::TooEarly`] if there is no backup before it, [`BackupError::Gap`] if entries up to it are not there, and
@@ -129,8 +130,8 @@ impl Archive {
     }
 }
 
-/// Whether it was begun by `moment`, and no checkpoint of it has anything from after that. One that was begun later lacks
-/// keyspaces that were dropped between, however old its checkpoints are.
+/// Whether it was begun by `moment`, and no checkpoint of it has anything from after that. One that was begun
+/// later lacks keyspaces that were dropped between, however old its checkpoints are.
 fn begins_by(manifest: &Manifest, moment: Millis) -> bool {
     let is_by = |history: &History| history.time != TIME_UNKNOWN && history.time.millis() <= moment;
     manifest.at <= moment && manifest.histories().all(|(_, it)| is_by(it))
