@@ -211,10 +211,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Restor
     move |source| RestoreError::File { action, path, source }
 }
 
-/// How the keyspaces are divided.
+/// How the keyspaces are divided: as the oldest backup that has them says.
 fn divided(reach: &Reach) -> Result<Divisions, RestoreError> {
     let mut divisions = Divisions::default();
-    for keyspace in reach.chain.iter().flat_map(|manifest| &manifest.keyspaces) {
+    // The oldest comes last, and so holds: a later one may have another keyspace of that number.
+    for keyspace in reach.chain.iter().rev().flat_map(|manifest| &manifest.keyspaces) {
         let (keyspace, partitions) = (keyspace.id, keyspace.partitions);
         let sound = Partitions::new(partitions).ok().filter(|_| partitions <= PARTITIONS_MAX);
         divisions.set(keyspace, sound.ok_or(RestoreError::Partitions { keyspace, partitions })?);
