@@ -25,11 +25,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use kernel::codec::DecodeError;
-use kernel::{GroupId, Millis};
+use kernel::{GroupId, Index, Millis};
 use thiserror::Error;
 
 use self::data::{DataReader, DataWriter, FRAME_BYTES};
-pub use self::gather::{BUFFERED_BYTES_MAX, Gather, Point, Wanted};
+pub use self::gather::{Gather, Point, Wanted};
 pub use self::history::{Block, History, Read as ReadOn, TIME_UNKNOWN};
 pub use self::manifest::{
     Chunk, Digest, Group, Keyspace, MANIFEST_BYTES_MAX, Manifest, Origin, Unreadable, VERSION,
@@ -504,6 +504,18 @@ impl Writer {
         Ok(chunk)
     }
 
+    /// Has `gather` begin another reading, of these groups.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn again(
+        &mut self,
+        gather: &mut Gather,
+        asked: &BTreeMap<GroupId, Index>,
+    ) -> Result<(), BackupError> {
+        gather.again(asked, &mut |block| self.append(block))
+    }
+
     /// Has `gather` take the next bytes of what a node sends of its log.
     ///
     /// # Errors
@@ -512,7 +524,7 @@ impl Writer {
         gather.take(bytes, &mut |block| self.append(block))
     }
 
-    /// Takes what was gathered: each group that is whole has its history now.
+    /// Takes what was gathered: each group that is not missing has its history now.
     ///
     /// # Errors
     /// [`BackupError`].

@@ -2,11 +2,16 @@
 //!
 //! A log has entries that were never agreed on, and were replaced later. An entry that is told by index *and* term is final,
 //! and so is then, by log matching, all that the log had before it at that point: there a group is whole, and nothing of it is
-//! taken any more, unless all that was another group's of the same number, as the log says later. So a log is read to its end. What was replaced up to there is in the bytes and is left out by who reads them ([`super::course`]).
+//! taken any more, unless all that was another group's of the same number, as the log says later. So a log is
+//! read to its end. What was replaced up to there is in the bytes and is left out by who reads them
+//! ([`super::course`]).
+//!
+//! Of a group that is whole without what was since the backup before, another node may have more: it is asked too,
+//! and what was whole is kept as a spare.
 //!
 //! Memory: at most [`BLOCK_BYTES`] of a group and [`BUFFERED_BYTES_MAX`] of all, however long entries are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::{GroupId, Index, Micros, Term};
 
@@ -82,6 +87,8 @@ struct Gathering {
     /// Everything that is wanted is here as soon as the running body is.
     ends: bool,
     whole: bool,
+    /// What another reading had: whole, but it does not follow the backup before.
+    spare: Option<History>,
 }
 
 impl Gather {
@@ -92,17 +99,43 @@ impl Gather {
         Gather { records: Records::new(Framing::Node), groups, running: None }
     }
 
-    /// Behind which entry each group that is not whole needs all.
+    /// Behind which entry each group needs all that is not whole, or does not follow the backup before.
     #[must_use]
     pub fn lacks(&self) -> BTreeMap<GroupId, Index> {
-        let lacking = self.groups.iter().filter(|(_, it)| !it.whole);
+        let lacking = self.groups.iter().filter(|(_, it)| !(it.whole && it.follows()));
         lacking.map(|(group, it)| (*group, Index(it.wanted.first().0 - 1))).collect()
     }
 
-    /// What comes next is another reading, from the beginning: what is not whole begins anew.
-    pub fn again(&mut self) {
+    /// The groups of which no reading was whole.
+    #[must_use]
+    pub fn missing(&self) -> BTreeSet<GroupId> {
+        let missing = self.groups.iter().filter(|(_, it)| !it.whole && it.spare.is_none());
+        missing.map(|(group, _)| *group).collect()
+    }
+
+    /// What comes next is another reading, from the beginning, of these groups: what is not whole begins anew, and
+    /// what is and is asked for is kept as a spare.
+    ///
+    /// # Errors
+    /// What `put` says.
+    pub fn again(&mut self, asked: &BTreeMap<GroupId, Index>, put: Put<'_>) -> Result<(), BackupError> {
         (self.records, self.running) = (Records::new(Framing::Node), None);
-        self.groups.values_mut().filter(|it| !it.whole).for_each(Gathering::clear);
+        for (group, it) in &mut self.groups {
+            if it.whole && asked.contains_key(group) {
+                it.spare = Some(it.finish(put)?);
+                it.clear();
+            } else if !it.whole {
+                it.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The reading of these groups came to no end: what it had of them may be another group's, as the rest would
+    /// say.
+    pub fn breaks_off(&mut self, asked: &BTreeMap<GroupId, Index>) {
+        let of_reading = self.groups.iter_mut().filter(|(group, _)| asked.contains_key(*group));
+        of_reading.for_each(|(_, it)| it.clear());
     }
 
     /// Takes the next bytes that a node sent.
@@ -144,13 +177,22 @@ impl Gather {
         Ok(())
     }
 
-    /// What each group has, of those that are whole.
+    /// What each group has, of those that are not missing: what follows the backup before, if there is that.
     ///
     /// # Errors
     /// What `put` says.
     pub fn finish(self, put: Put<'_>) -> Result<BTreeMap<GroupId, History>, BackupError> {
-        let whole = self.groups.into_iter().filter(|(_, it)| it.whole);
-        whole.map(|(group, mut it)| Ok((group, it.finish(put)?))).collect()
+        let mut histories = BTreeMap::new();
+        for (group, mut it) in self.groups {
+            let is_best = it.whole && it.follows();
+            let history = match it.spare.take() {
+                Some(spare) if !is_best => Some(spare),
+                Some(_) | None if it.whole => Some(it.finish(put)?),
+                Some(_) | None => None,
+            };
+            histories.extend(history.map(|history| (group, history)));
+        }
+        Ok(histories)
     }
 }
 
@@ -176,11 +218,23 @@ impl Gathering {
             crc: crc32fast::Hasher::new(),
             ends: false,
             whole: false,
+            spare: None,
         }
     }
 
+    /// Nothing has come in this reading.
     fn clear(&mut self) {
-        *self = Gathering::new(self.wanted);
+        *self = Gathering { spare: self.spare.take(), ..Gathering::new(self.wanted) };
+    }
+
+    /// Whether it goes on where the backup before ends; without one there is nothing to follow.
+    fn follows(&self) -> bool {
+        let Some((before, time)) = self.wanted.before else { return true };
+        // From nothing at all, or from the very entry.
+        let begins = before.is_first() && self.course.first() == Some(before.index.next());
+        // One that was lost and written anew under the same term is stamped later than anything was by then.
+        let is_same = |(term, stamp): (Term, Micros)| term == before.term && stamp <= time;
+        begins || self.joint.is_some_and(is_same)
     }
 
     /// An entry begins; whether its body is wanted.
@@ -223,7 +277,8 @@ impl Gathering {
             self.crc.update(&self.buffer);
             self.bytes += self.buffer.len() as u64;
             self.blocks.push(put(&self.buffer)?);
-            self.buffer.clear();
+            // Its memory goes with it: there may be thousands of groups.
+            self.buffer = Vec::new();
         }
         Ok(())
     }
@@ -232,15 +287,8 @@ impl Gathering {
         let Wanted { before, base, to } = self.wanted;
         self.flush(put)?;
         let mut history = History::at(base, to);
-        if let Some((before, time)) = before {
-            // From nothing at all, or from the very entry.
-            let begins = before.is_first() && self.course.first() == Some(before.index.next());
-            // One that was lost and written anew under the same term is stamped later than anything was by then.
-            let is_same = |(term, stamp): (Term, Micros)| term == before.term && stamp <= time;
-            let follows = begins || self.joint.is_some_and(is_same);
-            if follows {
-                (history.follows, history.from) = (true, before.index);
-            }
+        if let Some((before, _)) = before.filter(|_| self.follows()) {
+            (history.follows, history.from) = (true, before.index);
         }
         history.to_time = history.to_time.max(self.course.time());
         if history.from < to.index {
@@ -350,8 +398,10 @@ mod tests {
             Ok(Block { digest: chunk.digest, offset: chunk.offset, bytes: chunk.bytes })
         };
         // A reading that broke off leaves nothing behind.
+        let asked = gather.lacks();
         gather.take(&sent[..rng.below(sent.len() as u64) as usize], &mut put).unwrap();
-        gather.again();
+        gather.breaks_off(&asked);
+        gather.again(&asked, &mut put).unwrap();
         let mut rest = sent;
         while !rest.is_empty() {
             let now = (1 + rng.below(9_000) as usize).min(rest.len());
@@ -435,5 +485,86 @@ mod tests {
             assert!(!found.follows && found.from == Index(8), "{found:?}");
         }
         assert_eq!(Gather::new([(GROUP, good)].into()).lacks()[&GROUP], Index(3));
+    }
+
+    /// What comes of reading these nodes one after the other while anything is lacking, and how many were read.
+    fn read_of(dir: &std::path::Path, nodes: &[&Naive], wanted: Wanted) -> (History, usize) {
+        let path = dir.join("log-000001");
+        let mut file = DataWriter::create(&path, ENTRIES, 1).unwrap();
+        let mut gather = Gather::new([(GROUP, wanted)].into());
+        let mut put = |bytes: &[u8]| {
+            let chunk = file.append(&path, Digest::of(bytes), bytes)?;
+            Ok(Block { digest: chunk.digest, offset: chunk.offset, bytes: chunk.bytes })
+        };
+        let mut count = 0;
+        for node in nodes {
+            let asked = gather.lacks();
+            if asked.is_empty() {
+                break;
+            }
+            count += 1;
+            gather.again(&asked, &mut put).unwrap();
+            gather.take(&node.sent, &mut put).unwrap();
+        }
+        assert!(gather.missing().is_empty(), "one of them has all that is needed");
+        let history = gather.finish(&mut put).unwrap().remove(&GROUP).unwrap();
+        file.finish(&path).unwrap();
+        (history, count)
+    }
+
+    #[test]
+    fn another_node_is_asked_for_what_follows_and_a_spare_is_taken_where_none_has_it() {
+        let home = tempfile::tempdir().unwrap();
+        let mut rng = Rng::new(5);
+        let (mut all, mut late) = (Naive::default(), Naive { gone: 5, ..Naive::default() });
+        (0..20).for_each(|time| all.append(5, time, &mut rng, false));
+        // The same entries, from the sixth on; and too few of them.
+        (5..20).for_each(|time| late.append(5, time, &mut rng, false));
+        let mut few = Naive { gone: 11, ..Naive::default() };
+        (11..20).for_each(|time| few.append(5, time, &mut rng, false));
+        let of = |index: u64| point(all.at(index).unwrap());
+        let wanted = Wanted { before: Some(of(4)), base: of(8), to: of(15).0 };
+        #[rustfmt::skip] // columns
+        let table = [
+            // nodes                    from  read
+            (vec![&late, &all],         4,    2),
+            (vec![&all, &late],         4,    1),
+            (vec![&late, &few, &all],   4,    3),
+            (vec![&late, &late],        8,    2),
+            (vec![&late, &few],         8,    2),
+            (vec![&few, &late],         8,    2),
+        ];
+        for (row, (nodes, from, read)) in table.into_iter().enumerate() {
+            let (history, count) = read_of(home.path(), &nodes, wanted);
+            assert_eq!((history.follows, history.from, count), (from == 4, Index(from), read), "row {row}");
+            assert!(history.is_sound(Index(8)), "row {row}: {history:?}");
+            let mut found = Vec::new();
+            let mut each = |entry: OldEntry| {
+                found.push(entry.index.0);
+                Ok::<ReadOn, BackupError>(ReadOn::On)
+            };
+            Archive::new(home.path()).entries((1, GROUP), &history, history.from, &mut each).unwrap();
+            assert_eq!(found, (from + 1..=15).collect::<Vec<u64>>(), "row {row}");
+        }
+        // Without a backup before there is nothing to follow.
+        let alone = Wanted { before: None, ..wanted };
+        assert_eq!(read_of(home.path(), &[&late, &all], alone).1, 1);
+    }
+
+    #[test]
+    fn a_reading_that_breaks_off_is_none_although_it_had_all() {
+        let mut rng = Rng::new(6);
+        let mut naive = Naive::default();
+        (0..20).for_each(|time| naive.append(5, time, &mut rng, false));
+        let of = |index: u64| point(naive.at(index).unwrap());
+        let wanted = Wanted { before: Some(of(4)), base: of(8), to: of(15).0 };
+        let mut gather = Gather::new([(GROUP, wanted)].into());
+        let mut put =
+            |bytes: &[u8]| Ok(Block { digest: Digest::of(bytes), offset: 24, bytes: bytes.len() as u32 });
+        let asked = gather.lacks();
+        gather.take(&naive.sent, &mut put).unwrap();
+        assert!(gather.lacks().is_empty() && gather.missing().is_empty());
+        gather.breaks_off(&asked);
+        assert_eq!((gather.lacks(), gather.missing()), (asked, BTreeSet::from([GROUP])));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use server::backup::{Gather, Group, History, Manifest, Point, Wanted, Writer};
+use server::backup::{BackupError, Gather, Group, History, Manifest, Point, Wanted, Writer};
 use server::kernel::codec::put_varint;
 use server::kernel::{GroupId, Index, Micros};
 
@@ -156,9 +156,14 @@ pub(super) fn fetch(
             if asked.is_empty() {
                 continue;
             }
-            gather.again();
+            writer.again(&mut gather, &asked)?;
             if let Err(error) = read(source, &asked, (writer, &mut gather), ended) {
                 ensure!(!ended(), ENDED);
+                // That of our own disk is no node's, and another node would not help.
+                if matches!(error.downcast_ref::<BackupError>(), Some(BackupError::File { .. })) {
+                    return Err(error);
+                }
+                gather.breaks_off(&asked);
                 let why = format!("{error:#}");
                 reasons.extend(asked.keys().map(|group| (*group, why.clone())));
             }
@@ -176,10 +181,10 @@ fn settle(
     writer: &mut Writer,
     (found, mut reasons): (&mut Found, BTreeMap<GroupId, String>),
 ) -> Result<()> {
-    let lacking = gather.lacks();
+    let missing = gather.missing();
     writer.gathered(gather)?;
     for (id, Wanted { base, to, .. }) in all {
-        if !lacking.contains_key(&id) {
+        if !missing.contains(&id) {
             let history = writer.group(id).and_then(|group| group.history.as_ref());
             let is_gap = can_follow && history.is_some_and(|history| !history.follows);
             found.gaps.extend(is_gap.then_some(id));

@@ -212,7 +212,7 @@ impl World {
             writer.gather(&mut gather, now).unwrap();
             rest = more;
         }
-        assert!(gather.lacks().is_empty(), "it is whole");
+        assert!(gather.missing().is_empty(), "it is whole");
         writer.gathered(gather).unwrap();
         let (at, until) = (self.point(index).1.millis(), self.store.time().millis());
         let keyspaces = vec![Keyspace { id: KeyspaceId(3), partitions: 1, mark: Some(until) }];
