@@ -11,7 +11,7 @@ use server::backup::{BackupError, Gather, Group, History, Manifest, Point, Wante
 use server::kernel::codec::put_varint;
 use server::kernel::{GroupId, Index, Micros};
 
-use super::source::{ENDED, NEXT_HEADER, NOT_FOUND, Source, Told};
+use super::source::{CONFLICT, ENDED, NEXT_HEADER, NOT_FOUND, Source, Told};
 use super::told::name;
 use crate::admin::Line;
 
@@ -76,8 +76,12 @@ impl Reservation {
         let path = format!("/backup/keep?name={}&seconds={seconds}", self.name);
         let mut line = Line::new(source.address, source.password.clone());
         let said = line.ask(&path, &listed(after), PART_MAX)?;
-        if said.code() == NOT_FOUND {
-            return Ok(false);
+        match said.code() {
+            NOT_FOUND => return Ok(false),
+            // It keeps as much as it can for others, and promises no more. What it has can be read all the same:
+            // there may be gaps, and these are told.
+            CONFLICT => return Ok(true),
+            _ => {}
         }
         let (body, _) = said.good(NEXT_HEADER)?;
         let _: Value = serde_json::from_slice(&body).context("the node's answer is not JSON")?;
@@ -151,7 +155,10 @@ pub(super) fn fetch(
     for is_second in [false, true] {
         for (at, source) in sources.iter().enumerate().filter(|(at, _)| keeping[*at]) {
             let mut asked = gather.lacks();
-            let has = |group: &GroupId| told[at].copies.iter().any(|copy| copy.group == *group);
+            // Who led it at the mark may have had nothing of it when the round began.
+            let has = |group: &GroupId| {
+                points[group].0 == at || told[at].copies.iter().any(|copy| copy.group == *group)
+            };
             asked.retain(|group, _| (points[group].0 == at) != is_second && has(group));
             if asked.is_empty() {
                 continue;
@@ -215,7 +222,9 @@ fn read(
     let mut cursor = Some(String::new());
     while let Some(at) = cursor {
         ensure!(!ended(), ENDED);
-        let said = line.ask(&format!("/backup/entries?cursor={at}"), &body, PART_MAX)?;
+        let path = format!("/backup/entries?cursor={at}");
+        // A node ends a connection after some minutes, and a part can be asked for twice.
+        let said = line.ask(&path, &body, PART_MAX).or_else(|_| line.ask(&path, &body, PART_MAX))?;
         let (bytes, next) = said.good(NEXT_HEADER)?;
         if next.as_ref() == Some(&at) {
             bail!("the node at {} does not get on with its log", source.address);

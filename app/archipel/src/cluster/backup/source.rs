@@ -20,6 +20,9 @@ pub(super) const NEXT_HEADER: &str = "x-archipel-next";
 /// What a node answers to a request that it does not know.
 pub(super) const NOT_FOUND: u16 = 404;
 
+/// What it answers if others stand against it.
+pub(super) const CONFLICT: u16 = 409;
+
 /// A node that gives what it has.
 pub(super) struct Source {
     pub address: SocketAddr,
