@@ -25,7 +25,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use kernel::codec::DecodeError;
-use kernel::{GroupId, Index, Millis};
+use kernel::{GroupId, Millis};
 use thiserror::Error;
 
 use self::data::{DataReader, DataWriter, FRAME_BYTES};
@@ -502,39 +502,6 @@ impl Writer {
         self.known.insert(digest, chunk);
         self.written += (FRAME_BYTES + bytes.len()) as u64;
         Ok(chunk)
-    }
-
-    /// Has `gather` begin another reading, of these groups.
-    ///
-    /// # Errors
-    /// [`BackupError`].
-    pub fn again(
-        &mut self,
-        gather: &mut Gather,
-        asked: &BTreeMap<GroupId, Index>,
-    ) -> Result<(), BackupError> {
-        gather.again(asked, &mut |block| self.append(block))
-    }
-
-    /// Has `gather` take the next bytes of what a node sends of its log.
-    ///
-    /// # Errors
-    /// [`BackupError`].
-    pub fn gather(&mut self, gather: &mut Gather, bytes: &[u8]) -> Result<(), BackupError> {
-        gather.take(bytes, &mut |block| self.append(block))
-    }
-
-    /// Takes what was gathered: each group that is not missing has its history now.
-    ///
-    /// # Errors
-    /// [`BackupError`].
-    pub fn gathered(&mut self, gather: Gather) -> Result<(), BackupError> {
-        let histories = gather.finish(&mut |block| self.append(block))?;
-        for (group, history) in histories {
-            let group = self.groups.get_mut(&group).expect("a group is gathered for when it is here");
-            group.history = Some(history);
-        }
-        Ok(())
     }
 
     /// A group that is in it.

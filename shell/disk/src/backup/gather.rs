@@ -2,9 +2,8 @@
 //!
 //! A log has entries that were never agreed on, and were replaced later. An entry that is told by index *and* term is final,
 //! and so is then, by log matching, all that the log had before it at that point: there a group is whole, and nothing of it is
-//! taken any more, unless all that was another group's of the same number, as the log says later. So a log is
-//! read to its end. What was replaced up to there is in the bytes and is left out by who reads them
-//! ([`super::course`]).
+//! taken any more, unless all that was another group's of the same number, as the log says later. So a log is read
+//! to its end. What was replaced is in the bytes and is left out by who reads them ([`super::course`]).
 //!
 //! Of a group that is whole without what was since the backup before, another node may have more: it is asked too,
 //! and what was whole is kept as a spare.
@@ -15,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::{GroupId, Index, Micros, Term};
 
-use super::BackupError;
 use super::course::Course;
 use super::history::{Block, History};
 use super::records::{Framing, Head, Piece, Records, Rest};
+use super::{BackupError, Writer};
 
 /// A block of a group's entries has about so many bytes, and the last one fewer.
 pub const BLOCK_BYTES: usize = 1 << 20;
@@ -193,6 +192,37 @@ impl Gather {
             histories.extend(history.map(|history| (group, history)));
         }
         Ok(histories)
+    }
+}
+
+impl Writer {
+    /// Has `of` begin another reading, of these groups.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn again(&mut self, of: &mut Gather, asked: &BTreeMap<GroupId, Index>) -> Result<(), BackupError> {
+        of.again(asked, &mut |block| self.append(block))
+    }
+
+    /// Has `gather` take the next bytes of what a node sends of its log.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn gather(&mut self, gather: &mut Gather, bytes: &[u8]) -> Result<(), BackupError> {
+        gather.take(bytes, &mut |block| self.append(block))
+    }
+
+    /// Takes what was gathered: each group that is not missing has its history now.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn gathered(&mut self, gather: Gather) -> Result<(), BackupError> {
+        let histories = gather.finish(&mut |block| self.append(block))?;
+        for (group, history) in histories {
+            let group = self.groups.get_mut(&group).expect("a group is gathered for when it is here");
+            group.history = Some(history);
+        }
+        Ok(())
     }
 }
 
