@@ -92,11 +92,18 @@ impl Told<'_> {
         println!("backup {number} is {verb}: {objects} keys in {} partitions, {bytes} bytes", groups.len());
         match (self.reach.moment, until) {
             (Some(moment), _) => self.print_moment(moment),
-            (None, Some(until)) => println!(
-                "it has all that was acknowledged before {} UTC and nothing from after {} UTC",
-                utc_millis(base.complete_until()),
-                utc_millis(*until)
-            ),
+            (None, Some(until)) => match base.complete_until() {
+                Some(all) => println!(
+                    "it has all that was acknowledged before {} UTC and nothing from after {} UTC",
+                    utc_millis(all),
+                    utc_millis(*until)
+                ),
+                None => println!(
+                    "it has nothing from after {} UTC; partitions were taken from copies that did not lead, and may \
+                     lack the last moments",
+                    utc_millis(*until)
+                ),
+            },
             (None, None) => println!(
                 "it was begun at {} UTC, and does not say how late its partitions are",
                 utc_millis(*at)
@@ -122,17 +129,26 @@ impl Told<'_> {
     }
 
     fn print_moment(&self, moment: Millis) {
-        let skew = self.reach.chain.iter().filter_map(|manifest| manifest.skew_ms).max().unwrap_or_default();
         let last = self.reach.chain.last().map_or(0, |manifest| manifest.number);
+        let differ = match self.skew_ms() {
+            Some(skew_ms) => format!("these differed by at most {skew_ms} ms"),
+            None => "how far these differ was not measured".to_owned(),
+        };
         println!(
-            "with the entries up to backup {last} each partition has all up to {} UTC by its leader's clock; these \
-             differed by at most {skew} ms: of a divided keyspace a write within that of the moment may be there \
-             without one before it (--consistent takes the newest backup before)",
+            "with the entries up to backup {last} each partition has all up to {} UTC by its leader's clock; {differ}: \
+             of a divided keyspace a write within that of the moment may be there without one before it (--consistent \
+             takes the newest backup before)",
             utc_millis(moment)
         );
         if let Some(ends) = self.reach.ends {
             println!("the backups end at {} UTC: what was written later is not there", utc_millis(ends));
         }
+    }
+
+    /// How far clocks differed at most, if that was measured in each backup.
+    fn skew_ms(&self) -> Option<u64> {
+        let mut chain = self.reach.chain.iter();
+        chain.try_fold(0, |most, manifest| Some(manifest.measured_skew_ms()?.max(most)))
     }
 
     /// How long before the wanted moment a backup was that is taken as it is.
@@ -147,13 +163,12 @@ impl Told<'_> {
             None => base.groups.iter().map(described).collect(),
             Some(restored) => restored.groups.iter().map(reached).collect(),
         };
-        let skews = self.reach.chain.iter().filter_map(|manifest| manifest.skew_ms);
         println!(
             "{}",
             json!({"schema": 1, "number": base.number, "last": self.reach.chain.last().map(|it| it.number),
                 "at_ms": base.at.0, "until_ms": base.until.map(|until| until.0), "before_ms": self.before(),
                 "moment_ms": self.reach.moment.map(|moment| moment.0),
-                "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": skews.max(), "marks": marks(base),
+                "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": self.skew_ms(), "marks": marks(base),
                 "did": if self.restored.is_some() { "restored" } else { "sound" },
                 "objects": objects, "bytes": bytes, "chunks": self.chunks, "partitions": partitions})
         );

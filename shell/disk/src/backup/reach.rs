@@ -72,8 +72,8 @@ impl Archive {
             if !is_new {
                 return Ok(Reach::mark(manifest));
             }
-            let ends = behind.first().unwrap_or(&manifest).complete_until();
             behind.push(manifest);
+            let ends = ends(&behind);
             behind.reverse();
             let chain = self.chain(behind, moment)?;
             return Ok(Reach { chain, moment: Some(moment), ends: Some(ends).filter(|ends| *ends < moment) });
@@ -89,9 +89,9 @@ impl Archive {
         };
         for (at, pair) in all.windows(2).enumerate() {
             let (older, newer) = (&pair[0], &pair[1]);
-            // Nothing behind it is from the moment or before it, whosever clock is asked.
-            let skew = older.skew_ms.unwrap_or_default();
-            if older.complete_until().0 > moment.0.saturating_add(skew) {
+            // Nothing behind it is from the moment or before it, whosever clock is asked, as far as that is known.
+            let complete = older.complete_until().zip(older.measured_skew_ms());
+            if complete.is_some_and(|(until, skew_ms)| until.0 > moment.0.saturating_add(skew_ms)) {
                 break;
             }
             let gap = |group| BackupError::Gap {
@@ -137,17 +137,35 @@ fn begins_by(manifest: &Manifest, moment: Millis) -> bool {
     manifest.at <= moment && manifest.histories().all(|(_, it)| is_by(it))
 }
 
+/// Up to when these backups, newest first, have everything: those that are not complete have at least what the
+/// newest one has that is; or of each partition what is stamped before where its own entries end.
+fn ends(backups: &[Manifest]) -> Millis {
+    let oldest = backups.last().expect("there is one to begin with");
+    let least = || oldest.histories().map(|(_, it)| it.to_time.millis()).min().unwrap_or(oldest.at);
+    backups.iter().find_map(Manifest::complete_until).unwrap_or_else(least)
+}
+
 impl Manifest {
     /// What there is of each group's log.
     fn histories(&self) -> impl Iterator<Item = (GroupId, &History)> {
         self.groups.iter().filter_map(|group| Some((group.group, group.history.as_ref()?)))
     }
 
-    /// It has everything that was acknowledged before this moment, by the clock of who made it.
+    /// It has everything that was acknowledged before this moment, by the clock of who made it. Nobody knows, if it
+    /// has a copy that did not lead and was not brought to where its leader stood still.
     #[must_use]
-    pub fn complete_until(&self) -> Millis {
+    pub fn complete_until(&self) -> Option<Millis> {
+        let is_marked = |id: KeyspaceId| self.keyspaces.iter().any(|it| it.id == id && it.mark.is_some());
+        let is_complete = self.groups.iter().all(|it| it.leads || is_marked(it.group.keyspace()));
         let all_marked = self.keyspaces.iter().map(|keyspace| keyspace.mark).min().flatten();
-        all_marked.unwrap_or(self.at)
+        is_complete.then(|| all_marked.unwrap_or(self.at))
+    }
+
+    /// How far clocks of nodes were found from that clock at most, in milliseconds: it is measured when a keyspace is
+    /// marked, and else not known.
+    #[must_use]
+    pub fn measured_skew_ms(&self) -> Option<u64> {
+        self.skew_ms.filter(|_| self.keyspaces.iter().any(|it| it.mark.is_some()))
     }
 }
 
@@ -183,24 +201,32 @@ mod tests {
         }
     }
 
+    /// A backup that was begun somewhat before `mark`, and marked then.
+    fn manifest(number: u64, mark: u64, parts: &[Part]) -> Manifest {
+        let mark = Millis(mark);
+        let keyspaces: std::collections::BTreeSet<u16> = parts.iter().map(|part| part.0).collect();
+        let keyspace = |id: u16| Keyspace { id: KeyspaceId(id), partitions: 1, mark: Some(mark) };
+        Manifest {
+            number,
+            at: Millis(mark.0 - 5),
+            until: Some(mark),
+            skew_ms: Some(2),
+            origin: Origin { id: [1; 16], is_cluster: true },
+            keyspaces: keyspaces.into_iter().map(keyspace).collect(),
+            groups: parts.iter().map(group).collect(),
+        }
+    }
+
+    fn write(dir: &std::path::Path, manifest: &Manifest) {
+        let bytes = manifest.encode();
+        assert_eq!(Manifest::decode(&bytes).as_ref(), Ok(manifest));
+        std::fs::write(dir.join(format!("manifest-{:06}", manifest.number)), bytes).unwrap();
+    }
+
     /// A directory of backups, each marked at its moment.
     fn archive(dir: &std::path::Path, backups: &[(u64, Vec<Part>)]) -> Archive {
         for (number, (mark, parts)) in (1..).zip(backups) {
-            let mark = Millis(*mark);
-            let keyspaces: std::collections::BTreeSet<u16> = parts.iter().map(|part| part.0).collect();
-            let keyspace = |id: u16| Keyspace { id: KeyspaceId(id), partitions: 1, mark: Some(mark) };
-            let manifest = Manifest {
-                number,
-                at: Millis(mark.0 - 5),
-                until: Some(mark),
-                skew_ms: Some(2),
-                origin: Origin { id: [1; 16], is_cluster: true },
-                keyspaces: keyspaces.into_iter().map(keyspace).collect(),
-                groups: parts.iter().map(group).collect(),
-            };
-            let bytes = manifest.encode();
-            assert_eq!(Manifest::decode(&bytes), Ok(manifest));
-            std::fs::write(dir.join(format!("manifest-{number:06}")), bytes).unwrap();
+            write(dir, &manifest(number, *mark, parts));
         }
         Archive::new(dir)
     }
@@ -319,5 +345,41 @@ mod tests {
             assert!(error.contains("of partition 2/0"), "{moment}: {error}");
         }
         assert_eq!(told(&archive, 195), Ok((vec![2], None)));
+    }
+
+    #[test]
+    fn a_copy_that_did_not_lead_and_clocks_that_were_not_compared_end_no_way_early() {
+        let parts = [
+            vec![Part(1, (10, 90), (false, 10), (10, 90)), Part(2, (3, 40), (false, 3), (3, 40))],
+            vec![Part(1, (20, 190), (true, 10), (20, 190)), Part(2, (4, 92), (true, 3), (4, 92))],
+        ];
+        #[rustfmt::skip] // columns
+        let table = [
+            // leads  marked     complete   skew     the way to 96  to 300 ends
+            (true,  [true, true],   Some(100), Some(2), vec![1],       Some(200)),
+            (true,  [true, false],  Some(95),  Some(2), vec![1, 2],    Some(195)),
+            (true,  [false, false], Some(95),  None,    vec![1, 2],    Some(195)),
+            // The second comes from a follower.
+            (false, [true, true],   Some(100), Some(2), vec![1],       Some(200)),
+            (false, [true, false],  None,      Some(2), vec![1, 2],    Some(92)),
+            (false, [false, false], None,      None,    vec![1, 2],    Some(92)),
+        ];
+        for (row, (leads, marked, complete, skew, chain, ends)) in table.into_iter().enumerate() {
+            let home = tempfile::tempdir().unwrap();
+            for (number, (mark, parts)) in (1..).zip([100, 200].into_iter().zip(&parts)) {
+                let mut manifest = manifest(number, mark, parts);
+                manifest.groups[1].leads = leads;
+                for (keyspace, is_marked) in manifest.keyspaces.iter_mut().zip(marked) {
+                    keyspace.mark = keyspace.mark.filter(|_| is_marked);
+                }
+                write(home.path(), &manifest);
+            }
+            let archive = Archive::new(home.path());
+            let first = archive.manifest(Some(1)).unwrap();
+            assert_eq!(first.complete_until(), complete.map(Millis), "row {row}");
+            assert_eq!(first.measured_skew_ms(), skew, "row {row}");
+            assert_eq!(told(&archive, 96).unwrap().0, chain, "row {row}");
+            assert_eq!(told(&archive, 300), Ok((vec![2], ends)), "row {row}");
+        }
     }
 }
