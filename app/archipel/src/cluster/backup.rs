@@ -56,6 +56,7 @@ pub struct Wish {
 /// What goes on from one round to the next.
 struct Rounds<'a> {
     sources: Vec<Source>,
+    /// For the marks; made anew in each round, as a node closes what is idle.
     lines: Lines,
     reservation: Reservation,
     wish: &'a Wish,
@@ -77,8 +78,7 @@ pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure>
     let addresses = [loaded.config.admin_address()].into_iter().chain(wish.also.iter().copied());
     let sources: Vec<Source> =
         addresses.map(|address| Source { address, password: password.clone() }).collect();
-    let asked = sources.iter().map(|it| Asked { address: it.address, password: it.password.clone() });
-    let lines = Lines::new(asked.collect());
+    let lines = lines(&sources);
     let reservation = Reservation::new(wish.every);
     let mut rounds = Rounds { sources, lines, reservation, wish, as_json };
     let (mut behind, mut gaps) = (BTreeSet::new(), BTreeSet::new());
@@ -129,6 +129,7 @@ impl Rounds<'_> {
         // Before anything is cut, so that nothing behind a checkpoint is lost.
         let keeping = self.reservation.keep(&self.sources, &told, writer.before())?;
         let until = self.take(&choices, &mut writer, ended)?.max(at);
+        self.lines = lines(&self.sources);
         let mut ends = self.mark(first, &choices, (&mut writer, until), ended)?;
         let found = fetch((&self.sources, &told, &keeping), &ends.points, &mut writer, ended)?;
         let is_divided = |id: KeyspaceId| ends.keyspaces.iter().any(|it| it.id == id && it.partitions > 1);
@@ -178,13 +179,9 @@ impl Rounds<'_> {
     ) -> Result<Ends> {
         let mut ends = Ends { points: BTreeMap::new(), keyspaces: Vec::new(), until, skew_ms: 0 };
         for keyspace in &first.keyspaces {
-            let is_divided = keyspace.partitions > 1;
-            let marked = match (is_divided, self.wish.loose) {
-                (true, true) => None,
-                (true, false) => Some(self.stand_still(*keyspace, writer, &mut ends.until, ended)?),
-                // A partition alone is consistent with itself at any entry.
-                (false, _) => self.stand_still(*keyspace, writer, &mut ends.until, ended).ok(),
-            };
+            let is_loose = keyspace.partitions > 1 && self.wish.loose;
+            let marked =
+                if is_loose { None } else { self.stand_still(*keyspace, writer, &mut ends.until, ended)? };
             ensure!(!ended(), ENDED);
             for (&group, choice) in choices.iter().filter(|(group, _)| group.keyspace() == keyspace.id) {
                 let held = writer.group(group).context("each partition was taken")?;
@@ -202,19 +199,25 @@ impl Rounds<'_> {
         Ok(ends)
     }
 
-    /// The moment at which all partitions of a keyspace stood still. Partitions that were empty when the round began, and are
-    /// not any more, are taken, and then there must be another moment.
+    /// The moment at which all partitions of a keyspace stood still; nothing if there was none and it has only one.
+    /// Partitions that were empty when the round began, and are not any more, are taken, and then there must be
+    /// another moment.
     fn stand_still(
         &mut self,
         keyspace: Keyspace,
         writer: &mut Writer,
         until: &mut Millis,
         ended: &dyn Fn() -> bool,
-    ) -> Result<Marked> {
+    ) -> Result<Option<Marked>> {
         for _ in 0..MARKS_MAX {
             let groups = (0..keyspace.partitions).map(|partition| GroupId::new(keyspace.id, partition));
             let held = groups.filter_map(|group| Some((group, writer.group(group)?.index)));
-            let marked = self.lines.mark(keyspace, &held.collect(), ended)?;
+            let marked = match self.lines.mark(keyspace, &held.collect(), ended) {
+                Ok(marked) => marked,
+                // A partition alone is consistent with itself at any entry.
+                Err(_) if keyspace.partitions == 1 => return Ok(None),
+                Err(error) => return Err(error),
+            };
             let is_new = |group: GroupId, index: Index| index > Index(0) && writer.group(group).is_none();
             let new = marked.groups.iter().filter(|(group, it)| is_new(**group, it.index));
             let copy = |group, applied: Index| Copy { group, applied: applied.0, leads: true };
@@ -222,12 +225,18 @@ impl Rounds<'_> {
                 new.map(|(group, it)| (*group, Choice { source: it.source, copy: copy(*group, it.index) }));
             let new: BTreeMap<GroupId, Choice> = new.collect();
             if new.is_empty() {
-                return Ok(marked);
+                return Ok(Some(marked));
             }
             *until = self.take(&new, writer, ended)?.max(*until);
         }
         bail!("keyspace {}: again and again a partition was written to for the first time", keyspace.id)
     }
+}
+
+/// Lines to all of them, which are connected when they are used.
+fn lines(sources: &[Source]) -> Lines {
+    let asked = sources.iter().map(|it| Asked { address: it.address, password: it.password.clone() });
+    Lines::new(asked.collect())
 }
 
 /// Where the backup before has a partition: a follower's checkpoint is not to be older than that, so that its
