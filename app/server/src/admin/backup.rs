@@ -38,8 +38,6 @@ const CHECKPOINT_SECONDS_MAX: u64 = 120;
 const LOOK_MILLIS: u64 = 5;
 /// After so many looks, and before the first, the workers are asked whether there is anything to wait for.
 const LOOKS_A_QUESTION: u64 = 200;
-/// What a node says that it can be asked for beyond what every version can.
-const CAN: [&str; 1] = ["hold"];
 const BYTES: &str = "application/octet-stream";
 /// The next number of who reads a cut. A command of the version before names none, and reads as number 0.
 static TICKETS: AtomicU64 = AtomicU64::new(1);
@@ -132,7 +130,6 @@ impl Vault<'_> {
             copies.iter().map(|copy| json!([copy.group.0, copy.applied.0, copy.leads])).collect();
         let told = json!({
             "schema": 1, "origin": hex(&id), "is_cluster": is_cluster, "keyspaces": keyspaces, "copies": copies,
-            "can": CAN,
         });
         Ok(page(StatusCode::OK, JSON, told.to_string()))
     }
