@@ -99,8 +99,8 @@ impl Told<'_> {
                     utc_millis(*until)
                 ),
                 None => println!(
-                    "it has nothing from after {} UTC; partitions were taken from copies that did not lead, and may \
-                     lack the last moments",
+                    "it has nothing from after {} UTC; partitions were taken from copies that did not lead, \
+                     and may lack the last moments",
                     utc_millis(*until)
                 ),
             },
@@ -135,9 +135,9 @@ impl Told<'_> {
             None => "how far these differ was not measured".to_owned(),
         };
         println!(
-            "with the entries up to backup {last} each partition has all up to {} UTC by its leader's clock; {differ}: \
-             of a divided keyspace a write within that of the moment may be there without one before it (--consistent \
-             takes the newest backup before)",
+            "with the entries up to backup {last} each partition has all up to {} UTC by its leader's clock; \
+             {differ}: of a divided keyspace a write within that of the moment may be there without one before \
+             it (--consistent takes the newest backup before)",
             utc_millis(moment)
         );
         if let Some(ends) = self.reach.ends {
@@ -168,7 +168,8 @@ impl Told<'_> {
             json!({"schema": 1, "number": base.number, "last": self.reach.chain.last().map(|it| it.number),
                 "at_ms": base.at.0, "until_ms": base.until.map(|until| until.0), "before_ms": self.before(),
                 "moment_ms": self.reach.moment.map(|moment| moment.0),
-                "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": self.skew_ms(), "marks": marks(base),
+                "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": self.skew_ms(),
+                "marks": marks(base),
                 "did": if self.restored.is_some() { "restored" } else { "sound" },
                 "objects": objects, "bytes": bytes, "chunks": self.chunks, "partitions": partitions})
         );

@@ -89,7 +89,7 @@ impl Archive {
         };
         for (at, pair) in all.windows(2).enumerate() {
             let (older, newer) = (&pair[0], &pair[1]);
-            // Nothing behind it is from the moment or before it, whosever clock is asked, as far as that is known.
+            // Nothing behind it is from the moment or before it, whosever clock is asked, if that is known.
             let complete = older.complete_until().zip(older.measured_skew_ms());
             if complete.is_some_and(|(until, skew_ms)| until.0 > moment.0.saturating_add(skew_ms)) {
                 break;
@@ -161,8 +161,8 @@ impl Manifest {
         is_complete.then(|| all_marked.unwrap_or(self.at))
     }
 
-    /// How far clocks of nodes were found from that clock at most, in milliseconds: it is measured when a keyspace is
-    /// marked, and else not known.
+    /// How far clocks of nodes were found from that clock at most, in milliseconds: it is measured when a
+    /// keyspace is marked, and else not known.
     #[must_use]
     pub fn measured_skew_ms(&self) -> Option<u64> {
         self.skew_ms.filter(|_| self.keyspaces.iter().any(|it| it.mark.is_some()))
