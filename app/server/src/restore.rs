@@ -201,7 +201,8 @@ fn take(
         let scope = divisions.scope(group);
         let reached = player.play((engine, archive), (group, scope), mark.as_ref(), &histories)?;
         // What began after the moment is not there then.
-        restored.groups.extend(Some(reached).filter(|reached| reached.index > Index(0)));
+        let is_there = mark.is_some() || reached.index > reached.base;
+        restored.groups.extend(is_there.then_some(reached));
     }
     Ok(restored)
 }

@@ -88,8 +88,9 @@ impl Told<'_> {
             return;
         }
         let Manifest { number, at, until, groups, .. } = base;
+        let partitions = self.restored.map_or(groups.len(), |restored| restored.groups.len());
         let verb = if self.restored.is_some() { "restored" } else { "sound" };
-        println!("backup {number} is {verb}: {objects} keys in {} partitions, {bytes} bytes", groups.len());
+        println!("backup {number} is {verb}: {objects} keys in {partitions} partitions, {bytes} bytes");
         match (self.reach.moment, until) {
             (Some(moment), _) => self.print_moment(moment),
             (None, Some(until)) => match base.complete_until() {

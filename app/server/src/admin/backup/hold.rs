@@ -24,7 +24,7 @@ use crate::admin::answer::{JSON, Page, TEXT, page};
 use crate::admin::cluster::{Attempt, Query, no};
 use crate::ask::ask;
 
-/// How much longer than it lasts a hold may take until all workers have heard of it, in milliseconds.
+/// How much longer than a hold or a confirmation lasts all workers may take to answer, in milliseconds.
 const LATE_MS_MAX: u64 = 1000;
 /// The longest time for a confirmation, in milliseconds.
 const CONFIRM_MS_MAX: u64 = 10_000;
@@ -84,9 +84,11 @@ impl Vault<'_> {
 
     /// What stood under the ticket, once all workers know that it is final.
     async fn settled(&self, ticket: u64, end: Instant) -> Attempt<Vec<Still>> {
+        // Else workers would be said to be busy when it is the others that do not answer in time.
+        let late = end + Duration::from_millis(LATE_MS_MAX);
         loop {
             let settled = move |worker: &mut Worker| worker.settled(ticket);
-            let left = end.saturating_duration_since(Instant::now());
+            let left = late.saturating_duration_since(Instant::now());
             let mut all = Some(Vec::new());
             for settled in self.all(left, settled).await? {
                 match (&mut all, settled.or_else(moved)?) {
