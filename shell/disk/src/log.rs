@@ -464,8 +464,7 @@ impl Shared {
         // A file system that cannot tell is taken to have space; then preparing a segment finds out.
         let short = self.files.free(self.dir.file()).is_ok_and(|free| free < self.options.reserve_bytes);
         inner.is_short = short;
-        // What was given up takes its space until the preparer has removed it.
-        let helped = short && (self.give_up(inner) || !inner.retired.is_empty());
+        let helped = short && self.give_up(inner);
         inner.commit.set_full(short && !helped);
         inner.space_check = now + if short { SPACE_MICROS_FULL } else { SPACE_MICROS };
         if short {
