@@ -404,16 +404,24 @@ impl<C: Contact> Chord<C> {
         match self.lookups.swap_remove(at).aim {
             Aim::Put { tag, .. } if kept > 0 => out.push(Effect::Report(Outcome::Stored { tag })),
             Aim::Put { tag, .. } => out.push(Effect::Report(Outcome::Full { tag })),
-            Aim::Rehome { .. } => self.rehomed(true),
-            Aim::Find { .. } | Aim::Get { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
+            Aim::Rehome { .. } => self.rehomed(None),
+            // An answer to another question is none.
+            Aim::Get { tag, .. } => out.push(Effect::Report(Outcome::NotFound { tag })),
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
         }
     }
 
     pub(super) fn fetched(&mut self, number: u32, item: Option<Item>, out: &mut Vec<EffectOf<Self>>) {
         let Some(at) = self.place(number) else { return };
-        if let Aim::Get { tag, key } = self.lookups.swap_remove(at).aim {
-            let item = item.filter(|item| item.key == key);
-            out.push(Effect::Report(Outcome::Value { tag, item }));
+        match self.lookups.swap_remove(at).aim {
+            Aim::Get { tag, key } => {
+                let item = item.filter(|item| item.key == key);
+                out.push(Effect::Report(Outcome::Value { tag, item }));
+            }
+            // An answer to another question is none.
+            Aim::Put { tag, .. } => out.push(Effect::Report(Outcome::NotFound { tag })),
+            Aim::Rehome { item } => self.rehomed(Some(item.key)),
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
         }
     }
 
@@ -436,7 +444,7 @@ impl<C: Contact> Chord<C> {
             // Nobody but us is known there.
             Aim::Unite { contact } => self.compared(now, contact, true),
             // Others take us for its owner still, and we know better: it is too early.
-            Aim::Rehome { .. } => self.rehomed(false),
+            Aim::Rehome { item } => self.rehomed(Some(item.key)),
             aim => self.own_it(keys, aim, out),
         }
     }
@@ -452,7 +460,7 @@ impl<C: Contact> Chord<C> {
                 _ => Outcome::Stored { tag },
             },
             // It lies here already.
-            Aim::Rehome { .. } => return self.rehomed(true),
+            Aim::Rehome { .. } => return self.rehomed(None),
             Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => return,
         };
         out.push(Effect::Report(outcome));
@@ -466,7 +474,7 @@ impl<C: Contact> Chord<C> {
             Aim::Finger { .. } => {}
             Aim::Join => self.join_failed(now, out),
             Aim::Unite { contact } => self.compared(now, contact, false),
-            Aim::Rehome { .. } => self.rehomed(false),
+            Aim::Rehome { item } => self.rehomed(Some(item.key)),
         }
     }
 }

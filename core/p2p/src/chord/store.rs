@@ -2,11 +2,14 @@
 //!
 //! A value is at its owner and the owner's successors. It moves when a node joins (to its new owner), when one
 //! leaves (to its successor), when one dies (the successor has a copy, and copies it on) and when rings become one: what
-//! then lies where it does not belong is put at its owner, found by a lookup.
+//! then lies where it does not belong is put at its owner, found by a lookup. What is known to be astray waits
+//! in a queue; all values are looked through only when that is full, when the node has come to a ring, and when
+//! it could not hand over.
 //!
 //! Few messages with values are under way at once ([`COPIES_UNDER_WAY_MAX`]), so that those which keep the ring do not
 //! wait behind them; the next goes when one is answered. Limits: what was copied here once stays here; when the store is
-//! full, new values are refused.
+//! full, new values are refused; a value that its owner refuses counts as arrived there, and is not put there
+//! again.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -40,12 +43,11 @@ pub const COPIES_UNDER_WAY_MAX: usize = 32;
 const SENDING_MAX: usize = PENDING_MAX / 2;
 /// Most nodes that are handed something at once; beyond it what the first one lacks is put at its owner.
 const HANDINGS_MAX: usize = 8;
-/// Most values that wait to be copied for the first time; beyond it all are copied again.
-const FRESH_MAX: usize = 1024;
-/// Most values that are on their way to their owner at once, and that are begun with each stabilization.
+/// Most values that wait to be copied for the first time, beyond it all are copied again; and most that wait
+/// to be put at their owner, beyond it all are looked through.
+pub const FRESH_MAX: usize = 1024;
+/// Most values that are on their way to their owner at once, and that are begun between two stabilizations.
 pub const REHOMED_MAX: u8 = 32;
-/// So often in a row are values looked through for those that did not come to their owner, a stabilization or more apart.
-const REHOME_TRIES_MAX: u8 = 24;
 
 /// Bytes of an item beside its value, at most: its key, its version and the value's length.
 pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
@@ -80,14 +82,12 @@ struct Handing<C> {
 #[derive(Clone, Copy, Debug)]
 struct Rehome {
     looked: Bound<Key>,
-    under_way: u8,
-    /// Something has changed, or did not get there: it begins anew at the end.
+    /// Something has changed since it began: it begins anew at the end.
     again: bool,
-    tries: u8,
 }
 
 impl Rehome {
-    const BEGIN: Rehome = Rehome { looked: Bound::Unbounded, under_way: 0, again: false, tries: 0 };
+    const BEGIN: Rehome = Rehome { looked: Bound::Unbounded, again: false };
 }
 
 /// The values of a node, and which of them are to go where.
@@ -99,7 +99,13 @@ pub(super) struct Values<C> {
     handing: Vec<Handing<C>>,
     /// Own values that were not copied yet.
     fresh: VecDeque<Key>,
+    /// Values that are to be put at their owner, at most [`FRESH_MAX`], each once.
+    strays: VecDeque<Key>,
     rehome: Option<Rehome>,
+    /// How many are on their way to their owner, at most [`REHOMED_MAX`].
+    rehoming: u8,
+    /// No more are begun before.
+    rehome_at: Micros,
 }
 
 impl<C: Copy> Values<C> {
@@ -109,7 +115,10 @@ impl<C: Copy> Values<C> {
             copied: SmallVec::new(),
             handing: Vec::new(),
             fresh: VecDeque::new(),
+            strays: VecDeque::new(),
             rehome: None,
+            rehoming: 0,
+            rehome_at: Micros(0),
         }
     }
 
@@ -138,7 +147,43 @@ impl<C: Copy> Values<C> {
     fn rehome(&mut self) {
         let rehome = self.rehome.get_or_insert(Rehome::BEGIN);
         rehome.again |= rehome.looked != Bound::Unbounded;
-        rehome.tries = 0;
+    }
+
+    /// The value at `key` is to be put at its owner. O(strays).
+    fn stray(&mut self, key: Key) {
+        if self.strays.contains(&key) {
+            return;
+        }
+        if self.strays.len() < FRESH_MAX {
+            self.strays.push_back(key);
+        } else {
+            self.rehome();
+        }
+    }
+
+    /// The next values that are `anothers`, as many as there is room for; they count as on their way.
+    fn next_strays(&mut self, anothers: impl Fn(u64) -> bool) -> Vec<Item> {
+        let room = usize::from(REHOMED_MAX.saturating_sub(self.rehoming));
+        // Those that never arrive do not keep the others from being looked through.
+        let queued = if self.rehome.is_some() { room / 2 } else { room };
+        let mut items = Vec::new();
+        while items.len() < queued
+            && let Some(key) = self.strays.pop_front()
+        {
+            items.extend(self.store.get(key).filter(|item| anothers(item.key.point())));
+        }
+        if items.len() < room
+            && let Some(rehome) = &mut self.rehome
+        {
+            let left = room - items.len();
+            items.extend(self.store.items(rehome.looked, &anothers).take(left));
+            match items.last() {
+                Some(last) if items.len() == room => rehome.looked = Bound::Excluded(last.key),
+                _ => self.rehome = rehome.again.then_some(Rehome::BEGIN),
+            }
+        }
+        self.rehoming += items.len() as u8;
+        items
     }
 }
 
@@ -257,12 +302,12 @@ impl<C: Contact> Chord<C> {
         let values = self.values();
         let news = values.store.lacks(&item);
         let kept = values.store.keep(item);
-        if !owned {
-            // It was when it was asked, or is the first that lives; or the ring has changed meanwhile.
-            values.rehome();
-        }
         // What was here before was copied before; what was lost on the way comes with the next repair.
         if kept && news {
+            if !owned {
+                // It was when it was asked, or is the first that lives; or the ring has changed meanwhile.
+                values.stray(key);
+            }
             if values.fresh.len() < FRESH_MAX {
                 values.fresh.push_back(key);
             } else {
@@ -278,16 +323,22 @@ impl<C: Contact> Chord<C> {
         let sender = keys.point(from);
         // Who owns a value is reached before its copies are. So this comes from one that takes us for its owner, and we are
         // not: it handed over all that was behind its old predecessor, and there are others between that one and us.
-        let strays = items.iter().any(|item| {
-            let point = item.key.point();
+        let is_stray = |point: u64| {
             distance(point, self.point) < distance(point, sender) && !self.is_owner(keys, point)
-        });
+        };
+        let strays: Vec<bool> = items.iter().map(|item| is_stray(item.key.point())).collect();
         let values = self.values();
-        let kept: u32 = items.into_iter().map(|item| u32::from(values.store.keep(item))).sum();
-        if strays {
-            values.rehome();
+        let mut stored = 0;
+        for (item, stray) in items.into_iter().zip(strays) {
+            let (key, news) = (item.key, values.store.lacks(&item));
+            let kept = values.store.keep(item);
+            stored += u32::from(kept);
+            // What was here before was brought to its owner before.
+            if stray && kept && news {
+                values.stray(key);
+            }
         }
-        Message::Stored(kept)
+        Message::Stored(stored)
     }
 
     /// A node joined before us: what lies in `(old, newcomer]` is its own.
@@ -389,6 +440,7 @@ impl<C: Contact> Chord<C> {
         if let Some(values) = &mut self.values {
             values.copied.clear();
             values.fresh.clear();
+            values.strays.clear();
             values.rehome = None;
         }
     }
@@ -409,37 +461,33 @@ impl<C: Contact> Chord<C> {
         }
     }
 
-    /// Brings some values to their owners.
+    /// Brings some values to their owners, unless it was done less than the period of stabilizations ago: one
+    /// that is brought forward comes as often as others like.
     pub(super) fn rehome_some(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         let alone = self.is_alone();
-        let Some(Values { store, rehome, .. }) = self.values.as_deref_mut() else { return };
-        let Some(state) = rehome else { return };
+        let Some(values) = self.values.as_deref_mut() else { return };
         if alone {
             // All is its own.
-            *rehome = None;
+            values.strays.clear();
+            values.rehome = None;
             return;
         }
-        let Some(predecessor) = self.predecessor else { return };
+        let Some(predecessor) = self.predecessor.filter(|_| values.rehome_at <= now) else { return };
+        values.rehome_at = now + self.settings.stabilize_micros;
         let (before, own) = (keys.point(predecessor), self.point);
-        let room = usize::from(REHOMED_MAX - state.under_way);
-        let items: Vec<Item> = store.items(state.looked, |at| !owns(before, own, at)).take(room).collect();
-        if let Some(last) = items.last() {
-            state.looked = Bound::Excluded(last.key);
-            state.under_way += items.len() as u8;
-            for item in items {
-                self.begin(now, keys, item.key.point(), Aim::Rehome { item }, out);
-            }
-        } else if state.under_way == 0 {
-            let anew = state.again && state.tries < REHOME_TRIES_MAX;
-            *rehome = anew.then_some(Rehome { tries: state.tries + 1, ..Rehome::BEGIN });
+        for item in values.next_strays(|at| !owns(before, own, at)) {
+            self.begin(now, keys, item.key.point(), Aim::Rehome { item }, out);
         }
     }
 
-    /// A value has come to its owner, or did not.
-    pub(super) fn rehomed(&mut self, arrived: bool) {
-        if let Some(rehome) = self.values.as_mut().and_then(|values| values.rehome.as_mut()) {
-            rehome.under_way = rehome.under_way.saturating_sub(1);
-            rehome.again |= !arrived;
+    /// A value has come to its owner; or this one has missed it, and is tried again behind the others.
+    pub(super) fn rehomed(&mut self, missed: Option<Key>) {
+        let member = self.is_member();
+        let Some(values) = self.values.as_deref_mut() else { return };
+        values.rehoming = values.rehoming.saturating_sub(1);
+        // Who has left looks all through when it is back.
+        if let Some(key) = missed.filter(|_| member) {
+            values.stray(key);
         }
     }
 }
@@ -447,7 +495,13 @@ impl<C: Contact> Chord<C> {
 #[cfg(test)]
 impl<C: Contact> Chord<C> {
     pub(super) fn is_rehoming(&self) -> bool {
-        self.values.as_ref().is_some_and(|values| values.rehome.is_some())
+        let some = |values: &Values<C>| values.rehome.is_some() || !values.strays.is_empty();
+        self.values.as_deref().is_some_and(|values| some(values) || values.rehoming > 0)
+    }
+
+    /// How many values wait to be put at their owner, and whether all are looked through for more.
+    pub(super) fn strays(&self) -> (usize, bool) {
+        self.values.as_deref().map_or((0, false), |values| (values.strays.len(), values.rehome.is_some()))
     }
 
     pub(super) fn has_to_send(&self) -> bool {

@@ -376,6 +376,108 @@ fn what_is_handed_to_one_that_is_not_its_owner_is_put_at_its_owner() {
     assert!(!network.nodes[&ring[2]].is_rehoming());
 }
 
+/// So many values, of a ring of six, that are not to lie at its second node, nor at its third.
+fn strays(network: &Network, count: usize) -> Vec<Item> {
+    let ring = network.order();
+    let items = (0..100_000u32).map(|n| Item {
+        key: Key::of(&n.to_be_bytes()),
+        version: 1,
+        value: Arc::from(&n.to_be_bytes()[..]),
+    });
+    let items: Vec<Item> =
+        items.filter(|item| ![ring[1], ring[2]].contains(&network.owner(item.key))).take(count).collect();
+    assert_eq!(items.len(), count);
+    items
+}
+
+impl Network {
+    /// The second node of the ring is sent this by the third.
+    fn send_second(&mut self, body: Message<u32>) {
+        let ring = self.order();
+        self.input(ring[1], Input::Asked { from: ring[2], id: RequestId(1), body });
+    }
+
+    fn second(&self) -> &Chord<u32> {
+        &self.nodes[&self.order()[1]]
+    }
+
+    fn are_at_their_owners(&self, items: &[Item]) -> bool {
+        items.iter().all(|item| {
+            let store = self.nodes[&self.owner(item.key)].store();
+            store.is_some_and(|store| store.get(item.key).is_some())
+        })
+    }
+}
+
+#[test]
+fn a_stray_is_brought_to_its_owner_once_however_often_it_is_sent() {
+    let mut network = Network::ring(6, settings());
+    let [copied, put] = [0, 1].map(|at| strays(&network, 2)[at].clone());
+    let newer = Item { version: 2, ..put.clone() };
+    let bodies = [Message::Copies(vec![copied.clone()]), Message::Put(put.clone()), Message::Put(newer)];
+    for body in bodies {
+        network.send_second(body.clone());
+        assert_eq!(network.second().strays(), (1, false), "{body:?}");
+        network.send_second(body.clone());
+        assert_eq!(network.second().strays(), (1, false), "{body:?}");
+        network.pass(20);
+        assert!(!network.second().is_rehoming());
+        network.send_second(body.clone());
+        assert!(!network.second().is_rehoming(), "{body:?}");
+    }
+    assert!(network.are_at_their_owners(&[copied, put]));
+}
+
+#[test]
+fn all_values_are_looked_through_when_more_are_astray_than_can_wait() {
+    let mut network = Network::ring(6, settings());
+    let items = strays(&network, store::FRESH_MAX + 50);
+    network.send_second(Message::Copies(items[..store::FRESH_MAX].to_vec()));
+    assert_eq!(network.second().strays(), (store::FRESH_MAX, false));
+    network.send_second(Message::Copies(items[store::FRESH_MAX..].to_vec()));
+    assert_eq!(network.second().strays(), (store::FRESH_MAX, true));
+    network.pass(900);
+    assert!(network.are_at_their_owners(&items));
+    assert!(!network.second().is_rehoming());
+}
+
+#[test]
+fn what_brings_a_stabilization_forward_brings_no_values_to_their_owners_sooner() {
+    let mut network = Network::ring(6, settings());
+    let (ring, items) = (network.order(), strays(&network, 200));
+    network.send_second(Message::Copies(items.clone()));
+    // All within the period of five seconds.
+    for _ in 0..4 {
+        network.input(ring[1], Input::Told { from: ring[2], body: Message::Leaving });
+        network.pass(1);
+    }
+    assert_eq!(network.second().strays(), (200 - usize::from(store::REHOMED_MAX), false));
+    network.pass(60);
+    assert!(!network.second().is_rehoming());
+    assert!(network.are_at_their_owners(&items));
+}
+
+#[test]
+fn a_value_whose_owner_answers_nonsense_is_tried_again() {
+    let mut network = Network::ring(6, settings());
+    let item = strays(&network, 1).remove(0);
+    network.send_second(Message::Copies(vec![item.clone()]));
+    let (second, owner) = (network.order()[1], network.owner(item.key));
+    let Network { now, keys, nodes, .. } = &mut network;
+    let (machine, mut out) = (nodes.get_mut(&second).unwrap(), Vec::new());
+    machine.rehome_some(*now, keys, &mut out);
+    assert_eq!(machine.strays().0, 0);
+    // The first on the way says that it owns the value, and then answers as if it had been asked for it.
+    for body in [Message::Mine, Message::Value(None)] {
+        let Some(Effect::Ask { to, id, .. }) = out.pop() else { panic!("{out:?}") };
+        machine.step(*now, keys, Input::Answered { from: to, id, body }, &mut out);
+    }
+    assert_eq!(machine.strays().0, 1);
+    network.pass(20);
+    assert!(network.nodes[&owner].store().unwrap().get(item.key).is_some());
+    assert!(!network.second().is_rehoming());
+}
+
 #[test]
 fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
     let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
