@@ -1,15 +1,15 @@
 //! The values that a node keeps: those it owns, and copies of its predecessors'.
 //!
-//! A value is at its owner and the owner's successors. It moves when a node joins (to its new owner), when one
-//! leaves (to its successor), when one dies (the successor has a copy, and copies it on) and when rings become one: what
-//! then lies where it does not belong is put at its owner, found by a lookup. What is known to be astray waits
-//! in a queue; all values are looked through only when that is full, when the node has come to a ring, and when
-//! it could not hand over.
+//! A value is at its owner and the owner's successors. It moves when a node joins (to its new owner), when
+//! one leaves (to its successor), when one dies (the successor has a copy, and copies it on) and when rings
+//! become one: what then lies where it does not belong is put at its owner, found by a lookup. What is known
+//! to be astray waits in a queue; all values are looked through only when that is full, when the node has
+//! come to a ring, and when it could not hand over.
 //!
-//! Few messages with values are under way at once ([`COPIES_UNDER_WAY_MAX`]), so that those which keep the ring do not
-//! wait behind them; the next goes when one is answered. Limits: what was copied here once stays here; when the store is
-//! full, new values are refused; a value that its owner refuses counts as arrived there, and is not put there
-//! again.
+//! Few messages with values are under way at once ([`COPIES_UNDER_WAY_MAX`]), so that those which keep the
+//! ring do not wait behind them; the next goes when one is answered. Limits: what was copied here once stays
+//! here; when the store is full, new values are refused; a value that its owner refuses counts as arrived
+//! there, and is not put there again.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -323,9 +323,8 @@ impl<C: Contact> Chord<C> {
         let sender = keys.point(from);
         // Who owns a value is reached before its copies are. So this comes from one that takes us for its owner, and we are
         // not: it handed over all that was behind its old predecessor, and there are others between that one and us.
-        let is_stray = |point: u64| {
-            distance(point, self.point) < distance(point, sender) && !self.is_owner(keys, point)
-        };
+        let is_stray =
+            |point: u64| distance(point, self.point) < distance(point, sender) && !self.is_owner(keys, point);
         let strays: Vec<bool> = items.iter().map(|item| is_stray(item.key.point())).collect();
         let values = self.values();
         let mut stored = 0;
