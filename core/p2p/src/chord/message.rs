@@ -147,7 +147,7 @@ pub enum Command<C> {
 /// What the owner of a node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<C> {
-    /// It is a member now.
+    /// It is a member now; or it was one, alone, and is so no more.
     Joined,
     /// Two rings met here: we are on both, and they become one.
     United,

@@ -261,12 +261,17 @@ impl<C: Contact> Chord<C> {
             // A ring of one becomes a ring of two.
             self.successors.push(from);
             self.hurry(now);
+            out.push(Effect::Report(Outcome::Joined));
         }
         let Some(old) = self.predecessor else {
             self.predecessor = Some(from);
             // Only now is it known what is ours.
             self.forget_copied();
-            return self.hand_over(keys, self.point, from, out);
+            if self.successors == [from] {
+                return self.hand_over(keys, self.point, from, out);
+            }
+            // It came into a larger ring: what it kept alone is not all the predecessor's.
+            return self.rehome();
         };
         if between(keys.point(old), keys.point(from), self.point) {
             self.predecessor = Some(from);

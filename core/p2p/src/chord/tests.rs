@@ -25,6 +25,10 @@ struct Network {
     way: VecDeque<(u32, EffectOf<Chord<u32>>)>,
     outcomes: Vec<(u32, Outcome<u32>)>,
     settings: Settings,
+    /// No member, and claims to own whatever it is asked for.
+    liar: Option<u32>,
+    /// How often anyone was told whom to compare with, and how often the liar was.
+    told: (u64, u64),
 }
 
 const SECOND: u64 = 1_000_000;
@@ -40,6 +44,8 @@ impl Network {
             way: VecDeque::new(),
             outcomes: Vec::new(),
             settings,
+            liar: None,
+            told: (0, 0),
         };
         for node in 0..nodes {
             network.add(node, if node == 0 { Command::Create } else { Command::Join { seed: 0 } });
@@ -74,7 +80,18 @@ impl Network {
                     self.outcomes.push((from, outcome));
                     continue;
                 }
-                Effect::Tell { to, body } => (to, Input::Told { from, body }),
+                Effect::Tell { to, body } => {
+                    if matches!(body, Message::Meet(_)) {
+                        self.told.0 += 1;
+                        self.told.1 += u64::from(self.liar == Some(to));
+                    }
+                    (to, Input::Told { from, body })
+                }
+                Effect::Ask { to, id, body } if self.liar == Some(to) => {
+                    let find = matches!(body, Message::Find { .. });
+                    let body = if find { Message::Mine } else { Message::Outside };
+                    (from, Input::Answered { from: to, id, body })
+                }
                 Effect::Ask { to, id, .. } if !self.nodes.contains_key(&to) => {
                     (from, Input::Failed { to, id })
                 }
@@ -476,6 +493,40 @@ fn a_value_whose_owner_answers_nonsense_is_tried_again() {
     network.pass(20);
     assert!(network.nodes[&owner].store().unwrap().get(item.key).is_some());
     assert!(!network.second().is_rehoming());
+}
+
+#[test]
+fn who_comes_into_a_ring_puts_what_it_kept_alone_at_its_owners_and_not_all_at_its_predecessor() {
+    let mut network = Network::ring(6, settings());
+    network.add(6, Command::Create);
+    for n in 0..300 {
+        assert_eq!(network.put(6, n, 1), Outcome::Stored { tag: Tag(n) });
+    }
+    let items: Vec<Item> = network.nodes[&6].store().unwrap().iter().collect();
+    assert_eq!(items.len(), 300);
+    network.input(6, Input::Commanded(Command::Meet { peer: 0 }));
+    network.pass(200);
+    assert!(network.is_ideal());
+    assert!(network.are_at_their_owners(&items));
+    let ring = network.order();
+    let at = ring.iter().position(|node| *node == 6).unwrap();
+    let [before, after] = [6, 1].map(|ahead| ring[(at + ahead) % 7]);
+    assert!(!network.kept(after, after).is_empty());
+    // It is no successor of that one.
+    assert_eq!(network.kept(before, after), [Key::default(); 0]);
+}
+
+#[test]
+fn who_is_alone_no_more_says_so_whoever_came_to_whom() {
+    let mut network = Network::ring(1, settings());
+    assert_eq!(network.outcomes, [(0, Outcome::Joined)]);
+    network.add(1, Command::Join { seed: 0 });
+    network.pass(20);
+    let joined: [(u32, Outcome<u32>); 3] = [0, 1, 0].map(|node| (node, Outcome::Joined));
+    assert_eq!(network.outcomes, joined);
+    network.add(2, Command::Join { seed: 0 });
+    network.pass(20);
+    assert_eq!(network.outcomes[3..], [(2, Outcome::Joined)]);
 }
 
 #[test]
