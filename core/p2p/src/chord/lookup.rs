@@ -18,6 +18,8 @@ use crate::protocol::{Contact, Effect, EffectOf, Keys};
 pub const CANDIDATES_MAX: usize = 64;
 /// Most requests of one lookup.
 pub const ASKS_MAX: u16 = 256;
+/// Most requests of a comparison: it begins at a node that may lie, and lead it on and on.
+const UNITE_ASKS_MAX: u16 = 48;
 /// Most nodes at or after the point in one answer.
 const OWNERS_TOLD: usize = 4;
 /// Most possible owners that a lookup remembers; the farthest is forgotten. All of a successor list: a node that
@@ -126,6 +128,18 @@ impl<C: Contact> Lookup<C> {
         }
         self.candidates.retain(|known| known.node != node);
         self.owners.retain(|known| known.node != node);
+    }
+
+    const fn asks_max(&self) -> u16 {
+        match self.aim {
+            Aim::Unite { .. } => UNITE_ASKS_MAX,
+            Aim::Find { .. }
+            | Aim::Get { .. }
+            | Aim::Put { .. }
+            | Aim::Finger { .. }
+            | Aim::Join
+            | Aim::Rehome { .. } => ASKS_MAX,
+        }
     }
 
     /// Whom to ask next: the nearest that was not asked or knows more.
@@ -243,7 +257,7 @@ impl<C: Contact> Chord<C> {
         loop {
             let lookup = &mut self.lookups[at];
             let number = lookup.number;
-            if lookup.owner_asked || lookup.asks >= ASKS_MAX {
+            if lookup.owner_asked || lookup.asks >= lookup.asks_max() {
                 break;
             }
             let (to, purpose, body) = if let Some(&Owner { node, depth, .. }) = lookup.owners.first() {

@@ -530,6 +530,25 @@ fn who_is_alone_no_more_says_so_whoever_came_to_whom() {
 }
 
 #[test]
+fn a_liar_is_told_of_ever_more_rarely_in_a_ring_at_rest() {
+    const NODES: u32 = 20;
+    let mut network = Network::ring(NODES, settings());
+    network.liar = Some(200);
+    network.told = (0, 0);
+    network.input(0, Input::Commanded(Command::Meet { peer: 200 }));
+    network.pass(3600);
+    assert!(network.is_ideal());
+    // A node whose successor is farther than the liar does not believe it; another tells it at each round
+    // once. In an hour the pause is doubled seven times.
+    let (all, rounds) = network.told;
+    assert!(rounds <= 8 * u64::from(NODES - 1), "{rounds} rounds");
+    let circle = network.nodes.values().map(|node| 1 + node.successors.len() + node.fingers.len()).max();
+    assert!(all <= rounds * (1 + circle.unwrap() as u64), "{all} messages in {rounds} rounds");
+    // Control: they do tell each other, and not only once.
+    assert!(rounds > 2 * u64::from(NODES), "{rounds} rounds");
+}
+
+#[test]
 fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
     let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
     let ring = network.order();

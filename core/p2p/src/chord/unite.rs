@@ -7,10 +7,12 @@
 //! - It is farther: it is told that we may be its predecessor (Zave's rectify). The node before it there finds us by its
 //!   next stabilization.
 //!
-//! Either way one ring now leads into the other, so there is one ring with the rest of the other hanging on to it, and
-//! stabilization alone makes that ideal, one node after another. For speed, who finds a difference tells its neighbours and
-//! fingers whom to compare with, and the node found whom of ours: so it spreads like gossip, and ends where nobody
-//! finds a difference any more.
+//! Either way one ring now leads into the other, so there is one ring with the rest of the other hanging on
+//! to it, and stabilization alone makes that ideal, one node after another. For speed, who finds a difference
+//! tells its neighbours and fingers whom to compare with, and the node found whom of ours: so it spreads like
+//! gossip, and ends where nobody finds a difference any more. It would not end where one lies, or where some
+//! reach others that the rest do not: so a node waits twice as long after each time that it told others,
+//! until it has told nobody for long.
 //!
 //! Nobody leaves a ring and nothing is to be agreed on, so a wrong suspicion costs a lookup: in one ring, in whatever state
 //! churn has it, a nearer living successor is always right. Known since Shafaat, Ghodsi & Haridi 2009, "Dealing with
@@ -29,18 +31,49 @@ use super::ring::distance;
 use super::{Chord, LOOKUPS_MAX, Purpose};
 use crate::protocol::{Contact, Effect, EffectOf, Keys};
 
-/// Most nodes that are remembered to be compared with; of more, drawn ones stay.
+/// Most nodes that are remembered to be compared with.
 pub const CONTACTS_MAX: usize = 64;
-/// Most of them that others told of: these are compared with once.
+/// Most of them that others told of: these are compared with once, and of more the first stay.
 pub const TOLD_MAX: usize = 8;
+/// Most of them that were met; of more, drawn ones stay.
+const MET_MAX: usize = 32;
+/// Most of them that were lost; of more, drawn ones stay.
+const LOST_MAX: usize = CONTACTS_MAX - TOLD_MAX - MET_MAX;
 /// How long after a node was met it is compared with, at most, in microseconds; drawn, so that not all ask at once.
 const SOON_MICROS: u64 = 1_000_000;
 /// The least time between two comparisons, in microseconds.
 const PACE_MICROS: u64 = 250_000;
-/// The least time between two rounds of telling others whom to compare with, in microseconds.
+/// The least time between the first two rounds of telling others whom to compare with, in microseconds. After
+/// each further one it is twice as long.
 const SPREAD_MICROS: u64 = 20_000_000;
+/// So often it is doubled: to an hour and a half.
+const SPREADS_MAX: u8 = 8;
+/// Who has told nobody for so long begins with the shortest pause again, in microseconds.
+const QUIET_MICROS: u64 = SPREAD_MICROS << (SPREADS_MAX + 1);
 /// A node that did not answer so often in a row, each time after twice the time, is forgotten.
 const MISSES_MAX: u8 = 8;
+
+/// Why a node is remembered. Each has its own room, so that none drives out another; a later reason is worth
+/// more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    /// Others told of it: it is compared with once.
+    Told,
+    /// It speaks the protocol with us.
+    Met,
+    /// It was a neighbour or a finger: without it, a ring that was parted stays parted.
+    Lost,
+}
+
+impl Source {
+    const fn most(self) -> usize {
+        match self {
+            Source::Told => TOLD_MAX,
+            Source::Met => MET_MAX,
+            Source::Lost => LOST_MAX,
+        }
+    }
+}
 
 /// A node that may be of another ring.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +81,12 @@ struct Known<C> {
     peer: C,
     due: Micros,
     misses: u8,
-    /// Others told of it: it is compared with once.
-    told: bool,
+    source: Source,
 }
 
 /// Whom a node compares with, and when.
 ///
-/// Invariant: at most [`CONTACTS_MAX`], each once, at most [`TOLD_MAX`] of them told.
+/// Invariant: each once, and of each source at most as many as it has room.
 #[derive(Clone, Debug)]
 pub(super) struct Unite<C> {
     known: Vec<Known<C>>,
@@ -62,8 +94,10 @@ pub(super) struct Unite<C> {
     under_way: Option<C>,
     /// No comparison begins before.
     rest: Micros,
-    /// Nobody is told before.
-    spread: Micros,
+    /// When others were told last.
+    spread: Option<Micros>,
+    /// How often the pause after that was doubled, at most [`SPREADS_MAX`].
+    spreads: u8,
     /// Microseconds between two comparisons, on average.
     period: u64,
     rng: Rng,
@@ -71,7 +105,7 @@ pub(super) struct Unite<C> {
 
 impl<C: Contact> Unite<C> {
     const fn new(period: u64, rng: Rng) -> Unite<C> {
-        Unite { known: Vec::new(), under_way: None, rest: Micros(0), spread: Micros(0), period, rng }
+        Unite { known: Vec::new(), under_way: None, rest: Micros(0), spread: None, spreads: 0, period, rng }
     }
 
     /// Everyone that it remembers.
@@ -85,22 +119,45 @@ impl<C: Contact> Unite<C> {
     }
 
     /// Remembers `peer`, to be compared with at `due`.
-    fn remember(&mut self, peer: C, due: Micros, told: bool) {
-        if let Some(known) = self.known.iter_mut().find(|known| known.peer == peer) {
+    fn remember(&mut self, peer: C, due: Micros, source: Source) {
+        let mut new = Known { peer, due, misses: 0, source };
+        if let Some(at) = self.known.iter().position(|known| known.peer == peer) {
+            let known = &mut self.known[at];
             known.due = known.due.min(due);
-            known.told &= told;
-            known.misses = 0;
-            return;
+            // That others tell of it does not say that it lives.
+            if source > Source::Told {
+                known.misses = 0;
+            }
+            if known.source >= source {
+                return;
+            }
+            new.due = known.due;
+            self.known.swap_remove(at);
         }
-        let known = Known { peer, due, misses: 0, told };
-        if told && self.known.iter().filter(|known| known.told).count() >= TOLD_MAX {
-            return;
+        let count = self.known.iter().filter(|known| known.source == source).count();
+        if count < source.most() {
+            return self.known.push(new);
         }
-        if self.known.len() < CONTACTS_MAX {
-            return self.known.push(known);
+        if source > Source::Told {
+            let drawn = self.rng.below(count as u64) as usize;
+            let mut alike = self.known.iter_mut().filter(|known| known.source == source);
+            if let Some(known) = alike.nth(drawn) {
+                *known = new;
+            }
         }
-        let drawn = self.rng.below(CONTACTS_MAX as u64) as usize;
-        self.known[drawn] = known;
+    }
+
+    /// May others be told whom to compare with? They count as told then.
+    fn may_spread(&mut self, now: Micros) -> bool {
+        if let Some(last) = self.spread {
+            let passed = now.since(last);
+            if passed < SPREAD_MICROS << self.spreads {
+                return false;
+            }
+            self.spreads = if passed < QUIET_MICROS { SPREADS_MAX.min(self.spreads + 1) } else { 0 };
+        }
+        self.spread = Some(now);
+        true
     }
 
     fn soon(&mut self, now: Micros) -> Micros {
@@ -136,7 +193,7 @@ impl<C: Contact> Unite<C> {
         let known = &mut self.known[at];
         known.misses = if answered { 0 } else { known.misses + 1 };
         known.due = now + (again.since(now) << known.misses);
-        if known.told || known.misses > MISSES_MAX {
+        if known.source == Source::Told || known.misses > MISSES_MAX {
             self.known.swap_remove(at);
         }
     }
@@ -166,7 +223,7 @@ impl<C: Contact> Chord<C> {
             && let Some(unite) = self.unite()
         {
             let soon = unite.soon(now);
-            unite.remember(peer, soon, false);
+            unite.remember(peer, soon, Source::Met);
         }
     }
 
@@ -177,7 +234,7 @@ impl<C: Contact> Chord<C> {
             && let Some(unite) = self.unite()
         {
             let soon = unite.soon(now);
-            unite.remember(peer, soon, true);
+            unite.remember(peer, soon, Source::Told);
         }
     }
 
@@ -185,10 +242,10 @@ impl<C: Contact> Chord<C> {
     /// others are nearer.
     pub(super) fn lost(&mut self, now: Micros, peer: C) {
         if let Some(unite) = self.unite()
-            && unite.known.iter().all(|known| known.peer != peer)
+            && unite.known.iter().all(|known| known.peer != peer || known.source != Source::Lost)
         {
             let again = unite.again(now);
-            unite.remember(peer, again, false);
+            unite.remember(peer, again, Source::Lost);
         }
     }
 
@@ -201,7 +258,7 @@ impl<C: Contact> Chord<C> {
 
     /// Begins the comparison that is due.
     pub(super) fn compare(&mut self, now: Micros, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        let room = self.is_member() && self.lookups.len() < LOOKUPS_MAX;
+        let room = self.lookups.len() < LOOKUPS_MAX;
         let Some(unite) = &mut self.unite else { return };
         let Some(contact) = unite.begin(now) else { return };
         if room {
@@ -275,10 +332,9 @@ impl<C: Contact> Chord<C> {
     /// Tells our neighbours and fingers of `contact`, and `found`, which is of its ring, of our successor.
     fn spread(&mut self, now: Micros, (contact, found): (C, C), out: &mut Vec<EffectOf<Self>>) {
         let Some(unite) = &mut self.unite else { return };
-        if unite.spread > now {
+        if !unite.may_spread(now) {
             return;
         }
-        unite.spread = now + SPREAD_MICROS;
         if let Some(&head) = self.successors.first() {
             out.push(Effect::Tell { to: found, body: Message::Meet(head) });
         }
@@ -309,7 +365,7 @@ mod tests {
         let (mut unite, now) = (unite(), Micros(5));
         for peer in 0..4 {
             let soon = unite.soon(now);
-            unite.remember(peer, soon, false);
+            unite.remember(peer, soon, Source::Met);
         }
         let mut at = now;
         for turn in 0..12 {
@@ -327,7 +383,7 @@ mod tests {
     #[test]
     fn who_does_not_answer_is_asked_ever_more_rarely_and_then_forgotten() {
         let mut unite = unite();
-        unite.remember(7, Micros(0), false);
+        unite.remember(7, Micros(0), Source::Met);
         let (mut at, mut last) = (unite.deadline().unwrap(), 0);
         loop {
             assert_eq!(unite.begin(at), Some(7));
@@ -338,7 +394,7 @@ mod tests {
         }
         assert!(last > 60_000_000 << MISSES_MAX);
         // Control: one answer, and it counts anew.
-        unite.remember(7, Micros(0), false);
+        unite.remember(7, Micros(0), Source::Met);
         for n in 0..3 * MISSES_MAX {
             let at = unite.deadline().unwrap();
             unite.begin(at);
@@ -347,34 +403,89 @@ mod tests {
         assert!(unite.deadline().is_some());
     }
 
+    fn count(unite: &Unite<u32>, source: Source) -> usize {
+        unite.known.iter().filter(|known| known.source == source).count()
+    }
+
     #[test]
     fn there_are_so_many_contacts_and_those_told_of_are_few_and_compared_with_once() {
         let mut unite = unite();
-        (0..1000).for_each(|peer| unite.remember(peer, Micros(9), true));
+        (0..1000).for_each(|peer| unite.remember(peer, Micros(9), Source::Told));
         assert_eq!(unite.known.len(), TOLD_MAX);
         let first = unite.begin(Micros(9)).unwrap();
         unite.end(Micros(9), first, true);
         assert_eq!(unite.known.len(), TOLD_MAX - 1);
-        (0..1000).for_each(|peer| unite.remember(peer, Micros(9), false));
-        assert_eq!(unite.known.len(), CONTACTS_MAX);
+        unite.remember(3000, Micros(9), Source::Told);
+        (4000..5000).for_each(|peer| unite.remember(peer, Micros(9), Source::Met));
+        assert_eq!(unite.known.len(), TOLD_MAX + MET_MAX);
         // Who comes has a place, and drives out few of the others.
         let before: Vec<u32> = unite.known.iter().map(|known| known.peer).collect();
-        (2000..2010).for_each(|peer| unite.remember(peer, Micros(9), false));
+        (2000..2010).for_each(|peer| unite.remember(peer, Micros(9), Source::Met));
         let stay = before.iter().filter(|peer| unite.known.iter().any(|known| known.peer == **peer));
-        assert!((CONTACTS_MAX - 10..CONTACTS_MAX).contains(&stay.count()));
+        assert!((TOLD_MAX + MET_MAX - 10..TOLD_MAX + MET_MAX).contains(&stay.count()));
         assert!(unite.known.iter().any(|known| known.peer == 2009));
-        // Whoever is told of and met, in whichever order, stays.
-        let mut unite = self::unite();
-        for (peer, told) in [(1, true), (1, false), (2, false), (2, true)] {
-            unite.remember(peer, Micros(9), told);
+    }
+
+    #[test]
+    fn who_was_lost_is_not_driven_out_by_those_who_are_met_or_told_of() {
+        let mut unite = unite();
+        (0..LOST_MAX as u32).for_each(|peer| unite.remember(peer, Micros(9), Source::Lost));
+        for peer in 100..2000 {
+            unite.remember(peer, Micros(9), if peer % 2 == 0 { Source::Met } else { Source::Told });
         }
-        assert!(unite.known.len() == 2 && unite.known.iter().all(|known| !known.told));
+        let lost = |unite: &Unite<u32>, peer: u32| {
+            unite.known.iter().any(|known| known.peer == peer && known.source == Source::Lost)
+        };
+        assert!((0..LOST_MAX as u32).all(|peer| lost(&unite, peer)));
+        assert_eq!(unite.known.len(), CONTACTS_MAX);
+        // Control: others who are lost drive them out, be they met before or not.
+        let met = unite.known.iter().find(|known| known.source == Source::Met).unwrap().peer;
+        for peer in [met, 3000] {
+            unite.remember(peer, Micros(9), Source::Lost);
+            assert!(lost(&unite, peer));
+            assert_eq!(count(&unite, Source::Lost), LOST_MAX);
+        }
+    }
+
+    #[test]
+    fn whoever_is_remembered_for_more_than_one_reason_is_for_the_best_in_whichever_order() {
+        let sources = [Source::Told, Source::Met, Source::Lost];
+        for (first, second) in sources.into_iter().flat_map(|one| sources.map(|two| (one, two))) {
+            let mut unite = unite();
+            unite.remember(1, Micros(9), first);
+            unite.begin(Micros(9));
+            unite.end(Micros(9), 1, false);
+            unite.remember(1, Micros(5), second);
+            let [known] = unite.known[..] else { panic!("{:?}", unite.known) };
+            // Who was only told of is forgotten when it was compared with.
+            assert_eq!(known.source, first.max(second));
+            assert_eq!(known.due, Micros(5));
+            let still = first > Source::Told && second == Source::Told;
+            assert_eq!(known.misses, u8::from(still), "{first:?}, {second:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_told_ever_more_rarely_until_it_was_quiet_for_long() {
+        let (mut unite, start) = (unite(), Micros(7));
+        assert!(unite.may_spread(start));
+        let mut last = start;
+        for doubled in [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8] {
+            let next = last + (SPREAD_MICROS << doubled);
+            assert!(!unite.may_spread(Micros(next.0 - 1)), "{doubled}");
+            assert!(unite.may_spread(next), "{doubled}");
+            last = next;
+        }
+        last = last + QUIET_MICROS;
+        assert!(unite.may_spread(last));
+        assert!(!unite.may_spread(Micros(last.0 + SPREAD_MICROS - 1)));
+        assert!(unite.may_spread(last + SPREAD_MICROS));
     }
 
     #[test]
     fn who_is_cut_off_compares_with_all_it_knows_soon() {
         let mut unite = unite();
-        (0..5).for_each(|peer| unite.remember(peer, Micros(u64::MAX / 2), false));
+        (0..5).for_each(|peer| unite.remember(peer, Micros(u64::MAX / 2), Source::Met));
         unite.hasten(Micros(100));
         assert!(unite.known.iter().all(|known| known.due.0 < 100 + SOON_MICROS));
     }
