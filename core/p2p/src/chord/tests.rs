@@ -549,6 +549,30 @@ fn a_liar_is_told_of_ever_more_rarely_in_a_ring_at_rest() {
 }
 
 #[test]
+fn a_comparison_that_is_led_on_and_on_ends_soon() {
+    let mut network = Network::ring(2, settings());
+    let place = network.keys.point(0);
+    for n in 0..100 {
+        network.keys.0[100 + n] = Key::from_words([place.wrapping_sub(1000 - n as u64), 0, 0, 0]);
+    }
+    let Network { now, keys, nodes, .. } = &mut network;
+    let machine = nodes.get_mut(&0).unwrap();
+    // Each names one that is nearer. Control: another lookup goes on.
+    for (aim, most) in [(Aim::Unite { contact: 100 }, 48), (Aim::Find { tag: Tag(1) }, 60)] {
+        let (mut out, mut asks) = (Vec::new(), 0);
+        machine.begin_from(*now, keys, (100, place.wrapping_add(1)), aim, &mut out);
+        while asks < 60
+            && let Some(Effect::Ask { to, id, .. }) = out.pop()
+        {
+            asks += 1;
+            let near = Near { nodes: core::iter::once(to + 1).collect(), owners: 0, more: true };
+            machine.step(*now, keys, Input::Answered { from: to, id, body: Message::Near(near) }, &mut out);
+        }
+        assert_eq!(asks, most);
+    }
+}
+
+#[test]
 fn a_key_right_after_the_origin_is_found_though_only_the_last_successor_lives() {
     let mut network = Network::ring(40, Settings { successors: 16, ..Settings::default() });
     let ring = network.order();
