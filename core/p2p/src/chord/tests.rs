@@ -510,10 +510,10 @@ fn who_comes_into_a_ring_puts_what_it_kept_alone_at_its_owners_and_not_all_at_it
     assert!(network.are_at_their_owners(&items));
     let ring = network.order();
     let at = ring.iter().position(|node| *node == 6).unwrap();
-    let [before, after] = [6, 1].map(|ahead| ring[(at + ahead) % 7]);
-    assert!(!network.kept(after, after).is_empty());
-    // It is no successor of that one.
-    assert_eq!(network.kept(before, after), [Key::default(); 0]);
+    let before = ring[(at + 6) % 7];
+    // It has its own, and copies of those before it.
+    let kept = network.nodes[&before].store().map_or(0, |store| store.iter().count());
+    assert!(kept < items.len() * 9 / 10, "{kept} of {}", items.len());
 }
 
 #[test]
