@@ -73,7 +73,8 @@ def a_backup_has_every_type_value_and_expiry_of_its_moment(_):
         client.set("new", "value")
         second = everything(client)
         told = json.loads(command("backup", backups, *port, "--json"))
-        assert told["written_bytes"] < told["reused_bytes"], told
+        # Of the data; the entries since the backup before, one of a million bytes among them, are written besides.
+        assert told["written_bytes"] - told["entry_bytes"] < told["reused_bytes"], told
     command("restore", backups, "--verify")
     for number, expected in ((1, first), (2, second)):
         with Restored(f"restored{number}", backups, "--number", f"{number}") as server, server.connect() as client:
