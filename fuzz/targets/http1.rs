@@ -3,8 +3,10 @@
 #![no_main]
 
 use fuzz::Bytes;
-use wire::http1::{Body, Chunks, Connection, Frame, Headers, Onward, Part, Relay, Request, Response, Target};
-use wire::http1::{frame, request, response};
+use wire::http1::{
+    Body, Chunks, Connection, ForwardedBy, Frame, Headers, Onward, Part, Relay, Request, Response, Target,
+    frame, request, response,
+};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Bytes::new(data);
@@ -111,7 +113,7 @@ fn one_request(bytes: &[u8], trusted: bool) {
         path,
         client: "10.9.8.7",
         scheme: "http",
-        trusted,
+        trusted: trusted.then_some(ForwardedBy::XForwardedFor),
         via: "proxy",
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         upgrade: head.upgrade.is_some(),
@@ -256,7 +258,8 @@ fn carried(input: &mut Bytes<'_>) {
         assert!(trailers || plain.trailers.is_empty(), "they go on only if they are asked for");
         for line in plain.trailers.split_inclusive(|&byte| byte == b'\n') {
             let name = line.split(|&byte| byte == b':').next().unwrap_or_default().to_ascii_lowercase();
-            let framing: [&[u8]; 5] = [b"content-length", b"transfer-encoding", b"host", b"connection", b"te"];
+            let framing: [&[u8]; 5] =
+                [b"content-length", b"transfer-encoding", b"host", b"connection", b"te"];
             assert!(!framing.contains(&&name[..]), "nothing that frames or routes stands behind a body");
         }
     }
