@@ -19,10 +19,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use server::backup::{Keep, Keyspace, Manifest, Point, Span, Writer};
 use server::config::Loaded;
 use server::kernel::{GroupId, Index, KeyspaceId, Millis};
+use server::standstill::Still;
 
 use self::entries::{Reservation, fetch, told_missing};
 use self::source::{Copy, ENDED, Source, Told};
-use self::still::{Asked, Lines, Marked};
+use self::still::{Lines, Marked};
 use self::told::{Made, advice, renews, warning};
 pub use self::told::{described, marks, name};
 use super::rounds;
@@ -78,7 +79,7 @@ pub fn run(loaded: &Loaded, as_json: bool, wish: &Wish) -> Result<Exit, Failure>
     let addresses = [loaded.config.admin_address()].into_iter().chain(wish.also.iter().copied());
     let sources: Vec<Source> =
         addresses.map(|address| Source { address, password: password.clone() }).collect();
-    let lines = lines(&sources);
+    let lines = Lines::new(&sources);
     let reservation = Reservation::new(wish.every);
     let mut rounds = Rounds { sources, lines, reservation, wish, as_json };
     let (mut behind, mut gaps) = (BTreeSet::new(), BTreeSet::new());
@@ -129,7 +130,7 @@ impl Rounds<'_> {
         // Before anything is cut, so that nothing behind a checkpoint is lost.
         let keeping = self.reservation.keep(&self.sources, &told, writer.before())?;
         let until = self.take(&choices, &mut writer, ended)?.max(at);
-        self.lines = lines(&self.sources);
+        self.lines = Lines::new(&self.sources);
         let mut ends = self.mark(first, &choices, (&mut writer, until), ended)?;
         let found = fetch((&self.sources, &told, &keeping), &ends.points, &mut writer, ended)?;
         let is_divided = |id: KeyspaceId| ends.keyspaces.iter().any(|it| it.id == id && it.partitions > 1);
@@ -192,7 +193,7 @@ impl Rounds<'_> {
             ends.keyspaces.push(Keyspace { mark, ..*keyspace });
             let Some(Marked { moment, skew_ms, groups }) = marked else { continue };
             let taken = groups.into_iter().filter(|(group, _)| writer.group(*group).is_some());
-            let point = |it: still::Marking| (it.source, Point { index: it.index, term: it.term });
+            let point = |(source, it): (usize, Still)| (source, Point { index: it.index, term: it.term });
             ends.points.extend(taken.map(|(group, it)| (group, point(it))));
             (ends.until, ends.skew_ms) = (ends.until.max(moment), ends.skew_ms.max(skew_ms));
         }
@@ -219,10 +220,11 @@ impl Rounds<'_> {
                 Err(error) => return Err(error),
             };
             let is_new = |group: GroupId, index: Index| index > Index(0) && writer.group(group).is_none();
-            let new = marked.groups.iter().filter(|(group, it)| is_new(**group, it.index));
+            let new = marked.groups.iter().filter(|(group, (_, it))| is_new(**group, it.index));
             let copy = |group, applied: Index| Copy { group, applied: applied.0, leads: true };
-            let new =
-                new.map(|(group, it)| (*group, Choice { source: it.source, copy: copy(*group, it.index) }));
+            let new = new.map(|(group, (source, it))| {
+                (*group, Choice { source: *source, copy: copy(*group, it.index) })
+            });
             let new: BTreeMap<GroupId, Choice> = new.collect();
             if new.is_empty() {
                 return Ok(Some(marked));
@@ -231,12 +233,6 @@ impl Rounds<'_> {
         }
         bail!("keyspace {}: again and again a partition was written to for the first time", keyspace.id)
     }
-}
-
-/// Lines to all of them, which are connected when they are used.
-fn lines(sources: &[Source]) -> Lines {
-    let asked = sources.iter().map(|it| Asked { address: it.address, password: it.password.clone() });
-    Lines::new(asked.collect())
 }
 
 /// Where the backup before has a partition: a follower's checkpoint is not to be older than that, so that its

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +17,7 @@ use server::kernel::{GroupId, Index, Micros, Millis, Term};
 use server::moment::{Act, Attempt, Failure, Heard, Wanted};
 use server::standstill::Still;
 
-use super::ENDED;
+use super::source::{ENDED, NOT_FOUND, Source};
 use crate::admin::Line;
 use crate::moment::now;
 
@@ -34,17 +33,6 @@ const ATTEMPTS_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The pause is so many times as long as writers waited, at least.
 const PAUSE_RATIO: u32 = 3;
-/// What a node answers to a request that it does not know.
-const NOT_FOUND: u16 = 404;
-
-/// A node that is asked.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// Its admin port.
-    pub address: SocketAddr,
-    /// What it must be told to give data away.
-    pub password: Option<String>,
-}
 
 /// Up to where a keyspace's partitions belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,23 +42,9 @@ pub struct Marked {
     /// How far the clocks of the nodes may differ from this machine's, in milliseconds: the largest difference that was
     /// seen, and what the way there and back leaves open.
     pub skew_ms: u64,
-    /// Each partition of the keyspace, once.
-    pub groups: BTreeMap<GroupId, Marking>,
-}
-
-/// Up to where a partition belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marking {
-    /// Which of the nodes that were asked led it.
-    pub source: usize,
-    /// The last entry. It is committed, and applied at that node; 0 if there is none.
-    pub index: Index,
-    /// Its term.
-    pub term: Term,
-    /// The partition's time when it stood still: the stamp of what was applied.
-    pub time: Micros,
-    /// How far it had been applied then; entries behind it, up to `index`, were on their way.
-    pub applied: Index,
+    /// Each partition of the keyspace, once: which of the nodes that were asked led it, and where it stood. All up to its
+    /// `index` is committed, and applied at that node.
+    pub groups: BTreeMap<GroupId, (usize, Still)>,
 }
 
 /// The connections to the nodes that are asked, kept from one keyspace to the next.
@@ -95,8 +69,8 @@ struct Missed {
 
 impl Lines {
     /// Connects to nobody yet.
-    pub fn new(asked: Vec<Asked>) -> Lines {
-        Lines(asked.into_iter().map(|Asked { address, password }| Line::new(address, password)).collect())
+    pub fn new(sources: &[Source]) -> Lines {
+        Lines(sources.iter().map(|it| Line::new(it.address, it.password.clone())).collect())
     }
 
     /// Marks the partitions of `keyspace`, all at one moment, each at `at_least` or later.
@@ -194,15 +168,7 @@ impl Lines {
                 Act::Confirm(_) => {}
                 Act::Leave(source) => drop(leaves.insert(source)),
                 Act::Done(marked) => {
-                    let marking = |(source, still): (usize, Still)| Marking {
-                        source,
-                        index: still.index,
-                        term: still.term,
-                        time: still.time,
-                        applied: still.applied,
-                    };
-                    let groups = marked.groups.into_iter().map(|(group, it)| (group, marking(it))).collect();
-                    ended = Some(Ok(Marked { moment: marked.moment, skew_ms, groups }));
+                    ended = Some(Ok(Marked { moment: marked.moment, skew_ms, groups: marked.groups }));
                 }
                 Act::Fail(failure) => ended = Some(Err(self.told(&failure))),
             }
