@@ -96,44 +96,53 @@ fn totals(page: &str) -> Totals {
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
         let (service, route) = (label("service"), label("route"));
-        // Of endpoints their service has the sum.
-        let of = if route.is_empty() {
-            let endpoint = label("endpoint");
-            let own = (!endpoint.is_empty()).then(|| (Kind::Endpoint, format!("{service} {endpoint}")));
-            [Some((Kind::Service, service)), own]
-        } else {
-            [Some((Kind::Route, route)), None]
+        let endpoint = label("endpoint");
+        let key = match (route.is_empty(), endpoint.is_empty()) {
+            (false, _) => (Kind::Route, route),
+            (true, true) => (Kind::Service, service),
+            (true, false) => (Kind::Endpoint, format!("{service} {endpoint}")),
         };
         let Some(name) = name.strip_prefix("archipel_proxy_") else { continue };
-        for key in of.into_iter().flatten() {
-            let add = |what: fn(&mut Total) -> &mut f64, totals: &mut Totals| {
-                *what(totals.entry(key.clone()).or_default()) += value;
-            };
-            match name {
-                "requests_total" | "tries_total" => add(|one| &mut one.requests, &mut totals),
-                "failures_total" => add(|one| &mut one.errors, &mut totals),
-                "service_requests" => add(|one| &mut one.under_way, &mut totals),
-                "service_waiting" => add(|one| &mut one.waiting, &mut totals),
-                "request_seconds_bucket" | "try_seconds_bucket" => {
-                    let upto = label("le").parse().unwrap_or(f64::INFINITY);
-                    add_bucket(&mut totals.entry(key).or_default().buckets, upto, value);
-                    continue;
-                }
-                _ => {}
+        let (upto, is_failure) = (label("le"), label("class") == "5xx");
+        let one = totals.entry(key).or_default();
+        match name {
+            "requests_total" | "tries_total" => one.requests += value,
+            "failures_total" => one.errors += value,
+            "service_requests" => one.under_way += value,
+            "service_waiting" => one.waiting += value,
+            "request_seconds_bucket" | "try_seconds_bucket" => {
+                one.add_bucket(upto.parse().unwrap_or(f64::INFINITY), value);
             }
-            if name == "requests_total" && label("class") == "5xx" {
-                add(|one| &mut one.errors, &mut totals);
-            }
+            _ => {}
+        }
+        if name == "requests_total" && is_failure {
+            one.errors += value;
         }
     }
     totals
 }
 
-fn add_bucket(buckets: &mut Vec<(f64, f64)>, upto: f64, count: f64) {
-    match buckets.iter_mut().find(|(known, _)| *known == upto || (known.is_infinite() && upto.is_infinite()))
-    {
-        Some((_, sum)) => *sum += count,
-        None => buckets.push((upto, count)),
+impl Total {
+    fn add_bucket(&mut self, upto: f64, count: f64) {
+        match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&upto).is_eq()) {
+            Some((_, sum)) => *sum += count,
+            None => self.buckets.push((upto, count)),
+        }
+    }
+
+    /// What came since `before`; of what has begun anew since then, all.
+    fn since(&self, before: Option<&Total>) -> Total {
+        let Some(before) = before.filter(|before| before.requests <= self.requests) else {
+            return self.clone();
+        };
+        let mut grown = Total { buckets: Vec::new(), ..self.clone() };
+        grown.requests -= before.requests;
+        grown.errors = (self.errors - before.errors).max(0.0);
+        for &(upto, count) in &self.buckets {
+            let known = before.buckets.iter().find(|(other, _)| *other == upto);
+            grown.add_bucket(upto, count - known.map_or(0.0, |(_, count)| *count));
+        }
+        grown
     }
 }
 
@@ -182,30 +191,29 @@ struct Rate {
 }
 
 fn rates(before: &Totals, now: &Totals, seconds: f64) -> Vec<Rate> {
-    let nothing = Total::default();
-    let rate = |(key, now): (&(Kind, String), &Total)| {
-        let before = before.get(key).unwrap_or(&nothing);
-        // What fell has begun anew.
-        let before = if before.requests > now.requests { &nothing } else { before };
-        let requests = now.requests - before.requests;
-        let errors = (now.errors - before.errors).max(0.0);
-        let buckets: Vec<(f64, f64)> = (now.buckets.iter())
-            .map(|&(upto, count)| {
-                let known = before.buckets.iter().find(|(other, _)| *other == upto);
-                (upto, count - known.map_or(0.0, |(_, count)| *count))
-            })
-            .collect();
-        Rate {
-            kind: key.0,
-            name: key.1.clone(),
-            per_second: requests / seconds.max(f64::MIN_POSITIVE),
-            error_percent: if requests > 0.0 { errors * 100.0 / requests } else { 0.0 },
-            p99_ms: quantile(&buckets, 0.99).map(|seconds| seconds * 1e3),
-            under_way: now.under_way,
-            waiting: now.waiting,
-        }
+    let grown = now.iter().map(|(key, total)| (key.clone(), total.since(before.get(key))));
+    let mut grown: Totals = grown.collect();
+    // Of a service its endpoints are summed, and not their totals: one that is gone took its own with it.
+    let endpoints: Vec<(String, Total)> = (grown.iter())
+        .filter(|((kind, _), _)| *kind == Kind::Endpoint)
+        .filter_map(|((_, name), total)| Some((name.split_once(' ')?.0.to_owned(), total.clone())))
+        .collect();
+    for (service, endpoint) in endpoints {
+        let total = grown.entry((Kind::Service, service)).or_default();
+        total.requests += endpoint.requests;
+        total.errors += endpoint.errors;
+        endpoint.buckets.iter().for_each(|&(upto, count)| total.add_bucket(upto, count));
+    }
+    let rate = |((kind, name), grown): ((Kind, String), Total)| Rate {
+        kind,
+        name,
+        per_second: grown.requests / seconds.max(f64::MIN_POSITIVE),
+        error_percent: if grown.requests > 0.0 { grown.errors * 100.0 / grown.requests } else { 0.0 },
+        p99_ms: quantile(&grown.buckets, 0.99).map(|seconds| seconds * 1e3),
+        under_way: grown.under_way,
+        waiting: grown.waiting,
     };
-    now.iter().map(rate).collect()
+    grown.into_iter().map(rate).collect()
 }
 
 /// The quantile of cumulated counts, as Prometheus reads them: within a bucket by proportion. `None` of nothing.
@@ -316,6 +324,19 @@ mod tests {
             (&told["services"][0]["waiting"], &told["routes"][0]["per_second"]),
             (&json!(5.0), &json!(10.0))
         );
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_makes_nobody_seem_busy() {
+        let page = |one: u32, two: &str| {
+            let tries = "archipel_proxy_tries_total{service=\"s\",endpoint";
+            format!("{tries}=\"127.0.0.1:1\"}} {one}\n{two}")
+        };
+        let gone = "archipel_proxy_tries_total{service=\"s\",endpoint=\"127.0.0.1:2\"} 500000\n";
+        for (before, now) in [(500_000, 500_010), (0, 10), (600_000, 600_010)] {
+            let rates = rates(&totals(&page(before, gone)), &totals(&page(now, "")), 1.0);
+            assert_eq!(of(&rates, Kind::Service, "s").per_second, 10.0, "{before}");
+        }
     }
 
     #[test]
