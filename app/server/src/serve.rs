@@ -15,7 +15,7 @@ use gateway::resp::{Secret, Users};
 use kernel::{ClusterId, KeyspaceId, Millis, NodeId};
 use node::Settings;
 use placement::Partitions;
-use proxy::{Meters, Proxy, ProxyError};
+use proxy::{Meters, Plan, Proxy, ProxyError};
 use storage::store::Policy;
 use thiserror::Error;
 
@@ -220,12 +220,10 @@ impl Server {
     ) -> Result<Server, ServeError> {
         let config = &loaded.config;
         let mut options = options(config)?;
+        // What is wrong with the configuration is to be seen before another process stops for it.
+        let planned = plan(loaded, config.proxy.workers.get())?;
         let handed = match beginning {
-            Beginning::TakeOver => {
-                // What is wrong with the configuration is to be seen before the other stops for it.
-                plan(loaded, config.proxy.workers.get())?;
-                Handed::ask(&config.data_dir)?
-            }
+            Beginning::TakeOver => Handed::ask(&config.data_dir)?,
             Beginning::Usual | Beginning::Join(_) => None,
         };
         let lock = match &handed {
@@ -235,7 +233,7 @@ impl Server {
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
         let proxy = Proxied::default();
-        *proxy.lock() = proxying(loaded, &proxy_meters, handed.is_none())?;
+        *proxy.lock() = proxying(config, planned.clone(), &proxy_meters, handed.is_none())?;
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         if let Beginning::Join(joining) = beginning {
@@ -252,7 +250,7 @@ impl Server {
         let beside = ground.serve(loaded, &node, overlay.as_ref(), (&proxy, &proxy_meters));
         let beside = beside.and_then(|beside| {
             if let Some(handed) = handed {
-                take_place(loaded, handed, &proxy)?;
+                take_place(planned, handed, &proxy)?;
             }
             // Another may have the name.
             let place = Place::open(&config.data_dir, proxy.clone(), on_stop);
@@ -314,7 +312,12 @@ impl Server {
                 workers
             }
             None => {
-                *proxy = proxying(loaded, &self.proxy_meters, true)?;
+                *proxy = proxying(
+                    &loaded.config,
+                    plan(loaded, loaded.config.proxy.workers.get())?,
+                    &self.proxy_meters,
+                    true,
+                )?;
                 loaded.config.proxy.workers
             }
         };
@@ -374,7 +377,7 @@ const FOUND_MAX: Duration = Duration::from_secs(10);
 const FOUND_LOOK: Duration = Duration::from_millis(5);
 
 /// Takes the sockets of the process before, once the proxy can answer whatever the other could.
-fn take_place(loaded: &Loaded, mut handed: Handed, proxied: &Proxied) -> Result<(), ServeError> {
+fn take_place(planned: Plan, mut handed: Handed, proxied: &Proxied) -> Result<(), ServeError> {
     let end = Instant::now() + FOUND_MAX;
     while proxied.lock().as_ref().is_some_and(|proxy| !handed.is_found(proxy)) && Instant::now() < end {
         std::thread::sleep(FOUND_LOOK);
@@ -382,7 +385,7 @@ fn take_place(loaded: &Loaded, mut handed: Handed, proxied: &Proxied) -> Result<
     // A configuration without listeners is handed sockets for nothing.
     if let Some(proxy) = proxied.lock().as_mut() {
         proxy.inherit(std::mem::take(&mut handed.sockets));
-        proxy.follow(plan(loaded, loaded.config.proxy.workers.get())?)?;
+        proxy.follow(planned)?;
     }
     if let Err(error) = handed.serving() {
         // It has ended already: what it listened on is here, and nobody else serves.
@@ -392,17 +395,21 @@ fn take_place(loaded: &Loaded, mut handed: Handed, proxied: &Proxied) -> Result<
 }
 
 /// The proxy, if the configuration has a listener of it; they listen at once, or with another plan.
-fn proxying(loaded: &Loaded, meters: &Arc<Meters>, listens: bool) -> Result<Option<Proxy>, ServeError> {
-    let proxy = &loaded.config.proxy;
+fn proxying(
+    config: &Config,
+    mut planned: Plan,
+    meters: &Arc<Meters>,
+    listens: bool,
+) -> Result<Option<Proxy>, ServeError> {
+    let proxy = &config.proxy;
     if proxy.listener.is_empty() {
         return Ok(None);
     }
     let workers = usize::try_from(proxy.workers.get()).expect("there are at most 16 workers");
-    let mut plan = plan(loaded, proxy.workers.get())?;
     if !listens {
-        plan.listeners.clear();
+        planned.listeners.clear();
     }
-    Ok(Some(Proxy::start(plan, workers, Arc::clone(meters))?))
+    Ok(Some(Proxy::start(planned, workers, Arc::clone(meters))?))
 }
 
 pub(crate) fn options(config: &Config) -> Result<NodeOptions, TlsError> {

@@ -125,7 +125,7 @@ impl Handed {
 
     /// Whether `proxy` knows an endpoint of each of its services of which the other did.
     pub fn is_found(&self, proxy: &Proxy) -> bool {
-        proxy.found().iter().all(|(name, endpoints)| !endpoints.is_empty() || !self.found.contains(name))
+        proxy.found().all(|(name, is_found)| is_found || !self.found.contains(name))
     }
 
     /// Says that requests are answered here now.
@@ -241,13 +241,16 @@ fn hand_over(line: &Line, proxied: &Proxied) -> io::Result<()> {
         return Err(strange(&hello));
     }
     let (sockets, found) = match proxied.lock().as_ref() {
-        Some(proxy) => (proxy.passed()?, proxy.found()),
+        Some(proxy) => {
+            let found = proxy.found().filter(|(_, is_found)| *is_found).map(|(name, _)| name.to_owned());
+            (proxy.passed()?, found.collect())
+        }
         None => (Vec::new(), Vec::new()),
     };
     for Passed { name, address, socket } in sockets {
         line.send(&json!({"listener": name, "address": address}), Some(OwnedFd::from(socket)))?;
     }
-    for (name, _) in found.iter().filter(|(_, endpoints)| !endpoints.is_empty()) {
+    for name in found {
         line.send(&json!({"service": name}), None)?;
     }
     line.send(&json!({"end": true}), None)?;

@@ -216,11 +216,10 @@ impl Proxy {
         self.inherited = passed;
     }
 
-    /// Services whose endpoints are found elsewhere, and what was found.
-    #[must_use]
-    pub fn found(&self) -> Vec<(String, Vec<EndpointPlan>)> {
+    /// Services whose endpoints are found elsewhere, and whether any are by now.
+    pub fn found(&self) -> impl Iterator<Item = (&str, bool)> {
         let discovered = self.plan.services.iter().filter(|service| service.discovered);
-        discovered.map(|service| (service.name.clone(), service.endpoints.clone())).collect()
+        discovered.map(|service| (&*service.name, !service.endpoints.is_empty()))
     }
 
     /// The plan that is followed.
