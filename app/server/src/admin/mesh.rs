@@ -14,7 +14,7 @@ use crate::config::items::Item;
 use crate::config::proxy::{Balance, FieldItem, Host};
 use crate::proxy::judged;
 
-/// Longest text of a request that is asked about, in bytes; longer ones are cut by the head's limit before.
+/// Most headers of a request that is asked about.
 const HEADERS_MAX: usize = 64;
 
 /// The pages below `/proxy`.
@@ -216,6 +216,10 @@ fn effective(plan: &Plan, generation: u64, asked: &Asked, seen: &Seen<'_>) -> Va
         return told;
     };
     told["route"] = route.name.as_str().into();
+    if asked.method == "CONNECT" && !route.connect {
+        told["answer"] = json!({"status": 405, "reason": "no-connect"});
+        return told;
+    }
     let rewritten = route.rewrite.as_ref().map(|(prefix, by)| rewritten(&asked.path, prefix, by));
     told["path"] = rewritten.map_or_else(|| asked.path.clone(), |(one, rest)| format!("{one}{rest}")).into();
     let figures = seen.meters.endpoints();

@@ -14,6 +14,7 @@ use hyper::header::HeaderValue;
 use kernel::Millis;
 use kernel::codec::Reader;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{BYTES, NEXT_HEADER, Vault};
 use crate::admin::answer::{JSON, Page, hex, page, unhex};
@@ -23,6 +24,10 @@ use crate::keeping::{KeepError, Keeping};
 
 /// Bytes of a part, at most.
 const PART_BYTES_MAX: usize = 4 << 20;
+/// Parts that are read at once, each with as much memory again or a whole entry's; more wait.
+const READERS_MAX: usize = 2;
+
+static READERS: Semaphore = Semaphore::const_new(READERS_MAX);
 
 impl Vault<'_> {
     /// Keeps the log behind the positions for who asks, under the name that it drew, until it asks again or its time is over;
@@ -47,7 +52,13 @@ impl Vault<'_> {
             },
         };
         let after = positions(body).await?;
-        let part = self.waiting(move |keeping| keeping.read(after, cursor, PART_BYTES_MAX)).await?;
+        let turn = READERS.acquire().await.expect("nobody closes it");
+        let read = move |keeping: &Keeping| {
+            // Until it is read, also when nobody waits for it any more.
+            let _turn = turn;
+            keeping.read(after, cursor, PART_BYTES_MAX)
+        };
+        let part = self.waiting(read).await?;
         let mut told = page(StatusCode::OK, BYTES, part.bytes);
         if let Some(next) = part.next {
             let next = HeaderValue::from_str(&hex(&next.encode())).expect("digits are allowed in a header");
