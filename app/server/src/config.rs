@@ -268,8 +268,8 @@ section! {
         /// a longer restart.
         checkpoint_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(256 << 20),
         /// Most log that is kept for the next backup only (`archipel cluster backup`), so that it can restore every moment
-        /// since the one before; it is read at the next start, too. Beyond that, and before a full disk or `disk_quota`
-        /// refuses a write, the oldest goes, and the next backup has a gap there. 0 keeps none.
+        /// since the one before; it is read at the next start, too. Beyond that the oldest goes, and before a full disk or
+        /// `disk_quota` refuses a write all of it; then the next backup has a gap there. 0 keeps none.
         archived_log_bytes: Bytes<0, { 1 << 50 }> = Bytes::of(1 << 30),
         /// Memory in which the engine keeps blocks of its files, besides the keyspaces' own.
         cache_bytes: Bytes<{ 1 << 20 }, { 1 << 50 }> = Bytes::of(32 << 20),

@@ -45,7 +45,7 @@ section! {
         /// One of so many requests has such a line.
         access_sample: Number<1, 1_000_000_000> = Number::of(1),
         /// What decides the values of `sticky_cookie`. Nodes with the same one know each other's cookies, and a node its own
-        /// after a restart. Without it they hold for as long as the node runs.
+        /// after a restart, also one with `--take-over`. Without it they hold for as long as the process runs.
         secret: Option<Secret> = None,
         /// A certificate for listeners with `tls`. They are read again when their files change.
         certificate: Vec<ProxyCertificate> = Vec::new(),
