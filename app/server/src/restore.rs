@@ -370,6 +370,10 @@ mod tests {
         (writer.finish(span, origin, keyspaces).unwrap(), written, reused)
     }
 
+    fn to_mark(archive: &mut Archive, of: &Manifest, target: &Path) -> Result<Restored, RestoreError> {
+        restore(archive, &Reach::mark(of.clone()), target, EngineOptions::default(), &mut |_| ())
+    }
+
     #[test]
     fn a_backup_restores_to_the_same_state_and_a_second_one_adds_what_changed() {
         let home = tempfile::tempdir().unwrap();
@@ -415,13 +419,7 @@ mod tests {
             assert_eq!(back.digest().unwrap(), digest);
             assert_eq!(back.len() as u64, done.objects());
             assert_eq!(divisions::recorded(&target).unwrap().of(KeyspaceId(3)).count(), 2);
-            let again = restore(
-                &mut archive,
-                &Reach::mark(manifest.clone()),
-                &target,
-                EngineOptions::default(),
-                &mut |_| (),
-            );
+            let again = to_mark(&mut archive, &manifest, &target);
             assert!(matches!(again, Err(RestoreError::NotEmpty(_))));
         }
     }
@@ -449,26 +447,13 @@ mod tests {
                 let mut archive = Archive::new(&dir);
                 let read = archive.manifest(None).map_err(RestoreError::from).and_then(|found| {
                     found.groups.iter().try_for_each(|group| archive.verify(1, group).map(drop))?;
-                    restore(
-                        &mut archive,
-                        &Reach::mark(found.clone()),
-                        &target,
-                        EngineOptions::default(),
-                        &mut |_| (),
-                    )
+                    to_mark(&mut archive, &found, &target)
                 });
                 let error = read.unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains("byte"), "round {round} at {at}: {error}");
                 // Also if nobody has verified it before.
                 if let Ok(found) = archive.manifest(None) {
-                    restore(
-                        &mut archive,
-                        &Reach::mark(found.clone()),
-                        &target,
-                        EngineOptions::default(),
-                        &mut |_| (),
-                    )
-                    .unwrap_err();
+                    to_mark(&mut archive, &found, &target).unwrap_err();
                 }
                 assert!(!target.exists() && !beside(&target).exists());
             }
@@ -640,13 +625,7 @@ mod tests {
         let target = home.path().join("restored");
         let one_more = || {
             let mut archive = Archive::new(&dir);
-            restore(
-                &mut archive,
-                &Reach::mark(manifest.clone()),
-                &target,
-                EngineOptions::default(),
-                &mut |_| (),
-            )
+            to_mark(&mut archive, &manifest, &target)
         };
         let (mut archive, mut refused) = (Archive::new(&dir), 0);
         let during = &mut |_| {
@@ -667,14 +646,7 @@ mod tests {
         let other = home.path().join("other");
         fs::create_dir_all(beside(&other).join("engine")).unwrap();
         fs::write(beside(&other).join("partitions"), b"half").unwrap();
-        restore(
-            &mut Archive::new(&dir),
-            &Reach::mark(manifest.clone()),
-            &other,
-            EngineOptions::default(),
-            &mut |_| (),
-        )
-        .unwrap();
+        to_mark(&mut Archive::new(&dir), &manifest, &other).unwrap();
     }
 
     #[test]
@@ -686,13 +658,7 @@ mod tests {
         let target = home.path().join("restored");
         let keyspace = Keyspace { id: KeyspaceId(40), partitions: PARTITIONS_MAX + 1, mark: None };
         let manifest = Manifest { keyspaces: [good.keyspaces.clone(), vec![keyspace]].concat(), ..good };
-        let refused = restore(
-            &mut Archive::new(&dir),
-            &Reach::mark(manifest.clone()),
-            &target,
-            EngineOptions::default(),
-            &mut |_| (),
-        );
+        let refused = to_mark(&mut Archive::new(&dir), &manifest, &target);
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("keyspace 40") && error.contains("1025"), "{error}");
         assert!(!target.exists() && !beside(&target).exists());

@@ -29,3 +29,15 @@ impl Drop for Rules {
         choose(Bug::None);
     }
 }
+
+/// What a run says, with its seed; a panic is a failure too.
+pub fn guarded<T>(seed: u64, run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(format!("seed {seed}: panic: {}", text.unwrap_or_default()))
+        }
+    }
+}

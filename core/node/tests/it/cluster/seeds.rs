@@ -7,8 +7,8 @@ use control::ReadFrom;
 use kernel::planted::Bug;
 use kernel::{Micros, Rng};
 
-use super::with_rules;
 use super::world::{Client, World, group};
+use super::{guarded, with_rules};
 
 /// Seeds of a test run; `NODE_SEEDS=n` runs as many.
 const SEEDS: u64 = 24;
@@ -312,15 +312,7 @@ impl Run {
 }
 
 fn run(seed: u64) -> Result<Ledger, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| Run::new(seed).go());
-    match std::panic::catch_unwind(guarded) {
-        Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(format!("seed {seed}: panic: {}", text.unwrap_or_default()))
-        }
-    }
+    guarded(seed, || Run::new(seed).go())
 }
 
 #[test]

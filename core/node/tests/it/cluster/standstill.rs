@@ -20,8 +20,8 @@ use storage::reach::Scope;
 use storage::{Registry, Store};
 use wire::resp::Encoder;
 
-use super::with_rules;
 use super::world::{Client, SEED, World, group, replica};
+use super::{guarded, with_rules};
 
 const PARTITIONS: u16 = 4;
 /// Seeds of a test run; `NODE_SEEDS=n` runs as many.
@@ -485,15 +485,7 @@ impl Replay {
 }
 
 fn run(seed: u64) -> Result<Run, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| Run::new(seed, false).go());
-    match std::panic::catch_unwind(guarded) {
-        Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(format!("seed {seed}: panic: {}", text.unwrap_or_default()))
-        }
-    }
+    guarded(seed, || Run::new(seed, false).go())
 }
 
 #[test]

@@ -41,15 +41,7 @@ struct Life {
 
 /// One life. `Err` says what did not hold.
 pub fn run(seed: u64) -> Result<Outcome, String> {
-    let guarded = std::panic::AssertUnwindSafe(|| Life::new(seed).go());
-    match std::panic::catch_unwind(guarded) {
-        Ok(result) => result.map_err(|what| format!("seed {seed}: {what}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(format!("seed {seed}: panic: {}", text.unwrap_or_default()))
-        }
-    }
+    crate::cluster::guarded(seed, || Life::new(seed).go())
 }
 
 impl Life {
