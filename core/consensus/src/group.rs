@@ -69,7 +69,8 @@ pub struct Config {
     pub tick: u64,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
-    /// A follower that hears nothing for between one and two times so many ticks campaigns.
+    /// A follower that hears nothing for between one and two times so many ticks campaigns; after the first
+    /// time that the votes are divided, half of it is waited for.
     pub election_ticks: usize,
     /// Ticks without anything to do after which the group sleeps; `None`: never.
     pub quiet_ticks: Option<u32>,

@@ -22,6 +22,8 @@ pub(super) struct Timing {
     /// The election timeout in ticks, drawn for this term and role.
     timeout: usize,
     seen: (u64, StateRole),
+    /// How often it has asked for votes since it last knew a leader.
+    candidacies: u32,
     asleep: bool,
     quiet: u32,
     /// Ticks since the start, as far as they are counted.
@@ -30,8 +32,8 @@ pub(super) struct Timing {
 
 impl Timing {
     pub fn new(now: Micros, config: &Config, rng: &mut Rng) -> Timing {
-        let timeout = draw(config, rng);
-        Timing { ticked: now, timeout, seen: (0, StateRole::Follower), asleep: false, quiet: 0, lived: 0 }
+        let (timeout, seen) = (draw(config, rng), (0, StateRole::Follower));
+        Timing { ticked: now, timeout, seen, candidacies: 0, asleep: false, quiet: 0, lived: 0 }
     }
 
     /// Something was done that the group must stay awake for.
@@ -108,6 +110,12 @@ impl Replica {
     fn tick(&mut self) {
         self.timing.lived = self.timing.lived.saturating_add(1);
         if !self.leads() {
+            if self.raw.raft.state == StateRole::Candidate && self.timing.candidacies == 1 {
+                // Two that campaign at the same moment divide the votes, and writes wait until one of them tries again.
+                // There is no leader to be patient with, so its wait counts double. It does so once: where half a
+                // timeout is too short for the answers, they arrive before the third try.
+                self.raw.raft.election_elapsed += 1;
+            }
             let campaigns = self.raw.raft.election_elapsed + 1 >= self.timing.timeout;
             if !campaigns {
                 self.raw.tick();
@@ -131,8 +139,12 @@ impl Replica {
     /// The engine draws timeouts from the system's chance; each is replaced before it can have an effect.
     pub(super) fn settle(&mut self) {
         let seen = (self.raw.raft.term, self.raw.raft.state);
+        if self.raw.raft.leader_id != raft::INVALID_ID {
+            self.timing.candidacies = 0;
+        }
         if seen != self.timing.seen {
             self.timing.seen = seen;
+            self.timing.candidacies += u32::from(seen.1 == StateRole::Candidate);
             self.timing.timeout = draw(&self.config, &mut self.rng);
         }
         self.raw.raft.set_randomized_election_timeout(self.timing.timeout);

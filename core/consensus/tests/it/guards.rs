@@ -271,3 +271,51 @@ fn no_sequence_of_messages_makes_a_replica_panic() {
         }
     }
 }
+
+/// The ticks at which it asks to be elected: replica 1 would vote for it, and has then voted for itself.
+fn campaigns(replica: &mut Replica, ticks: core::ops::Range<u64>) -> Vec<u64> {
+    let (mut sent, mut end) = (Vec::new(), 0);
+    let granted =
+        Said::PreVoted(consensus::codec::Ballot { granted: true, commit: Index(0), commit_term: Term(0) });
+    let mut asks = |tick: &u64| {
+        let now = Micros(tick * 50_000);
+        replica.wake(now);
+        replica.take_messages(&mut sent);
+        let asked = sent.drain(..).any(|message| matches!(message.body, Said::PreVote(_)));
+        if asked {
+            let next = replica.term().0 + 1;
+            assert_eq!(replica.receive(now, &from(1, next, granted.clone())), Ok(()));
+            assert_eq!(replica.term(), Term(next));
+        }
+        end += replica.writes().len() as u64;
+        replica.wrote(Lsn(end));
+        replica.synced(Lsn(end));
+        asked
+    };
+    ticks.filter(&mut asks).collect()
+}
+
+#[test]
+fn after_divided_votes_half_a_timeout_is_waited_for_once() {
+    for seed in 0..200 {
+        let mark = Mark { index: Index(1), term: Term(1), members: first_members(3) };
+        let config = Config::new(GROUP, id(2), Incarnation(1), seed);
+        let mut replica = Replica::new(config, Micros(0), Restored::first(mark));
+        let mut began = 0;
+        for _ in 0..3 {
+            let tried = campaigns(&mut replica, began + 1..began + 100);
+            let waits: Vec<u64> = tried.windows(2).map(|two| two[1] - two[0]).collect();
+            assert!((12..24).contains(&(tried[0] - began)), "seed {seed}: {tried:?}");
+            assert!((6..=12).contains(&waits[0]), "seed {seed}: {tried:?}");
+            assert!(
+                waits.len() > 1 && waits[1..].iter().all(|wait| (12..24).contains(wait)),
+                "seed {seed}: {tried:?}"
+            );
+            // Then a leader is heard: the next silence is as the first.
+            began += 99;
+            let beat = Said::Heartbeat { commit: Index(0), read: None };
+            let heard = replica.receive(Micros(began * 50_000), &from(1, replica.term().0, beat));
+            assert_eq!(heard, Ok(()));
+        }
+    }
+}

@@ -475,7 +475,9 @@ impl World {
             self.values += 1;
             Request::Write { register, value: self.values }
         } else {
-            let lease = self.leases && self.rng.chance(0.7) && self.clocks != Clocks::Mistrusted;
+            // Whoever asks by another way wakes it.
+            let lease = self.rng.chance(0.7) || self.is_left_asleep(node);
+            let lease = self.leases && lease && self.clocks != Clocks::Mistrusted;
             let floor = self.judge.floor(register);
             Request::Read { register, floor, lease }
         };

@@ -17,9 +17,16 @@ impl World {
         }
         self.deaf = None;
         let node = self.rng.below(self.nodes.len() as u64) as usize;
-        if self.leases && self.rng.chance(0.5) && self.leader().is_some_and(|leader| self.is_asleep(leader)) {
-            self.stay_calm();
-            return self.cut_leader_off();
+        let sleeper = self.leader().filter(|&leader| self.is_asleep(leader));
+        if self.leases
+            && self.rng.chance(0.5)
+            && let Some(leader) = sleeper
+        {
+            self.stay_calm(4_000_000);
+            self.cut_leader_off();
+            // Its own membership is the last to notice.
+            self.queue.retain(|_, next| !matches!(next, Happening::Rouse { node, .. } if *node == leader));
+            return;
         }
         if self.leases && self.rng.chance(0.15) {
             return self.deafen_one();
@@ -43,9 +50,9 @@ impl World {
     }
 
     /// What was begun takes its time: nothing else goes wrong, and clients ask.
-    fn stay_calm(&mut self) {
+    fn stay_calm(&mut self, micros: u64) {
         self.blocked.clear();
-        (self.calm_until, self.busy_until) = (self.now + 2_500_000, self.now + 2_500_000);
+        (self.calm_until, self.busy_until) = (self.now + micros, self.now + micros);
     }
 
     fn leader(&self) -> Option<usize> {
@@ -70,7 +77,7 @@ impl World {
         }
         let turn = self.rng.below(2) as usize;
         let (deaf, loyal) = (followers[turn], followers[1 - turn]);
-        self.stay_calm();
+        self.stay_calm(2_500_000);
         self.deaf = Some((deaf, loyal));
         self.block(|from, to| (from, to) == (id, deaf) || (from, to) == (deaf, id));
     }
