@@ -18,6 +18,10 @@ use crate::join::JoinRequest;
 /// Where frames of data go: from whom, on which lane, the payload.
 type Receive<'a> = &'a mut dyn FnMut(NodeId, Lane, &[u8]);
 
+/// Whoever sends so many frames at once sends more by the time these are taken: it is cheaper to look again than to
+/// be woken for it, and to answer all at once.
+const FRAMES_UNDER_LOAD: u64 = 2;
+
 impl Links {
     /// Hands on what waited for the host to take the events before it.
     pub(super) fn hand_on_late(&mut self, receive: Receive<'_>) {
@@ -74,11 +78,12 @@ impl Links {
                 Err(_) => return Err(Cause::Lost),
             };
             self.meters.bytes_in.add(n as u64);
+            let before = self.meters.frames_in.get();
             let mut input = &scratch[..n];
             while !input.is_empty() {
                 self.take_bytes(slot, conn, &mut input, now, receive)?;
             }
-            if n < scratch.len() {
+            if n < scratch.len() && self.meters.frames_in.get() - before < FRAMES_UNDER_LOAD {
                 // The kernel had no more; what comes later is a new event.
                 return Ok(());
             }
