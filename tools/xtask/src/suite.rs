@@ -89,7 +89,7 @@ fn judge_skips(skips: &[String]) -> Result<()> {
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    println!("$ cargo {}", arguments.join(" "));
+    eprintln!("$ cargo {}", arguments.join(" "));
     run(Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())).args(arguments).current_dir(root))
 }
 
