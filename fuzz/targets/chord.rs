@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 
 use fuzz::Bytes;
-use p2p::chord::{self, Item, NEAR_MAX, Near, RING_MAX, Told, VALUE_BYTES_MAX};
+use p2p::chord::{self, Digest, Item, NEAR_MAX, Near, RING_MAX, Told, VALUE_BYTES_MAX};
 use p2p::codec::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Head, MESSAGE_BYTES_MAX, PEER_ID_BYTES_MAX, Peer, Wire, decode, encode, put_peer,
 };
@@ -117,7 +117,7 @@ fn item(input: &mut Bytes<'_>) -> Item {
 
 fn of_chord(input: &mut Bytes<'_>) -> chord::Message<Known> {
     use chord::Message;
-    match input.byte() % 18 {
+    match input.byte() % 21 {
         0 => Message::Find { point: input.u64(), told: Told { before: input.byte(), owners: input.byte() } },
         1 => Message::Own { point: input.u64() },
         2 => Message::Neighbours,
@@ -139,7 +139,13 @@ fn of_chord(input: &mut Bytes<'_>) -> chord::Message<Known> {
         14 => Message::Value(maybe(input, item)),
         15 => Message::Notify,
         16 => Message::Leaving,
-        _ => Message::Meet(peer(input)),
+        17 => Message::Meet(peer(input)),
+        18 => {
+            let (after, count) = (input.u64(), input.u64() as u32);
+            Message::Check { after, digest: Digest { count, mix: input.u64() } }
+        }
+        19 => Message::Differs,
+        _ => Message::Offer,
     }
 }
 

@@ -33,11 +33,11 @@ use crate::protocol::{Contact, Effect, EffectOf, Input, InputOf, Keys, Protocol}
 pub use codec::PROTOCOL;
 use fingers::Cache;
 use lookup::{Aim, Hop, Lookup};
-pub use message::{Command, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
+pub use message::{Command, Digest, Item, Message, NEAR_MAX, Near, Outcome, RING_MAX, Tag, Told};
 pub use ring::{between, distance, owns};
 use stabilize::Joining;
-use store::Values;
 pub use store::{BATCH_BYTES_MAX, STORE_BYTES_MAX, STORE_VALUES_MAX, Store, VALUE_BYTES_MAX};
+use store::{Checked, Values};
 use unite::Unite;
 pub use unite::{CONTACTS_MAX, TOLD_MAX};
 
@@ -103,6 +103,8 @@ enum Purpose<C> {
     Value { lookup: u32 },
     /// Values are copied.
     Copy,
+    /// Does this one keep all that we own, behind this point?
+    Check { after: u64 },
     /// Values are handed over to who owns them now.
     Hand,
     /// Comparing with this one's ring: is the node found there right behind us?
@@ -238,6 +240,7 @@ impl<C: Contact> Chord<C> {
 
     fn enter(&mut self, now: Micros) {
         self.state = State::Member;
+        self.forget_legacy();
         let drawn = |period: u64, rng: &mut Rng| (period > 0).then(|| now + rng.below(period));
         // Drawn, so that nodes that begin together do not all ask together.
         self.stabilize_at = drawn(self.settings.stabilize_micros, &mut self.rng);
@@ -273,17 +276,20 @@ impl<C: Contact> Chord<C> {
             Message::Put(item) => self.put_here(keys, item, out),
             Message::Get(key) => Message::Value(self.store().and_then(|store| store.get(key))),
             Message::Copies(items) => self.take_copies(keys, from, items),
+            Message::Check { after, digest } => self.check_here(keys, from, (after, digest), out),
             // Answers and tells are no requests: whoever sends one as such gets no answer.
             Message::Mine
             | Message::NotMine { .. }
             | Message::Near(_)
             | Message::Ring { .. }
             | Message::Yes
+            | Message::Differs
             | Message::Outside
             | Message::Stored(_)
             | Message::Value(_)
             | Message::Notify
             | Message::Leaving
+            | Message::Offer
             | Message::Meet(_) => return,
         };
         if let Some(cache) = &mut self.cache {
@@ -339,6 +345,10 @@ impl<C: Contact> Chord<C> {
                 self.heard_behind(now, keys, (contact, from), &successors, out);
             }
             (Purpose::Copy | Purpose::Hand, _) => self.send_on(keys, out),
+            (Purpose::Check { after }, Message::Yes) => self.checked(keys, (from, after), Checked::Same, out),
+            (Purpose::Check { after }, Message::Differs) => {
+                self.checked(keys, (from, after), Checked::Differs, out);
+            }
             (Purpose::Probe { .. }, _) => {}
             // An answer to another question is none: as if the peer had not answered.
             (purpose, _) => self.unanswered(now, keys, from, purpose, out),
@@ -389,8 +399,11 @@ impl<C: Contact> Chord<C> {
             Purpose::Candidate => self.stabilized(keys, out),
             Purpose::Probe { newcomer } => self.predecessor_failed(to, newcomer),
             Purpose::JoinOwner | Purpose::JoinPrevious => self.join_failed(now, out),
-            // The next repair sends copies again, to whoever is a successor then.
-            Purpose::Copy => self.send_on(keys, out),
+            Purpose::Copy => {
+                self.copy_missed(keys, to);
+                self.send_on(keys, out);
+            }
+            Purpose::Check { after } => self.checked(keys, (to, after), Checked::Unanswered, out),
             Purpose::Hand => {
                 self.handing_failed(to);
                 self.send_on(keys, out);
@@ -445,6 +458,7 @@ impl<C: Contact> Protocol for Chord<C> {
             Input::Failed { to, id } => self.failed(now, keys, to, id, out),
             Input::Told { from, body: Message::Notify } => self.notified(now, keys, from, out),
             Input::Told { body: Message::Meet(peer), .. } => self.told_of(now, peer),
+            Input::Told { from, body: Message::Offer } => self.offered(keys, from, out),
             Input::Told { body: Message::Leaving, .. } => self.hurry(now),
             Input::Told { .. } => {}
             // Death is found by asking; a closed link alone says nothing.
@@ -472,11 +486,13 @@ impl<C: Contact> Protocol for Chord<C> {
         if due(self.stabilize_at) {
             self.stabilize_at = Some(now + self.settings.stabilize_micros.max(1));
             self.stabilize(out);
+            self.allow_checks(now);
             self.rehome_some(now, keys, out);
         }
         if due(self.finger_at) {
             self.finger_at = Some(now + self.settings.finger_micros.max(1));
             self.mend_finger(now, keys, out);
+            self.offer(now, keys, out);
         }
         if due(self.repair_at) {
             self.repair_at = Some(now + self.settings.repair_micros.max(1));

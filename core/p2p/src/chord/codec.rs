@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use kernel::codec::{DecodeError, Reader, put_bytes, put_varint};
 
-use super::message::{Item, Message, NEAR_MAX, Near, RING_MAX, Told};
+use super::message::{Digest, Item, Message, NEAR_MAX, Near, RING_MAX, Told};
 use super::store::{ITEM_BYTES_OVER, VALUE_BYTES_MAX};
 use crate::codec::{MESSAGE_BYTES_MAX, Peer, Wire, put_list, put_option, take_bool, take_count, take_option};
 use crate::key::Key;
@@ -36,6 +36,10 @@ fn take_item(reader: &mut Reader<'_>) -> Result<Item, DecodeError> {
 
 fn take_key(reader: &mut Reader<'_>) -> Result<Key, DecodeError> {
     reader.array().map(Key::from_bytes)
+}
+
+fn take_u32(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    u32::try_from(reader.varint()?).map_err(|_| DecodeError::Overflow)
 }
 
 impl<C> Wire<C> for Message<C> {
@@ -96,6 +100,14 @@ impl<C> Wire<C> for Message<C> {
                 out.push(17);
                 peer(whom, out);
             }
+            Message::Check { after, digest } => {
+                out.push(18);
+                out.extend_from_slice(&after.to_le_bytes());
+                put_varint(out, u64::from(digest.count));
+                out.extend_from_slice(&digest.mix.to_le_bytes());
+            }
+            Message::Differs => out.push(19),
+            Message::Offer => out.push(20),
         }
     }
 
@@ -134,14 +146,17 @@ impl<C> Wire<C> for Message<C> {
             }
             11 => Message::Yes,
             12 => Message::Outside,
-            13 => {
-                let count = reader.varint()?;
-                Message::Stored(u32::try_from(count).map_err(|_| DecodeError::Overflow)?)
-            }
+            13 => Message::Stored(take_u32(reader)?),
             14 => Message::Value(take_option(reader, take_item)?),
             15 => Message::Notify,
             16 => Message::Leaving,
             17 => Message::Meet(peer(reader)?),
+            18 => {
+                let after = reader.u64()?;
+                Message::Check { after, digest: Digest { count: take_u32(reader)?, mix: reader.u64()? } }
+            }
+            19 => Message::Differs,
+            20 => Message::Offer,
             _ => return Err(DecodeError::Invalid),
         })
     }

@@ -43,6 +43,8 @@ pub enum Aim<C> {
     Unite { contact: C },
     /// A value that lies elsewhere than here is brought to its owner.
     Rehome { item: Item },
+    /// Whoever owns the point is told that values of its own are here.
+    Offer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl<C: Contact> Lookup<C> {
             | Aim::Put { .. }
             | Aim::Finger { .. }
             | Aim::Join
+            | Aim::Offer
             | Aim::Rehome { .. } => ASKS_MAX,
         }
     }
@@ -344,7 +347,7 @@ impl<C: Contact> Chord<C> {
         let body = match &lookup.aim {
             Aim::Get { key, .. } => Message::Get(*key),
             Aim::Put { item, .. } | Aim::Rehome { item } => Message::Put(item.clone()),
-            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => {
                 let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
                 return match aim {
                     Aim::Find { tag } => {
@@ -353,6 +356,7 @@ impl<C: Contact> Chord<C> {
                     Aim::Finger { index } => self.set_finger(index, owner),
                     Aim::Join => self.found_place(now, keys, owner, out),
                     Aim::Unite { contact } => self.found_behind(now, keys, (contact, owner), out),
+                    Aim::Offer => self.offer_to(keys, owner, out),
                     Aim::Get { .. } | Aim::Put { .. } | Aim::Rehome { .. } => {}
                 };
             }
@@ -421,7 +425,7 @@ impl<C: Contact> Chord<C> {
             Aim::Rehome { .. } => self.rehomed(None),
             // An answer to another question is none.
             Aim::Get { tag, .. } => out.push(Effect::Report(Outcome::NotFound { tag })),
-            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => {}
         }
     }
 
@@ -435,7 +439,7 @@ impl<C: Contact> Chord<C> {
             // An answer to another question is none.
             Aim::Put { tag, .. } => out.push(Effect::Report(Outcome::NotFound { tag })),
             Aim::Rehome { item } => self.rehomed(Some(item.key)),
-            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => {}
+            Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => {}
         }
     }
 
@@ -475,7 +479,7 @@ impl<C: Contact> Chord<C> {
             },
             // It lies here already.
             Aim::Rehome { .. } => return self.rehomed(None),
-            Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } => return,
+            Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => return,
         };
         out.push(Effect::Report(outcome));
     }
@@ -485,7 +489,7 @@ impl<C: Contact> Chord<C> {
             Aim::Find { tag } | Aim::Get { tag, .. } | Aim::Put { tag, .. } => {
                 out.push(Effect::Report(Outcome::NotFound { tag }));
             }
-            Aim::Finger { .. } => {}
+            Aim::Finger { .. } | Aim::Offer => {}
             Aim::Join => self.join_failed(now, out),
             Aim::Unite { contact } => self.compared(now, contact, false),
             Aim::Rehome { item } => self.rehomed(Some(item.key)),

@@ -32,6 +32,15 @@ pub struct Told {
     pub owners: u8,
 }
 
+/// What a node keeps between two points, in brief: who keeps the same has the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// How many values.
+    pub count: u32,
+    /// Their places and versions, mixed into one number. It finds what was lost, not what was forged.
+    pub mix: u64,
+}
+
 /// Nodes on the way to a point.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Near<C> {
@@ -68,6 +77,13 @@ pub enum Message<C> {
     Get(Key),
     /// Keep these, as a successor or as their new owner.
     Copies(Vec<Item>),
+    /// Do you keep what I own, behind this point and up to mine? Answered by `Yes`, or by `Differs`.
+    Check {
+        /// Who is before me stands here.
+        after: u64,
+        /// What I keep of my own.
+        digest: Digest,
+    },
     /// To `Find` or `Own`: the point is mine.
     Mine,
     /// To `Own`: it is not mine.
@@ -84,7 +100,9 @@ pub enum Message<C> {
         /// Who is after me.
         successors: Vec<C>,
     },
-    /// To `Alive`.
+    /// To `Check`: not the same. What I keep there is on its way to you.
+    Differs,
+    /// To `Alive`, and to `Check` if it is the same.
     Yes,
     /// To anything: I am no member of the ring.
     Outside,
@@ -96,6 +114,8 @@ pub enum Message<C> {
     Notify,
     /// Told: I leave the ring now.
     Leaving,
+    /// Told: I keep something that is yours; ask me by `Check` whether you have it.
+    Offer,
     /// Told: this one may be of another ring than you; compare.
     Meet(C),
 }

@@ -292,9 +292,7 @@ impl<C: Contact> Chord<C> {
     /// Hands the values to the successor and is gone. The ring mends as after a death, only at once.
     pub(super) fn leave(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if self.is_member() {
-            if let Some(&heir) = self.successors.first() {
-                self.bequeath(keys, heir, out);
-            }
+            self.bequeath(keys, out);
             for to in self.predecessor.into_iter().chain(self.successors.first().copied()) {
                 out.push(Effect::Tell { to, body: Message::Leaving });
             }

@@ -6,10 +6,14 @@
 //! to be astray waits in a queue; all values are looked through only when that is full, when the node has
 //! come to a ring, and when it could not hand over.
 //!
+//! An owner and its first successors compare what they keep (`check`), so that what one of them missed comes back.
+//!
 //! Few messages with values are under way at once ([`COPIES_UNDER_WAY_MAX`]), so that those which keep the
 //! ring do not wait behind them; the next goes when one is answered. Limits: what was copied here once stays
 //! here; when the store is full, new values are refused; a value that its owner refuses counts as arrived
 //! there, and is not put there again.
+
+mod check;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -27,6 +31,8 @@ use super::{Chord, Purpose};
 use crate::key::Key;
 use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
+pub(super) use check::Checked;
+use check::{CHECKS_MAX, Offers};
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
 pub const VALUE_BYTES_MAX: usize = 15 * 1024;
@@ -43,6 +49,8 @@ pub const COPIES_UNDER_WAY_MAX: usize = 32;
 const SENDING_MAX: usize = PENDING_MAX / 2;
 /// Most nodes that are handed something at once; beyond it what the first one lacks is put at its owner.
 const HANDINGS_MAX: usize = 8;
+/// Most owners that what they may have missed is on its way to at once; further ones ask again with their next repair.
+const RETURNING_MAX: usize = 8;
 /// Most values that wait to be copied for the first time, beyond it all are copied again; and most that wait
 /// to be put at their owner, beyond it all are looked through.
 pub const FRESH_MAX: usize = 1024;
@@ -57,11 +65,17 @@ pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
 struct Copied<C> {
     to: C,
     sent: Sent,
+    /// How many checks it left unanswered in a row, at most [`CHECKS_MAX`]; at least one if a copy did not arrive.
+    missed: u8,
 }
 
 /// How much of what is to be copied is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
+    /// Nothing: it is to be asked whether it has all.
+    Nothing,
+    /// The question whether it has all.
+    Check,
     /// All.
     Whole,
     /// What is not behind this.
@@ -76,6 +90,16 @@ struct Handing<C> {
     through: u64,
     /// What is not behind this is on its way.
     sent: Bound<Key>,
+}
+
+/// Who takes what a node keeps that leaves the ring.
+#[derive(Clone, Debug)]
+struct Legacy<C> {
+    /// What is behind this point was its own.
+    after: u64,
+    heir: C,
+    /// Who takes it if the heir does not, the first of them first.
+    others: Vec<C>,
 }
 
 /// Looking through all values for those that another node owns.
@@ -97,6 +121,14 @@ pub(super) struct Values<C> {
     copied: SmallVec<[Copied<C>; 4]>,
     /// The oldest first.
     handing: Vec<Handing<C>>,
+    /// What owners may have missed of their own, on its way to them; at most [`RETURNING_MAX`].
+    returning: Vec<Handing<C>>,
+    /// Once it has left.
+    legacy: Option<Legacy<C>>,
+    /// How many checks of others were answered since `checks_at` was set.
+    checks: u8,
+    checks_at: Micros,
+    offers: Offers,
     /// Own values that were not copied yet.
     fresh: VecDeque<Key>,
     /// Values that are to be put at their owner, at most [`FRESH_MAX`], each once.
@@ -114,6 +146,11 @@ impl<C: Copy> Values<C> {
             store: Store::default(),
             copied: SmallVec::new(),
             handing: Vec::new(),
+            returning: Vec::new(),
+            legacy: None,
+            checks: 0,
+            checks_at: Micros(0),
+            offers: Offers::default(),
             fresh: VecDeque::new(),
             strays: VecDeque::new(),
             rehome: None,
@@ -124,7 +161,9 @@ impl<C: Copy> Values<C> {
 
     /// Everyone that something is sent to.
     pub fn nodes(&self) -> impl Iterator<Item = C> {
-        self.copied.iter().map(|copied| copied.to).chain(self.handing.iter().map(|handing| handing.to))
+        let handed = self.handing.iter().chain(&self.returning).map(|handing| handing.to);
+        let heirs = self.legacy.iter().flat_map(|legacy| legacy.others.iter().chain([&legacy.heir]).copied());
+        self.copied.iter().map(|copied| copied.to).chain(handed).chain(heirs)
     }
 
     /// The next of the fresh values that fit one message, which are fresh no more.
@@ -346,11 +385,37 @@ impl<C: Contact> Chord<C> {
         self.send_on(keys, out);
     }
 
-    /// Sends everything that this node owns to who takes its place.
-    pub(super) fn bequeath(&mut self, keys: &impl Keys<C>, to: C, out: &mut Vec<EffectOf<Self>>) {
-        let from = self.predecessor.map_or(self.point, |predecessor| keys.point(predecessor));
-        self.hand(to, from, self.point);
+    /// Sends everything that this node keeps to who takes its place: what it owns first, and then the rest, which may have
+    /// been handed to it by one that has just left too.
+    pub(super) fn bequeath(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
+        let Some((&heir, others)) = self.successors.split_first() else { return };
+        let after = self.predecessor.map_or(self.point, |predecessor| keys.point(predecessor));
+        let others = others.to_vec();
+        if let Some(values) = &mut self.values {
+            values.legacy = Some(Legacy { after, heir, others });
+        }
+        self.hand_all(after, heir);
         self.send_on(keys, out);
+    }
+
+    fn hand_all(&mut self, after: u64, to: C) {
+        self.hand(to, after, self.point);
+        if after != self.point {
+            self.hand(to, self.point, after);
+        }
+    }
+
+    /// Who leaves has handed all over, if nothing is on its way any more.
+    fn settle_legacy(&mut self) {
+        if !self.pending.iter().any(|(_, what)| matches!(what, Purpose::Hand)) {
+            self.forget_legacy();
+        }
+    }
+
+    pub(super) fn forget_legacy(&mut self) {
+        if let Some(values) = &mut self.values {
+            values.legacy = None;
+        }
     }
 
     fn hand(&mut self, to: C, from: u64, through: u64) {
@@ -378,7 +443,7 @@ impl<C: Contact> Chord<C> {
                 room -= first.len();
                 continue;
             }
-            let Some((to, purpose, batch)) = self.next_batch(keys) else { return };
+            let Some((to, purpose, batch)) = self.next_batch(keys) else { return self.settle_legacy() };
             self.ask(to, purpose, Message::Copies(batch), out);
             room -= 1;
         }
@@ -386,13 +451,20 @@ impl<C: Contact> Chord<C> {
 
     /// What is sent next, beside fresh values: what is another's first, then copies.
     fn next_batch(&mut self, keys: &impl Keys<C>) -> Option<(C, Purpose<C>, Vec<Item>)> {
-        let Values { store, copied, handing, .. } = self.values.as_deref_mut()?;
+        let Values { store, copied, handing, returning, .. } = self.values.as_deref_mut()?;
         while let Some(Handing { to, from, through, sent }) = handing.first_mut() {
             let batch = store.batch(sent, |at| owns(*from, *through, at));
             if !batch.is_empty() {
                 return Some((*to, Purpose::Hand, batch));
             }
             handing.remove(0);
+        }
+        while let Some(Handing { to, from, through, sent }) = returning.first_mut() {
+            let batch = store.batch(sent, |at| owns(*from, *through, at));
+            if !batch.is_empty() {
+                return Some((*to, Purpose::Copy, batch));
+            }
+            returning.remove(0);
         }
         // Who does not know its predecessor does not know what is its own.
         let before = keys.point(self.predecessor?);
@@ -402,29 +474,42 @@ impl<C: Contact> Chord<C> {
                 if !batch.is_empty() {
                     return Some((copied.to, Purpose::Copy, batch));
                 }
-                copied.sent = Sent::Whole;
+                // What did not arrive is found by asking again.
+                let missed = (1..CHECKS_MAX).contains(&copied.missed);
+                copied.sent = if missed { Sent::Nothing } else { Sent::Whole };
             }
         }
         None
     }
 
-    /// What was handed over to `to` may not be there.
+    /// What was handed over to `to` may not be there. Who has left hands it to the next instead.
     pub(super) fn handing_failed(&mut self, to: C) {
+        let member = self.is_member();
         let Some(values) = &mut self.values else { return };
         values.handing.retain(|handing| handing.to != to);
-        values.rehome();
+        if member {
+            return values.rehome();
+        }
+        let Some(mut legacy) = values.legacy.take_if(|legacy| legacy.heir == to) else { return };
+        if legacy.others.is_empty() {
+            return;
+        }
+        let (after, heir) = (legacy.after, legacy.others.remove(0));
+        values.legacy = Some(Legacy { heir, ..legacy });
+        self.hand_all(after, heir);
     }
 
-    /// Copies what this node owns to those that became its first successors since the last time, and goes on where it was
-    /// with the others.
+    /// Asks those that became its first successors since the last time whether they have what this node owns, and goes on
+    /// where it was with the others.
     pub(super) fn copy_to_new(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         let first = self.first_successors();
-        let Some(values) = self.values.as_mut().filter(|values| !values.store.is_empty()) else { return };
+        let values = self.values();
         let before = core::mem::take(&mut values.copied);
         for to in first {
             let known = before.iter().find(|copied| copied.to == to).copied();
-            values.copied.push(known.unwrap_or(Copied { to, sent: Sent::Through(Bound::Unbounded) }));
+            values.copied.push(known.unwrap_or(Copied { to, sent: Sent::Nothing, missed: 0 }));
         }
+        self.check(keys, out);
         self.send_on(keys, out);
     }
 
@@ -438,14 +523,15 @@ impl<C: Contact> Chord<C> {
     pub(super) fn forget_sending(&mut self) {
         if let Some(values) = &mut self.values {
             values.copied.clear();
+            values.returning.clear();
             values.fresh.clear();
             values.strays.clear();
             values.rehome = None;
         }
     }
 
-    /// Copies everything that this node owns again: what was lost on its way comes back. A copy that is still under way goes
-    /// on instead, or a large store would never be copied to its end.
+    /// Asks all first successors again whether they have everything that this node owns: what was lost on its way comes back.
+    /// A copy that is still under way goes on instead, or a large store would never be copied to its end.
     pub(super) fn repair(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if let Some(values) = &mut self.values {
             values.copied.retain(|copied| copied.sent != Sent::Whole);

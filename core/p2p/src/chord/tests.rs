@@ -29,6 +29,10 @@ struct Network {
     liar: Option<u32>,
     /// How often anyone was told whom to compare with, and how often the liar was.
     told: (u64, u64),
+    /// How often anyone was asked what it keeps, and how many values were sent.
+    sent: (u64, usize),
+    /// It does not know that question.
+    mute: Option<u32>,
 }
 
 const SECOND: u64 = 1_000_000;
@@ -46,6 +50,8 @@ impl Network {
             settings,
             liar: None,
             told: (0, 0),
+            sent: (0, 0),
+            mute: None,
         };
         for node in 0..nodes {
             network.add(node, if node == 0 { Command::Create } else { Command::Join { seed: 0 } });
@@ -92,10 +98,20 @@ impl Network {
                     let body = if find { Message::Mine } else { Message::Outside };
                     (from, Input::Answered { from: to, id, body })
                 }
+                Effect::Ask { to, id, body: Message::Check { .. } } if self.mute == Some(to) => {
+                    (from, Input::Failed { to, id })
+                }
                 Effect::Ask { to, id, .. } if !self.nodes.contains_key(&to) => {
                     (from, Input::Failed { to, id })
                 }
-                Effect::Ask { to, id, body } => (to, Input::Asked { from, id, body }),
+                Effect::Ask { to, id, body } => {
+                    match &body {
+                        Message::Check { .. } => self.sent.0 += 1,
+                        Message::Copies(items) => self.sent.1 += items.len(),
+                        _ => {}
+                    }
+                    (to, Input::Asked { from, id, body })
+                }
                 Effect::Answer { to, id, body } => (to, Input::Answered { from, id, body }),
             };
             self.step(node, input);
@@ -236,6 +252,25 @@ fn a_value_that_is_too_large_is_refused_at_both_ends() {
 }
 
 #[test]
+fn a_full_store_refuses_what_is_new_and_takes_newer_versions() {
+    // As many values as there may be, and as many bytes.
+    for (bytes, most) in [(1, STORE_VALUES_MAX), (VALUE_BYTES_MAX, STORE_BYTES_MAX / VALUE_BYTES_MAX)] {
+        let value: Arc<[u8]> = vec![0; bytes].into();
+        let item = |n: usize, version| Item {
+            key: Key::from_words([n as u64, 0, 0, 0]),
+            version,
+            value: Arc::clone(&value),
+        };
+        let mut store = Store::default();
+        assert!((0..most).all(|n| store.keep(item(n, 1))));
+        assert!(!store.keep(item(most, 1)), "{bytes} bytes each");
+        assert!(store.keep(item(0, 2)));
+        assert_eq!((store.len(), store.bytes()), (most, most * bytes));
+        assert!(store.bytes() <= STORE_BYTES_MAX);
+    }
+}
+
+#[test]
 fn an_answer_that_nobody_asked_for_changes_nothing() {
     let mut network = Network::ring(6, settings());
     let ring = network.order();
@@ -329,6 +364,10 @@ fn few_copies_are_on_their_way_at_once() {
         out.iter().filter(|effect| matches!(effect, Effect::Ask { body: Message::Copies(_), .. })).count()
     };
     giver.repair(keys, &mut out);
+    assert_eq!(copies(&out), 0);
+    // It is asked first.
+    let Some(Effect::Ask { id, body: Message::Check { .. }, .. }) = out.pop() else { panic!("{out:?}") };
+    giver.step(*now, keys, Input::Answered { from: taker, id, body: Message::Differs }, &mut out);
     assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);
     giver.repair(keys, &mut out);
     assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);
@@ -365,6 +404,170 @@ fn who_leaves_hands_all_over_and_owns_nothing_then() {
     // Control: whoever is left owns all.
     network.pass(60);
     assert!(all.iter().all(|key| network.nodes[&taker].is_owner(&network.keys, key.point())));
+}
+
+impl Network {
+    /// A ring of six with values; the order of its nodes, and which values the third owns.
+    fn kept_by_six() -> (Network, Vec<u32>, Vec<Key>) {
+        let mut network = Network::ring(6, settings());
+        for n in 0..200 {
+            assert_eq!(network.put(n as u32 % 6, n, 1), Outcome::Stored { tag: Tag(n) });
+        }
+        network.pass(200);
+        let ring = network.order();
+        let owned = network.kept(ring[2], ring[2]);
+        assert!(owned.len() > 5);
+        (network, ring, owned)
+    }
+
+    fn keeps(&self, node: u32, keys: &[Key]) -> bool {
+        let store = self.nodes[&node].store();
+        keys.iter().all(|key| store.is_some_and(|store| store.get(*key).is_some()))
+    }
+
+    /// As if these had never come to `node`.
+    fn forget(&mut self, node: u32, keys: &[Key]) {
+        self.nodes.get_mut(&node).unwrap().retain_values(|item| !keys.contains(&item.key));
+    }
+}
+
+#[test]
+fn who_comes_while_the_node_before_it_is_dead_gets_all_that_it_owns_then() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    // Right before the fourth, which takes the third for its predecessor still.
+    network.keys.0[50] = Key::from_words([network.keys.point(ring[3]).wrapping_sub(1), 0, 0, 0]);
+    assert_eq!(network.owner(owned[0]), ring[2]);
+    for node in &ring[1..3] {
+        network.nodes.remove(node);
+    }
+    let now = network.now;
+    for machine in network.nodes.values_mut() {
+        machine.stabilize_at = Some(now + 5 * SECOND);
+    }
+    network.add(50, Command::Create);
+    network.input(50, Input::Commanded(Command::Meet { peer: ring[3] }));
+    network.pass(2);
+    // What was handed to it is what was its predecessor's then.
+    assert_eq!(network.nodes[&ring[3]].predecessor, Some(50));
+    assert_eq!(network.nodes[&50].successors.first(), Some(&ring[3]));
+    assert!(!network.keeps(50, &owned[..1]));
+    network.pass(60);
+    assert!(network.is_ideal());
+    assert_eq!(network.owner(owned[0]), 50);
+    assert!(network.keeps(50, &owned));
+    assert_eq!((0..200).find(|n| network.version(ring[0], *n) != Some(1)), None);
+}
+
+#[test]
+fn what_an_owner_or_its_first_successors_missed_comes_back() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    // The owner, its first successors, and a node that keeps no copies of it.
+    for (missing, comes_back) in [(ring[2], true), (ring[3], true), (ring[4], true), (ring[5], false)] {
+        network.forget(missing, &owned);
+        network.pass(70);
+        assert_eq!(network.keeps(missing, &owned), comes_back, "{missing}");
+    }
+    // Control: what none of them keeps does not.
+    ring.iter().for_each(|node| network.forget(*node, &owned));
+    network.pass(70);
+    assert!(!network.keeps(ring[2], &owned[..1]));
+}
+
+#[test]
+fn an_older_version_anywhere_becomes_the_newer_one() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    for (stale, fresh) in [(ring[2], ring[3]), (ring[3], ring[2])] {
+        let version = 2 + network.now.0;
+        let newer = Item { key: owned[0], version, value: Arc::from(&[1][..]) };
+        assert!(network.nodes.get_mut(&fresh).unwrap().values().store.keep(newer));
+        network.pass(140);
+        for node in [stale, fresh, ring[4]] {
+            assert_eq!(network.nodes[&node].store().unwrap().get(owned[0]).unwrap().version, version);
+        }
+    }
+}
+
+#[test]
+fn where_all_have_the_same_nothing_but_questions_is_sent() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    network.sent = (0, 0);
+    network.pass(600);
+    let (checks, items) = network.sent;
+    // Each node asks two, once a minute, and is asked four times a minute by those that it offers what is theirs.
+    assert!((6 * (2 * 9 + 36)..=6 * (2 * 11 + 44)).contains(&checks), "{checks}");
+    assert_eq!(items, 0);
+    // Control: one value that is missing is sent, and no others than the owner's.
+    network.forget(ring[3], &owned[..1]);
+    network.pass(70);
+    assert!((1..=3 * owned.len()).contains(&network.sent.1), "{} of {}", network.sent.1, owned.len());
+}
+
+#[test]
+fn so_many_checks_are_answered_and_further_ones_are_not_looked_into() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    let digest = Digest::default();
+    // Nobody keeps anything there, so it is the same.
+    let nothing = Message::Check { after: network.keys.point(ring[2]).wrapping_sub(1), digest };
+    assert!(!owned.iter().any(|key| key.point() == network.keys.point(ring[2])));
+    let answers = |network: &mut Network, asks: u32| {
+        let Network { now, keys, nodes, .. } = network;
+        let (machine, mut out) = (nodes.get_mut(&ring[3]).unwrap(), Vec::new());
+        for id in 0..asks {
+            let input = Input::Asked { from: ring[2], id: RequestId(id), body: nothing.clone() };
+            machine.step(*now, keys, input, &mut out);
+        }
+        let same =
+            |effect: &&EffectOf<Chord<u32>>| matches!(effect, Effect::Answer { body: Message::Yes, .. });
+        (out.iter().filter(same).count(), out.len())
+    };
+    assert_eq!(answers(&mut network, 10), (10, 10));
+    let (same, all) = answers(&mut network, 40);
+    assert!(same <= 6 && all == 40, "{same} of {all}");
+    network.pass(6);
+    assert!(answers(&mut network, 1).0 == 1);
+}
+
+#[test]
+fn who_does_not_know_the_question_is_sent_everything() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    network.forget(ring[3], &owned);
+    network.mute = Some(ring[3]);
+    // A repair, and three questions.
+    network.pass(60 + 20);
+    assert!(network.keeps(ring[3], &owned));
+}
+
+#[test]
+fn who_leaves_hands_all_to_the_next_if_its_heir_has_left_too() {
+    for gone in 0..3 {
+        let (mut network, ring, owned) = Network::kept_by_six();
+        // No copies of it are anywhere yet.
+        ring.iter().filter(|node| **node != ring[2]).for_each(|node| network.forget(*node, &owned));
+        for heir in &ring[3..3 + gone] {
+            // It goes in the same moment: nobody hears of it.
+            let Network { now, keys, nodes, .. } = &mut network;
+            let mut out = Vec::new();
+            nodes.get_mut(heir).unwrap().step(*now, keys, Input::Commanded(Command::Leave), &mut out);
+        }
+        network.input(ring[2], Input::Commanded(Command::Leave));
+        let next = ring[(3 + gone) % 6];
+        assert!(network.keeps(next, &owned), "{gone} gone");
+        assert!(!network.nodes[&ring[2]].has_to_send());
+    }
+}
+
+#[test]
+fn who_leaves_hands_on_what_was_handed_to_it_a_moment_before() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    ring.iter().filter(|node| **node != ring[2]).for_each(|node| network.forget(*node, &owned));
+    // The second of them takes the first for its predecessor still.
+    for node in [ring[2], ring[3]] {
+        network.input(node, Input::Commanded(Command::Leave));
+        network.nodes.remove(&node);
+    }
+    assert!(network.keeps(ring[4], &owned));
+    network.pass(70);
+    assert_eq!((0..200).find(|n| network.version(ring[0], *n) != Some(1)), None);
 }
 
 #[test]
@@ -482,6 +685,8 @@ fn a_value_whose_owner_answers_nonsense_is_tried_again() {
     let (second, owner) = (network.order()[1], network.owner(item.key));
     let Network { now, keys, nodes, .. } = &mut network;
     let (machine, mut out) = (nodes.get_mut(&second).unwrap(), Vec::new());
+    // Some were begun when it stabilized last.
+    *now = *now + machine.settings.stabilize_micros;
     machine.rehome_some(*now, keys, &mut out);
     assert_eq!(machine.strays().0, 0);
     // The first on the way says that it owns the value, and then answers as if it had been asked for it.

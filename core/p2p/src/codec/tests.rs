@@ -74,7 +74,7 @@ fn items() -> impl Strategy<Value = chord::Item> {
 }
 
 fn chord_messages() -> impl Strategy<Value = chord::Message<Known>> {
-    use chord::{Message, NEAR_MAX, Near, RING_MAX, Told};
+    use chord::{Digest, Message, NEAR_MAX, Near, RING_MAX, Told};
     prop_oneof![
         (any::<u64>(), any::<u8>(), any::<u8>())
             .prop_map(|(point, before, owners)| Message::Find { point, told: Told { before, owners } }),
@@ -86,7 +86,9 @@ fn chord_messages() -> impl Strategy<Value = chord::Message<Known>> {
             Message::Yes,
             Message::Outside,
             Message::Notify,
-            Message::Leaving
+            Message::Leaving,
+            Message::Differs,
+            Message::Offer
         ]),
         items().prop_map(Message::Put),
         keys().prop_map(Message::Get),
@@ -99,6 +101,8 @@ fn chord_messages() -> impl Strategy<Value = chord::Message<Known>> {
         (prop::option::of(peers()), list(peers(), 0..=RING_MAX))
             .prop_map(|(predecessor, successors)| Message::Ring { predecessor, successors }),
         any::<u32>().prop_map(Message::Stored),
+        (any::<u64>(), any::<u32>(), any::<u64>())
+            .prop_map(|(after, count, mix)| Message::Check { after, digest: Digest { count, mix } }),
         prop::option::of(items()).prop_map(Message::Value),
         peers().prop_map(Message::Meet),
     ]

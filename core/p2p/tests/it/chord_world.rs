@@ -12,6 +12,10 @@ pub const SECOND: u64 = 1_000_000;
 pub const MINUTE: u64 = 60 * SECOND;
 /// How long a request waits for its answer.
 const PATIENCE: u64 = 2 * SECOND;
+/// How long a slow message takes at most.
+const SLOW: u64 = 3 * SECOND / 2;
+/// How long one that leaves hands over what it keeps before its process ends.
+const LEAVING: u64 = 5 * SECOND;
 
 type Node = Chord<u32>;
 
@@ -33,6 +37,8 @@ enum Event {
         body: Message<u32>,
     },
     Wake,
+    /// The process ends.
+    End,
 }
 
 pub struct World {
@@ -44,6 +50,8 @@ pub struct World {
     pub wall: Option<Vec<bool>>,
     /// The share of messages that are lost.
     pub loss: f64,
+    /// The share of messages that take up to [`SLOW`], so that some answers come too late.
+    pub slow: f64,
     pub settings: Settings,
     pub rng: Rng,
     /// What nodes reported that nobody has taken yet.
@@ -68,6 +76,7 @@ impl World {
             nodes: (0..count).map(|_| None).collect(),
             wall: None,
             loss: 0.0,
+            slow: 0.0,
             settings,
             rng,
             outcomes: Vec::new(),
@@ -123,6 +132,12 @@ impl World {
         self.waiting.retain(|(from, _), _| *from != node);
     }
 
+    /// `node` hands over what it keeps, as one that is stopped does, and is gone.
+    pub fn leave(&mut self, node: u32) {
+        self.command(node, Command::Leave);
+        self.push(self.now + LEAVING, node, Event::End);
+    }
+
     pub fn command(&mut self, node: u32, command: Command<u32>) {
         self.step(node, Input::Commanded(command));
     }
@@ -176,7 +191,8 @@ impl World {
         if self.wall.as_ref().is_some_and(apart) || self.rng.chance(self.loss) {
             return;
         }
-        let took = 5_000 + self.rng.below(60_000);
+        let most = if self.slow > 0.0 && self.rng.chance(self.slow) { SLOW } else { 60_000 };
+        let took = 5_000 + self.rng.below(most);
         self.push(self.now + took, to, event);
     }
 
@@ -207,6 +223,7 @@ impl World {
                 }
                 self.act(node, out);
             }
+            Event::End => self.kill(node),
             Event::Ask { from, id, body } => {
                 self.delivered += 1;
                 self.step(node, Input::Asked { from, id, body });
@@ -264,6 +281,30 @@ impl World {
     pub fn put(&mut self, node: u32, n: u64) {
         let item = Item { key: World::key(n), version: 1, value: Arc::from(&n.to_le_bytes()[..]) };
         self.command(node, Command::Put { tag: Tag(n), item });
+    }
+
+    /// Which of these values are in nobody's store.
+    pub fn gone(&self, values: std::ops::Range<u64>) -> Vec<u64> {
+        let keeps = |node: &Node, n| node.store().is_some_and(|store| store.get(World::key(n)).is_some());
+        values.filter(|n| !self.nodes.iter().flatten().any(|node| keeps(node, *n))).collect()
+    }
+
+    /// Each living node looks for each of these values; who does not find which.
+    pub fn missed(&mut self, values: &[u64]) -> Vec<(u32, u64)> {
+        let living = self.living();
+        let mut missed: Vec<(u32, u64)> =
+            living.into_iter().flat_map(|node| values.iter().map(move |n| (node, *n))).collect();
+        self.outcomes.clear();
+        for (node, n) in missed.clone() {
+            self.command(node, Command::Get { tag: Tag(n), key: World::key(n) });
+        }
+        self.pass(MINUTE / 2);
+        for (node, outcome) in std::mem::take(&mut self.outcomes) {
+            if let Outcome::Value { tag: Tag(n), item: Some(_) } = outcome {
+                missed.retain(|one| *one != (node, n));
+            }
+        }
+        missed
     }
 
     /// Which of these values `node` does not find.

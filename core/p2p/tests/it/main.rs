@@ -1,6 +1,7 @@
 //! Overlays, whole nodes among each other.
 
 mod chord_unite;
+mod chord_values;
 mod chord_world;
 mod kad;
 mod kad_lookup;

@@ -47,7 +47,7 @@ const ROOM_MS_MIN: u64 = 1000;
 /// With so many peers connected, no more of the local network are dialled.
 const LOCAL_PEERS_MAX: usize = 32;
 /// How long handing over what the ring keeps here may take at the end.
-const LEAVE_MS_MAX: u64 = 1000;
+const LEAVE_MS_MAX: u64 = 5000;
 
 /// What the loop begins with.
 pub(super) struct Start {

@@ -295,6 +295,8 @@ const fn point(body: &Message) -> Option<u64> {
         Message::Neighbours
         | Message::Alive
         | Message::Copies(_)
+        | Message::Check { .. }
+        | Message::Differs
         | Message::Mine
         | Message::NotMine { .. }
         | Message::Near(_)
@@ -305,6 +307,7 @@ const fn point(body: &Message) -> Option<u64> {
         | Message::Value(_)
         | Message::Notify
         | Message::Leaving
+        | Message::Offer
         | Message::Meet(_) => None,
     }
 }

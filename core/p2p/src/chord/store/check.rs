@@ -1,0 +1,300 @@
+//! An owner and its first successors compare what they keep of the owner's, and each gets what it lacks.
+//!
+//! Copies alone go one way, from owner to successors. That is not enough when the owner changes: one that has just come
+//! owns what it never kept as soon as the node before it goes, and what its successor handed to it was what they both took
+//! for its own then. So an owner asks: its digest of all that it owns goes to each first successor that is new, to all of them
+//! when what it owns has grown, and again with each repair. Where the digests are the same nothing is sent. Where they differ, the
+//! owner copies all to the successor and the successor all to the owner; each keeps the newer of two versions.
+//!
+//! And a node that keeps what is another's goes through that, owner after owner: it looks up who owns the next value and tells it, and
+//! that one asks by its digest as it asks its successors. So what came to lie far from its place, as when several nodes
+//! come at once between an owner and those that had its copies, gets home as well.
+//!
+//! Limits. A digest finds that something differs, not what. One successor is asked for all in one question, so a store that is
+//! written all the time is sent whole now and then, at most once in a repair's period.
+
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use kernel::Micros;
+use smallvec::SmallVec;
+
+use super::super::lookup::Aim;
+use super::super::message::{Digest, Message};
+use super::super::ring::{distance, owns};
+use super::super::{Chord, Purpose};
+use super::{Copied, Handing, RETURNING_MAX, Sent, Store, Values};
+use crate::key::Key;
+use crate::protocol::{Contact, Effect, EffectOf, Keys};
+
+/// Who leaves so many checks in a row unanswered is sent everything unasked: it may not know the question.
+pub const CHECKS_MAX: u8 = 3;
+/// Most checks that are answered within the period of stabilizations. Each walks over the whole store; who asks beyond it
+/// hears that something differs, and sends copies.
+const ANSWERED_MAX: u8 = 16;
+
+/// Most owners of which a node remembers what it gave them when it offered.
+const GIVEN_MAX: usize = 16;
+
+/// How far a node has come with offering what is others'.
+#[derive(Clone, Debug)]
+pub struct Offers {
+    /// All up to this was offered.
+    cursor: Bound<Key>,
+    /// Where the owner stands that was told last, until it asks.
+    told: Option<u64>,
+    /// What was given to the owner at a point: it may have a newer version of everything, and is not given that again.
+    given: Vec<(u64, Digest)>,
+}
+
+impl Default for Offers {
+    fn default() -> Offers {
+        Offers { cursor: Bound::Unbounded, told: None, given: Vec::new() }
+    }
+}
+
+impl Offers {
+    /// Whether the owner at `through` asks because it was told. What is its own was offered then.
+    fn is_asked_by(&mut self, through: u64) -> bool {
+        let told = self.told.take_if(|at| *at == through).is_some();
+        if told {
+            self.cursor = Bound::Excluded(Key::from_words([through, u64::MAX, u64::MAX, u64::MAX]));
+        }
+        told
+    }
+
+    /// False if exactly this was given to the owner at `through` before.
+    fn is_news(&mut self, through: u64, digest: Digest) -> bool {
+        if self.given.contains(&(through, digest)) {
+            return false;
+        }
+        if self.given.len() >= GIVEN_MAX {
+            self.given.remove(0);
+        }
+        self.given.push((through, digest));
+        true
+    }
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    Same,
+    Differs,
+    Unanswered,
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea & Flood 2014): each bit of `word` changes half of the result's.
+const fn mixed(word: u64) -> u64 {
+    let word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ word >> 31
+}
+
+impl Store {
+    /// The digest of what is kept at the wanted points, whatever came first. O(values).
+    fn digest(&self, wanted: impl Fn(u64) -> bool) -> Digest {
+        let mut digest = Digest::default();
+        for (key, (version, _)) in self.values.iter().filter(|(key, _)| wanted(key.point())) {
+            digest.count += 1;
+            digest.mix = digest.mix.wrapping_add(mixed(key.point() ^ mixed(*version)));
+        }
+        digest
+    }
+}
+
+impl<C: Copy + Eq> Values<C> {
+    /// What `to` owns, up to its point `through`, is sent to it, unless that is on its way or too many others wait.
+    fn give_back(&mut self, to: C, after: u64, through: u64) {
+        let covers = |one: &Handing<C>| {
+            one.to == to && one.through == through && distance(one.from, through) >= distance(after, through)
+        };
+        if self.returning.len() < RETURNING_MAX && !self.handing.iter().chain(&self.returning).any(covers) {
+            self.returning.push(Handing { to, from: after, through, sent: Bound::Unbounded });
+        }
+    }
+
+    fn copied_to(&mut self, to: C) -> Option<&mut Copied<C>> {
+        self.copied.iter_mut().find(|copied| copied.to == to)
+    }
+}
+
+impl<C: Contact> Chord<C> {
+    /// Asks each first successor that nothing was sent to whether it has all that this node owns.
+    pub(super) fn check(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
+        // Who does not know its predecessor does not know what is its own.
+        let (Some(predecessor), Some(values)) = (self.predecessor, self.values.as_deref()) else { return };
+        let unasked = values.copied.iter().filter(|copied| copied.sent == Sent::Nothing);
+        let unasked: SmallVec<[C; 4]> = unasked.map(|copied| copied.to).collect();
+        if unasked.is_empty() {
+            return;
+        }
+        let after = keys.point(predecessor);
+        let digest = values.store.digest(|at| owns(after, self.point, at));
+        for to in unasked {
+            let asked = self.ask(to, Purpose::Check { after }, Message::Check { after, digest }, out);
+            if let Some(copied) = self.values().copied_to(to).filter(|_| asked) {
+                copied.sent = Sent::Check;
+            }
+        }
+    }
+
+    /// The check of `to`, for what was owned behind `after`, has ended.
+    pub(in super::super) fn checked(
+        &mut self,
+        keys: &impl Keys<C>,
+        (to, after): (C, u64),
+        checked: Checked,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let owned = self.predecessor.map(|predecessor| keys.point(predecessor)) == Some(after);
+        let Some(values) = self.values.as_deref_mut() else { return };
+        let Some(copied) = values.copied_to(to).filter(|copied| copied.sent == Sent::Check) else { return };
+        copied.missed = if checked == Checked::Unanswered { CHECKS_MAX.min(copied.missed + 1) } else { 0 };
+        copied.sent = match checked {
+            // What is owned has changed since.
+            _ if !owned => Sent::Nothing,
+            Checked::Same => Sent::Whole,
+            Checked::Unanswered if copied.missed < CHECKS_MAX => Sent::Nothing,
+            Checked::Differs | Checked::Unanswered => Sent::Through(Bound::Unbounded),
+        };
+        self.send_on(keys, out);
+    }
+
+    /// A copy for `to` may not have arrived.
+    pub(in super::super) fn copy_missed(&mut self, keys: &impl Keys<C>, to: C) {
+        let Some(values) = self.values.as_deref_mut() else { return };
+        values.offers.given.retain(|(through, _)| *through != keys.point(to));
+        values.returning.retain(|returning| returning.to != to);
+        // One that was sent everything unasked is likely to be dead: it is asked again with the next repair.
+        if let Some(copied) = values.copied_to(to).filter(|copied| copied.missed < CHECKS_MAX) {
+            copied.missed = copied.missed.max(1);
+            if copied.sent == Sent::Whole {
+                copied.sent = Sent::Nothing;
+            }
+        }
+    }
+
+    /// The answer to `Check` of `from`, which keeps this of its own behind `after`. What it may lack is sent to it.
+    pub(in super::super) fn check_here(
+        &mut self,
+        keys: &impl Keys<C>,
+        from: C,
+        (after, digest): (u64, Digest),
+        out: &mut Vec<EffectOf<Self>>,
+    ) -> Message<C> {
+        let through = keys.point(from);
+        let values = self.values();
+        let offered = values.offers.is_asked_by(through);
+        if values.checks >= ANSWERED_MAX {
+            return Message::Differs;
+        }
+        values.checks += 1;
+        let own = values.store.digest(|at| owns(after, through, at));
+        if own == digest {
+            return Message::Yes;
+        }
+        if own.count > 0 && (!offered || values.offers.is_news(through, own)) {
+            values.give_back(from, after, through);
+            self.send_on(keys, out);
+        }
+        Message::Differs
+    }
+
+    /// Looks up who owns the next of the values that are not this node's own, to tell it.
+    pub(in super::super) fn offer(
+        &mut self,
+        now: Micros,
+        keys: &impl Keys<C>,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        let Some(predecessor) = self.predecessor else { return };
+        let (before, own) = (keys.point(predecessor), self.point);
+        let Some(values) = self.values.as_deref_mut() else { return };
+        let next = |after| values.store.items(after, |at| !owns(before, own, at)).next().map(|item| item.key);
+        // And around again.
+        let Some(key) = next(values.offers.cursor).or_else(|| next(Bound::Unbounded)) else { return };
+        values.offers.cursor = Bound::Excluded(key);
+        self.begin(now, keys, key.point(), Aim::Offer, out);
+    }
+
+    pub(in super::super) fn offer_to(
+        &mut self,
+        keys: &impl Keys<C>,
+        owner: C,
+        out: &mut Vec<EffectOf<Self>>,
+    ) {
+        self.values().offers.told = Some(keys.point(owner));
+        out.push(Effect::Tell { to: owner, body: Message::Offer });
+    }
+
+    /// `from` keeps something that is this node's own: it is asked whether all of it is here.
+    pub(in super::super) fn offered(&mut self, keys: &impl Keys<C>, from: C, out: &mut Vec<EffectOf<Self>>) {
+        let Some(predecessor) = self.predecessor else { return };
+        let (after, own) = (keys.point(predecessor), self.point);
+        let values = self.values();
+        if values.checks < ANSWERED_MAX {
+            values.checks += 1;
+            let digest = values.store.digest(|at| owns(after, own, at));
+            self.ask(from, Purpose::Check { after }, Message::Check { after, digest }, out);
+        }
+    }
+
+    /// Lets others check again, if the period of stabilizations has passed.
+    pub(in super::super) fn allow_checks(&mut self, now: Micros) {
+        let period = self.settings.stabilize_micros;
+        if let Some(values) = self.values.as_deref_mut().filter(|values| values.checks_at <= now) {
+            values.checks = 0;
+            values.checks_at = now + period;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::super::Item;
+    use super::*;
+    use crate::key::Key;
+
+    fn store(items: &[(u64, u64)]) -> Store {
+        let mut store = Store::default();
+        for (at, version) in items {
+            let key = Key::from_words([*at, 0, 0, 0]);
+            assert!(store.keep(Item { key, version: *version, value: Arc::from(&[1][..]) }));
+        }
+        store
+    }
+
+    proptest! {
+        /// Alike in whichever order it came; and every lost value and every old version shows.
+        #[test]
+        fn a_digest_is_of_what_is_kept(
+            mut items in vec((any::<u64>(), 1u64..9), 1..40),
+            shuffled in any::<prop::sample::Index>(),
+        ) {
+            items.sort_unstable();
+            items.dedup_by_key(|(at, _)| *at);
+            let whole = store(&items).digest(|_| true);
+            let count = items.len();
+            prop_assert_eq!(whole.count as usize, count);
+            items.rotate_left(shuffled.index(count));
+            prop_assert_eq!(store(&items).digest(|_| true), whole);
+            prop_assert_ne!(store(&items[1..]).digest(|_| true), whole);
+            items[0].1 += 1;
+            prop_assert_ne!(store(&items).digest(|_| true), whole);
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_in_it() {
+        let all = store(&[(5, 1), (15, 1), (25, 1)]);
+        assert_eq!(all.digest(|at| owns(10, 20, at)), store(&[(15, 1)]).digest(|_| true));
+        // Around the end.
+        assert_eq!(all.digest(|at| owns(20, 10, at)), store(&[(5, 1), (25, 1)]).digest(|_| true));
+    }
+}
