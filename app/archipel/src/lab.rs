@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::command::LabCommand;
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
+use crate::output::Stdout;
 
 /// Runs the verb.
 pub fn run(options: &Options, what: LabCommand) -> Result<Exit, Failure> {
@@ -175,7 +176,7 @@ fn report(as_json: bool, out: Option<&Path>, seed: u64, small: bool) -> Result<E
     match out {
         Some(file) => save(file, &page)?,
         None if as_json => {}
-        None => std::io::stdout().write_all(page.as_bytes())?,
+        None => Stdout.write_all(page.as_bytes())?,
     }
     if as_json {
         let claims: Vec<_> = judgements.iter().map(Judgement::json).collect();

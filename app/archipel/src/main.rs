@@ -1,5 +1,9 @@
 //! The `archipel` command.
 
+// Its macros take the place of the standard's in all that follows.
+#[macro_use]
+mod output;
+
 mod admin;
 mod cluster;
 mod command;
@@ -44,6 +48,7 @@ fn main() -> std::process::ExitCode {
         };
     match result {
         Ok(exit) => exit.into(),
+        Err(failure) if failure.error.is::<output::Unheard>() => output::end(),
         Err(failure) => {
             eprintln!("archipel: {}", failure.text());
             failure.exit.into()

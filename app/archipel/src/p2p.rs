@@ -14,6 +14,7 @@ use self::client::Client;
 use crate::command::{OverlayKind, P2pCommand, TraceWhat};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
+use crate::output::Stdout;
 
 /// Largest value that is read from stdin, in bytes; the node's own limit is lower.
 const VALUE_BYTES_MAX: u64 = 16 * 1024;
@@ -256,10 +257,9 @@ fn get(result: &Value) -> Result<Exit> {
         return Ok(Exit::Fails);
     }
     let value = unhex(text(result, "value_hex")).context("the node's answer is damaged")?;
-    let mut out = std::io::stdout().lock();
-    out.write_all(&value)?;
-    if out.is_terminal() {
-        writeln!(out)?;
+    Stdout.write_all(&value)?;
+    if std::io::stdout().is_terminal() {
+        writeln!(Stdout)?;
     }
     Ok(Exit::Holds)
 }

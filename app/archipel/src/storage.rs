@@ -17,6 +17,7 @@ use server::config::Loaded;
 use crate::command::StorageCommand;
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
+use crate::output::Stdout;
 
 use client::{Client, Login, Reply};
 use piece::{Kind, bytes};
@@ -90,7 +91,7 @@ fn get(mut client: Client, db: u16, key: &str, as_json: bool) -> Result<Exit, Fa
     if Kind::from_word(&word).is_none() {
         return Err(anyhow::anyhow!("{key:?} is a {word}, which is not offered here").into());
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = Stdout;
     let found = source::read_key(&mut client, db, key.as_bytes(), &mut |piece| {
         if as_json {
             return Ok(writeln!(out, "{}", piece.to_json())?);
@@ -146,7 +147,7 @@ fn scan(
     as_json: bool,
 ) -> Result<Exit, Failure> {
     select(&mut client, db)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = Stdout;
     let mut left = limit.unwrap_or(u64::MAX);
     let mut cursor = b"0".to_vec();
     while left > 0 {

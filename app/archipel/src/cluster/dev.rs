@@ -20,6 +20,7 @@ use super::status;
 use crate::admin::{Answer, SECONDS_MAX, ask};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
+use crate::output::say_or;
 
 /// How long a node may take to serve, and the cluster to be whole.
 const PATIENCE_SECONDS: u64 = 120;
@@ -209,30 +210,31 @@ impl Cluster {
         status.unwrap_or_else(|error| format!("{error:#}"))
     }
 
-    /// Says where everything is.
+    /// Says where everything is; if nobody reads that, the nodes are stopped before the program ends.
     fn tell(&self, as_json: bool, took: Duration) -> Result<()> {
         let status = self.status()?;
         if as_json {
             let nodes: Vec<Value> = self.children.iter().map(Child::json).collect();
             let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            println!("{}", json!({"schema": 1, "nodes": nodes, "millis": millis, "cluster": status}));
-            return Ok(());
+            let told = json!({"schema": 1, "nodes": nodes, "millis": millis, "cluster": status});
+            return say_or(format_args!("{told}\n"));
         }
-        println!("{} nodes are one cluster after {:.1} s\n", self.children.len(), took.as_secs_f64());
-        for child in &self.children {
-            println!(
-                "  node {}   process {:<8} Redis {:<16} admin http://{}",
+        let line = |child: &Child| {
+            format!(
+                "  node {}   process {:<8} Redis {:<16} admin http://{}\n           data {}\n",
                 child.number,
                 child.pid(),
                 child.redis(),
-                child.admin()
-            );
-            println!("           data {}", child.data.display());
-        }
+                child.admin(),
+                child.data.display()
+            )
+        };
+        let lines: String = self.children.iter().map(line).collect();
         let last = self.children.last().context("there is a last node")?;
         let first = &self.children[0];
-        println!(
-            "\nTry, at any node:\n\
+        say_or(format_args!(
+            "{} nodes are one cluster after {:.1} s\n\n{lines}\n\
+             Try, at any node:\n\
              \x20 redis-cli -p {} set greeting hello\n\
              \x20 redis-cli -p {} get greeting\n\
              \x20 redis-cli -c -p {} set some:key 1            goes to whom it belongs; 64 partitions\n\
@@ -240,7 +242,9 @@ impl Cluster {
              Kill one, see that nothing is lost, and start it again:\n\
              \x20 kill -9 {}\n\
              \x20 {}\n\n\
-             Ctrl-C stops the nodes{}.",
+             Ctrl-C stops the nodes{}.\n",
+            self.children.len(),
+            took.as_secs_f64(),
             first.redis().port(),
             last.redis().port(),
             last.redis().port() + 1,
@@ -248,8 +252,7 @@ impl Cluster {
             last.pid(),
             last.again(),
             if self.home.is_temporary { " and removes their data" } else { "" },
-        );
-        Ok(())
+        ))
     }
 
     fn stop(mut self) -> Result<Exit, Failure> {

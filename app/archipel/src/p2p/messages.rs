@@ -10,6 +10,7 @@ use super::client::SILENT;
 use super::{Shown, hex, nodes, text, unhex};
 use crate::command::BroadcastVia;
 use crate::exit::{Exit, Failure};
+use crate::output::Stdout;
 
 impl Shown {
     pub(super) fn send(&self, peer: &str, message: &[u8]) -> Result<Exit, Failure> {
@@ -59,9 +60,8 @@ impl Shown {
                 eprintln!("listening as {}", text(&line, "listening"));
                 continue;
             };
-            let mut out = std::io::stdout().lock();
             let shown = if self.json { heard.to_string() } else { sentence(heard) };
-            writeln!(out, "{shown}").and_then(|()| out.flush()).map_err(anyhow::Error::from)?;
+            writeln!(Stdout, "{shown}").and_then(|()| Stdout.flush()).map_err(anyhow::Error::from)?;
             left = left.map(|left| left - 1);
         }
         Ok(Exit::Holds)

@@ -13,6 +13,7 @@ use super::piece::Piece;
 use super::sink::Sink;
 use super::source::{self, Met};
 use crate::exit::{Exit, Failure};
+use crate::output::Stdout;
 
 /// Longest line of a file, in bytes: the longest value in base64, and its key.
 const LINE_BYTES_MAX: u64 = 800 << 20;
@@ -150,7 +151,7 @@ struct Target {
 impl Target {
     fn open(file: Option<&Path>) -> Result<Target> {
         let Some(file) = file.filter(|file| *file != Path::new("-")) else {
-            return Ok(Target { out: BufWriter::new(Box::new(std::io::stdout())), part: None });
+            return Ok(Target { out: BufWriter::new(Box::new(Stdout)), part: None });
         };
         let Some(name) = file.file_name() else { bail!("{} is not a file", file.display()) };
         let mut part = name.to_owned();

@@ -22,5 +22,6 @@ mod settings;
 mod standing;
 mod starting;
 mod takeover;
+mod unheard;
 mod versions;
 mod workers;
