@@ -1,10 +1,10 @@
 //! Asks a node's admin port: small HTTP requests, each on a connection of its own, or one after the other on one that is kept.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// How long the node may take to answer, unless told otherwise.
 pub const SECONDS_MAX: u64 = 10;
@@ -178,7 +178,7 @@ fn answer_of(stream: &mut TcpStream, end: Instant) -> Result<Raw> {
         ensure!(!left.is_zero(), "it took too long");
         stream.set_read_timeout(Some(left))?;
         let mut piece = [0; 16 << 10];
-        let read = stream.read(&mut piece)?;
+        let read = stream.read(&mut piece).map_err(late)?;
         ensure!(read > 0, "the connection was closed");
         answer.extend_from_slice(&piece[..read]);
         Ok(())
@@ -224,8 +224,16 @@ fn exchange_raw(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n{more}X-Archipel: 1\r\n\r\n"
     )?;
     let mut answer = Vec::new();
-    stream.take(bytes_max).read_to_end(&mut answer)?;
+    stream.take(bytes_max).read_to_end(&mut answer).map_err(late)?;
     Ok(answer)
+}
+
+/// Why nothing more was read, in words of ours if it is that a limit was over.
+fn late(error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("it took too long"),
+        _ => error.into(),
+    }
 }
 
 fn raw(answer: &[u8]) -> Option<Raw> {

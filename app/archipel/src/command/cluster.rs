@@ -105,6 +105,9 @@ A node backs up the partitions of which it has a copy: name the admin ports of o
 tunnel. Without the leader of a keyspace of one partition it is taken from another copy, may lack
 the last moments, and that is said. Users and settings are not part of it.
 
+A member that gives no answer is named, and the backup is made of what the others have: it fails
+only if a partition, or its entries, cannot be had from them.
+
 With --every it goes on until Ctrl-C: each round is a backup of its own, which reads only partitions
 that have changed, those as a whole, and writes what is new in them, and all entries of the log
 since the round before: restore --to brings any moment in between back. Nodes keep their log from

@@ -7,7 +7,7 @@ use serde_json::Value;
 use server::kernel::codec::{Reader, put_varint};
 
 use crate::cluster::{first, is_whole, joined};
-use crate::process::{Node, PATIENCE};
+use crate::process::{Node, PATIENCE, code, run, stderr, stdout};
 
 /// Database 0: one partition.
 const GROUP: u32 = 0;
@@ -184,6 +184,28 @@ fn what_is_no_sound_request_is_refused() {
         ask(&node, &format!("/backup/keep?name={name}&seconds=3600"), &sound).json();
     }
     assert_eq!(ask(&node, "/backup/keep?name=4&seconds=3600", &sound).code, 409, "there are four others");
+    node.stop();
+}
+
+#[test]
+fn who_is_one_too_many_is_promised_nothing_and_makes_backups_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let backups = dir.path().join("backups").display().to_string();
+    let node = Node::start(&dir.path().join("node"), &[]);
+    for name in 0..4 {
+        ask(&node, &format!("/backup/keep?name={name}&seconds=3600"), &positions(&[(GROUP, 0)])).json();
+    }
+    for number in 1..=2 {
+        assert_eq!(node.redis(&format!("SET k {number}\r\n")), "+OK");
+        let output = node.run(&["cluster", "backup", &backups, "--json"]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        // What is there can be read, though nobody has promised it: the log was not shortened meanwhile.
+        assert_eq!((&told["number"], &told["gaps"]), (&number.into(), &Value::Array(Vec::new())), "{told}");
+        assert_eq!((&told["absent"], &told["given_up"]), (&told["gaps"], &told["gaps"]), "{told}");
+    }
+    let verified = run(&["cluster", "restore", &backups, "--verify", "--json"]);
+    assert_eq!(code(&verified), 0, "{}", stderr(&verified));
     node.stop();
 }
 

@@ -1,6 +1,7 @@
 //! The real binary, as operators use it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod absent;
 mod answers;
 mod backups;
 mod cluster;

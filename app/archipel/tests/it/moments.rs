@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ fn seconds(millis: u64) -> String {
 }
 
 /// A command that backs up again and again, and what it says of each round.
-struct Rounds {
+pub struct Rounds {
     child: Child,
     lines: Receiver<Value>,
 }
@@ -35,7 +35,12 @@ struct Rounds {
 impl Rounds {
     fn of(node: &Node, backups: &Path) -> Rounds {
         let words = ["cluster", "backup", &backups.display().to_string(), "--every", "1s", "--json"];
-        let mut child = node.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Rounds::by(node.command(&words))
+    }
+
+    /// The rounds of this command, which tells of them as JSON.
+    pub fn by(mut command: Command) -> Rounds {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (tell, told) = channel();
         std::thread::spawn(move || {
@@ -48,7 +53,7 @@ impl Rounds {
     }
 
     /// The next round that came to something.
-    fn next(&self) -> Value {
+    pub fn next(&self) -> Value {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).unwrap();
             if line["failed"].is_null() {
@@ -62,9 +67,9 @@ impl Rounds {
         self.lines.try_iter().find(|line| line["failed"].is_null())
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         let process = self.child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-INT", &process]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-INT", &process]).status().unwrap().success());
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 }

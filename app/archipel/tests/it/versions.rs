@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
+use crate::absent::{fill, has, restored};
 use crate::cluster::{is_whole, start, status, token};
-use crate::process::{Node, code, stderr};
+use crate::process::{Node, code, stderr, stdout};
 
 /// The version before the newest.
 const OLDER: u64 = NEWEST - 1;
@@ -156,6 +157,50 @@ fn members_are_exchanged_one_by_one_without_an_error_and_the_cluster_rises_with_
     two = homes[1].start(&[], false);
     two.until("it is a member again", |node| is_whole(node, 3));
     for node in [one, two, three] {
+        node.stop();
+    }
+}
+
+#[test]
+fn members_of_two_versions_are_backed_up_together_whoever_is_asked_first() {
+    let home = tempfile::tempdir().unwrap();
+    let homes: Vec<_> = (1..=3).map(|number| Home::new(home.path().join(number.to_string()))).collect();
+    let old = homes[0].start(&["--cluster", "--zone", "a"], true);
+    let joined = |at: usize, zone: &str| homes[at].start(&["--join", &token(&old), "--zone", zone], false);
+    let (two, three) = (joined(1, "b"), joined(2, "c"));
+    let made = two.run(&["cluster", "keyspace", "create", "20", "--partitions", "8"]);
+    assert_eq!(code(&made), 0, "{}", stderr(&made));
+    let (cluster, versions) = (OLDER, vec![Some(OLDER), Some(NEWEST), Some(NEWEST)]);
+    let is_whole = |node: &Node| {
+        let status = status(node);
+        let led = |keyspace: &Value| keyspace["led"] == keyspace["partitions"];
+        status["members"].as_array().unwrap().iter().all(|member| member["copies"] == 24)
+            && status["moves"].as_array().unwrap().is_empty()
+            && status["keyspaces"].as_array().unwrap().iter().all(led)
+    };
+    for node in [&old, &two, &three] {
+        node.until("it is whole, and knows who is older", |node| {
+            let (speaks, mut members) = speaks(node);
+            members.sort();
+            is_whole(node) && (speaks, &members) == (cluster, &versions)
+        });
+    }
+    for (number, all) in [(1, [&two, &old, &three]), (2, [&old, &two, &three])] {
+        fill(all[0], number);
+        let backups = home.path().join(format!("backups{number}"));
+        let (place, also) = (backups.display().to_string(), [all[1], all[2]].map(|it| it.admin.to_string()));
+        let words = ["cluster", "backup", &place, "--json", "--also", &also[0], "--also", &also[1]];
+        let output = all[0].run(&words);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert!(told["absent"] == Value::Array(Vec::new()) && told["from_followers"] == 0, "{told}");
+        let divided = |mark: &Value| mark["keyspace"] == 20;
+        assert!(told["marks"].as_array().unwrap().iter().any(divided), "{told}");
+        let node = restored(&backups, &home.path().join(format!("restored{number}")));
+        assert!(has(&node, number));
+        node.stop();
+    }
+    for node in [old, two, three] {
         node.stop();
     }
 }

@@ -11,7 +11,8 @@ use server::backup::{BackupError, Gather, Group, History, Manifest, Point, Wante
 use server::kernel::codec::put_varint;
 use server::kernel::{GroupId, Index, Micros};
 
-use super::source::{CONFLICT, ENDED, NEXT_HEADER, NOT_FOUND, Source, Told};
+use super::party::{Absent, Party};
+use super::source::{CONFLICT, ENDED, NEXT_HEADER, NOT_FOUND, Source};
 use super::told::name;
 use crate::admin::Line;
 
@@ -31,6 +32,17 @@ pub(super) struct Reservation {
     is_single: bool,
 }
 
+/// What a node keeps of its log.
+enum Kept {
+    /// It does not know of that.
+    Nothing,
+    /// As much as it can, for others, and it promises no more. What it has can be read all the same: there may be gaps, and these
+    /// are told.
+    AsMuchAsForOthers,
+    /// What it was asked for, but of these groups it had to give up what it had promised the last time.
+    Behind { broken: BTreeSet<GroupId> },
+}
+
 /// What came of asking for entries.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -48,45 +60,63 @@ impl Reservation {
         Reservation { name: RandomState::new().hash_one(0u8), seconds, is_single: every.is_none() }
     }
 
-    /// Has the nodes keep the entries that come next of all that they have, and those since the backup before. Which of them
-    /// do; who runs a version that does not know of it keeps nothing.
-    pub fn keep(&self, sources: &[Source], told: &[Told], before: Option<&Manifest>) -> Result<Vec<bool>> {
-        let mut keeping = Vec::with_capacity(sources.len());
-        for (source, told) in sources.iter().zip(told) {
+    /// Has the nodes keep the entries that come next of all that they have, and those since the backup before, and notes in
+    /// `party` which of them do, and who gave up what it was to keep for this round. Who runs a version that does not
+    /// know of it keeps nothing.
+    pub fn keep(&self, party: &mut Party, before: Option<&Manifest>) -> Result<()> {
+        for at in 0..party.sources.len() {
             let after = |copy: &super::source::Copy| {
                 // The entry itself is wanted, too: it shows that those behind it follow.
                 let first = before.map_or(Index(copy.applied), |before| end(before, copy.group).0.index);
                 (copy.group, Index(first.0.saturating_sub(1)))
             };
-            let after: BTreeMap<GroupId, Index> = told.copies.iter().map(after).collect();
-            keeping.push(self.ask(source, self.seconds, &after)?);
+            let after: BTreeMap<GroupId, Index> = party.told[at].copies.iter().map(after).collect();
+            match self.ask(&party.sources[at], self.seconds, &after) {
+                Ok(Kept::Nothing) => {}
+                Ok(Kept::AsMuchAsForOthers) => party.keeping[at] = true,
+                Ok(Kept::Behind { mut broken }) => {
+                    party.keeping[at] = true;
+                    // What it has no more, because it was dropped or went to another member, is no loss.
+                    broken.retain(|group| after.contains_key(group));
+                    let address = party.sources[at].address;
+                    party.given_up.extend((!broken.is_empty()).then_some((address, broken)));
+                }
+                Err(error) => party.lose(at, error)?,
+            }
         }
-        Ok(keeping)
+        Ok(())
     }
 
     /// A single backup needs them no more.
-    pub fn end(&self, sources: &[Source]) {
-        for source in sources.iter().filter(|_| self.is_single) {
+    pub fn end(&self, party: &Party) {
+        for (_, source) in party.here().filter(|_| self.is_single) {
             // Else it ends by itself, later.
             let _ = self.ask(source, 0, &BTreeMap::new());
         }
     }
 
-    fn ask(&self, source: &Source, seconds: u64, after: &BTreeMap<GroupId, Index>) -> Result<bool> {
+    fn ask(&self, source: &Source, seconds: u64, after: &BTreeMap<GroupId, Index>) -> Result<Kept> {
         let path = format!("/backup/keep?name={}&seconds={seconds}", self.name);
         let mut line = Line::new(source.address, source.password.clone());
-        let said = line.ask(&path, &listed(after), PART_MAX)?;
+        let said = line.ask(&path, &listed(after), PART_MAX).map_err(|error| Absent::new(&error))?;
         match said.code() {
-            NOT_FOUND => return Ok(false),
-            // It keeps as much as it can for others, and promises no more. What it has can be read all the same:
-            // there may be gaps, and these are told.
-            CONFLICT => return Ok(true),
+            NOT_FOUND => return Ok(Kept::Nothing),
+            CONFLICT => return Ok(Kept::AsMuchAsForOthers),
             _ => {}
         }
         let (body, _) = said.good(NEXT_HEADER)?;
-        let _: Value = serde_json::from_slice(&body).context("the node's answer is not JSON")?;
-        Ok(true)
+        let broken = broken(&body).with_context(|| {
+            format!("what {} says of the log that it keeps is not understood", source.address)
+        })?;
+        Ok(Kept::Behind { broken })
     }
+}
+
+/// The groups of which a node's answer says that something went.
+fn broken(body: &[u8]) -> Option<BTreeSet<GroupId>> {
+    let said: Value = serde_json::from_slice(body).ok()?;
+    let group = |it: &Value| Some(GroupId(u32::try_from(it.as_u64()?).ok()?));
+    said["broken"].as_array()?.iter().map(group).collect()
 }
 
 /// Where a backup's entries of a group end, and the time there; before all entries if it does not have the group.
@@ -129,9 +159,9 @@ fn wanted(group: &Group, to: Point, before: Option<&Manifest>) -> Result<Wanted,
 }
 
 /// Gathers what brings each group to its point, and what was between the backup before and now, from these nodes, each asked
-/// first for what it is the best for. Which have the log read at all says `keeping`.
+/// first for what it is the best for.
 pub(super) fn fetch(
-    (sources, told, keeping): (&[Source], &[Told], &[bool]),
+    party: &mut Party,
     points: &BTreeMap<GroupId, (usize, Point)>,
     writer: &mut Writer,
     ended: &dyn Fn() -> bool,
@@ -153,18 +183,21 @@ pub(super) fn fetch(
     let mut reasons: BTreeMap<GroupId, String> = BTreeMap::new();
     // Whoever was chosen for a partition, and then each that has a copy of it.
     for is_second in [false, true] {
-        for (at, source) in sources.iter().enumerate().filter(|(at, _)| keeping[*at]) {
+        for at in 0..party.sources.len() {
+            if !party.keeping[at] {
+                continue;
+            }
             let mut asked = gather.lacks();
             // Who led it at the mark may have had nothing of it when the round began.
             let has = |group: &GroupId| {
-                points[group].0 == at || told[at].copies.iter().any(|copy| copy.group == *group)
+                points[group].0 == at || party.told[at].copies.iter().any(|copy| copy.group == *group)
             };
             asked.retain(|group, _| (points[group].0 == at) != is_second && has(group));
             if asked.is_empty() {
                 continue;
             }
             writer.again(&mut gather, &asked)?;
-            if let Err(error) = read(source, &asked, (writer, &mut gather), ended) {
+            if let Err(error) = read(&party.sources[at], &asked, (writer, &mut gather), ended) {
                 ensure!(!ended(), ENDED);
                 // That of our own disk is no node's, and another node would not help.
                 if matches!(error.downcast_ref::<BackupError>(), Some(BackupError::File { .. })) {
@@ -172,6 +205,9 @@ pub(super) fn fetch(
                 }
                 gather.breaks_off(&asked);
                 let why = format!("{error:#}");
+                if error.is::<Absent>() {
+                    party.lose(at, error)?;
+                }
                 reasons.extend(asked.keys().map(|group| (*group, why.clone())));
             }
         }
@@ -224,7 +260,8 @@ fn read(
         ensure!(!ended(), ENDED);
         let path = format!("/backup/entries?cursor={at}");
         // A node ends a connection after some minutes, and a part can be asked for twice.
-        let said = line.ask(&path, &body, PART_MAX).or_else(|_| line.ask(&path, &body, PART_MAX))?;
+        let said = line.ask(&path, &body, PART_MAX).or_else(|_| line.ask(&path, &body, PART_MAX));
+        let said = said.map_err(|error| Absent::new(&error))?;
         let (bytes, next) = said.good(NEXT_HEADER)?;
         if next.as_ref() == Some(&at) {
             bail!("the node at {} does not get on with its log", source.address);
@@ -317,6 +354,33 @@ mod tests {
             };
             assert_eq!(found, expected, "row {row}");
         }
+    }
+
+    #[test]
+    fn what_a_node_gave_up_is_understood_or_refused() {
+        let groups = |numbers: &[u32]| Some(numbers.iter().map(|it| GroupId(*it)).collect());
+        #[rustfmt::skip] // columns
+        let table = [
+            (r#"{"schema":1,"broken":[]}"#,           groups(&[])),
+            (r#"{"schema":1,"broken":[65536,3]}"#,    groups(&[3, 65_536])),
+            (r#"{"schema":1,"broken":[4294967296]}"#, None),
+            (r#"{"schema":1,"broken":["3"]}"#,        None),
+            (r#"{"schema":1}"#,                       None),
+            ("kept",                                  None),
+        ];
+        for (said, expected) in table {
+            assert_eq!(broken(said.as_bytes()), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_a_partition_and_the_reason() {
+        let group = |partition| GroupId::new(KeyspaceId(20), partition);
+        let missing =
+            BTreeMap::from([(group(3), "it was refused".to_owned()), (group(5), "else".to_owned())]);
+        let told = told_missing(&missing);
+        assert!(told.contains("bring 2 partitions"), "{told}");
+        assert!(told.ends_with("such as those of 20/3: it was refused"), "{told}");
     }
 
     #[test]

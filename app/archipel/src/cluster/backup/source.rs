@@ -7,23 +7,35 @@ use serde_json::Value;
 use server::backup::{Group, History, Incoming, Keyspace, Origin, Point, TIME_UNKNOWN, Writer};
 use server::kernel::{GroupId, Index, KeyspaceId, Micros, Millis, Term};
 
+use super::party::Absent;
 use super::told::name;
 use crate::admin::ask_raw;
 use crate::moment::now;
 
 /// How long a node may take for a step: it may have to write a large checkpoint.
 const STEP_SECONDS_MAX: u64 = 300;
+/// How long it may take to say what it has; it gives up on a worker that is busy for two thirds of that.
+const BEGIN_SECONDS_MAX: u64 = 30;
 /// Why a round that was ended has come to nothing.
 pub(super) const ENDED: &str = "the backup was ended: there is none of this round";
 /// The header that says where the next lot begins.
 pub(super) const NEXT_HEADER: &str = "x-archipel-next";
+/// What a node answers to a request that it has done.
+const OK: u16 = 200;
 /// What a node answers to a request that it does not know.
 pub(super) const NOT_FOUND: u16 = 404;
 
 /// What it answers if others stand against it.
 pub(super) const CONFLICT: u16 = 409;
 
+/// What it answers when it is about to end.
+const UNAVAILABLE: u16 = 503;
+
+/// What a node answers, and where the next part of it begins.
+type Page = (Vec<u8>, Option<String>);
+
 /// A node that gives what it has.
+#[derive(Clone)]
 pub(super) struct Source {
     pub address: SocketAddr,
     pub password: Option<String>,
@@ -45,19 +57,40 @@ pub(super) struct Copy {
 }
 
 impl Source {
-    fn ask(&self, path: &str) -> Result<(Vec<u8>, Option<String>)> {
+    /// Asks for a page: its status code, and what it has if it is a good one. Without a whole answer the node is
+    /// [`Absent`].
+    fn said(&self, path: &str, seconds: u64) -> Result<(u16, Result<Page>)> {
         let headers: Vec<(&str, &str)> =
             self.password.iter().map(|password| ("X-Archipel-Password", password.as_str())).collect();
-        ask_raw(self.address, path, STEP_SECONDS_MAX, &headers)?.good(NEXT_HEADER)
+        let said = ask_raw(self.address, path, seconds, &headers).map_err(|error| Absent::new(&error))?;
+        let code = said.code();
+        let good = said.good(NEXT_HEADER);
+        // It was well, and ended on the way.
+        let breaks_off = |error: anyhow::Error| -> anyhow::Error {
+            if code == OK { Absent::new(&error).into() } else { error }
+        };
+        Ok((code, good.map_err(breaks_off)))
+    }
+
+    fn ask(&self, path: &str) -> Result<Page> {
+        self.said(path, STEP_SECONDS_MAX)?.1
     }
 
     fn ask_json(&self, path: &str) -> Result<Value> {
-        let (body, _) = self.ask(path)?;
-        serde_json::from_slice(&body).context("the node's answer is not JSON")
+        json(&self.ask(path)?.0)
     }
 
+    /// What it has.
+    ///
+    /// # Errors
+    /// [`Absent`] if it does not answer, or stops; or its own words.
     pub fn begin(&self) -> Result<Told> {
-        let told = self.ask_json("/backup/begin")?;
+        let (code, said) = self.said("/backup/begin", BEGIN_SECONDS_MAX)?;
+        let stops = |error: anyhow::Error| -> anyhow::Error {
+            if code == UNAVAILABLE { Absent::new(&error).into() } else { error }
+        };
+        let (body, _) = said.map_err(stops)?;
+        let told = json(&body)?;
         understood(&told).with_context(|| format!("what {} says of itself is not understood", self.address))
     }
 
@@ -116,6 +149,10 @@ impl Source {
         }
         Ok(writer.end(incoming)?)
     }
+}
+
+fn json(body: &[u8]) -> Result<Value> {
+    serde_json::from_slice(body).context("the node's answer is not JSON")
 }
 
 /// What a node says of itself.

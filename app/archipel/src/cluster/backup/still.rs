@@ -17,6 +17,7 @@ use server::kernel::{GroupId, Index, Micros, Millis, Term};
 use server::moment::{Act, Attempt, Failure, Heard, Wanted};
 use server::standstill::Still;
 
+use super::party::Party;
 use super::source::{ENDED, NOT_FOUND, Source};
 use crate::admin::Line;
 use crate::moment::now;
@@ -48,7 +49,12 @@ pub struct Marked {
 }
 
 /// The connections to the nodes that are asked, kept from one keyspace to the next.
-pub struct Lines(Vec<Line>);
+pub struct Lines {
+    /// Those of the party, in its order.
+    lines: Vec<Line>,
+    /// Who gave no answer, and why: they are asked no more. What they led, another one leads, or will.
+    lost: BTreeMap<usize, String>,
+}
 
 /// What a node answered to a hold.
 struct Held {
@@ -69,14 +75,27 @@ struct Missed {
 
 impl Lines {
     /// Connects to nobody yet.
-    pub fn new(sources: &[Source]) -> Lines {
-        Lines(sources.iter().map(|it| Line::new(it.address, it.password.clone())).collect())
+    pub(super) fn new(party: &Party) -> Lines {
+        let lines = party.sources.iter().map(|it| Line::new(it.address, it.password.clone())).collect();
+        let why = |it: &Source| Some(party.absent.get(&it.address)?.clone());
+        let lost = party.sources.iter().enumerate().filter_map(|(at, it)| Some((at, why(it)?)));
+        Lines { lines, lost: lost.collect() }
+    }
+
+    /// Who gave no answer, by its place in the party, and why.
+    pub fn lost(self) -> BTreeMap<usize, String> {
+        self.lost
+    }
+
+    /// Those who are asked.
+    fn here(&self) -> BTreeSet<usize> {
+        (0..self.lines.len()).filter(|at| !self.lost.contains_key(at)).collect()
     }
 
     /// Marks the partitions of `keyspace`, all at one moment, each at `at_least` or later.
     ///
     /// Writers of the keyspace wait some milliseconds, if it has several partitions; none fails. Then it tries anew if a leader
-    /// changes meanwhile, or a node is slow.
+    /// changes meanwhile, or a node is slow; without those that give no answer.
     ///
     /// # Errors
     /// There was no such moment: the text names the partition, the node and the reason. Nobody is held then.
@@ -119,33 +138,36 @@ impl Lines {
         at_least: &BTreeMap<GroupId, Index>,
         ticket: u64,
     ) -> Result<Marked, Missed> {
-        let all: BTreeSet<usize> = (0..self.0.len()).collect();
         // Whoever is first held is not to wait for a connection to another.
-        for (_, opened) in self.at_once(&all, |line| line.open(WAY_MAX)) {
-            opened.map_err(|error| Missed {
-                why: format!("{error:#}"),
-                stood: Duration::ZERO,
-                for_good: false,
-            })?;
+        for (source, opened) in self.at_once(&self.here(), |line| line.open(WAY_MAX)) {
+            self.lost.extend(opened.err().map(|error| (source, error.root_cause().to_string())));
         }
         let wanted =
             Wanted { keyspace: keyspace.id, partitions: keyspace.partitions, at_least: at_least.clone() };
-        let mut attempt = Attempt::new(wanted, all.len());
+        let mut attempt = Attempt::new(wanted, self.lines.len());
         // A partition that is alone belongs together with itself at any moment.
         let ms = if keyspace.partitions > 1 { HOLD_MS } else { 0 };
         let path = format!("/backup/hold?ticket={ticket}&keyspace={}&ms={ms}", keyspace.id.0);
         let began = Instant::now();
         let (mut acts, mut skew_ms, mut for_good) = (Vec::new(), 0, false);
+        // Who is not asked holds nothing. If it leads after all, nobody else does, or can confirm it.
+        for &source in self.lost.keys() {
+            acts.extend(attempt.next(now(), Heard::Held { source, said: Ok(Vec::new()) }));
+        }
         // All have answered when this is done, which is what the machine waits for too.
-        for (source, said) in self.at_once(&all, |line| hold(line, &path, ms)) {
-            let said = said.map(|held| {
-                skew_ms = skew_ms.max(held.skew_ms);
-                held.stills
-            });
-            let said = said.map_err(|refused| {
-                for_good |= refused.for_good;
-                refused.why
-            });
+        for (source, said) in self.at_once(&self.here(), |line| hold(line, &path, ms)) {
+            let said = match said {
+                Ok(held) => {
+                    skew_ms = skew_ms.max(held.skew_ms);
+                    Ok(held.stills)
+                }
+                Err(Refused { why, fault }) => {
+                    for_good |= fault == Fault::Version;
+                    // The next attempt does without.
+                    self.lost.extend((fault == Fault::Silence).then(|| (source, why.clone())));
+                    Err(why)
+                }
+            };
             acts.extend(attempt.next(now(), Heard::Held { source, said }));
         }
         let stood = began.elapsed();
@@ -175,12 +197,13 @@ impl Lines {
         }
         let path = format!("/backup/leave?ticket={ticket}");
         // Who does not hear it goes on by itself, soon.
+        leaves.retain(|source| !self.lost.contains_key(source));
         drop(self.at_once(&leaves, |line| line.ask(&path, b"", WAY_MAX)));
         ended.expect("an attempt ends when all that were asked have been heard")
     }
 
     fn told(&self, failure: &Failure) -> String {
-        match failure.node().and_then(|node| self.0.get(node)) {
+        match failure.node().and_then(|node| self.lines.get(node)) {
             Some(line) => format!("the node at {}: {failure}", line.address()),
             None => format!("{failure}: name the admin ports of all members with --also"),
         }
@@ -194,7 +217,7 @@ impl Lines {
     ) -> Vec<(usize, T)> {
         let ask = &ask;
         std::thread::scope(|scope| {
-            let lines = self.0.iter_mut().enumerate().filter(|(source, _)| which.contains(source));
+            let lines = self.lines.iter_mut().enumerate().filter(|(source, _)| which.contains(source));
             let asked: Vec<_> =
                 lines.map(|(source, line)| (source, scope.spawn(move || ask(line)))).collect();
             let said = |(source, thread): (usize, std::thread::ScopedJoinHandle<'_, T>)| {
@@ -208,19 +231,31 @@ impl Lines {
 /// Why a node does not hold what it leads.
 struct Refused {
     why: String,
-    for_good: bool,
+    fault: Fault,
+}
+
+/// What lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It gave no answer in time.
+    Silence,
+    /// It does not know of holding.
+    Version,
+    /// It is in no state to, now.
+    State,
 }
 
 fn hold(line: &mut Line, path: &str, ms: u64) -> Result<Held, Refused> {
     let sent = now();
     let said = line.ask(path, b"", Duration::from_millis(ms) + WAY_MAX);
     let got = now();
-    let refused = |error: anyhow::Error| Refused { why: format!("{error:#}"), for_good: false };
-    let said = said.map_err(refused)?;
+    let said =
+        said.map_err(|error| Refused { why: error.root_cause().to_string(), fault: Fault::Silence })?;
     if said.code() == NOT_FOUND {
         let why = "it cannot hold writes, as it runs an older archipel: exchange it".to_owned();
-        return Err(Refused { why, for_good: true });
+        return Err(Refused { why, fault: Fault::Version });
     }
+    let refused = |error: anyhow::Error| Refused { why: format!("{error:#}"), fault: Fault::State };
     let (body, _) = said.good("").map_err(refused)?;
     held(&body, sent, got).context("what it holds is not understood").map_err(refused)
 }
@@ -258,10 +293,95 @@ fn stills(told: &Value) -> Option<Vec<Still>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+
     use serde_json::json;
     use server::kernel::KeyspaceId;
 
     use super::*;
+
+    /// A node that answers every request with this, on as many connections as are made; and one that takes connections and
+    /// answers nothing.
+    fn node(answer: Option<&'static str>) -> Source {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = Source { address: listener.local_addr().unwrap(), password: None };
+        std::thread::spawn(move || {
+            let mut silent = Vec::new();
+            for stream in listener.incoming().map_while(Result::ok) {
+                let Some(answer) = answer else {
+                    silent.push(stream);
+                    continue;
+                };
+                std::thread::spawn(move || {
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                    let mut writer = stream;
+                    // The requests have no bodies.
+                    while lines.any(|line| line.is_empty()) {
+                        writer.write_all(answer.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        source
+    }
+
+    fn party(sources: Vec<Source>) -> Party {
+        let told = |_: &Source| super::super::source::Told {
+            origin: server::backup::Origin { id: [1; 16], is_cluster: true },
+            keyspaces: Vec::new(),
+            copies: Vec::new(),
+        };
+        Party {
+            told: sources.iter().map(told).collect(),
+            keeping: vec![true; sources.len()],
+            sources,
+            absent: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+        }
+    }
+
+    const REFUSES: &str = "HTTP/1.1 409 Conflict\r\ncontent-length: 25\r\n\r\npartition 9/0: it is busy";
+    const OLDER: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    const LEADS_NOTHING: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n{\"schema\":1,\"clock_us\":5000000,\"groups\":[]}";
+
+    #[test]
+    fn why_there_was_no_moment_is_said_with_the_node_that_it_lies_with() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // the second node  partitions  attempts  what is said                       is it lost
+            (Some(REFUSES),     1,          1,        "partition 9/0: it is busy",       false),
+            (Some(OLDER),       1,          1,        "older archipel: exchange it",     false),
+            // Nothing is tried again with it.
+            (Some(OLDER),       2,          1,        "older archipel: exchange it",     false),
+            (Some(LEADS_NOTHING), 1,        1,        "nobody who was asked leads",      false),
+            (None,              1,          1,        "it took too long",                true),
+        ];
+        for (row, (answer, partitions, attempts, why, is_lost)) in table.into_iter().enumerate() {
+            let party = party(vec![node(Some(LEADS_NOTHING)), node(answer)]);
+            let address = party.sources[1].address.to_string();
+            let keyspace = Keyspace { id: KeyspaceId(9), partitions, mark: None };
+            let mut lines = Lines::new(&party);
+            let error = lines.mark(keyspace, &BTreeMap::new(), &|| false).unwrap_err().to_string();
+            assert!(
+                error.contains(why) && error.contains(&format!("in {attempts} attempts")),
+                "row {row}: {error}"
+            );
+            assert!(error.contains(&address) || answer == Some(LEADS_NOTHING), "row {row}: {error}");
+            assert_eq!(lines.lost().contains_key(&1), is_lost, "row {row}");
+        }
+    }
+
+    #[test]
+    fn whoever_gave_no_answer_is_asked_for_no_further_keyspace() {
+        let mut party = party(vec![node(Some(LEADS_NOTHING)), node(Some(REFUSES))]);
+        party.is_gone(1, "it is dead".to_owned());
+        let mut lines = Lines::new(&party);
+        let keyspace = Keyspace { id: KeyspaceId(9), partitions: 1, mark: None };
+        let error = lines.mark(keyspace, &BTreeMap::new(), &|| false).unwrap_err().to_string();
+        assert!(error.contains("nobody who was asked leads partition 9/0"), "{error}");
+        assert_eq!(lines.lost(), BTreeMap::from([(1, "it is dead".to_owned())]));
+    }
 
     #[test]
     fn what_a_node_holds_is_understood_or_refused() {

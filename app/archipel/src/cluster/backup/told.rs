@@ -1,11 +1,12 @@
 //! What is told of a backup.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use server::backup::{Group, Keyspace, Manifest};
-use server::kernel::GroupId;
+use server::kernel::{GroupId, Millis};
 
 use crate::moment::{utc, utc_millis};
 
@@ -19,24 +20,39 @@ pub(super) struct Made {
     pub reused: u64,
     /// Partitions whose entries do not go on where the backup before ends.
     pub gaps: BTreeSet<GroupId>,
+    /// Nodes that gave no answer, and why: it is made of what the others have.
+    pub absent: BTreeMap<SocketAddr, String>,
+    /// What nodes were to keep for it, and had to give up.
+    pub given_up: Option<GivenUp>,
+}
+
+/// Partitions whose log nodes had to give up, although it was to be kept for the next backup.
+pub(super) struct GivenUp {
+    /// At which nodes.
+    pub at: BTreeMap<SocketAddr, BTreeSet<GroupId>>,
+    /// It was to be kept from the backup of this number on, which was begun then.
+    pub since: (u64, Millis),
 }
 
 impl Made {
     /// Prints what was made.
     pub fn print(&self, dir: &Path, as_json: bool) {
-        let Made { manifest, written, reused, gaps } = self;
+        let Made { manifest, written, reused, gaps, absent, given_up } = self;
         let objects: u64 = manifest.groups.iter().map(Group::objects).sum();
         let behind = self.behind().len();
         let histories = manifest.groups.iter().filter_map(|group| group.history.as_ref());
         let entries: u64 = histories.map(|history| history.bytes).sum();
         if as_json {
             let groups: Vec<Value> = manifest.groups.iter().map(described).collect();
+            let absent = absent.iter().map(|(at, why)| json!({"address": at.to_string(), "why": why}));
+            let given_up = given_up.iter().flat_map(GivenUp::described);
             println!(
                 "{}",
                 json!({"schema": 1, "number": manifest.number, "at_ms": manifest.at.0,
                     "until_ms": manifest.until.map(|until| until.0), "objects": objects, "written_bytes": written,
                     "reused_bytes": reused, "entry_bytes": entries, "from_followers": behind,
                     "skew_ms": manifest.skew_ms, "marks": marks(manifest), "gaps": names(gaps),
+                    "absent": absent.collect::<Vec<Value>>(), "given_up": given_up.collect::<Vec<Value>>(),
                     "partitions": groups})
             );
             return;
@@ -62,11 +78,42 @@ impl Made {
                 None => println!("keyspace {id}: each of {partitions} partitions at a moment of its own"),
             }
         }
+        for (address, why) in absent {
+            println!("without the node at {address}, which gave no answer ({why}): the others had all of it");
+        }
     }
 
     /// The partitions that do not come from who leads them.
     pub fn behind(&self) -> BTreeSet<GroupId> {
         self.manifest.groups.iter().filter(|group| !group.leads).map(|group| group.group).collect()
+    }
+}
+
+impl GivenUp {
+    /// For scripts.
+    fn described(&self) -> impl Iterator<Item = Value> {
+        let (number, at) = self.since;
+        let one = move |(address, groups): (&SocketAddr, &BTreeSet<GroupId>)| {
+            json!({"address": address.to_string(), "partitions": names(groups), "since": number,
+                "since_ms": at.0})
+        };
+        self.at.iter().map(one)
+    }
+
+    /// What it means and what to do, for people: a line for each node.
+    pub fn told(&self) -> String {
+        let (number, at) = self.since;
+        let one = |(address, groups): (&SocketAddr, &BTreeSet<GroupId>)| {
+            format!(
+                "the node at {address} had to give up the log of {} partitions that it kept since backup {number} of {} UTC: \
+                 {}; entries that no other node has are missing. Back up more often, give it a larger \
+                 storage.archived_log_bytes (or storage.disk_quota), or more space on its disk",
+                groups.len(),
+                utc(at),
+                names(groups).join(", ")
+            )
+        };
+        self.at.iter().map(one).collect::<Vec<_>>().join("\n")
     }
 }
 
