@@ -5,6 +5,7 @@
 //! It is made beside its place and gets its name when all of it is checked and durable, so an interrupted restore leaves
 //! nothing that could be started. Who makes it has the unfinished directory locked: a second one is refused.
 
+mod rehearse;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use node::{Divisions, PARTITIONS_MAX};
 use placement::Partitions;
 use thiserror::Error;
 
+pub use self::rehearse::{Rehearsed, rehearse};
 use self::replay::Player;
 pub use self::replay::Reached;
 use crate::divisions;
@@ -65,6 +67,19 @@ pub enum RestoreError {
         after: Index,
         /// The next one found.
         found: Index,
+    },
+    /// A checkpoint is not what an earlier one and the entries behind it make.
+    #[error(
+        "group {group}: the checkpoint of backup {number} at entry {index} is not what an earlier one and the entries up to \
+         there make: one of them is wrong, though each is as it was written"
+    )]
+    Apart {
+        /// The group.
+        group: GroupId,
+        /// The checkpoint's entry.
+        index: Index,
+        /// The backup that has it.
+        number: u64,
     },
     /// An entry says that it is meant for another version.
     #[error(
@@ -647,6 +662,27 @@ mod tests {
         fs::create_dir_all(beside(&other).join("engine")).unwrap();
         fs::write(beside(&other).join("partitions"), b"half").unwrap();
         to_mark(&mut Archive::new(&dir), &manifest, &other).unwrap();
+    }
+
+    #[test]
+    fn what_was_divided_otherwise_later_is_restored_as_it_was_divided_first() {
+        let manifest = |number: u64, partitions: u16| Manifest {
+            number,
+            at: Millis(number),
+            until: Some(Millis(number)),
+            skew_ms: Some(0),
+            origin: Origin { id: [1; 16], is_cluster: true },
+            keyspaces: vec![
+                Keyspace { id: KeyspaceId(3), partitions, mark: None },
+                // One that was made meanwhile is as it was made.
+                Keyspace { id: KeyspaceId(3 + number as u16), partitions: 5, mark: None },
+            ],
+            groups: Vec::new(),
+        };
+        let reach = Reach { chain: vec![manifest(1, 4), manifest(2, 2)], moment: None, ends: None };
+        let divisions = divided(&reach).unwrap();
+        let counts = [3, 4, 5].map(|id| divisions.of(KeyspaceId(id)).count());
+        assert_eq!(counts, [4, 5, 5]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use server::backup::{Archive, Group, Manifest, Reach};
 use server::config::Loaded;
 use server::kernel::Millis;
-use server::restore::{Reached, Restored, restore};
+use server::restore::{Reached, Rehearsed, Restored, rehearse, restore};
 
 use super::backup::{described, marks, name};
 use crate::exit::{Exit, Failure};
@@ -40,7 +40,9 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
     };
     let bytes = reach.base().groups.iter().map(|group| group.bytes).sum();
     let bar = bar(as_json, bytes);
+    let engine = server::engine_options(&loaded.config);
     if wish.verify {
+        // Each byte first, so that damage is told as such and with its place.
         let mut chunks = 0;
         for group in &reach.base().groups {
             let verified = archive.verify(reach.base().number, group)?;
@@ -52,15 +54,23 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
                 archive.verify_history((number, group), history)?;
             }
         }
+        let scratch = std::env::temp_dir().join(format!("archipel-verify-{}", std::process::id()));
+        let mut progress = |bytes| {
+            bar.inc_length(bytes);
+            bar.inc(bytes);
+        };
+        let rehearsed = rehearse(&mut archive, &reach, &scratch, engine, &mut progress)?;
         bar.finish_and_clear();
-        Told { reach: &reach, to: wish.to, restored: None, chunks }.print(as_json);
+        let done = Done::Verified(rehearsed);
+        Told { reach: &reach, to: wish.to, done, chunks }.print(as_json);
         return Ok(Exit::Holds);
     }
-    let (target, engine) = (&loaded.config.data_dir, server::engine_options(&loaded.config));
+    let target = &loaded.config.data_dir;
     let restored = restore(&mut archive, &reach, target, engine, &mut |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     let chunks = reach.base().groups.iter().map(|group| group.chunks.len() as u64).sum();
-    Told { reach: &reach, to: wish.to, restored: Some(&restored), chunks }.print(as_json);
+    let done = Done::Restored(&restored);
+    Told { reach: &reach, to: wish.to, done, chunks }.print(as_json);
     if !as_json {
         println!("start it with `archipel node start --data-dir {}`", target.display());
     }
@@ -68,11 +78,18 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
 }
 
 /// What was done with a backup.
+enum Done<'a> {
+    /// It was read, and replayed into nothing.
+    Verified(Rehearsed),
+    /// There is a directory of it.
+    Restored(&'a Restored),
+}
+
+/// That, and what backup it was.
 struct Told<'a> {
     reach: &'a Reach,
     to: Option<Millis>,
-    /// Nothing if it was only looked at.
-    restored: Option<&'a Restored>,
+    done: Done<'a>,
     chunks: u64,
 }
 
@@ -82,14 +99,15 @@ impl Told<'_> {
         let bytes: u64 = base.groups.iter().map(|group| group.bytes).sum();
         // What is only looked at is told as its checkpoints are.
         let of_backup = || base.groups.iter().map(Group::objects).sum();
-        let objects = self.restored.map_or_else(of_backup, Restored::objects);
+        let (verb, objects, partitions) = match &self.done {
+            Done::Verified(_) => ("sound", of_backup(), base.groups.len()),
+            Done::Restored(restored) => ("restored", restored.objects(), restored.groups.len()),
+        };
         if as_json {
             self.print_json(objects, bytes);
             return;
         }
-        let Manifest { number, at, until, groups, .. } = base;
-        let partitions = self.restored.map_or(groups.len(), |restored| restored.groups.len());
-        let verb = if self.restored.is_some() { "restored" } else { "sound" };
+        let Manifest { number, at, until, .. } = base;
         println!("backup {number} is {verb}: {objects} keys in {partitions} partitions, {bytes} bytes");
         match (self.reach.moment, until) {
             (Some(moment), _) => self.print_moment(moment),
@@ -127,6 +145,9 @@ impl Told<'_> {
         if let Some(millis) = self.before() {
             println!("that is {}.{:03} s before the moment that was asked for", millis / 1000, millis % 1000);
         }
+        if let Done::Verified(rehearsed) = &self.done {
+            print_rehearsed(rehearsed);
+        }
     }
 
     fn print_moment(&self, moment: Millis) {
@@ -160,9 +181,13 @@ impl Told<'_> {
 
     fn print_json(&self, objects: u64, bytes: u64) {
         let base = self.reach.base();
-        let partitions: Vec<Value> = match self.restored {
-            None => base.groups.iter().map(described).collect(),
-            Some(restored) => restored.groups.iter().map(reached).collect(),
+        let (did, partitions, replayed): (&str, Vec<Value>, Option<Value>) = match &self.done {
+            Done::Verified(Rehearsed { entries, met, unchanged, alone }) => {
+                let replayed =
+                    json!({"entries": entries, "met": met, "unchanged": unchanged, "alone": alone});
+                ("sound", base.groups.iter().map(described).collect(), Some(replayed))
+            }
+            Done::Restored(restored) => ("restored", restored.groups.iter().map(reached).collect(), None),
         };
         println!(
             "{}",
@@ -171,10 +196,17 @@ impl Told<'_> {
                 "moment_ms": self.reach.moment.map(|moment| moment.0),
                 "ends_ms": self.reach.ends.map(|ends| ends.0), "skew_ms": self.skew_ms(),
                 "marks": marks(base),
-                "did": if self.restored.is_some() { "restored" } else { "sound" },
-                "objects": objects, "bytes": bytes, "chunks": self.chunks, "partitions": partitions})
+                "did": did, "replayed": replayed, "objects": objects, "bytes": bytes, "chunks": self.chunks, "partitions": partitions})
         );
     }
+}
+
+/// What replay has shown, for people.
+fn print_rehearsed(Rehearsed { entries, met, unchanged, alone }: &Rehearsed) {
+    println!(
+        "every byte was read, and its {entries} entries were replayed: {met} checkpoints are what an earlier one and the \
+         entries behind it make, {unchanged} have not changed since the backup before, and {alone} have none before them"
+    );
 }
 
 /// A partition that was restored, for scripts.

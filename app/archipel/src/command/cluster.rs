@@ -156,7 +156,9 @@ they are divided in the backup. A keyspace with more partitions than a node serv
 made in a directory beside it, .NAME.restoring, which goes if it fails; what is left of one that was
 killed goes with the next to the same place.
 --verify reads every byte, of entries too, and restores nothing; damage is named by file and place,
-with exit code 1.")]
+with exit code 1. It replays the entries, in the directory for temporary files (TMPDIR), from the
+backup before if there is one: where they come to a checkpoint it must be what they make. What was
+compared so is said; entries behind the last checkpoint are replayed, and compared with nothing.")]
     Restore {
         /// The directory of the backups.
         dir: PathBuf,
@@ -172,7 +174,7 @@ with exit code 1.")]
         /// Print the backups.
         #[arg(long, conflicts_with_all = ["verify", "number", "to"])]
         list: bool,
-        /// Check everything and restore nothing.
+        /// Read and replay everything, and restore nothing.
         #[arg(long)]
         verify: bool,
     },

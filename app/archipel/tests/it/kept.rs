@@ -206,6 +206,8 @@ fn who_is_one_too_many_is_promised_nothing_and_makes_backups_all_the_same() {
     }
     let verified = run(&["cluster", "restore", &backups, "--verify", "--json"]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+    let told: Value = serde_json::from_str(&stdout(&verified)).unwrap();
+    assert_eq!((&told["replayed"]["met"], &told["replayed"]["alone"]), (&1.into(), &0.into()), "{told}");
     node.stop();
 }
 

@@ -154,6 +154,16 @@ fn any_moment_from_the_first_backup_to_the_last_comes_back_also_after_a_kill_in_
     node.stop();
     let verified = restore(&backups, Path::new("unused"), &["--verify"]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+    assert!(stdout(&verified).contains("entries were replayed"), "{}", stdout(&verified));
+    // Over the kill too, replay comes to what the node had in its engine.
+    for number in 1..=5 {
+        let flags = ["--verify", "--json", "--number", &number.to_string()];
+        let verified = restore(&backups, Path::new("unused"), &flags);
+        assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+        let told: Value = serde_json::from_str(&stdout(&verified)).unwrap();
+        assert_eq!(told["replayed"]["met"], u64::from(number > 1), "{told}");
+        assert!(number == 1 || told["replayed"]["entries"].as_u64() > Some(0), "{told}");
+    }
 
     let (from, to) = (first["until_ms"].as_u64().unwrap(), last["at_ms"].as_u64().unwrap());
     let (mut rng, mut seen) = (Rng::new(7), Vec::new());

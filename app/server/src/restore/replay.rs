@@ -4,10 +4,11 @@
 //! only what is made durable here belongs to the new directory, with a seed of its own. Expiry goes by the entries' stamps.
 //! One partition is in memory at a time, and its changes go to the engine whenever there are many.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use disk::backup::{Archive, History, Origin, Point, ReadOn};
-use disk::engine::{Engine, Mark};
+use disk::engine::{Engine, Mark, Reader};
 use disk::log::OldEntry;
 use kernel::{ClusterId, GroupId, Index, Micros, Millis, Term};
 use node::cluster::store_seed;
@@ -34,7 +35,23 @@ pub(super) struct Player {
     effects: Effects,
     origin: Origin,
     moment: Option<Millis>,
+    /// What the partition that is played must be at these entries.
+    expected: Checkpoints,
+    entries: u64,
+    met: u64,
 }
+
+/// A checkpoint that replay must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    /// The backup that has it.
+    pub number: u64,
+    /// That of its stream.
+    pub checksum: u64,
+}
+
+/// Checkpoints of a partition, by their entries.
+pub(super) type Checkpoints = BTreeMap<Index, Checkpoint>;
 
 /// Where a partition is, and how it came there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +84,18 @@ impl Player {
     /// Plays entries of `origin`: up to `moment`, or all.
     pub fn new(origin: Origin, moment: Option<Millis>) -> Player {
         let (registry, scripting) = (Registry::new(), LuaEngine::new());
-        Player { registry, scripting, effects: Effects::default(), origin, moment }
+        let (effects, expected) = (Effects::default(), Checkpoints::new());
+        Player { registry, scripting, effects, origin, moment, expected, entries: 0, met: 0 }
+    }
+
+    /// The partition that is played next must be this, wherever it comes to one of these entries.
+    pub fn expect(&mut self, checkpoints: Checkpoints) {
+        self.expected = checkpoints;
+    }
+
+    /// How many entries were played, and how many checkpoints it has come to as was expected.
+    pub const fn tally(&self) -> (u64, u64) {
+        (self.entries, self.met)
     }
 
     /// Brings a partition, which the engine has as `mark` says or not at all, as far as it goes. It is durable there then.
@@ -100,6 +128,12 @@ impl Player {
                 }
                 self.apply((group, &mut store), &entry)?;
                 term = entry.term;
+                self.entries += 1;
+                if let Some(&expected) = self.expected.get(&entry.index) {
+                    commit(engine, group, (&mut store, term), Vec::new())?;
+                    meet(engine, (group, entry.index), expected)?;
+                    self.met += 1;
+                }
                 if store.dirty_bytes() > DIRTY_BYTES_MAX {
                     commit(engine, group, (&mut store, term), Vec::new())?;
                 }
@@ -139,6 +173,17 @@ impl Player {
             None => Ok(()),
         }
     }
+}
+
+/// Compares the checkpoint that the engine has now.
+fn meet(engine: &Engine, (group, index): (GroupId, Index), expected: Checkpoint) -> Result<(), RestoreError> {
+    let reader = Reader::Backup(expected.number);
+    let cut = engine.make_cut(group, reader)?;
+    engine.release_cut(group, cut.generation, reader);
+    if cut.mark.index == index && cut.checksum == expected.checksum {
+        return Ok(());
+    }
+    Err(RestoreError::Apart { group, index, number: expected.number })
 }
 
 #[cfg(test)]

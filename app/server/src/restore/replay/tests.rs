@@ -13,7 +13,7 @@ use storage::command::tagged::TAGGED;
 use storage::entry::put_command;
 use storage::store::sessions::{OriginId, Tag};
 
-use super::super::restore;
+use super::super::{rehearse, restore};
 use super::*;
 
 const GROUP: GroupId = GroupId::new(KeyspaceId(3), 0);
@@ -304,6 +304,62 @@ fn replay_ends_where_those_who_wrote_the_entries_were() {
     // Another seed than theirs leads elsewhere, and what was replaced was in what was read: either would be noticed.
     assert!(misled > SEEDS as usize / 2, "{misled} of {SEEDS}");
     assert!(void > SEEDS, "{void}");
+}
+
+#[test]
+fn what_entries_make_is_held_against_the_next_checkpoint_and_a_wrong_one_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let (backups, scratch) = (home.path().join("backups"), home.path().join("scratch"));
+    let (mut compared, mut misled) = (0, 0);
+    for seed in 0..SEEDS / 2 {
+        let _ = std::fs::remove_dir_all(&backups);
+        let seat = home.path().join(seed.to_string());
+        let mut world = World::new(seed, &seat);
+        for _ in 0..3 {
+            (0..5 + world.rng.below(20)).for_each(|_| world.step());
+            world.back_up(&backups);
+        }
+        let archive = Archive::new(&backups);
+        let rehearsed = |reach: &Reach| {
+            let options = EngineOptions::default();
+            let done = rehearse(&mut Archive::new(&backups), reach, &scratch, options, &mut |_| ());
+            assert!(!scratch.exists(), "it goes");
+            done
+        };
+        for number in 1..=3 {
+            let reach = Reach::mark(archive.manifest(Some(number)).unwrap());
+            let done = rehearsed(&reach).unwrap();
+            let expected = if number == 1 { (0, 0, 1) } else { (1, 0, 0) };
+            assert_eq!((done.met, done.unchanged, done.alone), expected, "seed {seed}, backup {number}");
+            compared += done.entries;
+        }
+        // From the first to the last, over all checkpoints in between.
+        let chain = (1..=3).map(|number| archive.manifest(Some(number)).unwrap()).collect();
+        let all = Reach { chain, moment: None, ends: None };
+        let done = rehearsed(&all).unwrap();
+        assert_eq!((done.met, done.alone), (2, 1), "seed {seed}");
+        // A checkpoint that is another one, though each byte is as it was written.
+        let mut wrong = Reach::mark(archive.manifest(Some(2)).unwrap());
+        wrong.chain[0].groups[0].checksum ^= 1;
+        let error = rehearsed(&wrong).unwrap_err().to_string();
+        assert!(error.contains("the checkpoint of backup 2"), "seed {seed}: {error}");
+        let mut unjoined = Reach::mark(archive.manifest(Some(2)).unwrap());
+        unjoined.chain[0].groups[0].history.as_mut().unwrap().follows = false;
+        assert_eq!(rehearsed(&unjoined).unwrap().alone, 1, "behind a gap there is nothing to compare");
+        misled += usize::from(misleads(&archive, &backups, &scratch));
+    }
+    assert!(compared > 100, "{compared}");
+    assert!(misled > SEEDS as usize / 4, "{misled}");
+}
+
+/// Whether entries that are replayed under the seed of others lead elsewhere.
+fn misleads(archive: &Archive, backups: &Path, scratch: &Path) -> bool {
+    let chain: Vec<_> = (1..=3).map(|number| archive.manifest(Some(number)).unwrap()).collect();
+    let mut reach = Reach { chain, moment: None, ends: None };
+    reach.chain.iter_mut().for_each(|manifest| manifest.origin.id[0] ^= 1);
+    let options = EngineOptions::default();
+    let done = rehearse(&mut Archive::new(backups), &reach, scratch, options, &mut |_| ());
+    matches!(done, Err(RestoreError::Apart { .. }))
 }
 
 #[test]
