@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mesh::breaker::BreakerOptions;
-use mesh::limit::{Priority, Rate};
+use mesh::limit::{AdaptiveOptions, Priority, Rate};
 use mesh::outlier::{OutlierOptions, Panic};
 use mesh::queue::QueueOptions;
 use mesh::registry::{Entry, View};
@@ -217,11 +217,23 @@ fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigErr
                         .into(),
             });
         }
+        bounds(loaded, at, service)?;
         let sticky = sticky(loaded, at, service)?;
         let tls = tls::of_service(loaded, at, service, files)?;
         plans.push(ServicePlan { sticky, ..service_plan(service, tls) });
     }
     Ok(plans)
+}
+
+/// The bounds of what is learnt about a service are some.
+fn bounds(loaded: &Loaded, at: usize, service: &ProxyService) -> Result<(), ConfigError> {
+    let key = format!("proxy.service[{at}].requests_min");
+    let (least, most) = (service.requests_min.get(), service.requests_max.get());
+    if service.adaptive && least > most {
+        let (found, allowed) = (least.to_string(), format!("at most `requests_max`, which is {most}"));
+        return Err(ConfigError::NotAllowed { origin: loaded.origin(&key), key, found, allowed });
+    }
+    Ok(())
 }
 
 /// How clients of a service stay at an endpoint.
@@ -278,6 +290,11 @@ fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
             slow_start_ms: service.slow_start_ms.get(),
             breaker,
             outliers,
+            adaptive: service.adaptive.then(|| AdaptiveOptions {
+                first: AdaptiveOptions::default().first,
+                least: small(service.requests_min.get()),
+                most: small(service.requests_max.get()),
+            }),
             queue: QueueOptions { places: small(service.queue_max.get()), wait_ms: service.queue_ms.get() },
             budget_percent: percent(service.retry_percent.get()),
             budget_max: BUDGET_MAX,

@@ -17,6 +17,7 @@ macro_rules! bugs {
         proxy { $($(#[$proxy_doc:meta])* $proxy_name:ident,)* }
         mind { $($(#[$mind_doc:meta])* $mind_name:ident,)* }
         whole { $($(#[$whole_doc:meta])* $whole_name:ident,)* }
+        overload { $($(#[$overload_doc:meta])* $overload_name:ident,)* }
     ) => {
         /// One broken rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,7 @@ macro_rules! bugs {
             $($(#[$proxy_doc])* $proxy_name,)*
             $($(#[$mind_doc])* $mind_name,)*
             $($(#[$whole_doc])* $whole_name,)*
+            $($(#[$overload_doc])* $overload_name,)*
         }
 
         impl Bug {
@@ -63,6 +65,8 @@ macro_rules! bugs {
             pub const MIND: &[Bug] = &[$(Bug::$mind_name,)*];
             /// Those of minds and replicas together, which the tests of whole nodes must find.
             pub const WHOLE: &[Bug] = &[$(Bug::$whole_name,)*];
+            /// Those of what a service is spared in an overload, which the tests of `mesh` must find.
+            pub const OVERLOAD: &[Bug] = &[$(Bug::$overload_name,)*];
         }
     };
 }
@@ -309,6 +313,26 @@ whole {
     PledgeBeforeSync,
     /// A keyspace promises less before that is durable.
     PledgeWeakAtOnce,
+}
+overload {
+    /// A higher limit is taken for worth it whatever came of it.
+    MoreIsAlwaysWorth,
+    /// A limit falls below its least.
+    LimitBelowLeast,
+    /// Latency that grows beyond its usual cuts nothing.
+    GrowthIgnored,
+    /// What usually is taken for a request stays as short as it ever was.
+    UsualNeverRises,
+    /// Failures at once and what was given up pass for answers.
+    FailureIsSample,
+    /// A connection that became a tunnel takes room of the learnt limit for as long as it is there.
+    TunnelKeepsRoom,
+    /// Who is sent away for a more important request is the most important one that waits.
+    DisplacesFirst,
+    /// Who would have room too late waits all the same.
+    LateWaits,
+    /// Who was sent away for another still counts as waiting.
+    DisplacedStillCounted,
 }
 }
 

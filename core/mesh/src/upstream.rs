@@ -13,9 +13,10 @@ use thiserror::Error;
 use crate::Outcome;
 use crate::balance::{Ask, Balancer, Endpoint, Policy, Zones};
 use crate::breaker::{self, Breaker, BreakerOptions, Pass, Refused};
-use crate::limit::Priority;
+use crate::limit::adaptive::Entered;
+use crate::limit::{Adaptive, AdaptiveOptions, Priority};
 use crate::outlier::{OutlierOptions, Outliers};
-use crate::queue::{Full, Place, Queue, QueueOptions};
+use crate::queue::{NoPlace, Place, Queue, QueueOptions, Waits};
 use crate::retry::{Budget, RetryOptions, Try, Verdict, verdict};
 
 /// What is decided for a service.
@@ -29,6 +30,8 @@ pub struct UpstreamOptions {
     pub breaker: BreakerOptions,
     /// When endpoints are left out.
     pub outliers: OutlierOptions,
+    /// How many requests it takes at once is learnt, within these bounds and those of the breaker.
+    pub adaptive: Option<AdaptiveOptions>,
     /// Who waits when as many are under way as may be.
     pub queue: QueueOptions,
     /// Retries that each request earns, in hundredths.
@@ -45,6 +48,7 @@ impl Default for UpstreamOptions {
             slow_start_ms: 0,
             breaker: BreakerOptions::default(),
             outliers: OutlierOptions::default(),
+            adaptive: None,
             queue: QueueOptions::default(),
             budget_percent: 20,
             budget_max: 10,
@@ -84,6 +88,8 @@ pub struct Ticket {
     place: usize,
     pass: Pass,
     begun: Micros,
+    /// Below the learnt limit, if there is one.
+    entered: Option<Entered>,
     life: u32,
 }
 
@@ -128,6 +134,7 @@ pub struct Upstream {
     balancer: Balancer,
     outliers: Outliers,
     budget: Budget,
+    adaptive: Option<Adaptive>,
     queue: Queue,
     rng: Rng,
     members: Vec<Member>,
@@ -150,6 +157,7 @@ impl Upstream {
             balancer: Balancer::new(options.policy, Zones::default(), options.slow_start_ms, seed),
             outliers: Outliers::new(options.outliers, 0, now),
             budget: Budget::new(options.budget_percent, options.budget_max),
+            adaptive: options.adaptive.map(|options| Adaptive::new(options, now)),
             queue: Queue::new(options.queue),
             rng: Rng::new(seed).fork(1),
             members: Vec::new(),
@@ -209,6 +217,23 @@ impl Upstream {
         self.breaker.requests()
     }
 
+    /// Tries that may be under way now.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        let most = self.options.breaker.requests_max;
+        self.adaptive.as_ref().map_or(most, |adaptive| adaptive.limit().min(most))
+    }
+
+    /// Tries that count, and how many of them may be under way: by the bound that leaves less room.
+    #[inline]
+    fn bound(&self) -> (u32, u32) {
+        let (requests, most) = (self.breaker.requests(), self.options.breaker.requests_max);
+        let Some(adaptive) = &self.adaptive else { return (requests, most) };
+        let (entered, limit) = (adaptive.under_way(), adaptive.limit());
+        let less = limit.saturating_sub(entered) < most.saturating_sub(requests);
+        if less { (entered, limit) } else { (requests, most) }
+    }
+
     /// Endpoints; those that may be picked; those left out; ejections so far; picks in a panic so far.
     #[must_use]
     pub fn counted(&self) -> Counted {
@@ -246,8 +271,8 @@ impl Upstream {
     pub fn enter_as(&mut self, now: Micros, wanted: &Wanted) -> Result<Ticket, Refusal> {
         match wanted.turn {
             Turn::New => {
-                let limit = self.options.breaker.requests_max;
-                if self.queue.comes_first(self.breaker.requests(), limit) {
+                let (requests, limit) = self.bound();
+                if requests >= limit || self.queue.comes_first(requests, limit) {
                     return Err(Refusal::Breaker(Refused::TooMany { limit }));
                 }
             }
@@ -273,7 +298,19 @@ impl Upstream {
         // Counts it, if the others are used only because too few are left.
         let _ = self.outliers.panics(healthy, left);
         let Member { told: Told { id, .. }, serial, .. } = self.members[place];
-        Ok(Ticket { id, serial, place, pass, begun: now, life: self.life })
+        let entered = self.adaptive.as_mut().map(|adaptive| adaptive.enter(now));
+        Ok(Ticket { id, serial, place, pass, begun: now, entered, life: self.life })
+    }
+
+    /// A try has become a tunnel, whose length says nothing: the learnt limit does not count it any more. Who may enter then
+    /// says [`Upstream::grant`].
+    pub fn lasts(&mut self, ticket: &mut Ticket) {
+        if ticket.life != self.life || is(Bug::TunnelKeepsRoom) {
+            return;
+        }
+        if let (Some(adaptive), Some(entered)) = (&mut self.adaptive, ticket.entered.take()) {
+            adaptive.withdraw(entered);
+        }
     }
 
     /// A try has ended. Returns how long it took, in microseconds.
@@ -283,6 +320,9 @@ impl Upstream {
             return micros;
         }
         self.breaker.leave(now, ticket.pass, outcome);
+        if let (Some(adaptive), Some(entered)) = (&mut self.adaptive, ticket.entered) {
+            adaptive.leave(now, entered, outcome);
+        }
         let place = if is(Bug::ReportOnSuccessor) {
             Some(ticket.place).filter(|&at| at < self.members.len() && self.balancer.under_way(at) > 0)
         } else {
@@ -302,9 +342,9 @@ impl Upstream {
     /// A request that was refused with [`Refused::TooMany`] waits for room. `who` is told by [`Upstream::grant`].
     ///
     /// # Errors
-    /// [`Full`]; it does not wait.
-    pub fn queue(&mut self, class: Priority, who: u64) -> Result<Place, Full> {
-        self.queue.wait(class, who)
+    /// [`NoPlace`]; it does not wait.
+    pub fn queue(&mut self, now: Micros, class: Priority, who: u64) -> Result<Waits, NoPlace> {
+        self.queue.wait(now, class, who)
     }
 
     /// It waits no more. If it was granted room already that is free again, see [`Upstream::grant`].
@@ -317,8 +357,9 @@ impl Upstream {
     /// Who may enter now, as [`Turn::Granted`]; to be asked until it is nobody, after [`Upstream::leave`] and
     /// whatever else may have made room.
     #[inline]
-    pub fn grant(&mut self) -> Option<u64> {
-        self.queue.grant(self.breaker.requests(), self.options.breaker.requests_max)
+    pub fn grant(&mut self, now: Micros) -> Option<u64> {
+        let (requests, limit) = self.bound();
+        self.queue.grant(now, requests, limit)
     }
 
     /// Who waits.
@@ -544,22 +585,45 @@ mod tests {
         };
         let first = one.enter(NOW, None, None).unwrap();
         assert!(too_many(&mut one));
-        let [_, third, fourth] = [2, 3, 4].map(|who| one.queue(Priority::Normal, who).unwrap());
-        assert_eq!(one.grant(), None);
+        let [_, third, fourth] = [2, 3, 4].map(|who| one.queue(NOW, Priority::Normal, who).unwrap().place);
+        assert_eq!(one.grant(NOW), None);
         one.leave(NOW, first, Success);
         assert!(too_many(&mut one), "it is not the turn of who comes now");
-        assert_eq!((one.grant(), one.grant()), (Some(2), None));
+        assert_eq!((one.grant(NOW), one.grant(NOW)), (Some(2), None));
         assert!(too_many(&mut one), "the room is granted");
         let ticket = one.enter_as(NOW, &Wanted { turn: Turn::Granted, ..Wanted::default() }).unwrap();
         one.leave(NOW, ticket, Success);
         one.unqueue(third);
-        assert_eq!(one.grant(), Some(4));
+        assert_eq!(one.grant(NOW), Some(4));
         // Its client has gone before it entered.
         one.unqueue(fourth);
         assert!(one.enter(NOW, None, None).map(|ticket| one.leave(NOW, ticket, Success)).is_ok());
-        one.queue(Priority::Normal, 5).unwrap();
+        one.queue(NOW, Priority::Normal, 5).unwrap();
         one.set_options(NOW, UpstreamOptions { queue: QueueOptions::default(), ..options });
-        assert_eq!((one.waiting().len(), one.grant()), (1, Some(5)));
+        assert_eq!((one.waiting().len(), one.grant(NOW)), (1, Some(5)));
+    }
+
+    #[test]
+    fn a_learnt_limit_bounds_what_is_under_way_and_tunnels_are_not_counted() {
+        let adaptive = Some(AdaptiveOptions { first: 4, least: 4, most: 4 });
+        let breaker = BreakerOptions { requests_max: 6, ..BreakerOptions::default() };
+        let queue = QueueOptions { places: 1, wait_ms: 1 };
+        let mut one = upstream(UpstreamOptions { adaptive, breaker, queue, ..robin() }, &[1, 2]);
+        let fill = |one: &mut Upstream| -> Vec<Ticket> {
+            core::iter::from_fn(|| one.enter(NOW, None, None).ok()).collect()
+        };
+        let mut all = fill(&mut one);
+        assert_eq!((all.len(), one.limit()), (4, 4));
+        one.queue(NOW, Priority::Normal, 9).unwrap();
+        one.lasts(&mut all[0]);
+        one.lasts(&mut all[0]);
+        assert_eq!((one.grant(NOW), one.grant(NOW)), (Some(9), None), "a tunnel's room is another's");
+        all.push(one.enter_as(NOW, &Wanted { turn: Turn::Granted, ..Wanted::default() }).unwrap());
+        all.iter_mut().for_each(|ticket| one.lasts(ticket));
+        all.extend(fill(&mut one));
+        assert_eq!((all.len(), one.requests()), (6, 6), "the breaker counts them all");
+        all.into_iter().for_each(|ticket| _ = one.leave(NOW, ticket, Success));
+        assert_eq!((one.requests(), one.adaptive.as_ref().unwrap().under_way()), (0, 0));
     }
 
     proptest! {

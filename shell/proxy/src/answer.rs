@@ -21,8 +21,12 @@ pub enum Reason {
     BreakerOpen,
     /// Too many requests are under way.
     TooMany,
-    /// As many wait for it as may wait.
+    /// As many wait for it as may wait, and none of them is less important.
     QueueFull,
+    /// It would wait for longer than it may, as it looks.
+    QueueLate,
+    /// A more important one took its place.
+    Displaced,
     /// It has waited for as long as it may.
     QueueTimeout,
     /// No endpoint may be used.
@@ -43,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Malformed,
         Reason::BadBody,
         Reason::SlowRequest,
@@ -53,6 +57,8 @@ impl Reason {
         Reason::BreakerOpen,
         Reason::TooMany,
         Reason::QueueFull,
+        Reason::QueueLate,
+        Reason::Displaced,
         Reason::QueueTimeout,
         Reason::NoEndpoint,
         Reason::NoDescriptors,
@@ -76,6 +82,8 @@ impl Reason {
             Reason::BreakerOpen => "breaker-open",
             Reason::TooMany => "too-many",
             Reason::QueueFull => "queue-full",
+            Reason::QueueLate => "queue-late",
+            Reason::Displaced => "displaced",
             Reason::QueueTimeout => "queue-timeout",
             Reason::NoEndpoint => "no-endpoint",
             Reason::NoDescriptors => "no-descriptors",
@@ -100,6 +108,8 @@ impl Reason {
             Reason::QueueFull => {
                 "the service has as many requests as it may have, and as many wait as may wait"
             }
+            Reason::QueueLate => "the service would have no room in the time that a request may wait for it",
+            Reason::Displaced => "the service is overloaded, and more important requests go first",
             Reason::QueueTimeout => "the service had no room in the time that a request may wait for it",
             Reason::NoEndpoint => "the service has no endpoint that may be used",
             Reason::NoDescriptors => "the proxy has no descriptor for another connection",
@@ -109,6 +119,19 @@ impl Reason {
             Reason::BadResponse => "the service's answer cannot be read",
             Reason::Timeout => "the service took too long",
         }
+    }
+
+    /// Whether the service was spared the request, because it has as many as it may have.
+    #[must_use]
+    pub const fn is_shed(self) -> bool {
+        matches!(
+            self,
+            Reason::TooMany
+                | Reason::QueueFull
+                | Reason::QueueLate
+                | Reason::Displaced
+                | Reason::QueueTimeout
+        )
     }
 
     /// The status that it is answered with; malformed ones have their own.
@@ -123,6 +146,8 @@ impl Reason {
             Reason::BreakerOpen
             | Reason::TooMany
             | Reason::QueueFull
+            | Reason::QueueLate
+            | Reason::Displaced
             | Reason::QueueTimeout
             | Reason::NoEndpoint
             | Reason::NoDescriptors => 503,

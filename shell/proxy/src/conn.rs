@@ -137,6 +137,8 @@ pub(crate) enum State {
     Queued,
     /// It has room, and is tried in this turn.
     Granted,
+    /// Its place in the queue is a more important one's, and its client is told in this turn.
+    Displaced,
     /// Its connection is being made.
     Connecting,
     /// The response has not begun.

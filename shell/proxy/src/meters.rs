@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mesh::limit::Priority;
 use telemetry::{Counter, Distribution, Gauge, Histogram};
 
 use crate::answer::Reason;
@@ -79,6 +80,10 @@ pub struct EndpointMeters {
 pub struct ServiceMeters {
     /// Tries under way.
     pub requests: Gauge,
+    /// Tries that may be under way.
+    pub limit: Gauge,
+    /// Requests that were not sent to it to spare it, by [`Priority`].
+    pub shed: [Counter; Priority::ALL.len()],
     /// Requests that wait for room.
     pub waiting: Gauge,
     /// Requests that have waited or do.

@@ -39,6 +39,7 @@ impl Loop {
         match x.state {
             State::Backoff if x.retry_at <= self.now => return self.try_once(key, x),
             State::Granted => return self.try_once(key, x),
+            State::Displaced => return self.answered(key, x, Reason::Displaced, Some(1)),
             State::Backoff | State::Queued => return Step::Blocked,
             State::Connecting => match self.connected(key, x) {
                 Ok(true) => {}
@@ -377,7 +378,7 @@ impl Loop {
         let connect_ms = self.services[x.service as usize].plan.connect_ms;
         let whole = x.request.has_ended() && x.outgoing.is_empty();
         let deadline = match x.state {
-            State::Backoff | State::Queued | State::Granted => return,
+            State::Backoff | State::Queued | State::Granted | State::Displaced => return,
             State::Connecting => self.now.plus_millis(connect_ms),
             State::Waiting if whole => {
                 let asked = *x.asked.get_or_insert(self.now);
@@ -402,7 +403,7 @@ impl Loop {
                 self.answered(key, x, Reason::QueueTimeout, Some(1))
             }
             // Its turn is at the end of this one.
-            State::Granted => Step::Blocked,
+            State::Granted | State::Displaced => Step::Blocked,
             State::Connecting => self.failed(key, x, Failed::late(Progress::Unconnected)),
             State::Waiting if x.outgoing.is_empty() && !x.request.has_ended() => {
                 self.abandon(x);

@@ -213,7 +213,7 @@ impl Loop {
             Refusal::Breaker(Refused::Probing) => (Reason::BreakerOpen, None),
             Refusal::Breaker(Refused::TooMany { .. }) => match self.queue_up(key, x) {
                 Ok(step) => return step,
-                Err(reason) => (reason, None),
+                Err((reason, seconds)) => return self.answered(key, x, reason, Some(seconds)),
             },
             Refusal::Breaker(Refused::TooManyPending { .. }) => (Reason::TooMany, None),
             Refusal::NoEndpoint => (Reason::NoEndpoint, None),
@@ -266,6 +266,7 @@ impl Loop {
     /// The client is told in the place of the service.
     pub fn answered(&mut self, key: Key, x: &mut Exchange, reason: Reason, retry_after: Option<u64>) -> Step {
         self.drop_conn(x);
+        self.count_shed(x, reason);
         let answer = Answer { retry_after, bare: x.method == Method::Head, ..Answer::of(reason) };
         x.status = answer.status;
         self.tell_of(x, Some(reason));

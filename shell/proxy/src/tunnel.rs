@@ -19,6 +19,7 @@ impl Loop {
     /// The connection to the endpoint is there, and from now on it is the client's.
     pub fn tunnelled(&mut self, key: Key, x: &mut Exchange) {
         x.status = 200;
+        self.lasts(x);
         let Some(client) = self.clients.get(key) else { return };
         client.phase = Phase::Tunnel;
         let deadline = self.now.plus_millis(x.table.plan.limits.tunnel_ms);
@@ -37,6 +38,7 @@ impl Loop {
             return self.failed(key, x, Failed::new(Reason::BadResponse, Progress::Sent));
         }
         x.status = 101;
+        self.lasts(x);
         x.outgoing.bytes.clear();
         x.outgoing.sent = 0;
         let mut out = std::mem::take(&mut self.head);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use kernel::hash::KeyHasher;
 use kernel::{Micros, Rng};
 use mesh::breaker::Standing;
-use mesh::limit::Keyed;
+use mesh::limit::{Keyed, Priority};
 use mesh::sticky::Name;
 use mesh::upstream::Upstream;
 use mio::net::{TcpListener, TcpStream};
@@ -90,6 +90,11 @@ impl Service {
     /// A request waits for room.
     pub fn count_queued(&self) {
         self.meters.queued.increment();
+    }
+
+    /// A request of this importance is not sent, to spare the service.
+    pub fn count_shed(&self, class: Priority) {
+        self.meters.shed[class as usize].increment();
     }
 
     /// A client is told where to stay.
@@ -367,6 +372,7 @@ impl Loop {
             let counted = upstream.counted();
             meters.requests.set(u64::from(upstream.requests()));
             meters.waiting.set(upstream.waiting().len() as u64);
+            meters.limit.set(u64::from(upstream.limit()));
             meters.endpoints.set(counted.endpoints as u64);
             meters.usable.set(counted.usable as u64);
             meters.ejections.set(counted.ejections);

@@ -131,6 +131,17 @@ fn page(args: &EffectiveArgs) -> Result<String> {
     Ok(page)
 }
 
+/// Which requests were not sent to spare a service, if any were.
+fn shed(of: &Value) -> String {
+    let known = ["high", "normal", "low"].map(|class| (of[class].as_u64().unwrap_or_default(), class));
+    let told: Vec<String> = known
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, class)| format!("{count} {class}"))
+        .collect();
+    if told.is_empty() { String::new() } else { format!(", shed so far: {}", told.join(", ")) }
+}
+
 fn effective_lines(told: &Value, explain: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if told["route"].is_null() {
@@ -141,13 +152,16 @@ fn effective_lines(told: &Value, explain: bool) -> Vec<String> {
     }
     for one in list(told, "services") {
         lines.push(format!(
-            "service   {}, {:.0} % of requests, {}, breaker {}, {} under way, {} waiting",
+            "service   {}, {:.0} % of requests, {}, breaker {}, {} under way of {}{}, {} waiting{}",
             text(one, "service"),
             one["percent"].as_f64().unwrap_or_default(),
             text(one, "policy"),
             text(one, "breaker"),
             one["under_way"],
-            one["waiting"]
+            one["limit"],
+            if one["adaptive"] == true { " as learnt" } else { "" },
+            one["waiting"],
+            shed(&one["shed"])
         ));
         for end in list(one, "endpoints") {
             let (mark, why) = (if end["in"] == true { "in " } else { "out" }, text(end, "why"));
@@ -202,7 +216,7 @@ mod tests {
         let told = json!({
             "route": "api", "path": "/v2", "mirror": null,
             "services": [{"service": "one", "percent": 75.0, "policy": "least", "breaker": "open", "under_way": 1,
-                "waiting": 2, "endpoints": [
+                "limit": 8, "adaptive": true, "waiting": 2, "shed": {"high": 0, "normal": 3, "low": 4}, "endpoints": [
                     {"address": "10.0.0.1:80", "weight": 3, "in": true, "why": "well"},
                     {"address": "10.0.0.2:80", "weight": 1, "in": false, "why": "critical", "instance": "i"}]}],
             "considered": [{"route": "api", "taken": true, "why": "it takes it"}],
@@ -211,7 +225,9 @@ mod tests {
         assert!(
             plain.contains("in   10.0.0.1:80")
                 && plain.contains("out  10.0.0.2:80")
-                && plain.contains("breaker open")
+                && plain.contains(
+                    "breaker open, 1 under way of 8 as learnt, 2 waiting, shed so far: 3 normal, 4 low"
+                )
         );
         assert!(!plain.contains("critical") && !plain.contains("routes"), "{plain}");
         let explained = effective_lines(&told, true).join("\n");

@@ -82,8 +82,14 @@ struct Total {
     /// Up to how many seconds, and how many took at most that.
     buckets: Vec<(f64, f64)>,
     under_way: f64,
+    limit: f64,
     waiting: f64,
+    /// Requests that were not sent to spare a service, by [`CLASSES`].
+    shed: [f64; 3],
 }
+
+/// Priorities, as the metrics name them.
+const CLASSES: [&str; 3] = ["high", "normal", "low"];
 
 /// By kind and name.
 type Totals = BTreeMap<(Kind, String), Total>;
@@ -104,12 +110,18 @@ fn totals(page: &str) -> Totals {
         };
         let Some(name) = name.strip_prefix("archipel_proxy_") else { continue };
         let (upto, is_failure) = (label("le"), label("class") == "5xx");
+        let priority = label("priority");
         let one = totals.entry(key).or_default();
         match name {
             "requests_total" | "tries_total" => one.requests += value,
             "failures_total" => one.errors += value,
             "service_requests" => one.under_way += value,
+            "service_limit" => one.limit += value,
             "service_waiting" => one.waiting += value,
+            "service_shed_total" => {
+                let of_class = CLASSES.iter().zip(&mut one.shed).find(|(class, _)| **class == priority);
+                of_class.into_iter().for_each(|(_, shed)| *shed += value);
+            }
             "request_seconds_bucket" | "try_seconds_bucket" => {
                 one.add_bucket(upto.parse().unwrap_or(f64::INFINITY), value);
             }
@@ -138,6 +150,7 @@ impl Total {
         let mut grown = Total { buckets: Vec::new(), ..self.clone() };
         grown.requests -= before.requests;
         grown.errors = (self.errors - before.errors).max(0.0);
+        grown.shed.iter_mut().zip(before.shed).for_each(|(shed, before)| *shed = (*shed - before).max(0.0));
         for &(upto, count) in &self.buckets {
             let known = before.buckets.iter().find(|(other, _)| *other == upto);
             grown.add_bucket(upto, count - known.map_or(0.0, |(_, count)| *count));
@@ -187,7 +200,10 @@ struct Rate {
     /// The 99th percentile, in milliseconds, within its bucket by proportion; `None`: nothing ended.
     p99_ms: Option<f64>,
     under_way: f64,
+    limit: f64,
     waiting: f64,
+    /// In a second, by [`CLASSES`].
+    shed: [f64; 3],
 }
 
 fn rates(before: &Totals, now: &Totals, seconds: f64) -> Vec<Rate> {
@@ -211,7 +227,9 @@ fn rates(before: &Totals, now: &Totals, seconds: f64) -> Vec<Rate> {
         error_percent: if grown.requests > 0.0 { grown.errors * 100.0 / grown.requests } else { 0.0 },
         p99_ms: quantile(&grown.buckets, 0.99).map(|seconds| seconds * 1e3),
         under_way: grown.under_way,
+        limit: grown.limit,
         waiting: grown.waiting,
+        shed: grown.shed.map(|shed| shed / seconds.max(f64::MIN_POSITIVE)),
     };
     grown.into_iter().map(rate).collect()
 }
@@ -247,7 +265,10 @@ fn told(rates: &[Rate], seconds: f64) -> Value {
             });
             if kind == Kind::Service {
                 told["under_way"] = one.under_way.into();
+                told["limit"] = one.limit.into();
                 told["waiting"] = one.waiting.into();
+                let shed = CLASSES.iter().zip(one.shed);
+                told["shed_per_second"] = shed.map(|(class, shed)| (*class, shed)).collect();
             }
             told
         });
@@ -260,7 +281,8 @@ fn told(rates: &[Rate], seconds: f64) -> Value {
 fn table(rates: &[Rate]) -> String {
     let mut lines = Vec::new();
     for kind in Kind::ALL {
-        let more = if kind == Kind::Service { "  under way  waiting" } else { "" };
+        let more =
+            if kind == Kind::Service { "  under way  limit  waiting  shed/s high, normal, low" } else { "" };
         lines.push(format!("{:<48}  {:>10}  {:>7}  {:>9}{more}", kind.word(), "requests/s", "errors", "p99"));
         let mut of_kind: Vec<&Rate> = rates.iter().filter(|one| one.kind == kind).collect();
         // The busiest first; of equals by name, as they came.
@@ -268,7 +290,9 @@ fn table(rates: &[Rate]) -> String {
         for one in of_kind {
             let p99 = one.p99_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms"));
             let more = if kind == Kind::Service {
-                format!("  {:>9}  {:>7}", one.under_way, one.waiting)
+                let [high, normal, low] = one.shed;
+                let (under_way, limit, waiting) = (one.under_way, one.limit, one.waiting);
+                format!("  {under_way:>9}  {limit:>5}  {waiting:>7}  {high:.1}, {normal:.1}, {low:.1}")
             } else {
                 String::new()
             };
@@ -298,6 +322,9 @@ mod tests {
         archipel_proxy_tries_total{service=\"s\",endpoint=\"127.0.0.1:2\"} 30\n\
         archipel_proxy_failures_total{service=\"s\",endpoint=\"127.0.0.1:2\"} 3\n\
         archipel_proxy_service_requests{service=\"s\"} 4\n\
+        archipel_proxy_service_limit{service=\"s\"} 6\n\
+        archipel_proxy_service_shed_total{service=\"s\",priority=\"low\"} 40\n\
+        archipel_proxy_service_shed_total{service=\"s\",priority=\"high\"} 0\n\
         archipel_proxy_service_waiting{service=\"s\"} 5\n\
         archipel_other_total{service=\"s\"} 99\n";
 
@@ -316,6 +343,7 @@ mod tests {
         assert_eq!((one.per_second, two.per_second, two.error_percent), (5.0, 15.0, 10.0));
         let service = of(&rates, Kind::Service, "s");
         assert_eq!((service.per_second, service.under_way, service.waiting), (20.0, 4.0, 5.0));
+        assert_eq!((service.limit, service.shed), (6.0, [0.0, 0.0, 20.0]));
         assert_eq!(service.p99_ms, None);
         let text = table(&rates);
         assert!(text.contains("a \"b\"") && text.contains("1.99 ms") && text.contains("10.0 %"), "{text}");
@@ -324,6 +352,7 @@ mod tests {
             (&told["services"][0]["waiting"], &told["routes"][0]["per_second"]),
             (&json!(5.0), &json!(10.0))
         );
+        assert_eq!(told["services"][0]["shed_per_second"], json!({"high": 0.0, "normal": 0.0, "low": 20.0}));
     }
 
     #[test]

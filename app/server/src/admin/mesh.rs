@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Subject;
 use super::answer::{JSON, Page, TEXT, not_allowed, page};
+use super::proxied::SHED;
 use crate::config::items::Item;
 use crate::config::proxy::{Balance, FieldItem, Host};
 use crate::proxy::judged;
@@ -265,6 +266,8 @@ fn of_service(service: &ServicePlan, seen: &Seen<'_>, figures: &[EndpointFigures
         let all = seen.meters.services(figure, largest);
         all.into_iter().find(|(name, _)| *name == service.name).map_or(0, |(_, value)| value)
     };
+    let shed = SHED.map(|(class, of)| (class.word().to_owned(), Value::from(figure(of, false))));
+    let shed: serde_json::Map<String, Value> = shed.into_iter().collect();
     let breaker = ["closed", "half-open", "open"];
     let state = figure(|meters| meters.breaker.get(), true) as usize;
     let mut endpoints: Vec<Value> = (service.endpoints.iter())
@@ -282,7 +285,10 @@ fn of_service(service: &ServicePlan, seen: &Seen<'_>, figures: &[EndpointFigures
         "policy": policy(service),
         "breaker": breaker.get(state).copied().unwrap_or("open"),
         "under_way": figure(|meters| meters.requests.get(), false),
+        "limit": figure(|meters| meters.limit.get(), false),
+        "adaptive": service.options.adaptive.is_some(),
         "waiting": figure(|meters| meters.waiting.get(), false),
+        "shed": shed,
         "endpoints": endpoints,
     })
 }

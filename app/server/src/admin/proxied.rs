@@ -1,5 +1,6 @@
 //! The proxy's part of the metrics: rate, errors and duration of routes and endpoints.
 
+use mesh::limit::Priority;
 use proxy::{LoopMeters, Meters, Reason};
 use telemetry::{Exposition, Unit};
 
@@ -45,8 +46,9 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 16] = [
 type ServiceFigure = fn(&proxy::ServiceMeters) -> u64;
 
 /// Name, kind, help, whether the largest of all threads counts instead of the sum, and figure of each metric of services.
-const SERVICES: [(&str, &str, &str, bool, ServiceFigure); 9] = [
+const SERVICES: [(&str, &str, &str, bool, ServiceFigure); 10] = [
     ("archipel_proxy_service_requests", "gauge", "Tries under way.", false, |m| m.requests.get()),
+    ("archipel_proxy_service_limit", "gauge", "Tries that may be under way.", false, |m| m.limit.get()),
     ("archipel_proxy_service_waiting", "gauge", "Requests that wait for room.", false, |m| m.waiting.get()),
     ("archipel_proxy_service_queued_total", "counter", "Requests that waited for room.", false, |m| {
         m.queued.get()
@@ -101,9 +103,23 @@ pub(super) fn write(page: &mut Exposition, meters: &Meters) {
             page.sample(name, &[("service", &service)], value);
         }
     }
+    let name = "archipel_proxy_service_shed_total";
+    page.family(name, "counter", "Requests not sent to spare the service, by priority.");
+    for (class, figure) in SHED {
+        for (service, value) in meters.services(figure, false) {
+            page.sample(name, &[("service", &service), ("priority", class.word())], value);
+        }
+    }
     routes(page, meters);
     endpoints(page, meters);
 }
+
+/// What was shed of each priority.
+pub(super) const SHED: [(Priority, ServiceFigure); 3] = [
+    (Priority::High, |m| m.shed[Priority::High as usize].get()),
+    (Priority::Normal, |m| m.shed[Priority::Normal as usize].get()),
+    (Priority::Low, |m| m.shed[Priority::Low as usize].get()),
+];
 
 /// What a class of statuses is called.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];

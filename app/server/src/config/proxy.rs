@@ -121,9 +121,16 @@ section! {
         keep_max: Number<0, 100_000> = Number::of(256),
         /// Requests under way at once, of each thread; more wait if they may (`queue_max`), or are answered 503.
         requests_max: Number<1, 1_000_000> = Number::of(1_024),
-        /// Requests that may wait for that, of each thread; more are answered 503. 0: none.
+        /// Whether the number of requests under way is learnt, from `requests_min` to `requests_max`: it follows what the
+        /// service ends in a second and how long that takes, so that requests wait here, by their priority (`queue_max`),
+        /// and not at the service. Not for services whose requests wait for something to happen (long polls).
+        adaptive: bool = false,
+        /// The fewest that may be learnt, of each thread. Only with `adaptive`.
+        requests_min: Number<1, 1_000_000> = Number::of(1),
+        /// Requests that may wait for that, of each thread; more are answered 503, the least important ones first. 0: none.
         queue_max: Number<0, 100_000> = Number::of(0),
-        /// How long one may wait before it is answered 503, in milliseconds.
+        /// How long one may wait before it is answered 503, in milliseconds. Who would wait longer, as it looks, is
+        /// answered so at once.
         queue_ms: Number<1, MS_MAX> = Number::of(1_000),
         /// Requests that wait for a connection to be made, at once; more are answered 503.
         pending_max: Number<1, 1_000_000> = Number::of(1_024),
@@ -209,7 +216,8 @@ section! {
         rate_burst: Number<1, 1_000_000> = Number::of(100),
         /// Whose rate it is.
         rate_key: One<KeyItem> = One(KeyItem::default()),
-        /// Who goes first of those that wait for a service (`queue_max`): `high`, then `normal`, then `low`.
+        /// Who goes first of those that wait for a service (`queue_max`): `high`, then `normal`, then `low`. Where all
+        /// places are taken the last of the lowest ones gives its own to a higher one.
         priority: Class = Class::Normal,
         /// What keeps requests at one endpoint, if the service's policy is `maglev` or `ring`.
         hash: One<KeyItem> = One(KeyItem(KeyOf::Client)),

@@ -99,6 +99,7 @@ fn a_proxy_is_planned_as_it_is_written() {
                 [[proxy.listener]]\nname = \"db\"\nport = 5432\nprotocol = \"tcp\"\nservice = \"two\"\n\
                 [[proxy.service]]\nname = \"one\"\nendpoints = [\"127.0.0.1:1 3\", \"[::1]:2\"]\npolicy = \"least\"\n\
                 [[proxy.service]]\nname = \"two\"\nendpoints = \"127.0.0.1:3\"\nsend_proxy = \"v1\"\npanic_percent = 50\n\
+                adaptive = true\nrequests_min = 3\nrequests_max = 9\n\
                 [[proxy.route]]\nservice = [\"one 90\", \"two 10\"]\nhost = \"*.Example.org\"\npath = \"/api/\"\n\
                 rewrite = \"/v2\"\nmethods = [\"GET\"]\nheaders = \"X-Beta: yes\"\nrate = 5\ntry_ms = 9\n";
     let loaded = load(text, &[], &[]).unwrap();
@@ -111,6 +112,9 @@ fn a_proxy_is_planned_as_it_is_written() {
     assert_eq!(plan.listeners[1].sources, None);
     assert_eq!(plan.services[1].send_proxy, Some(wire::proxied::ProxyVersion::V1));
     assert_eq!(plan.services[1].options.outliers.panic, mesh::outlier::Panic::UseAllBelow(50));
+    assert_eq!(plan.services[0].options.adaptive, None);
+    let learnt = plan.services[1].options.adaptive.unwrap();
+    assert_eq!((learnt.least, learnt.most), (3, 9));
     let route = &plan.routes[0];
     assert_eq!(route.name, "*.example.org/api/ GET x-beta: yes");
     assert_eq!(route.rewrite, Some(("/api".to_owned(), "/v2".to_owned())));
@@ -208,6 +212,8 @@ fn a_proxy_that_cannot_be_is_refused_with_the_setting() {
                                                  &["archipel.toml:3", "client_field` is set", "trusted` is not"]),
         ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nprotocol = \"http2\"\nsend_proxy = \"v2\"",
                                                  &["archipel.toml:5", "send_proxy` is v2", "requests of many clients"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nadaptive = true\nrequests_min = 5\nrequests_max = 4",
+                                                 &["archipel.toml:5", "requests_min` is 5", "at most `requests_max`, which is 4"]),
         ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nsticky_cookie = \"a b\"",
                                                  &["archipel.toml:4", "sticky_cookie`", "a cookie's name"]),
         ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nsticky_ttl_s = 5",

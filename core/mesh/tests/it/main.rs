@@ -1,6 +1,7 @@
 //! What breaks when a rule is broken: each planted bug is seen by one check, which holds without it.
 
 mod gossip;
+mod overload;
 mod proxy;
 
 use std::collections::BTreeSet;
@@ -136,8 +137,9 @@ fn every_planted_bug_is_found() {
     assert_eq!(checks.map(|(bug, _)| bug), Bug::MESH);
     // Those behind are found in `wire`.
     assert_eq!(proxy::CHECKS.map(|(bug, _)| bug), Bug::PROXY[..proxy::CHECKS.len()]);
+    assert_eq!(overload::CHECKS.map(|(bug, _)| bug), Bug::OVERLOAD);
     // One after the other: what is chosen is chosen for the whole process.
-    for (bug, holds) in checks.into_iter().chain(proxy::CHECKS) {
+    for (bug, holds) in checks.into_iter().chain(proxy::CHECKS).chain(overload::CHECKS) {
         assert!(holds(), "without {bug:?}");
         choose(bug);
         assert!(!holds(), "{bug:?} is not found");

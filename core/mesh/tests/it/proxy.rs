@@ -81,7 +81,7 @@ fn what_a_client_says_of_itself_is_not_believed() -> bool {
 fn who_waits_longest_goes_first() -> bool {
     let mut queue = Queue::new(QueueOptions { places: 2, wait_ms: 1 });
     for who in 0..2 {
-        let _ = queue.wait(Priority::Normal, who).expect("there are two places");
+        let _ = queue.wait(NOW, Priority::Normal, who).expect("there are two places");
     }
-    queue.grant(0, 1) == Some(0)
+    queue.grant(NOW, 0, 1) == Some(0)
 }

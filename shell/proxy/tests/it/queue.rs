@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use mesh::limit::Priority;
+use mesh::limit::{AdaptiveOptions, Priority};
 use mesh::queue::QueueOptions;
 use mesh::route::Routes;
 use proxy::Plan;
@@ -185,4 +185,85 @@ fn more_room_is_used_at_once() {
     world.until("both are under way", |_| gate.seen.lock().unwrap().len() == 2);
     (0..2).for_each(|_| gate.open.send(()).unwrap());
     assert_eq!((first.reply("GET").status, second.reply("GET").status), (200, 200));
+}
+
+/// How many of each priority were not sent to their service, the least important first.
+fn shed(world: &World) -> [u64; 3] {
+    let figures: [fn(&proxy::ServiceMeters) -> u64; 3] =
+        [|one| one.shed[0].get(), |one| one.shed[1].get(), |one| one.shed[2].get()];
+    figures.map(|figure| world.meters.services(figure, false)[0].1)
+}
+
+#[test]
+fn the_least_important_is_sent_away_for_who_comes_and_is_told_why() {
+    let gate = Gate::new();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let mut plan = gate.plan(2, HOUR_MS);
+    plan.routes.extend([route("high", 0), route("low", 0)]);
+    plan.routes[1].priority = Priority::High;
+    plan.routes[2].priority = Priority::Low;
+    plan.index = Routes::new(&[rule("*", "/"), rule("*", "/high"), rule("*", "/low")]).unwrap();
+    plan.telling.access_log = Some(log.clone());
+    let world = World::new(plan);
+    let mut first = get(&world, "/0");
+    world.until("it is under way", |_| gate.seen.lock().unwrap().len() == 1);
+    let mut waiting = Vec::new();
+    for (count, path) in (1..).zip(["/low/1", "/low/2"]) {
+        waiting.push(get(&world, path));
+        queued(&world, count);
+    }
+    // The one that came last goes for the first that is more important, and so on; none of a kind goes for another.
+    let mut normal = get(&world, "/1");
+    let told = waiting.pop().unwrap().reply("GET");
+    assert_eq!((told.status, told.reason(), told.field("retry-after")), (503, "displaced", Some("1")));
+    let mut high = get(&world, "/high/1");
+    assert_eq!(waiting.pop().unwrap().reply("GET").reason(), "displaced");
+    queued(&world, 4);
+    assert_eq!(get(&world, "/2").reply("GET").reason(), "queue-full");
+    let mut higher = get(&world, "/high/2");
+    assert_eq!(normal.reply("GET").reason(), "displaced");
+    queued(&world, 5);
+    (0..3).for_each(|_| gate.open.send(()).unwrap());
+    assert!([&mut first, &mut high, &mut higher].into_iter().all(|client| client.reply("GET").status == 200));
+    assert_eq!(*gate.seen.lock().unwrap(), ["/0", "/high/1", "/high/2"]);
+    assert_eq!(shed(&world), [2, 2, 0]);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(lines.matches("\"reason\":\"displaced\"").count(), 3, "{lines}");
+}
+
+#[test]
+fn a_client_that_was_sent_away_asks_again_on_its_connection() {
+    let gate = Gate::new();
+    let mut plan = gate.plan(1, HOUR_MS);
+    plan.routes.push(route("high", 0));
+    plan.routes[1].priority = Priority::High;
+    plan.index = Routes::new(&[rule("*", "/"), rule("*", "/high")]).unwrap();
+    let world = World::new(plan);
+    let mut first = get(&world, "/0");
+    world.until("it is under way", |_| gate.seen.lock().unwrap().len() == 1);
+    let mut away = get(&world, "/1");
+    queued(&world, 1);
+    let mut high = get(&world, "/high");
+    assert_eq!(away.reply("GET").reason(), "displaced");
+    (0..3).for_each(|_| gate.open.send(()).unwrap());
+    assert_eq!((first.reply("GET").status, high.reply("GET").status), (200, 200));
+    away.send(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(away.reply("GET").status, 200);
+}
+
+#[test]
+fn a_learnt_limit_bounds_what_is_under_way() {
+    let gate = Gate::new();
+    let mut plan = gate.plan(9, HOUR_MS);
+    plan.services[0].options.breaker.requests_max = 1024;
+    plan.services[0].options.adaptive = Some(AdaptiveOptions { first: 2, least: 2, most: 2 });
+    let world = World::new(plan);
+    let mut clients = vec![get(&world, "/0"), get(&world, "/0")];
+    world.until("both are under way", |_| gate.seen.lock().unwrap().len() == 2);
+    clients.push(get(&world, "/1"));
+    queued(&world, 1);
+    assert_eq!(gate.seen.lock().unwrap().len(), 2);
+    (0..3).for_each(|_| gate.open.send(()).unwrap());
+    assert!(clients.iter_mut().all(|client| client.reply("GET").status == 200));
 }
