@@ -9,6 +9,7 @@ pub mod flood;
 pub mod hashing;
 pub mod kademlia;
 pub mod mesh_latency;
+pub mod overload;
 pub mod walk;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub const ALL: &[&Claim] = &[
     &cap::CLAIM,
     &mesh_latency::CLAIM,
     &balance::CLAIM,
+    &overload::CLAIM,
 ];
 
 /// The claim called `name`.
