@@ -1,5 +1,6 @@
 //! The mesh under what befalls it: an endpoint that is slow, fails or dies, services that come, configurations that
-//! change, thousands of instances, watchers and idle clients. Bars 2, 3 and 5 of the mesh, and the idle part of bar 1.
+//! change, thousands of instances, watchers, idle clients, and too many requests. Bars 2 to 5 of the mesh, and the idle
+//! part of bar 1.
 //!
 //! Endpoints, clients and nodes share this machine. Each part says in its own file what it promises.
 
@@ -9,6 +10,7 @@ mod clients;
 mod http;
 mod idle;
 mod many;
+mod overload;
 
 use super::report::{Bar, Pair, Report};
 use super::{NotJudged, Setting};
@@ -20,7 +22,7 @@ use std::path::Path;
 type Part = fn(&Setting, &mut Report) -> Result<()>;
 
 /// The parts, by the names that `--work` knows.
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("slow", balance::slow),
     ("hole", balance::hole),
     ("killed", balance::killed),
@@ -30,6 +32,7 @@ const PARTS: [(&str, Part); 9] = [
     ("services", many::services),
     ("watchers", many::watchers),
     ("idle", idle::run),
+    ("overload", overload::run),
 ];
 
 /// Measures all parts, or those that `--work` names.

@@ -12,7 +12,7 @@ use std::time::Duration;
 const ANSWER_SECONDS_MAX: u64 = 90;
 /// The longest body that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// Requests that one endpoint works on at once; more wait.
+/// Requests that an endpoint works on at once if it is not told otherwise; more wait.
 const WORKERS: usize = 4;
 /// How long an endpoint that fails takes for it.
 const FAILURE: Duration = Duration::from_millis(1);
@@ -42,9 +42,15 @@ impl Http {
 
     /// One request and its answer.
     pub fn ask(&mut self, method: &str, target: &str, body: &str) -> Result<Answer> {
+        self.ask_with(method, target, "", body)
+    }
+
+    /// The same with more fields, each with its end of line.
+    pub fn ask_with(&mut self, method: &str, target: &str, fields: &str, body: &str) -> Result<Answer> {
         let length = body.len();
-        let head =
-            format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n"
+        );
         self.stream.get_mut().write_all((head + body).as_bytes())?;
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
@@ -99,11 +105,16 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn start(manner: Manner, seed: u64) -> Result<Endpoint> {
+        Endpoint::with_workers(manner, seed, WORKERS)
+    }
+
+    /// One that works on so many requests at once.
+    pub fn with_workers(manner: Manner, seed: u64, workers: usize) -> Result<Endpoint> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let endpoint = Endpoint { port: listener.local_addr()?.port(), ended: Arc::default() };
         let ended = Arc::clone(&endpoint.ended);
         std::thread::spawn(move || {
-            let free = Arc::new((Mutex::new(WORKERS), Condvar::new()));
+            let free = Arc::new((Mutex::new(workers), Condvar::new()));
             for (number, stream) in listener.incoming().enumerate() {
                 if ended.load(Ordering::Acquire) {
                     return;

@@ -1,0 +1,196 @@
+//! A service of known capacity that is asked for three times as much: bar 4 of the mesh.
+//!
+//! It works on eight requests at once and takes 10 ms for each, evenly drawn between half and one and a half times as long:
+//! it can do 800 in a second, and waits rather than works, so that no processor is what it lacks. Requests come by chance
+//! at a rate that does not ask how long answers take, each fifth with `X-Priority: high`; an answer that comes 100 ms after
+//! its request was due, or later, is worth nothing to its client.
+
+use super::super::Setting;
+use super::super::load::Chance;
+use super::super::report::{Bar, Pair, Report};
+use super::http::{Endpoint, Http, Manner};
+use super::{listed, node, port};
+use anyhow::{Result, bail, ensure};
+use std::time::{Duration, Instant};
+
+const TIME: Duration = Duration::from_millis(10);
+const WORKERS: usize = 8;
+/// What it can do in a second.
+const CAPACITY: f64 = 800.0;
+/// Connections that requests come on; as many can be under way.
+const CONNECTIONS: u64 = 256;
+const HIGH: f64 = 0.2;
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Of the capacity: among these is the most that it answers in time.
+const LOADS: [f64; 3] = [0.9, 1.1, 1.5];
+const OVERLOAD: f64 = 3.0;
+const IDLE: f64 = 0.1;
+/// How long each load lasts before it is measured, and while it is.
+const LEARN: Duration = Duration::from_secs(4);
+const MEASURED: Duration = Duration::from_secs(6);
+
+/// Answers in time at three times the capacity beside the most of any load, and the p99 of important requests beside that of
+/// an idle service: with the limit that is learnt, and without one.
+pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
+    let (mut goodput, mut high, mut goodput_open, mut high_open) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for seed in 1..=u64::from(setting.rounds) {
+        let endpoint = Endpoint::with_workers(Manner::Takes(TIME), seed, WORKERS)?;
+        let dir = setting.scratch()?;
+        let server = node(setting, dir.path(), &config(endpoint.port))?;
+        let ours = port(&server, 8080);
+        let measure = |name: &str, target: &'static str, load: f64| -> Result<Seen> {
+            let seen = Load { port: ours, target, load, seed }.run(setting.quick)?;
+            seen.say(seed, name, load);
+            Ok(seen)
+        };
+        for (name, target, goodput, high) in
+            [("learnt", "/", &mut goodput, &mut high), ("open", "/open", &mut goodput_open, &mut high_open)]
+        {
+            let idle = measure(name, target, IDLE)?;
+            ensure!(idle.shed == 0, "{name}: an idle service is spared {} requests", idle.shed);
+            let mut peak = 0.0_f64;
+            for load in LOADS {
+                peak = peak.max(measure(name, target, load)?.goodput());
+            }
+            let over = measure(name, target, OVERLOAD)?;
+            goodput.push(Pair { us: over.goodput(), peer: Some(peak.max(over.goodput())) });
+            high.push(Pair { us: over.high_p99(), peer: Some(idle.high_p99()) });
+        }
+        server.stop()?;
+    }
+    let in_time = ("in time/its most", "answers/s");
+    let slower = ("high p99/idle", "ms");
+    report.row("3x load, learnt limit", in_time, goodput, Some(Bar::RatioAtLeast(0.9)));
+    report.row("3x load, learnt limit", slower, high, Some(Bar::RatioAtMost(2.0)));
+    report.row("3x load, no limit", in_time, goodput_open, None);
+    report.row("3x load, no limit", slower, high_open, None);
+    Ok(())
+}
+
+/// The service with a limit that is learnt, and below `/open` as it is by default.
+fn config(endpoint: u16) -> String {
+    let endpoints = listed(&[endpoint]);
+    format!(
+        "[[proxy.listener]]\nname = \"web\"\nport = 8080\n\
+         [[proxy.service]]\nname = \"learnt\"\nendpoints = [{endpoints}]\n\
+         adaptive = true\nqueue_max = 64\nqueue_ms = 50\n\
+         [[proxy.service]]\nname = \"open\"\nendpoints = [{endpoints}]\n\
+         [[proxy.route]]\nservice = \"learnt\"\nname = \"others\"\n\
+         [[proxy.route]]\nservice = \"learnt\"\nname = \"high\"\nheaders = \"x-priority: high\"\npriority = \"high\"\n\
+         [[proxy.route]]\nservice = \"open\"\nname = \"open\"\npath = \"/open\"\n"
+    )
+}
+
+/// Requests that come at a rate of their own.
+#[derive(Clone, Copy)]
+struct Load {
+    port: u16,
+    target: &'static str,
+    /// Of [`CAPACITY`].
+    load: f64,
+    seed: u64,
+}
+
+/// What became of them.
+#[derive(Default)]
+struct Seen {
+    seconds: f64,
+    in_time: u64,
+    late: u64,
+    shed: u64,
+    /// Important ones that were shed.
+    shed_high: u64,
+    /// Of important requests that were answered, from when they were due, in microseconds.
+    high: Vec<u64>,
+}
+
+impl Seen {
+    fn goodput(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "requests of one run fit 52 bits")]
+        let in_time = self.in_time as f64;
+        in_time / self.seconds
+    }
+
+    /// In milliseconds.
+    fn high_p99(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of one request fit 52 bits")]
+        self.high.get(self.high.len() * 99 / 100).map_or(f64::NAN, |&micros| micros as f64 / 1000.0)
+    }
+
+    fn add(&mut self, other: Seen) {
+        self.in_time += other.in_time;
+        self.late += other.late;
+        self.shed += other.shed;
+        self.shed_high += other.shed_high;
+        self.high.extend(other.high);
+    }
+
+    fn say(&self, seed: u64, name: &str, load: f64) {
+        eprintln!(
+            "seed {seed} {name:<7} load {load:<4} {:>7.1} in time/s, {:>5} late, {:>5} shed ({} high), high p99 {:>7.2} ms",
+            self.goodput(),
+            self.late,
+            self.shed,
+            self.shed_high,
+            self.high_p99()
+        );
+    }
+}
+
+impl Load {
+    fn run(&self, quick: bool) -> Result<Seen> {
+        let (learn, measured) = if quick { (LEARN / 10, MEASURED / 10) } else { (LEARN, MEASURED) };
+        let begin = Instant::now() + learn;
+        let mut all = Seen { seconds: measured.as_secs_f64(), ..Seen::default() };
+        std::thread::scope(|scope| {
+            let one = |number| scope.spawn(move || self.one(number, begin, begin + measured));
+            let threads: Vec<_> = (0..CONNECTIONS).map(one).collect();
+            for thread in threads {
+                match thread.join() {
+                    Ok(seen) => all.add(seen?),
+                    Err(_) => bail!("a client's thread panicked"),
+                }
+            }
+            Ok(())
+        })?;
+        all.high.sort_unstable();
+        Ok(all)
+    }
+
+    /// What comes on one connection, of which that counts which is due between both moments.
+    fn one(&self, number: u64, begin: Instant, end: Instant) -> Result<Seen> {
+        let mut chance = Chance::new(self.seed.wrapping_mul(1 << 20).wrapping_add(number));
+        #[expect(clippy::cast_precision_loss, reason = "there are few connections")]
+        let gap = CONNECTIONS as f64 / (CAPACITY * self.load);
+        let (mut seen, mut due) = (Seen::default(), Instant::now());
+        let mut http = Http::open(self.port)?;
+        loop {
+            due += Duration::from_secs_f64(-(1.0 - chance.unit()).ln() * gap);
+            if due >= end {
+                return Ok(seen);
+            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let high = chance.unit() < HIGH;
+            let fields = if high { "X-Priority: high\r\n" } else { "" };
+            let answer = http.ask_with("GET", self.target, fields, "")?;
+            ensure!(!answer.closes, "a connection ends with its answer");
+            if due < begin {
+                continue;
+            }
+            let took = due.elapsed();
+            match answer.status {
+                200 if took < PATIENCE => seen.in_time += 1,
+                200 => seen.late += 1,
+                503 => {
+                    seen.shed += 1;
+                    seen.shed_high += u64::from(high);
+                }
+                other => bail!("status {other}: {}", String::from_utf8_lossy(&answer.body)),
+            }
+            if high && answer.status == 200 {
+                seen.high.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            }
+        }
+    }
+}
