@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from backends import Backend, node, services
 from harness import PATIENCE_SECONDS, Skip, check, equal, run, until
@@ -70,6 +73,62 @@ def who_finds_no_room_waits_where_it_may(_):
                 page = proxied.metrics()
                 equal('archipel_proxy_service_queued_total{service="shop"} 0' in page, places == 0)
                 equal('archipel_proxy_answered_total{reason="too-many"} 0' in page, places > 0)
+
+
+def held(gate, seen):
+    """A server that answers when the gate is open, and tells whose requests it has."""
+
+    class Held(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            seen.append(self.headers.get("x-priority", "low"))
+            gate.wait(PATIENCE_SECONDS)
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Held)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@check
+def the_least_important_are_sent_away_when_there_are_too_many(_):
+    gate, seen = threading.Event(), []
+    server = held(gate, seen)
+    text = services(shop=[server.server_port]) + "adaptive = true\nrequests_min = 2\nrequests_max = 2\nqueue_max = 4\nqueue_ms = 3600000\n"
+    text += '[[proxy.route]]\nservice = "shop"\nname = "low"\npriority = "low"\ntry_ms = 60000\n'
+    text += '[[proxy.route]]\nservice = "shop"\nname = "high"\npriority = "high"\nheaders = "x-priority: high"\ntry_ms = 60000\n'
+    with node("spared", text) as proxied, ThreadPoolExecutor(16) as pool:
+        try:
+            ask = lambda count, **headers: [pool.submit(proxied.ask, "/", headers=headers) for _ in range(count)]
+            queued = lambda count: until(lambda: f'archipel_proxy_service_queued_total{{service="shop"}} {count}\n' in proxied.metrics(), f"{count} have waited")
+            low = ask(2)
+            until(lambda: len(seen) == 2, "as many are under way as may be")
+            low += ask(4)
+            queued(4)
+            high = ask(4, **{"x-priority": "high"})
+            queued(8)
+            # All places are those of important ones now.
+            for headers in ({}, {"x-priority": "high"}):
+                equal(proxied.ask("/", headers=headers)[::2], (503, "queue-full"))
+            gate.set()
+            equal(sorted(one.result()[::2] for one in high), [(200, None)] * 4)
+            equal(sorted((one.result()[::2] for one in low), key=str), [(200, None)] * 2 + [(503, "displaced")] * 4)
+            equal((sorted(seen), seen[:2]), (["high"] * 4 + ["low"] * 2, ["low"] * 2))
+            page = proxied.metrics()
+            for count, priority in ((5, "low"), (0, "normal"), (1, "high")):
+                assert f'archipel_proxy_service_shed_total{{service="shop",priority="{priority}"}} {count}\n' in page, page
+            shop = told(proxied, "effective", "/")["services"][0]
+            equal((shop["limit"], shop["adaptive"], shop["shed"]), (2, True, {"high": 1, "low": 5, "normal": 0}))
+        finally:
+            gate.set()
+            server.shutdown()
 
 
 @check
