@@ -154,7 +154,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Runs the verb.
 pub fn run(options: &Options, what: MeshCommand) -> Result<Exit, Failure> {
     let loaded = options.load().map_err(Failure::usage)?;
-    let (port, json) = (Port { address: loaded.config.consul_address() }, options.json);
+    let token = loaded.config.consul.own_token().map(|secret| secret.expose().to_owned());
+    let (port, json) = (Port { address: loaded.config.consul_address(), token }, options.json);
     let admin = loaded.config.admin_address();
     Ok(match what {
         MeshCommand::Services => services(&port, json),
@@ -182,6 +183,8 @@ fn told(json: bool, text: &str) -> Exit {
 /// The node's port for Consul's clients.
 struct Port {
     address: SocketAddr,
+    /// What it is shown, if the configuration has tokens.
+    token: Option<String>,
 }
 
 impl Port {
@@ -205,9 +208,11 @@ impl Port {
         };
         let mut stream = TcpStream::connect_timeout(&address, limit).with_context(nobody)?;
         stream.set_read_timeout(Some(limit))?;
+        let token =
+            self.token.as_ref().map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
         write!(
             stream,
-            "{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {target} HTTP/1.0\r\nHost: {address}\r\n{token}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )?;
         let mut answer = String::new();

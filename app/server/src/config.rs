@@ -25,7 +25,7 @@ pub use proxy::Proxy;
 pub use recursors::Recursors;
 pub use reference::reference;
 pub use value::{
-    Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
+    Access, Address, Bytes, Durability, Eviction, Format, Level, Mode, Name, Number, PortOffset, Secret,
 };
 
 use kernel::{Spoken, Version};
@@ -177,13 +177,32 @@ section! {
 section! {
     /// See [`Config::consul`].
     pub struct Consul {
-        /// The address to listen on, a loopback address: the port asks for no token.
+        /// The address to listen on. Another than a loopback address needs `tokens`, and nothing for who gives none.
         bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
         /// The port, before `port_offset` is added. 0 is any free one.
         port: Number<0, 65_535> = Number::of(8500),
         /// The keyspace in which keys, sessions and locks of Consul's clients are, under names that begin with `{consul}:`.
         /// They are as durable and have as many copies as that says.
         keyspace: Number<0, 15> = Number::of(15),
+        /// What a request without a token may do of services and of keys, once there are `tokens`.
+        anonymous: Access = Access::None,
+        /// Who may ask. Without any, everybody who reaches the port may do everything; with some, a request gives one as Consul's
+        /// clients do (`X-Consul-Token`, `Authorization: Bearer`, `?token=`). DNS asks for none.
+        tokens: Vec<Token> = Vec::new(),
+    }
+}
+
+section! {
+    /// One token of the port for Consul's clients.
+    pub struct Token requires [name, secret] {
+        /// What it is called where it is refused.
+        name: Name = Name::of("web"),
+        /// The token.
+        secret: Secret = Secret::of("change me"),
+        /// What it allows of services: the agent, the catalog, health, events.
+        services: Access = Access::Write,
+        /// What it allows of keys and sessions.
+        keys: Access = Access::None,
     }
 }
 
@@ -371,6 +390,15 @@ impl Config {
     #[must_use]
     pub fn needs_password(&self) -> bool {
         self.redis.requirepass.is_some() || !self.redis.users.is_empty()
+    }
+}
+
+impl Consul {
+    /// What commands of this machine give: the first token that may do most with services.
+    #[must_use]
+    pub fn own_token(&self) -> Option<&Secret> {
+        let may = |access| self.tokens.iter().find(move |token| token.services == access);
+        may(Access::Write).or_else(|| may(Access::Read)).map(|token| &token.secret)
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use fabric::{Identity, IdentityError};
 use gateway::consul::About;
+use gateway::consul::access::{Access, Rights, Tokens};
 use kernel::{Micros, Rng};
 use mesh::health::{Agent, CheckError, Probe};
 use mesh::registry::{
@@ -34,7 +35,7 @@ use self::file::{FileError, Kept};
 pub(crate) use self::store::Entrance;
 use self::store::Store;
 use crate::cluster::desk::Desk;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dns::{self, DnsSockets};
 
 /// Why a node has no services.
@@ -264,7 +265,7 @@ pub(crate) struct Bound {
     dns: DnsSockets,
     kept: Kept,
     core: Core,
-    about: About,
+    port: http::Port,
     zone: dns::Zone,
     recursors: Vec<SocketAddr>,
 }
@@ -329,7 +330,23 @@ pub(crate) fn bind(config: &Config) -> Result<Option<Bound>, ServicesError> {
         peers: vec![config.cluster_address().to_string()],
     };
     let (zone, recursors) = (zone(config), config.dns.recursors.get().iter().map(|it| it.0).collect());
-    Ok(Some(Bound { consul, dns: sockets, kept, core, about, zone, recursors }))
+    let port = http::Port { about, tokens: tokens(config) };
+    Ok(Some(Bound { consul, dns: sockets, kept, core, port, zone, recursors }))
+}
+
+/// Who may ask, as the configuration says.
+fn tokens(config: &Config) -> Tokens {
+    let access = |access| match access {
+        config::Access::None => Access::None,
+        config::Access::Read => Access::Read,
+        config::Access::Write => Access::Write,
+    };
+    let anonymous = access(config.consul.anonymous);
+    let open = Tokens::open().with_anonymous(Rights { services: anonymous, keys: anonymous });
+    config.consul.tokens.iter().fold(open, |tokens, token| {
+        let rights = Rights { services: access(token.services), keys: access(token.keys) };
+        tokens.with(token.name.as_str(), token.secret.expose(), rights)
+    })
 }
 
 fn zone(config: &Config) -> dns::Zone {
@@ -379,7 +396,7 @@ impl Bound {
         entrance: Option<Entrance>,
     ) -> Result<Services, ServicesError> {
         let thread = |source| ServicesError::Thread { source };
-        let Bound { consul, dns, kept, core, about, zone, recursors } = self;
+        let Bound { consul, dns, kept, core, port, zone, recursors } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread)?;
         let (consul_address, dns_address) = (consul.local_addr().map_err(thread)?, dns.address);
         let view = Arc::new(core.agent.registry().view().clone());
@@ -406,7 +423,7 @@ impl Bound {
                 runtime.block_on(async {
                     tokio::select! {
                         () = run(&served, &kept) => {}
-                        () = http::accept(consul, served.clone(), about) => {}
+                        () = http::accept(consul, served.clone(), port) => {}
                         () = dns::serve(dns, served.clone(), zone, &recursors) => {}
                         () = members::follow(&served) => {}
                         () = sessions(&served) => {}

@@ -2,9 +2,9 @@
 //!
 //! Agent, catalog, health and status are answered from what this node knows, so every node answers, whichever others it
 //! can reach (`stale`, `consistent` and `cached` are taken and make no difference). Keys and sessions are the store's ([`kv`]). Blocking queries wait for an index,
-//! which is this node's own. What is not offered is answered 501 and says why. There are no tokens: the port is for
-//! this machine.
+//! which is this node's own. What is not offered is answered 501 and says why. Who may ask is judged before ([`access`]).
 
+pub mod access;
 mod agent;
 mod catalog;
 mod event;
@@ -387,7 +387,7 @@ fn route(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attempt {
             let why = match *first {
                 "kv" | "session" | "event" => "keys, sessions and events at this place",
                 "query" => "prepared queries; ask /v1/health/service/NAME?passing with a filter",
-                "acl" => "tokens; the port is for this machine",
+                "acl" => "making tokens and policies; `consul.tokens` of the configuration has the tokens",
                 "connect" | "config" | "discovery-chain" | "exported-services" | "imported-services" => {
                     "the service mesh of sidecars"
                 }

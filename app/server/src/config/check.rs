@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use kernel::Version;
 
 use super::section::Value;
-use super::{Bytes, Config, ConfigError, Loaded, Mode};
+use super::{Access, Bytes, Config, ConfigError, Loaded, Mode};
 
 /// The log's page: a segment is whole pages.
 const PAGE_BYTES: u64 = 4096;
@@ -19,6 +19,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     cluster(loaded)?;
     names(loaded)?;
     users(loaded)?;
+    tokens(loaded)?;
     keyspaces(loaded)?;
     crate::proxy::check(loaded)
 }
@@ -60,8 +61,9 @@ fn access(loaded: &Loaded) -> Result<(), ConfigError> {
         let port = config.admin_address().port();
         return Err(ConfigError::OpenAdmin { origin: loaded.origin("admin.bind"), bind, port });
     }
-    let bind = config.consul.bind;
-    if !bind.is_loopback() {
+    let consul = &config.consul;
+    let bind = consul.bind;
+    if !bind.is_loopback() && (consul.tokens.is_empty() || consul.anonymous != Access::None) {
         let port = config.consul_address().port();
         return Err(ConfigError::OpenConsul { origin: loaded.origin("consul.bind"), bind, port });
     }
@@ -169,6 +171,36 @@ fn users(loaded: &Loaded) -> Result<(), ConfigError> {
         if named_default || users[..at].iter().any(|other| other.name == user.name) {
             let key = format!("redis.users[{at}].name");
             return Err(ConfigError::Twice { origin: loaded.origin(&key), found: shown(&user.name), key });
+        }
+    }
+    Ok(())
+}
+
+/// A secret is one token's and fits a field of a head, and a name is one token's, too.
+fn tokens(loaded: &Loaded) -> Result<(), ConfigError> {
+    let tokens = &loaded.config.consul.tokens;
+    for (at, token) in tokens.iter().enumerate() {
+        let twice = |name: &str, found: String| {
+            let key = format!("consul.tokens[{at}].{name}");
+            Err(ConfigError::Twice { origin: loaded.origin(&key), key, found })
+        };
+        let key = format!("consul.tokens[{at}].secret");
+        if !token.secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let (found, allowed) = ("not printed here", "letters, digits and signs of ASCII, without blanks");
+            let origin = loaded.origin(&key);
+            return Err(ConfigError::NotAllowed {
+                origin,
+                key,
+                found: found.into(),
+                allowed: allowed.into(),
+            });
+        }
+        let others = &tokens[..at];
+        if others.iter().any(|other| other.name == token.name) {
+            return twice("name", shown(&token.name));
+        }
+        if let Some(other) = others.iter().find(|other| other.secret == token.secret) {
+            return twice("secret", format!("that of {}", shown(&other.name)));
         }
     }
     Ok(())

@@ -161,7 +161,7 @@ pub enum ConfigError {
     },
     /// Anyone could register.
     #[error(
-        "{origin}: `consul.bind` is {bind}, which others can reach, and the port asks for no token; bind 127.0.0.1 and reach it from elsewhere by a tunnel such as ssh -L {port}:127.0.0.1:{port}"
+        "{origin}: `consul.bind` is {bind}, which others can reach, and who gives no token may ask; set [[consul.tokens]] and `consul.anonymous = \"none\"`, or bind 127.0.0.1 and reach it from elsewhere by a tunnel such as ssh -L {port}:127.0.0.1:{port}"
     )]
     OpenConsul {
         /// Where.

@@ -157,7 +157,17 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[redis]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "0.0.0.0", "ARCHIPEL_REDIS__REQUIREPASS"]),
         ("[redis]\nbind = \"::\"",               &["::", "no password is set"]),
         ("[admin]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "admin.bind", "ssh -L"]),
-        ("[consul]\nbind = \"0.0.0.0\"",         &["archipel.toml:2", "consul.bind", "ssh -L"]),
+        ("[consul]\nbind = \"0.0.0.0\"",         &["archipel.toml:2", "consul.bind", "[[consul.tokens]]", "ssh -L"]),
+        ("[consul]\nbind = \"0.0.0.0\"\nanonymous = \"read\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"",
+                                                 &["archipel.toml:2", "`consul.anonymous = \"none\"`"]),
+        ("[[consul.tokens]]\nname = \"a\"",      &["archipel.toml:1", "`consul.tokens[0].secret` is missing"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x y\"", &["archipel.toml:3", "is not printed here", "without blanks"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\nkeys = \"all\"",
+                                                 &["archipel.toml:4", "`consul.tokens[0].keys`", "\"none\", \"read\", \"write\""]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"y\"",
+                                                 &["archipel.toml:5", "`consul.tokens[1].name`", "a second time"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"b\"\nsecret = \"x\"",
+                                                 &["archipel.toml:6", "`consul.tokens[1].secret` is that of \"a\" a second time"]),
         ("[dns]\ndomain = \"a..b\"",             &["archipel.toml:2", "dns.domain", "dots"]),
         ("[dns]\nrecursors = [\"dns\"]",         &["archipel.toml:2", "dns.recursors", "at most 4 addresses"]),
         ("[dns]\nrecursors = [\"1.1.1.1:0\"]",   &["archipel.toml:2", "dns.recursors"]),
@@ -253,6 +263,9 @@ fn a_password_opens_the_way_to_other_addresses_and_is_never_shown() {
     let user = "[redis]\nbind = \"0.0.0.0\"\n[[redis.users]]\nname = \"ann\"\npassword = \"hunter2\"";
     assert!(config(user).needs_password());
     assert!(!format!("{:?}", config(user)).contains("hunter2"));
+    let token = "[consul]\nbind = \"0.0.0.0\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"hunter2\"";
+    assert_eq!(config(token).consul.own_token().map(Secret::expose), Some("hunter2"));
+    assert!(!format!("{:?}", config(token)).contains("hunter2"));
 }
 
 #[test]

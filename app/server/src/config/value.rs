@@ -498,6 +498,18 @@ words! {
 }
 
 words! {
+    /// What is allowed of something.
+    pub enum Access {
+        /// Nothing.
+        None = "none",
+        /// To read it.
+        Read = "read",
+        /// To read and to change it.
+        Write = "write",
+    }
+}
+
+words! {
     /// When a write is answered.
     pub enum Durability {
         /// When it is on disk.

@@ -1,4 +1,5 @@
 //! The port for Consul's clients: HTTP/1.1 around `gateway::consul`. Queries that wait hold their connection and nothing else.
+//! Tokens are judged when a request has come whole, and not again while it waits.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabric::join::Secret;
+use gateway::consul::access::{Headers, Tokens};
 use gateway::consul::{About, Answer, BODY_BYTES_MAX, Method, Request, Response, kv};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::StatusCode;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kernel::Rng;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,22 +33,29 @@ const BODY_SECONDS_MAX: u64 = 30;
 /// Waits are longer by chance by up to this part, so that those which began together do not end together.
 const JITTER_PART: u64 = 16;
 
+const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 
 type Page = hyper::Response<Full<Bytes>>;
 
+/// What the port says of the node, and who may ask.
+pub(super) struct Port {
+    pub about: About,
+    pub tokens: Tokens,
+}
+
 /// Accepts for ever.
-pub(super) async fn accept(listener: TcpListener, handle: Handle, about: About) {
-    let (places, about) = (Arc::new(Semaphore::new(CLIENTS_MAX)), Arc::new(about));
+pub(super) async fn accept(listener: TcpListener, handle: Handle, port: Port) {
+    let (places, port) = (Arc::new(Semaphore::new(CLIENTS_MAX)), Arc::new(port));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (handle, about) = (handle.clone(), Arc::clone(&about));
+                let (handle, port) = (handle.clone(), Arc::clone(&port));
                 tokio::spawn(async move {
-                    serve(stream, handle, about).await;
+                    serve(stream, handle, port).await;
                     drop(place);
                 });
             }
@@ -59,12 +68,12 @@ pub(super) async fn accept(listener: TcpListener, handle: Handle, about: About) 
     }
 }
 
-async fn serve(stream: TcpStream, handle: Handle, about: Arc<About>) {
+async fn serve(stream: TcpStream, handle: Handle, port: Arc<Port>) {
     // Small answers leave at once.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let (handle, about) = (handle.clone(), Arc::clone(&about));
-        async move { Ok::<_, Infallible>(answer(&handle, &about, request).await) }
+        let (handle, port) = (handle.clone(), Arc::clone(&port));
+        async move { Ok::<_, Infallible>(answer(&handle, &port, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -93,35 +102,41 @@ fn refused(code: u16, why: &str) -> Page {
     page(Response { code, index: None, is_json: false, body: why.as_bytes().to_vec() })
 }
 
-async fn answer(handle: &Handle, about: &About, request: hyper::Request<Incoming>) -> Page {
+async fn answer(handle: &Handle, port: &Port, request: hyper::Request<Incoming>) -> Page {
     let method = match *request.method() {
         hyper::Method::GET | hyper::Method::HEAD => Method::Get,
         hyper::Method::PUT => Method::Put,
         hyper::Method::DELETE => Method::Delete,
         _ => Method::Other,
     };
-    let uri = request.uri().clone();
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let (head, body) = request.into_parts();
+    let uri = head.uri;
+    let body = Limited::new(body, BODY_BYTES_MAX).collect();
     let body = match tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => return refused(413, "the body of the request is too large, or breaks off"),
         Err(_) => return refused(408, "the body of the request did not come in time"),
     };
-    if kv::is_for_store(uri.path(), &body) {
-        return stored(handle, about, method, &uri, &body).await;
+    let field = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
+    let headers = Headers { token: field(TOKEN), authorization: field(AUTHORIZATION) };
+    let asked = Request { method, path: uri.path(), query: uri.query().unwrap_or_default(), body: &body };
+    if let Err(response) = port.tokens.judge(&asked, headers) {
+        return page(response);
     }
-    ask(handle, about, method, &uri, &body).await
+    if kv::is_for_store(uri.path(), &body) {
+        return stored(handle, &port.about, &asked).await;
+    }
+    ask(handle, &port.about, &asked).await
 }
 
 /// Keys, sessions and events, which the store has.
-async fn stored(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[u8]) -> Page {
+async fn stored(handle: &Handle, about: &About, request: &Request<'_>) -> Page {
     let Some(store) = &handle.0.store else {
         return refused(501, "not offered here: keys and sessions while the Redis port asks for TLS");
     };
     let Some(random) = Secret::draw() else { return refused(500, "the system has no random bytes") };
-    let request = Request { method, path: uri.path(), query: uri.query().unwrap_or_default(), body };
     let node = handle.node_name();
-    match kv::plan(&request, &node, &about.datacenter, random.0) {
+    match kv::plan(request, &node, &about.datacenter, random.0) {
         Err(response) => page(response),
         Ok(task) => match store.ask(&task).await {
             Ok(reply) => page(task.answer(&reply)),
@@ -131,12 +146,11 @@ async fn stored(handle: &Handle, about: &About, method: Method, uri: &Uri, body:
     }
 }
 
-async fn ask(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[u8]) -> Page {
-    let request = Request { method, path: uri.path(), query: uri.query().unwrap_or_default(), body };
+async fn ask(handle: &Handle, about: &About, request: &Request<'_>) -> Page {
     let mut waited = false;
     loop {
         let (answer, change) = handle.act_numbered(|agent, now| {
-            let answer = gateway::consul::answer(agent, about, now, &request, waited);
+            let answer = gateway::consul::answer(agent, about, now, request, waited);
             let index = match &answer {
                 Answer::Wait { topic, .. } => agent.registry().view().index_of(topic),
                 Answer::Now(_) => 0,
@@ -145,7 +159,7 @@ async fn ask(handle: &Handle, about: &About, method: Method, uri: &Uri, body: &[
         });
         match answer {
             (Answer::Now(response), ..) => {
-                let is_change = method != Method::Get && response.code == 200;
+                let is_change = request.method != Method::Get && response.code == 200;
                 if is_change && !handle.kept(change).await {
                     return refused(503, "the node stops");
                 }

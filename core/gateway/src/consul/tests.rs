@@ -263,3 +263,54 @@ proptest! {
         }
     }
 }
+
+/// Whether a request changes something, if its token lets it be done.
+fn changes(tokens: &access::Tokens, secret: &str, method: Method, target: &str, body: &str) -> bool {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request { method, path, query, body: body.as_bytes() };
+    let headers = access::Headers { token: Some(secret.as_bytes()), authorization: None };
+    if tokens.judge(&request, headers).is_err() {
+        return false;
+    }
+    if kv::is_for_store(path, body.as_bytes()) {
+        return kv::plan(&request, "n1", "dc1", [7; 16]).is_ok_and(|task| task.writes);
+    }
+    let mut agent = agent();
+    web(&mut agent);
+    agent.take_changed();
+    answer(&mut agent, &about(), NOW, &request, false);
+    agent.take_changed()
+}
+
+#[test]
+fn who_may_only_read_changes_nothing_in_whatever_way_it_is_asked() {
+    let rights = |access| access::Rights { services: access, keys: access };
+    let tokens = access::Tokens::open().with("reader", "r", rights(access::Access::Read)).with(
+        "writer",
+        "w",
+        rights(access::Access::Write),
+    );
+    let set = r#"[{"Service":{"Verb":"set","Node":"n1","Service":{"Service":"a"}}}]"#;
+    #[rustfmt::skip] // columns
+    let targets = [
+        ("/v1/agent/service/register", r#"{"Name":"a"}"#), ("/v1/agent/service/deregister/w1", ""),
+        ("/v1/agent/service/maintenance/w1?enable=true", ""), ("/v1/agent/maintenance?enable=true", ""),
+        ("/v1/agent/check/register", r#"{"Name":"a","TTL":"10s"}"#), ("/v1/agent/check/pass/service:w1", ""),
+        ("/v1/catalog/register", r#"{"Node":"n1","Service":{"Service":"a"}}"#), ("/v1/txn", set),
+        ("/v1/catalog/deregister", r#"{"Node":"n1","ServiceID":"w1"}"#),
+        ("/v1/txn", r#"[{"KV":{"Verb":"set","Key":"a","Value":"YQ=="}}]"#), ("/v1/kv/a", "v"),
+        ("/v1/kv/a?acquire=s", "v"), ("/v1/session/create", ""), ("/v1/session/renew/x", ""), ("/v1/event/fire/a", ""),
+        // As they are not written, but understood or not.
+        ("/v1/%61gent/service/deregister/w1", ""), ("/v1/agent/service%2fderegister/w1", ""), ("/v1//kv/a", "v"),
+    ];
+    let mut done = 0;
+    for (target, body) in targets {
+        for method in [Method::Get, Method::Put, Method::Delete, Method::Other] {
+            assert!(!changes(&tokens, "r", method, target, body), "{method:?} {target}");
+            assert!(!changes(&tokens, "", method, target, body), "{method:?} {target}");
+            done += usize::from(changes(&tokens, "w", method, target, body));
+        }
+    }
+    // The control: the same requests do change something for who may.
+    assert!(done >= 15, "{done} of them change something for a writer");
+}
