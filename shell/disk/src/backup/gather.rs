@@ -77,7 +77,7 @@ pub struct Gather {
 struct Gathering {
     wanted: Wanted,
     course: Course,
-    /// The last entry at the index at which the backup before ends.
+    /// The last entry at the index at which the backup before ends; it is not taken, unless it is the last that is wanted.
     joint: Option<(Term, Micros)>,
     buffer: Vec<u8>,
     blocks: Vec<Block>,
@@ -271,15 +271,22 @@ impl Gathering {
     fn entry(&mut self, group: GroupId, head: Head) -> Result<bool, BackupError> {
         let Wanted { before, base, to } = self.wanted;
         let (index, is_early) = (head.index, head.index < self.wanted.first());
+        let is_joint = before.is_some_and(|(before, _)| index == before.index);
+        let follows_joint = self.joint.is_some() && before.is_some_and(|(it, _)| index == it.index.next());
         // What it takes the place of, or does not follow, is of no use with all that is behind.
-        if is_early || self.course.starts_anew(index) {
+        if is_early || is_joint || (self.course.starts_anew(index) && !follows_joint) {
             self.clear();
         }
         if is_early {
             return Ok(false);
         }
+        if is_joint && index < to.index {
+            // The backup before has it, if it is the same: it may be large.
+            self.joint = Some((head.term, head.time));
+            return Ok(false);
+        }
         self.course.take(index, head.time).map_err(|_| BackupError::Unlike(group))?;
-        if before.is_some_and(|(before, _)| index == before.index) {
+        if is_joint {
             self.joint = Some((head.term, head.time));
         }
         head.encode(&mut self.buffer);
@@ -579,6 +586,27 @@ mod tests {
         // Without a backup before there is nothing to follow.
         let alone = Wanted { before: None, ..wanted };
         assert_eq!(read_of(home.path(), &[&late, &all], alone).1, 1);
+    }
+
+    #[test]
+    fn the_last_entry_of_the_backup_before_is_looked_at_and_not_stored_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut rng, mut naive) = (Rng::new(7), Naive::default());
+        (0..3).for_each(|time| naive.append(5, time, &mut rng, false));
+        let head = Head { term: Term(5), index: Index(4), semantics: 1, time: Micros(3), bytes: 0 };
+        let body = vec![7; 2 << 20];
+        sent(GROUP, head, &body, &mut naive.sent);
+        let Head { term, index, semantics, time, .. } = head;
+        naive.entries.push(OldEntry { term, index, semantics, time, body });
+        (4..20).for_each(|time| naive.append(5, time, &mut rng, false));
+        let of = |index: u64| point(naive.at(index).unwrap());
+        for (before, base, is_large) in [(4, 8, false), (3, 8, true), (4, 4, false)] {
+            let wanted = Wanted { before: Some(of(before)), base: of(base), to: of(15).0 };
+            let found = gathered(home.path(), &naive.sent, wanted, &mut rng).unwrap();
+            assert!(found.follows && found.from == Index(before), "{before}: {found:?}");
+            assert_eq!(found.entries, 15 - before);
+            assert_eq!(found.bytes > 1 << 20, is_large, "{before}: {} bytes", found.bytes);
+        }
     }
 
     #[test]

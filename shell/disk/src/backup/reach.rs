@@ -348,6 +348,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_divided_otherwise_meanwhile_goes_on_nowhere() {
+        for (partitions, expected) in [(1, Ok((vec![1, 2], None))), (2, Err(()))] {
+            let home = tempfile::tempdir().unwrap();
+            // The number of the first partition is used again, and its entries seem to go on.
+            write(home.path(), &manifest(1, 100, &[Part(1, (10, 90), (false, 10), (12, 99))]));
+            let mut anew = manifest(2, 200, &[Part(1, (20, 190), (true, 12), (22, 199))]);
+            anew.keyspaces[0].partitions = partitions;
+            write(home.path(), &anew);
+            let found = told(&Archive::new(home.path()), 150);
+            let gap = |error: String| assert!(error.contains("between backup 1 and backup 2"), "{error}");
+            assert_eq!(found.map_err(gap), expected, "{partitions}");
+        }
+    }
+
+    #[test]
     fn a_copy_that_did_not_lead_and_clocks_that_were_not_compared_end_no_way_early() {
         let parts = [
             vec![Part(1, (10, 90), (false, 10), (10, 90)), Part(2, (3, 40), (false, 3), (3, 40))],
