@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use disk::log::LogBytes;
 use gateway::resp::{Process, Request};
 use kernel::{Micros, Millis};
 use runtime::{Control, Remote};
@@ -193,11 +194,14 @@ fn measure(keeping: &Housekeeping) {
     let meters = &keeping.meters;
     meters.directory_bytes.set(bytes);
     let mut exceeded = keeping.quota > 0 && bytes > keeping.quota;
-    let reserved = keeping.keeping.bytes().reserved;
+    let LogBytes { reserved, is_leaving, .. } = keeping.keeping.bytes();
     if exceeded && reserved > 0 {
         // What is kept for backups goes before writes are refused.
         keeping.keeping.give_up();
         exceeded = bytes.saturating_sub(reserved) > keeping.quota;
+    } else if exceeded && is_leaving && meters.quota_exceeded.get() == 0 {
+        // It is looked at again when that is gone.
+        exceeded = false;
     }
     if exceeded != (meters.quota_exceeded.get() > 0) {
         meters.quota_exceeded.set(u64::from(exceeded));

@@ -398,6 +398,12 @@ impl Commit {
         self.full = full;
     }
 
+    /// Whether appends are refused for want of space.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// True after a failed write or sync.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {

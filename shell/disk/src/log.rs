@@ -199,6 +199,10 @@ struct Inner {
     prepare_failures: (u64, io::ErrorKind),
     /// Segments to recycle or remove, oldest first.
     retired: Vec<SegmentId>,
+    /// One of them, or a spare one, is just being removed.
+    is_removing: bool,
+    /// Retired segments that are kept to be used again, and go when the disk is short.
+    spares: usize,
     failure_told: bool,
     stop: bool,
 }
@@ -374,9 +378,23 @@ impl Inner {
             prepare_after: Micros(0),
             prepare_failures: (0, io::ErrorKind::StorageFull),
             retired: Vec::new(),
+            is_removing: false,
+            spares: 0,
             failure_told: false,
             stop: false,
         }
+    }
+}
+
+impl Inner {
+    /// No preparing or removing has failed just now.
+    fn is_calm(&self, now: Micros) -> bool {
+        now >= self.prepare_after
+    }
+
+    /// Segments that nobody needs are about to give their space back.
+    fn leaves(&self, now: Micros) -> bool {
+        self.is_calm(now) && (self.is_removing || !self.retired.is_empty())
     }
 }
 
@@ -456,7 +474,7 @@ impl Shared {
     }
 
     /// Looks at the free space from time to time; while it is short, appends are refused, but not before what is kept for
-    /// backups was given up.
+    /// backups was given up, and is gone.
     fn check_space(&self, inner: &mut Inner, now: Micros) {
         if now < inner.space_check {
             return;
@@ -465,7 +483,9 @@ impl Shared {
         let short = self.files.free(self.dir.file()).is_ok_and(|free| free < self.options.reserve_bytes);
         inner.is_short = short;
         let helped = short && self.give_up(inner);
-        inner.commit.set_full(short && !helped);
+        // The preparer removes spares, too, while it is short.
+        let comes_back = inner.leaves(now) || (inner.spares > 0 && inner.is_calm(now));
+        inner.commit.set_full(short && !helped && !comes_back);
         inner.space_check = now + if short { SPACE_MICROS_FULL } else { SPACE_MICROS };
         if short {
             self.prepare.notify_one();

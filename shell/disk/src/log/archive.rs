@@ -56,6 +56,8 @@ pub struct LogBytes {
     pub needed: u64,
     /// Of those that are kept for backups only.
     pub reserved: u64,
+    /// Others are about to give their space back.
+    pub is_leaving: bool,
 }
 
 impl LogBytes {
@@ -97,7 +99,8 @@ impl Log {
     pub fn bytes(&self) -> LogBytes {
         let inner = self.shared.lock();
         let truncate = inner.commit.truncate();
-        LogBytes { needed: truncate.bytes_needed(), reserved: truncate.bytes_reserved() }
+        let is_leaving = inner.leaves(self.shared.now());
+        LogBytes { needed: truncate.bytes_needed(), reserved: truncate.bytes_reserved(), is_leaving }
     }
 
     /// What the log has, synced, of each group in `wanted` behind its position there: the next part of at most `bytes_max`

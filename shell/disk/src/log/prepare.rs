@@ -24,11 +24,13 @@ enum Job {
 pub(super) fn run(shared: &Shared, mut spares: VecDeque<SegmentId>) {
     let mut inner = shared.lock();
     while !inner.stop {
+        inner.spares = spares.len();
         let Some(job) = next(shared, &mut inner, &mut spares) else {
             inner = shared.prepare.wait(inner).expect("nobody panics while holding the log's lock");
             continue;
         };
         let full = inner.is_short;
+        inner.is_removing = matches!(job, Job::Recycle(_) | Job::RemoveSpare(_));
         drop(inner);
         inner = match job {
             Job::Recycle(id) => {
@@ -50,6 +52,7 @@ pub(super) fn run(shared: &Shared, mut spares: VecDeque<SegmentId>) {
                 report(shared, shared.lock(), need, prepared)
             }
         };
+        inner.is_removing = false;
     }
     inner.wanted = None;
     shared.ready.notify_all();

@@ -128,9 +128,43 @@ fn below_the_reserve_what_is_kept_for_backups_goes_before_writes_are_refused() {
     };
     append(301, u64::MAX).expect("what is kept for backups goes first");
     assert_eq!(opened.log.bytes().reserved, 0);
+    // Until it is gone, and spares too, nothing is refused.
+    let settled = |inner: &Inner| inner.retired.is_empty() && inner.spares == 0 && !inner.is_removing;
+    while !settled(&opened.log.shared.lock()) {
+        opened.log.shared.prepare.notify_one();
+        std::thread::yield_now();
+    }
+    assert!(!opened.log.bytes().is_leaving);
     assert!(matches!(append(302, u64::MAX), Err(LogError::Full)), "then nothing is left to give");
     append(302, 0).expect("there is space again");
     assert_eq!(opened.log.reserve(KEEPER, behind(302)).unwrap(), BTreeSet::from([GROUP]));
+}
+
+#[test]
+fn while_segments_are_on_their_way_out_writes_are_not_refused() {
+    let dir = TempDir::new().unwrap();
+    let opened = open(dir.path());
+    opened.faults.taken.store(u64::MAX, Ordering::SeqCst);
+    #[rustfmt::skip] // columns
+    let table = [
+        // is one removed  waits one  spares  did it fail  are writes refused
+        (false,            false,     0,      false,       true),
+        (true,             false,     0,      false,       false),
+        (false,            true,      0,      false,       false),
+        (false,            false,     1,      false,       false),
+        (true,             true,      1,      true,        true),
+    ];
+    for (row, (is_removing, waits, spares, failed, refused)) in table.into_iter().enumerate() {
+        // As long as it is held, the preparer changes nothing.
+        let mut inner = opened.log.shared.lock();
+        let now = Micros(1 << 40);
+        (inner.is_removing, inner.spares, inner.space_check) = (is_removing, spares, Micros(0));
+        inner.retired = waits.then_some(SegmentId(0)).into_iter().collect();
+        inner.prepare_after = if failed { Micros(now.0 + 1) } else { Micros(0) };
+        opened.log.shared.check_space(&mut inner, now);
+        assert_eq!(inner.commit.is_full(), refused, "row {row}");
+        (inner.is_removing, inner.spares, inner.retired) = (false, 0, Vec::new());
+    }
 }
 
 #[test]
