@@ -1,9 +1,9 @@
 //! Requests that wait for their answer: what makes an unasked answer worthless.
 
-use alloc::vec::Vec;
 use core::fmt;
 
 use kernel::Rng;
+use smallvec::SmallVec;
 
 /// Names one request of one node, so that its answer is known when it comes.
 ///
@@ -27,14 +27,15 @@ pub const PENDING_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Pending<C, T> {
     next: u32,
-    waiting: Vec<(RequestId, C, T)>,
+    /// As many as one lookup has on its way lie in the machine itself: one place less in memory to go to with each answer.
+    waiting: SmallVec<[(RequestId, C, T); 3]>,
 }
 
 impl<C: Copy + Eq, T> Pending<C, T> {
     /// None, with ids that begin where `rng` says.
     #[must_use]
     pub fn new(rng: &mut Rng) -> Pending<C, T> {
-        Pending { next: rng.next_u64() as u32, waiting: Vec::new() }
+        Pending { next: rng.next_u64() as u32, waiting: SmallVec::new() }
     }
 
     /// Remembers a request to `to`; `None` when [`PENDING_MAX`] wait already: then ask later, or fail.
@@ -68,13 +69,13 @@ impl<C: Copy + Eq, T> Pending<C, T> {
 
     /// How many wait.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
     /// True when none waits.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 }

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::mem;
 
 use kernel::{Micros, Rng};
+use smallvec::SmallVec;
 
 use super::Config;
 use super::lookup::{Lookup, Manner};
-use super::message::{Message, Target};
+use super::message::{Message, Nodes, Target};
 use super::query::{Goal, Phase, Purpose, Query, REGION_CONTACTS_MAX, Votes};
 use super::record::{Record, Refusal, Validator};
 use super::size::Size;
@@ -126,8 +127,8 @@ pub struct Dht<C, V> {
     pub(super) due: Option<Micros>,
     pub(super) table: Table<C>,
     pub(super) pending: Pending<C, Why>,
-    /// Boxed, because one moves out and in again with each answer.
-    pub(super) queries: Vec<Box<Query<C>>>,
+    /// Boxed, because one moves out and in again with each answer; most have one at most.
+    pub(super) queries: SmallVec<[Box<Query<C>>; 1]>,
     pub(super) config: Config,
     pub(super) store: Store<C>,
     pub(super) me: C,
@@ -154,7 +155,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             own,
             store: Store::default(),
             valid,
-            queries: Vec::new(),
+            queries: SmallVec::new(),
             pending: Pending::new(&mut rng),
             refresh_ms: REFRESH_MS / 2 + rng.below(u64::from(REFRESH_MS / 2)) as u32,
             published: BTreeMap::new(),
@@ -188,7 +189,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
 
     /// How many queries go on.
     #[must_use]
-    pub const fn queries(&self) -> usize {
+    pub fn queries(&self) -> usize {
         self.queries.len()
     }
 
@@ -474,7 +475,7 @@ impl<C: Contact, V: Validator> Dht<C, V> {
                     let room = super::PROVIDERS_MAX.saturating_sub(found.len());
                     found.extend(providers.into_iter().take(room));
                 }
-                closer
+                Nodes::from_vec(closer)
             }
             Message::Stored(result) => {
                 if let Phase::Reach { kept, refused, .. } = &mut query.phase {
@@ -568,7 +569,7 @@ impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
         }
     }
 
-    const WARM_STAGES: u8 = 4;
+    const WARM_STAGES: u8 = 3;
 
     fn warm(&self, keys: &impl Keys<C>, from: C, message: &Message<C>, stage: u8) -> u64 {
         let Some(stage) = stage.checked_sub(1) else {
@@ -583,18 +584,17 @@ impl<C: Contact, V: Validator> Protocol for Dht<C, V> {
             Message::FindNode(target) | Message::GetValue(target) | Message::GetProviders(target) => {
                 self.table.warm(target.key.point(), true, stage) as u64
             }
-            Message::Nodes(closer) | Message::Value { closer, .. } | Message::Providers { closer, .. } => {
+            Message::Nodes(closer) | Message::Value { closer, .. } => {
                 let query = self.queries.first();
                 match stage {
-                    0 => query.map_or(0, |query| u64::from(query.id)),
-                    1 => query.map_or(0, |query| query.lookup.warm(0)),
+                    0 => query.map_or(0, |query| query.warm()),
                     _ => {
-                        let known = query.map_or(0, |query| query.lookup.warm(1));
+                        let known = query.map_or(0, |query| query.lookup.warm());
                         closer.iter().fold(known, |read, contact| read ^ keys.point(*contact))
                     }
                 }
             }
-            Message::Put(_) | Message::AddProvider(_) | Message::Stored(_) => 0,
+            Message::Put(_) | Message::AddProvider(_) | Message::Stored(_) | Message::Providers { .. } => 0,
         }
     }
 }

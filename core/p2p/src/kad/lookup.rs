@@ -9,6 +9,8 @@
 
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use crate::{Contact, Keys};
 
 /// Most candidates that a path remembers, in multiples of `k`; farther ones are forgotten.
@@ -53,7 +55,7 @@ pub struct Lookup<C> {
     target: u64,
     k: u8,
     alpha: u8,
-    paths: Vec<Path<C>>,
+    paths: SmallVec<[Path<C>; 1]>,
     asked: u16,
 }
 
@@ -72,7 +74,7 @@ impl<C: Contact> Lookup<C> {
     /// target are the nearest that many know, and in turns each path would begin with one of them.
     pub(super) fn new(me: C, target: u64, manner: Manner, known: &[(u64, C)]) -> Lookup<C> {
         let count = usize::from(manner.paths);
-        let mut paths = Vec::with_capacity(count);
+        let mut paths = SmallVec::with_capacity(count);
         for path in 0..count {
             let mut list = Vec::with_capacity(usize::from(manner.k) * 2);
             let share = known.len() * path / count..known.len() * (path + 1) / count;
@@ -202,15 +204,11 @@ impl<C: Contact> Lookup<C> {
         self.paths.iter().flat_map(|path| path.list.iter().map(|candidate| candidate.contact))
     }
 
-    /// Reads what an answer on the first path will, one pointer further with each stage: see
-    /// [`Protocol::warm`](crate::Protocol::warm).
-    pub(super) fn warm(&self, stage: u8) -> u64 {
-        let Some(path) = self.paths.first() else { return 0 };
-        match stage {
-            0 => u64::from(path.flight),
-            // A line of memory has 4 candidates.
-            _ => path.list.iter().step_by(4).fold(0, |read, candidate| read ^ candidate.distance),
-        }
+    /// Reads what an answer on the first path will: see [`Protocol::warm`](crate::Protocol::warm).
+    pub(super) fn warm(&self) -> u64 {
+        // A line of memory has 4 candidates.
+        let known = self.paths.iter().take(1).flat_map(|path| path.list.iter().step_by(4));
+        known.fold(0, |read, candidate| read ^ candidate.distance)
     }
 
     /// How many questions it has asked.

@@ -85,9 +85,9 @@ pub enum Message<C> {
         /// The providers.
         providers: Vec<C>,
         /// The nearest.
-        closer: Nodes<C>,
+        closer: Vec<C>,
     },
 }
 
 // A simulation has a hundred thousand on their way, and each is moved a few times: what is seldom said is kept apart.
-const _: () = assert!(size_of::<Message<u32>>() <= 120);
+const _: () = assert!(size_of::<Message<u32>>() <= 104);

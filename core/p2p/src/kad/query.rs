@@ -139,6 +139,13 @@ impl<C: Contact> Query<C> {
         }
     }
 
+    /// Reads from each line of memory that an answer needs: see [`Protocol::warm`](crate::Protocol::warm).
+    pub(super) fn warm(&self) -> u64 {
+        let kinds =
+            u64::from(matches!(self.goal, Goal::Node)) ^ u64::from(matches!(self.phase, Phase::Search));
+        kinds ^ u64::from(self.id) ^ self.target.key.point() ^ u64::from(self.lookup.asked())
+    }
+
     /// What the lookup for the target has cost so far.
     pub(super) fn note_cost(&mut self) {
         self.cost.asked = self.lookup.asked();

@@ -34,7 +34,8 @@ impl<C: Contact, V: Validator> Dht<C, V> {
             }
             Message::GetProviders(target) => {
                 let providers = self.store.providers(now, &target.key).collect();
-                Message::Providers { providers, closer: self.closer(keys, target.key.point(), from) }
+                let closer = self.closer(keys, target.key.point(), from).into_vec();
+                Message::Providers { providers, closer }
             }
             Message::Put(record) => Message::Stored(self.store.put(now, from, record, &self.valid)),
             // No questions: an answer to nothing, or what is told without one. The asker's patience ends.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kernel::{Micros, Rng};
 use p2p::kad::{
-    Command, Config, Dht, Envelope, Links, Message, Outcome, Record, Region, Signed, Target, Token,
+    Command, Config, Dht, Envelope, Links, Message, Nodes, Outcome, Record, Region, Signed, Target, Token,
 };
 use p2p::{Effect, Input, Key, Keys, Protocol};
 
@@ -131,10 +131,12 @@ impl World {
             return;
         }
         if let (Some(told), Input::Asked { from, id, body }) = (self.liars.get(&to), &input) {
-            let closer = told.iter().copied().take(20).collect();
+            let closer: Nodes<u32> = told.iter().copied().take(20).collect();
             let body = match body {
                 Message::GetValue(_) => Message::Value { record: None, closer },
-                Message::GetProviders(_) => Message::Providers { providers: Default::default(), closer },
+                Message::GetProviders(_) => {
+                    Message::Providers { providers: Default::default(), closer: closer.into_vec() }
+                }
                 Message::Put(_) => Message::Stored(Ok(())),
                 _ => Message::Nodes(closer),
             };

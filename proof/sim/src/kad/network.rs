@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use kernel::{Micros, Rng};
-use p2p::kad::{Command, Config, Dht, Links, Message, Outcome, Refusal, Region, Target, Validator};
+use p2p::kad::{Command, Config, Dht, Links, Message, Nodes, Outcome, Refusal, Region, Target, Validator};
 use p2p::{Effect, EffectOf, Input, InputOf, Key, Keys, Protocol};
 
 /// Any value may be stored under any name: these claims are about finding.
@@ -181,12 +181,12 @@ impl Protocol for Peer {
             Peer::Liar(liars) => liars,
         };
         let Input::Asked { from, id, body } = input else { return };
-        let near = |target: &Target| liars.lie(target.key.point()).collect();
+        let near = |target: &Target| liars.lie(target.key.point()).collect::<Nodes<u32>>();
         let body = match &body {
             Message::FindNode(target) => Message::Nodes(near(target)),
             Message::GetValue(target) => Message::Value { record: None, closer: near(target) },
             Message::GetProviders(target) => {
-                Message::Providers { providers: Default::default(), closer: near(target) }
+                Message::Providers { providers: Default::default(), closer: near(target).into_vec() }
             }
             Message::Put(_) => Message::Stored(Ok(())),
             _ => return,

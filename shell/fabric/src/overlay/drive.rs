@@ -247,9 +247,8 @@ impl Host {
             Some(Said::Nodes(closer)) if closer.iter().any(|node| self.directory.key(*node) == wanted) => {
                 HopEnd::Found
             }
-            Some(Said::Nodes(closer) | Said::Value { closer, .. } | Said::Providers { closer, .. }) => {
-                HopEnd::Closer(closer.len())
-            }
+            Some(Said::Nodes(closer) | Said::Value { closer, .. }) => HopEnd::Closer(closer.len()),
+            Some(Said::Providers { closer, .. }) => HopEnd::Closer(closer.len()),
             Some(
                 Said::FindNode(_)
                 | Said::GetValue(_)

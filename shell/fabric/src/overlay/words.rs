@@ -181,7 +181,8 @@ pub(super) fn answered(directory: &mut Directory, kind: Kind, message: &Message<
         Kind::FindNode => Said::Nodes(closer),
         Kind::GetValue => Said::Value { record: record.map(Box::new), closer },
         Kind::GetProviders => {
-            Said::Providers { providers: nodes(directory, message.providers).into_vec(), closer }
+            let providers = nodes(directory, message.providers).into_vec();
+            Said::Providers { providers, closer: closer.into_vec() }
         }
         Kind::PutValue => Said::Stored(if record.is_some() { Ok(()) } else { Err(Refusal::Unsaid) }),
         Kind::AddProvider | Kind::Ping => return None,
