@@ -11,6 +11,7 @@ mod message;
 mod pipe;
 mod session;
 mod trunk;
+mod websocket;
 
 pub(crate) use ends::{Bells, StreamSocket};
 pub(crate) use session::Session;

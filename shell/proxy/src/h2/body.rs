@@ -23,11 +23,6 @@ impl Inlet {
         Inlet { recv, chunked, has_ended }
     }
 
-    /// Whether all of it was put before the proxy.
-    pub fn has_ended(&self) -> bool {
-        self.has_ended
-    }
-
     /// Puts before the proxy what came, as long as there is room. True if something was.
     pub fn pump(&mut self, ends: &mut Ends, cx: &mut Context<'_>) -> Result<bool, h2::Error> {
         let mut moved = false;

@@ -35,6 +35,29 @@ pub(super) fn is_grpc(map: &HeaderMap) -> bool {
 
 /// Writes a request's head. Whether its body is to be in chunks; `None`: it cannot be written.
 pub(super) fn request_in(parts: &request::Parts, has_body: bool, out: &mut Vec<u8>) -> Option<bool> {
+    beginning(parts, parts.method.as_str(), out)?;
+    let length = parts.headers.get(header::CONTENT_LENGTH).filter(|_| has_body);
+    match length {
+        Some(length) => line("content-length", length.as_bytes(), out),
+        None if has_body => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        None => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    Some(has_body && length.is_none())
+}
+
+/// Writes the head of a request for a connection of WebSocket with this key; `None`: it cannot be written.
+pub(super) fn websocket_in(parts: &request::Parts, key: &str, out: &mut Vec<u8>) -> Option<()> {
+    beginning(parts, "GET", out)?;
+    line("connection", b"upgrade", out);
+    line("upgrade", b"websocket", out);
+    line(header::SEC_WEBSOCKET_KEY.as_str(), key.as_bytes(), out);
+    out.extend_from_slice(b"\r\n");
+    Some(())
+}
+
+/// Writes the first line of a request and those of its fields that are its own.
+fn beginning(parts: &request::Parts, method: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let named = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() {
@@ -48,9 +71,7 @@ pub(super) fn request_in(parts: &request::Parts, has_body: bool, out: &mut Vec<u
         (None, None) => return None,
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    for piece in
-        [parts.method.as_str().as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host, b"\r\n"]
-    {
+    for piece in [method.as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\nhost: ", host, b"\r\n"] {
         out.extend_from_slice(piece);
     }
     let mut cookies = Vec::new();
@@ -68,14 +89,7 @@ pub(super) fn request_in(parts: &request::Parts, has_body: bool, out: &mut Vec<u
     if !cookies.is_empty() {
         line("cookie", &cookies, out);
     }
-    let length = parts.headers.get(header::CONTENT_LENGTH).filter(|_| has_body);
-    match length {
-        Some(length) => line("content-length", length.as_bytes(), out),
-        None if has_body => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        None => {}
-    }
-    out.extend_from_slice(b"\r\n");
-    Some(has_body && length.is_none())
+    Some(())
 }
 
 /// A request as it goes to a service. `None`: it cannot be said in HTTP/2.
@@ -158,6 +172,18 @@ pub(super) fn response_out(head: &http1::Response<'_, '_>, grpc: bool) -> Option
         }
     }
     Some((response, head.body == Body::None))
+}
+
+/// How a client is told that its connection of WebSocket is there (RFC 8441, 5): the proof was for the proxy.
+pub(super) fn opened_out(head: &http1::Response<'_, '_>) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    for field in head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        if !is_of_connection(&name) && name != header::SEC_WEBSOCKET_ACCEPT {
+            response.headers_mut().append(name, HeaderValue::from_bytes(field.value).ok()?);
+        }
+    }
+    Some(response)
 }
 
 /// What a status of ours is to a call (gRPC, "HTTP to gRPC Status Code Mapping"; a time that is over is its own deadline's).

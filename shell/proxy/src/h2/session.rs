@@ -9,12 +9,14 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
-use wire::http1::{self, Headers};
+use wire::http1::{self, Body, Headers};
 
 use super::body::{Broken, Inlet, Outlet};
 use super::ends::{Bell, Ends, Flow};
 use super::pipe::Pipe;
+use super::websocket::{Asked, Purpose, Tunnel};
 use super::{
     CONNECTION_WINDOW_BYTES, HEADER_LIST_BYTES_MAX, RESETS_MAX, SEND_BUFFER_BYTES, STREAMS_MAX, WINDOW_BYTES,
     message,
@@ -58,6 +60,7 @@ struct Stream {
     ends: Rc<RefCell<Ends>>,
     request: Inlet,
     out: Out,
+    tunnel: Tunnel,
     is_head: bool,
     is_grpc: bool,
     /// Some of its response has gone since the connection was looked at.
@@ -90,6 +93,7 @@ impl Session {
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .enable_connect_protocol()
             .handshake(pipe.clone());
         let (streams, state) = (Vec::new(), State::Beginning(handshake));
         Session {
@@ -191,22 +195,23 @@ impl Stream {
             ends.inward_flow = Flow::Cut;
             return (true, Fate::Reset);
         }
-        let news = match self.request.pump(&mut ends, cx) {
-            Ok(moved) => moved,
-            Err(_) => {
-                ends.inward_flow = Flow::Cut;
-                return (true, Fate::Reset);
-            }
+        let read = self.tunnel.reads();
+        let mut news = if read { self.request.pump(&mut ends, cx) } else { Ok(false) };
+        let fate = if news.is_ok() { self.respond(&mut ends) } else { Fate::Reset };
+        if !read && self.tunnel.reads() {
+            // What the client has sent meanwhile.
+            news = self.request.pump(&mut ends, cx);
+        }
+        let Ok(news) = news else {
+            ends.inward_flow = Flow::Cut;
+            return (true, Fate::Reset);
         };
-        let fate = self.respond(&mut ends);
         drop(ends);
         if fate == Fate::Cut {
             self.reset(Reason::INTERNAL_ERROR);
         }
-        if fate == Fate::Finished && !self.request.has_ended() {
-            // The rest of the request is not wanted (RFC 9113, 8.1).
-            self.reset(Reason::NO_ERROR);
-        }
+        // If the rest of a request is not wanted (RFC 9113, 8.1), the crate says so behind the response, once the stream is
+        // dropped. A reset from here would go before what is left of that.
         (news, fate)
     }
 
@@ -227,10 +232,10 @@ impl Stream {
                 Ok(None) if outward_flow == Flow::Open && !is_dropped => return Fate::Open,
                 Ok(None) | Err(_) => return Fate::Cut,
             };
-            let Some((response, has_ended)) = message::response_out(&head, self.is_grpc) else {
+            let taken = head.bytes;
+            let Some((response, body, has_ended)) = answer(&head, &mut self.tunnel, self.is_grpc) else {
                 return Fate::Cut;
             };
-            let (taken, body) = (head.bytes, head.body);
             let sent = if response.status().is_informational() {
                 respond.send_informational(response).map(|()| None)
             } else {
@@ -254,6 +259,30 @@ impl Stream {
             Err(Broken::There) => Fate::Reset,
         }
     }
+}
+
+/// A response as it goes to the client, with what its body is and whether there is none. `None`: it cannot be said.
+fn answer(
+    head: &http1::Response<'_, '_>,
+    tunnel: &mut Tunnel,
+    is_grpc: bool,
+) -> Option<(Response<()>, Body, bool)> {
+    let is_final = head.status >= 200 || head.status == 101;
+    if let (Tunnel::Asked(asked), true) = (&*tunnel, is_final) {
+        if asked.is_agreed(head) {
+            *tunnel = Tunnel::Open;
+            return Some((message::opened_out(head)?, Body::UntilClose, false));
+        }
+        *tunnel = Tunnel::Refused;
+        if head.status < 300 {
+            // The client would take this for its tunnel.
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            return Some((response, Body::None, true));
+        }
+    }
+    let (response, has_ended) = message::response_out(head, is_grpc)?;
+    Some((response, head.body, has_ended))
 }
 
 impl Loop {
@@ -396,21 +425,17 @@ impl Loop {
 
     /// A request has come.
     fn stream(&mut self, key: Key, session: &mut Session, (request, mut respond): Came) {
-        let (parts, recv) = request.into_parts();
-        let mut head = Vec::new();
-        let chunked = message::request_in(&parts, !recv.is_end_stream(), &mut head);
-        let refused = match chunked {
-            _ if parts.method == Method::CONNECT => Some(StatusCode::METHOD_NOT_ALLOWED),
-            None => Some(StatusCode::BAD_REQUEST),
-            Some(_) => None,
+        let (mut parts, recv) = request.into_parts();
+        let (head, chunked, tunnel) = match self.head_of(&mut parts, !recv.is_end_stream()) {
+            Ok(head) => head,
+            Err(status) => {
+                let mut response = Response::new(());
+                *response.status_mut() = status;
+                // A client that is gone needs no answer.
+                let _ = respond.send_response(response, true);
+                return;
+            }
         };
-        if let Some(status) = refused {
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            // A client that is gone needs no answer.
-            let _ = respond.send_response(response, true);
-            return;
-        }
         let ends = Ends::new(session.bell.clone());
         ends.borrow_mut().give(&head);
         if recv.is_end_stream() {
@@ -422,13 +447,35 @@ impl Loop {
         session.streams.push(Stream {
             client,
             ends,
-            request: Inlet::new(recv, chunked.unwrap_or_default()),
+            request: Inlet::new(recv, chunked),
             out: Out::Head(respond),
+            tunnel,
             is_head: parts.method == Method::HEAD,
             is_grpc: message::is_grpc(&parts.headers),
             has_moved: true,
         });
         self.drive(client);
+    }
+
+    /// What the proxy reads of a request, and whether its body is in chunks.
+    fn head_of(&mut self, parts: &mut Parts, has_body: bool) -> Result<(Vec<u8>, bool, Tunnel), StatusCode> {
+        let mut head = Vec::new();
+        match Purpose::of(&parts.method, &parts.extensions) {
+            Purpose::Request => {
+                let chunked = message::request_in(parts, has_body, &mut head);
+                Ok((head, chunked.ok_or(StatusCode::BAD_REQUEST)?, Tunnel::None))
+            }
+            // One whose client says nothing is none.
+            Purpose::WebSocket if !has_body => Err(StatusCode::BAD_REQUEST),
+            Purpose::WebSocket => {
+                let asked = Asked::draw(&mut self.rng);
+                parts.headers.remove(http::header::SEC_WEBSOCKET_KEY);
+                message::websocket_in(parts, &asked.key, &mut head).ok_or(StatusCode::BAD_REQUEST)?;
+                Ok((head, false, Tunnel::Asked(asked)))
+            }
+            Purpose::Unknown => Err(StatusCode::NOT_IMPLEMENTED),
+            Purpose::Tunnel => Err(StatusCode::METHOD_NOT_ALLOWED),
+        }
     }
 
     fn pump_streams(&mut self, session: &mut Session, cx: &mut Context<'_>) {

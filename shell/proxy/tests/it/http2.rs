@@ -11,9 +11,10 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Response};
+use mesh::route::Routes;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::world::{Backend, Client, PATIENCE, World, nobody, plan, read_head};
+use crate::world::{Backend, Client, PATIENCE, World, nobody, plan, read_head, rule};
 
 /// What a client of HTTP/2 begins with, before its settings.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,16 +25,16 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn within<T>(work: impl Future<Output = T>) -> T {
+pub fn within<T>(work: impl Future<Output = T>) -> T {
     runtime().block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("it ends") })
 }
 
-fn address(world: &World) -> SocketAddr {
+pub fn address(world: &World) -> SocketAddr {
     world.proxy.addresses()[0].1
 }
 
 /// A connection that knows what it will meet.
-async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+pub async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(async move {
@@ -43,15 +44,20 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     send.ready().await.unwrap()
 }
 
-fn request(method: Method, path: &str) -> Request<()> {
+pub fn request(method: Method, path: &str) -> Request<()> {
     let uri = format!("http://a.example{path}");
     Request::builder().method(method).uri(uri).body(()).unwrap()
 }
 
-async fn content(recv: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+pub async fn content(recv: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = recv.data().await {
-        let data = data?;
+        let data = match data {
+            Ok(data) => data,
+            // The rest of the request was not wanted, and the response is whole (RFC 9113, 8.1).
+            Err(error) if error.reason() == Some(Reason::NO_ERROR) => break,
+            Err(error) => return Err(error),
+        };
         recv.flow_control().release_capacity(data.len())?;
         all.extend_from_slice(&data);
     }
@@ -59,7 +65,7 @@ async fn content(recv: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
 }
 
 /// What a request without a body is answered: status, fields, body.
-async fn ask(
+pub async fn ask(
     send: &mut SendRequest<Bytes>,
     request: Request<()>,
 ) -> Result<(u16, HeaderMap, Vec<u8>), h2::Error> {
@@ -101,7 +107,11 @@ where
 }
 
 /// Sends data when there is room for it.
-async fn send_all(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), h2::Error> {
+pub async fn send_all(
+    stream: &mut h2::SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = match poll_fn(|cx| stream.poll_capacity(cx)).await {
@@ -390,6 +400,28 @@ fn a_client_of_http1_is_answered_by_a_service_of_http2() {
     }
     client.send(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!(client.reply("POST").text(), "/up");
+}
+
+#[test]
+fn an_answer_that_comes_before_its_request_is_whole_arrives_and_then_the_rest_is_refused() {
+    let backend = Backend::answering(OK);
+    let mut some = plan(&[backend.address]);
+    some.index = Routes::new(&[rule("a.example", "/")]).unwrap();
+    let world = World::new(some);
+    within(async {
+        let mut send = connect(address(&world)).await;
+        for (host, status, body) in [("a.example", 200, "ok"), ("b.example", 404, "")] {
+            let uri = format!("http://{host}/");
+            let upload = Request::builder().method(Method::POST).uri(uri).body(()).unwrap();
+            let (response, mut out) = send.send_request(upload, false).unwrap();
+            let (parts, mut recv) = response.await.expect(host).into_parts();
+            assert_eq!(parts.status, status);
+            let came = content(&mut recv).await.unwrap();
+            assert!(came.starts_with(body.as_bytes()), "{host}: {came:?}");
+            assert_eq!(poll_fn(|cx| out.poll_reset(cx)).await.unwrap(), Reason::NO_ERROR, "{host}");
+        }
+        assert_eq!(ask(&mut send, request(Method::GET, "/")).await.unwrap().0, 200);
+    });
 }
 
 #[test]

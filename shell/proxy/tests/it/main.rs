@@ -12,4 +12,5 @@ mod sticky;
 mod telling;
 mod tls;
 mod trunks;
+mod websocket;
 mod world;
