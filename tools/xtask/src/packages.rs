@@ -28,6 +28,7 @@ const PACKAGES: &[(&[&str], &str)] = &[
     (&["/usr/bin/python3", "-c", "import consul"], "python3-consul"),
     (&["/usr/bin/python3", "-c", "import psycopg2"], "python3-psycopg2"),
     (&["h2load", "--version"], "nghttp2-client"),
+    (&["chromium", "--version"], "chromium"),
     // What faults on a cluster need: hosts of its own, and clocks that differ.
     (&["unshare", "--version"], "util-linux"),
     (&["ip", "-V"], "iproute2"),
