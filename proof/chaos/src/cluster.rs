@@ -7,6 +7,7 @@
 
 mod copies;
 mod crowd;
+pub mod discovery;
 mod member;
 mod net;
 mod plan;
@@ -152,7 +153,7 @@ struct Campaign {
 impl Campaign {
     fn new(setting: &Setting, options: &Options, home: &Path) -> Result<Campaign, Failure> {
         let rng = Rng::new(setting.seed);
-        let mut cluster = Cluster::gather(&setting.binary, options.nodes, home, rng.fork(u64::MAX))?;
+        let mut cluster = Cluster::gather(&setting.binary, options.nodes, home, "", rng.fork(u64::MAX))?;
         cluster.use_leases()?;
         let (options, home) = (*options, home.to_owned());
         Ok(Campaign { cluster, options, began: Instant::now(), rng, home, past: Vec::new() })
@@ -244,10 +245,10 @@ impl Campaign {
 }
 
 impl Cluster {
-    /// Makes one, whole.
-    fn gather(binary: &Path, nodes: usize, home: &Path, rng: Rng) -> Result<Cluster, Failure> {
+    /// Makes one, whole. `more` is what each node's configuration says besides.
+    fn gather(binary: &Path, nodes: usize, home: &Path, more: &str, rng: Rng) -> Result<Cluster, Failure> {
         let hosts = Hosts::make(nodes, rng)?;
-        let members = (0..nodes).map(|number| Member::new(number, hosts.host(number), home));
+        let members = (0..nodes).map(|number| Member::new(number, hosts.host(number), home, more));
         let members = members.collect::<Result<_, _>>()?;
         let mut cluster = Cluster { hosts, members, binary: binary.to_owned() };
         let made = cluster.form();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chaos::campaign::{Report, Setting};
-use chaos::cluster::{self, rolling};
+use chaos::cluster::{self, discovery, rolling};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Faults on the real archipel binary, judged by what its clients were told.
@@ -31,6 +31,8 @@ enum Fault {
     Cluster(ClusterOptions),
     /// Restarts each node of a cluster in turn under load (network namespaces; needs root).
     Rolling(RollingOptions),
+    /// Cuts a cluster in two while services are registered and found (network namespaces; needs root).
+    Discovery(DiscoveryOptions),
 }
 
 #[derive(Args)]
@@ -82,6 +84,18 @@ struct RollingOptions {
     old_binary: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct DiscoveryOptions {
+    #[command(flatten)]
+    common: Options,
+    /// Nodes.
+    #[arg(long, default_value_t = cluster::NODES as u64, value_parser = clap::value_parser!(u64).range(cluster::NODES_ALLOWED))]
+    nodes: u64,
+    /// Let everything through the last cut, so that the judge must find it.
+    #[arg(long)]
+    leak: bool,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Planted {
     /// A client claims a write that was never sent.
@@ -124,6 +138,14 @@ fn chosen(fault: Fault) -> (Campaign, Options, String) {
             let more = rolling::Options { nodes: nodes as usize, old_binary };
             let run = move |setting: &Setting, progress: &mut dyn FnMut(&str)| {
                 rolling::run(setting, &more, progress)
+            };
+            (Box::new(run), common, words)
+        }
+        Fault::Discovery(DiscoveryOptions { common, nodes, leak }) => {
+            let words = format!(" --nodes {nodes}{}", if leak { " --leak" } else { "" });
+            let more = discovery::Options { nodes: nodes as usize, leak };
+            let run = move |setting: &Setting, progress: &mut dyn FnMut(&str)| {
+                discovery::run(setting, &more, progress)
             };
             (Box::new(run), common, words)
         }

@@ -43,18 +43,18 @@ pub enum Begins<'a> {
 }
 
 impl Member {
-    /// A member that does not run yet, with its folder below `home`.
+    /// A member that does not run yet, with its folder below `home`; `more` is what its configuration says besides.
     ///
     /// # Errors
     /// Its folder cannot be written.
-    pub fn new(number: usize, host: &Host, home: &Path) -> Result<Member, Failure> {
+    pub fn new(number: usize, host: &Host, home: &Path, more: &str) -> Result<Member, Failure> {
         let folder = home.join(format!("node-{number}"));
         std::fs::create_dir_all(&folder).map_err(Failure::world("make a node's folder"))?;
         let text = format!(
             "data_dir = \"{}\"\n[log]\nlevel = \"info\"\nformat = \"json\"\n\
              [cluster]\nbind = \"{}\"\nzone = \"zone-{number}\"\n\
              [storage]\nsegment_bytes = \"256KiB\"\nreserve_bytes = 0\ncheckpoint_bytes = \"1MiB\"\n\
-             [[keyspace]]\nid = {}\npartitions = {}\n",
+             [[keyspace]]\nid = {}\npartitions = {}\n{more}",
             folder.join("data").display(),
             host.address,
             WIDE.0,

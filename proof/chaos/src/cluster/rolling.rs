@@ -41,11 +41,12 @@ pub fn run(setting: &Setting, options: &Options, progress: &mut dyn FnMut(&str))
     let result = Scratch::new().and_then(|scratch| {
         let begins_as = options.old_binary.as_ref().unwrap_or(&setting.binary);
         let rng = Rng::new(setting.seed);
-        let result =
-            Cluster::gather(begins_as, options.nodes, scratch.path(), rng.fork(0)).and_then(|mut cluster| {
+        let result = Cluster::gather(begins_as, options.nodes, scratch.path(), "", rng.fork(0)).and_then(
+            |mut cluster| {
                 let result = rounds(&mut cluster, setting, &rng, progress);
                 cluster.keep_pages(result)
-            });
+            },
+        );
         scratch.end(result)
     });
     Report { name: "rolling", setting: setting.clone(), result }

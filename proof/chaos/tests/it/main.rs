@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use chaos::campaign::{Failure, Report, Setting};
-use chaos::cluster::{self, Length, Plant, rolling};
+use chaos::cluster::{self, Length, Plant, discovery, rolling};
 
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -140,6 +140,27 @@ fn a_rolling_restart_tells_clients_of_other_nodes_no_error() {
     let report = judged(&setting("always", 1), |setting, progress| rolling::run(setting, &options, progress));
     if let Some(report) = report {
         assert_eq!(report.exit_code(), 0, "{}", report.text());
+    }
+}
+
+fn discovery(rounds: u64, leak: bool) -> Option<Report> {
+    let options = discovery::Options { nodes: cluster::NODES, leak };
+    judged(&setting("always", rounds), |setting, progress| discovery::run(setting, &options, progress))
+}
+
+#[test]
+fn in_a_partition_every_side_finds_what_it_can_reach_and_takes_registrations() {
+    if let Some(report) = discovery(3, false) {
+        assert_eq!(report.exit_code(), 0, "{}", report.text());
+    }
+}
+
+/// The negative control: nothing is cut, and the sides know of each other's registrations.
+#[test]
+fn a_cut_that_lets_registrations_through_is_found() {
+    if let Some(report) = discovery(1, true) {
+        assert_eq!(report.exit_code(), 1, "{}", report.text());
+        assert!(report.text().contains(discovery::BEYOND), "{}", report.text());
     }
 }
 
