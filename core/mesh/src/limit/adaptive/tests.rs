@@ -100,16 +100,17 @@ impl World {
 #[test]
 fn the_limit_settles_near_what_the_service_works_on_at_once_and_stays() {
     for work in [Work::Even, Work::Exponential] {
-        for servers in [2, 4, 8, 32, 100, 300] {
-            for seed in 0..3 {
+        for servers in [2, 4, 8, 32, 200] {
+            for seed in 0..2 {
                 let mut world = World::new(servers, work, 1, seed);
-                world.run(20, u32::MAX);
-                for minute in 0..3 {
-                    let (limit, n) = (world.run(20, u32::MAX), servers as f64);
+                // With few requests in a second there is little to judge by.
+                world.run(if servers == 2 { 60 } else { 10 }, u32::MAX);
+                for part in 0..2 {
+                    let (limit, n) = (world.run(10, u32::MAX), servers as f64);
                     let near = (n * 0.85)..(n * 1.45 + 1.0);
-                    assert!(near.contains(&limit), "{servers} servers, seed {seed}, {minute}: {limit}");
+                    assert!(near.contains(&limit), "{servers} servers, seed {seed}, {part}: {limit}");
                 }
-                let goodput = world.goodput(20);
+                let goodput = world.goodput(10);
                 // Where two are worked on at once the lower turn may have half of that.
                 let least = if servers == 2 { 0.8 } else { 0.9 };
                 assert!(goodput > least, "{servers} servers, seed {seed}: {goodput}");
