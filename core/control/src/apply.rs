@@ -3,6 +3,7 @@
 //! Each operation first judges, then changes: a refusal leaves no half of it behind. No input panics.
 
 mod member;
+pub(crate) mod mesh;
 mod place;
 mod space;
 
@@ -29,7 +30,7 @@ impl State {
             return line.result.clone().map_err(Refused::Before);
         }
         self.now = self.now.max(request.at);
-        let result = self.change(&request.operation).map(|replica| {
+        let result = self.change(&request.operation, &request.by).map(|replica| {
             self.version = self.version.saturating_add(1);
             Outcome { version: self.version, replica }
         });
@@ -46,7 +47,7 @@ impl State {
         result
     }
 
-    fn change(&mut self, operation: &Operation) -> Changed {
+    fn change(&mut self, operation: &Operation, by: &Name) -> Changed {
         if let Operation::CreateCluster { cluster, node, zone, addresses } = operation {
             return self.create(*cluster, *node, zone, addresses);
         }
@@ -80,6 +81,8 @@ impl State {
             Operation::MoveLeader { group, epoch, node } => self.move_leader(*group, *epoch, *node),
             Operation::SetUser { name, user } => self.set_user(name, user),
             Operation::RemoveUser { name } => self.remove_user(name),
+            Operation::SetMesh { after, settings } => self.set_mesh(*after, settings, by),
+            Operation::RestoreMesh { after, to } => self.restore_mesh(*after, *to, by),
         }
     }
 

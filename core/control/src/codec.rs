@@ -27,6 +27,7 @@ use crate::{
     PARTITIONS_MAX, REQUEST_BYTES_MAX, RIGHTS_KEYSPACES_MAX, SECRETS_MAX, TOMBSTONES_MAX, USERS_MAX,
 };
 
+mod mesh;
 mod operation;
 mod roster;
 mod version;
@@ -94,10 +95,11 @@ impl State {
         for (keyspace, space) in &self.keyspaces {
             keyspace.put(&mut out);
             space.settings.put(&mut out);
-            if self.speaks >= Version(3) {
-                space.settings.reading.put(&mut out);
-            }
+            space.settings.reading.put(&mut out);
             space.partitions.iter().for_each(|partition| partition.put(&mut out));
+        }
+        if self.speaks >= Version(4) {
+            mesh::put_revisions(&self.revisions, &mut out);
         }
         out
     }
@@ -115,7 +117,8 @@ impl State {
             let secrets = get_map(reader, SECRETS_MAX)?;
             let users = get_map(reader, USERS_MAX)?;
             let audit = VecDeque::from(get_list(reader, AUDIT_MAX)?);
-            let keyspaces = get_keyspaces(reader, speaks)?;
+            let keyspaces = get_keyspaces(reader)?;
+            let revisions = if speaks >= Version(4) { mesh::get_revisions(reader)? } else { VecDeque::new() };
             let now = Millis(now);
             Ok(State {
                 speaks,
@@ -128,6 +131,7 @@ impl State {
                 keyspaces,
                 users,
                 audit,
+                revisions,
             })
         })?;
         if state.is_sound() { Ok(state) } else { Err(DecodeError::Invalid) }
@@ -148,6 +152,7 @@ impl State {
             |replica: Replica| known(&replica.node) && given(replica.id) && seen.insert(replica.id);
         let members = self.members.values().all(|member| given(member.replica));
         members
+            && self.revisions.iter().all(|revision| revision.version <= self.version)
             && (1..=consensus::members::NUMBER_MAX).contains(&self.next_replica)
             && self.partitions().all(|(_, partition)| {
                 let mut copies = partition.members().map(|(replica, _)| replica).chain(partition.released());
@@ -156,13 +161,11 @@ impl State {
     }
 }
 
-fn get_keyspaces(reader: &mut Reader<'_>, speaks: Version) -> Read<BTreeMap<KeyspaceId, Keyspace>> {
+fn get_keyspaces(reader: &mut Reader<'_>) -> Read<BTreeMap<KeyspaceId, Keyspace>> {
     let (mut keyspaces, mut total) = (BTreeMap::new(), 0);
     for _ in 0..bounded(reader, KEYSPACES_MAX)? {
         let (keyspace, mut settings) = (KeyspaceId::get(reader)?, Settings::get(reader)?);
-        if speaks >= Version(3) {
-            settings.reading = Reading::get(reader)?;
-        }
+        settings.reading = Reading::get(reader)?;
         if keyspaces.last_key_value().is_some_and(|(last, _)| *last >= keyspace) {
             return Err(DecodeError::Invalid);
         }

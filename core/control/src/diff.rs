@@ -26,7 +26,8 @@ pub struct Duty {
     pub epoch: u64,
 }
 
-/// What one node has to do. Applied in this order: stop, keyspaces, open, start, change, close, users.
+/// What one node has to do. Applied in this order: stop, keyspaces, open, start, change, close, users,
+/// mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
     /// Replicas that are no more: their data is deleted.
@@ -43,6 +44,8 @@ pub struct Diff {
     pub close: Vec<NodeId>,
     /// Users that came, went, or have other rights.
     pub users: Vec<Name>,
+    /// The proxies are to do something else.
+    pub mesh: bool,
 }
 
 /// What `node` has to do, so that what was right for `before` is right for `after`.
@@ -78,6 +81,7 @@ pub fn diff(before: &State, after: &State, node: NodeId) -> Diff {
     let users: BTreeSet<&Name> = before.users().keys().chain(after.users().keys()).collect();
     let other = users.into_iter().filter(|name| before.users().get(*name) != after.users().get(*name));
     diff.users.extend(other.cloned());
+    diff.mesh = before.revision_number() != after.revision_number();
     diff
 }
 

@@ -1,4 +1,5 @@
-//! What the cluster should be: members, keyspaces, who keeps which partition, users; as a deterministic state machine.
+//! What the cluster should be: members, keyspaces, who keeps which partition, users, what the proxies do; as a deterministic
+//! state machine.
 //!
 //! The state is replicated by the control group. Each entry of that group is one [`Request`]; [`State::apply`] answers it,
 //! the same on every replica. [`plan`] says what should be asked next, [`diff`] what one node has to do about a change.
@@ -10,6 +11,7 @@ extern crate alloc;
 mod apply;
 pub mod codec;
 pub mod diff;
+pub mod mesh;
 mod operation;
 pub mod plan;
 pub mod recover;
@@ -18,6 +20,7 @@ mod roster;
 mod state;
 
 pub use diff::{Diff, Duty, diff};
+pub use mesh::{MeshSettings, Revision};
 pub use operation::{Operation, OperationId, Request, Step};
 pub use plan::View;
 pub use refused::{Refused, Table};

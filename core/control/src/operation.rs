@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 
 use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 
+use crate::mesh::MeshSettings;
 use crate::state::{Name, Settings, User};
 
 /// One request, for ever: drawn by who asks, and kept in retries.
@@ -162,6 +163,20 @@ pub enum Operation {
         /// Which.
         to: Version,
     },
+    /// All members' proxies should do this.
+    SetMesh {
+        /// The revision that this is to follow, if who asks insists; 0 if there is to be none yet.
+        after: Option<u64>,
+        /// What they should do.
+        settings: MeshSettings,
+    },
+    /// They should do again what an earlier revision said.
+    RestoreMesh {
+        /// As above.
+        after: Option<u64>,
+        /// Which revision; 0 for what each node's own file says.
+        to: u64,
+    },
 }
 
 impl Operation {
@@ -171,6 +186,7 @@ impl Operation {
     pub fn needs(&self) -> Version {
         match self {
             Operation::Raise { to } => *to,
+            Operation::SetMesh { .. } | Operation::RestoreMesh { .. } => Version(4),
             Operation::CreateKeyspace { settings, .. } | Operation::AlterKeyspace { settings, .. } => {
                 settings.needs()
             }
@@ -250,6 +266,8 @@ impl fmt::Display for Operation {
             Operation::SetUser { name, .. } => write!(f, "set user {name}"),
             Operation::RemoveUser { name } => write!(f, "remove user {name}"),
             Operation::Raise { to } => write!(f, "raise the cluster to version {to}"),
+            Operation::SetMesh { settings, .. } => write!(f, "set the proxies: {settings}"),
+            Operation::RestoreMesh { to, .. } => write!(f, "set the proxies as revision {to} did"),
         }
     }
 }

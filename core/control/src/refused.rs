@@ -7,6 +7,7 @@ use kernel::{GroupId, KeyspaceId, NodeId, Version};
 use placement::solve::COPIES_MAX;
 use thiserror::Error;
 
+use crate::mesh::Unsound;
 use crate::state::{Name, Standing};
 use crate::{ADDRESSES_MAX, MOVES_MAX, RIGHTS_KEYSPACES_MAX, VOTERS_MAX};
 
@@ -290,6 +291,27 @@ pub enum Refused {
     /// Nobody could change the cluster.
     #[error("user {0} is the last one who may change the cluster: give another user that right first")]
     LastAdmin(Name),
+    /// Somebody else was first.
+    #[error("the proxies' settings are at revision {is}, not {after}: see what it says with `archipel mesh settings`, and ask again")]
+    OtherRevision {
+        /// What it was to follow.
+        after: u64,
+        /// What is in force.
+        is: u64,
+    },
+    /// There never was one, or it is forgotten.
+    #[error("revision {to} of the proxies' settings is not remembered: revisions {oldest} to {newest} are, and 0 is what each node's own file says")]
+    RevisionUnknown {
+        /// Which.
+        to: u64,
+        /// The first that is remembered.
+        oldest: u64,
+        /// The last.
+        newest: u64,
+    },
+    /// They are none.
+    #[error("{0}")]
+    Mesh(Unsound),
     /// Too many.
     #[error("the rights of user {user} name {count} keyspaces: name at most {RIGHTS_KEYSPACES_MAX}")]
     Rights {

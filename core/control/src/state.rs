@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -11,6 +12,7 @@ use kernel::{ClusterId, GroupId, KeyspaceId, Millis, NodeId, TokenId, Version};
 use placement::Partitions;
 use storage::store::Policy;
 
+use crate::mesh::Revision;
 use crate::{NAME_BYTES_MAX, OperationId};
 
 /// SHA-256 of a state's bytes: equal states, equal digests.
@@ -335,6 +337,8 @@ pub struct State {
     pub(crate) keyspaces: BTreeMap<KeyspaceId, Keyspace>,
     pub(crate) users: BTreeMap<Name, User>,
     pub(crate) audit: VecDeque<Audit>,
+    /// The last ones of the proxies' settings, the oldest first. Shared, since states are cloned and these are large.
+    pub(crate) revisions: VecDeque<Arc<Revision>>,
 }
 
 impl Default for State {
@@ -358,6 +362,7 @@ impl State {
             keyspaces: BTreeMap::new(),
             users: BTreeMap::new(),
             audit: VecDeque::new(),
+            revisions: VecDeque::new(),
         }
     }
 
@@ -419,6 +424,24 @@ impl State {
     #[must_use]
     pub const fn audit(&self) -> &VecDeque<Audit> {
         &self.audit
+    }
+
+    /// The last revisions of the proxies' settings, at most [`crate::mesh::REVISIONS_MAX`], the oldest first.
+    #[must_use]
+    pub const fn revisions(&self) -> &VecDeque<Arc<Revision>> {
+        &self.revisions
+    }
+
+    /// The revision in force; none as long as nothing was asked of the proxies.
+    #[must_use]
+    pub fn revision(&self) -> Option<&Arc<Revision>> {
+        self.revisions.back()
+    }
+
+    /// The number of the revision in force; 0 if there is none.
+    #[must_use]
+    pub fn revision_number(&self) -> u64 {
+        self.revision().map_or(0, |one| one.number)
     }
 
     /// The partition that this group keeps.

@@ -20,7 +20,8 @@ impl Version {
     /// | 1 | links |
     /// | 2 | greetings name the versions that a node speaks |
     /// | 3 | clusters have a version; keyspaces say which copies are read and how far behind those may be |
-    pub const NEWEST: Version = Version(3);
+    /// | 4 | the settings of the members' proxies are a part of the cluster's state |
+    pub const NEWEST: Version = Version(4);
     /// The oldest that is spoken here.
     pub const OLDEST: Version = Version(Version::NEWEST.0 - 1);
 }

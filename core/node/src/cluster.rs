@@ -70,6 +70,8 @@ pub mod kind {
     pub const SNAPSHOT: u8 = 5;
     /// Which services there are. These are not the worker's: the host hands them to the registry.
     pub const SERVICES: u8 = 6;
+    /// How far a member's proxy follows the cluster's settings. These are the host's, too.
+    pub const MESH: u8 = 7;
 }
 
 /// Which of the two connections to a peer.

@@ -64,6 +64,14 @@ impl Coded for Operation {
             }
             Operation::RemoveUser { name } => put_one(16, name, out),
             Operation::Raise { to } => out.extend([17, to.0]),
+            Operation::SetMesh { after, settings } => {
+                put_one(20, after, out);
+                settings.put(out);
+            }
+            Operation::RestoreMesh { after, to } => {
+                put_one(21, after, out);
+                put_varint(out, *to);
+            }
         }
     }
 
@@ -115,6 +123,8 @@ impl Coded for Operation {
             },
             18 => Operation::CreateKeyspace { keyspace: Coded::get(reader)?, settings: get_read(reader)? },
             19 => Operation::AlterKeyspace { keyspace: Coded::get(reader)?, settings: get_read(reader)? },
+            20 => Operation::SetMesh { after: Coded::get(reader)?, settings: Coded::get(reader)? },
+            21 => Operation::RestoreMesh { after: Coded::get(reader)?, to: reader.varint()? },
             _ => return Err(DecodeError::Invalid),
         })
     }

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod life;
+mod mesh;
 mod recovery;
 mod refusals;
 mod versions;

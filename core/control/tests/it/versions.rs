@@ -22,21 +22,25 @@ fn request(operation: Operation) -> Request {
 
 #[test]
 fn a_request_is_written_in_the_oldest_version_that_has_words_for_it() {
-    let (older, newer) = (Version::OLDEST, Version::NEWEST);
+    let (first, third, newest) = (Version(2), Version(3), Version::NEWEST);
     let lease = Reading { from: ReadFrom::Lease, ..Reading::default() };
     let lease = Settings { reading: lease, ..settings("a", 2, 3) };
     let same = Settings { reading: Reading::default(), ..later("a") };
+    let set = Operation::SetMesh { after: Some(4), settings: MeshSettings::default() };
     #[rustfmt::skip] // columns
     let table = [
-        (issue(1, 5),                                                            older),
-        (Operation::RemoveUser { name: name("a") },                              older),
-        (Operation::CreateKeyspace { keyspace: K, settings: same.clone() },      older),
-        (Operation::AlterKeyspace { keyspace: K, settings: same },               older),
-        (Operation::CreateKeyspace { keyspace: K, settings: later("a") },        newer),
-        (Operation::AlterKeyspace { keyspace: K, settings: later("a") },         newer),
-        (Operation::CreateKeyspace { keyspace: K, settings: lease.clone() },     newer),
-        (Operation::AlterKeyspace { keyspace: K, settings: lease },              newer),
-        (Operation::Raise { to: newer },                                         newer),
+        (issue(1, 5),                                                            first),
+        (Operation::RemoveUser { name: name("a") },                              first),
+        (Operation::CreateKeyspace { keyspace: K, settings: same.clone() },      first),
+        (Operation::AlterKeyspace { keyspace: K, settings: same },               first),
+        (Operation::CreateKeyspace { keyspace: K, settings: later("a") },        third),
+        (Operation::AlterKeyspace { keyspace: K, settings: later("a") },         third),
+        (Operation::CreateKeyspace { keyspace: K, settings: lease.clone() },     third),
+        (Operation::AlterKeyspace { keyspace: K, settings: lease },              third),
+        (Operation::Raise { to: third },                                         third),
+        (Operation::Raise { to: newest },                                        newest),
+        (set,                                                                    Version(4)),
+        (Operation::RestoreMesh { after: None, to: 3 },                          Version(4)),
     ];
     for (operation, needs) in table {
         let text = operation.to_string();
@@ -45,12 +49,12 @@ fn a_request_is_written_in_the_oldest_version_that_has_words_for_it() {
         assert_eq!(version_of(&bytes), Some(needs), "{text}");
         assert_eq!(Request::decode(&bytes), Ok(request(operation)), "{text}");
         // Under another version's byte it is nobody's.
-        bytes[0] = if needs == older { newer.0 } else { FORMAT };
+        bytes[0] = if needs == first { newest.0 } else { FORMAT };
         assert_eq!(Request::decode(&bytes), Err(DecodeError::Invalid), "{text}");
-        bytes[0] = newer.0 + 1;
+        bytes[0] = newest.0 + 1;
         assert_eq!(
             (version_of(&bytes), Request::decode(&bytes)),
-            (Some(Version(newer.0 + 1)), Err(DecodeError::Invalid))
+            (Some(Version(newest.0 + 1)), Err(DecodeError::Invalid))
         );
     }
 }
@@ -61,12 +65,12 @@ fn what_is_new_is_refused_until_the_cluster_rises_and_it_rises_once() {
     assert_eq!(world.state.speaks(), Version::OLDEST);
     world.ask(Operation::CreateKeyspace { keyspace: K, settings: settings("a", 2, 3) }).unwrap();
     let (needs, is) = (Version::NEWEST, Version::OLDEST);
-    let alter = Operation::AlterKeyspace { keyspace: K, settings: later("a") };
-    assert_eq!(world.ask(alter.clone()), Err(Refused::NeedsVersion { needs, is }));
-    let create = Operation::CreateKeyspace { keyspace: KeyspaceId(2), settings: later("b") };
-    assert_eq!(world.ask(create), Err(Refused::NeedsVersion { needs, is }));
+    let set = Operation::SetMesh { after: None, settings: MeshSettings::default() };
+    assert_eq!(world.ask(set.clone()), Err(Refused::NeedsVersion { needs, is }));
+    let restore = Operation::RestoreMesh { after: None, to: 0 };
+    assert_eq!(world.ask(restore), Err(Refused::NeedsVersion { needs, is }));
     let before = world.state.encode();
-    assert_eq!((before[0], State::decode(&before)), (FORMAT, Ok(world.state.clone())));
+    assert_eq!((before[0], State::decode(&before)), (is.0, Ok(world.state.clone())));
     // The plan asks for it when all are heard to speak it, before anything else.
     let heard = |spoken| View { spoken, ..View::default() };
     assert_ne!(plan::next(&world.state, &heard(is)), Ok(vec![Operation::Raise { to: needs }]));
@@ -77,11 +81,12 @@ fn what_is_new_is_refused_until_the_cluster_rises_and_it_rises_once() {
     for to in [needs, is] {
         assert_eq!(world.ask(Operation::Raise { to }), Err(Refused::AtVersion(needs)));
     }
-    world.ask(alter).unwrap();
-    assert_eq!(world.state.keyspaces()[&K].settings, later("a"));
+    world.ask(set).unwrap();
+    assert_eq!(world.state.revision_number(), 1);
     let after = world.state.encode();
     assert_eq!((after[0], State::decode(&after)), (needs.0, Ok(world.state.clone())));
-    // What the older version's words are for is still said in them, and means the default.
+    // What the first version's words are for is still said in them, and means the default.
+    world.ask(Operation::AlterKeyspace { keyspace: K, settings: later("a") }).unwrap();
     world.ask(Operation::AlterKeyspace { keyspace: K, settings: settings("a", 2, 3) }).unwrap();
     assert_eq!(world.state.keyspaces()[&K].settings.reading, Reading::default());
 }
@@ -94,6 +99,7 @@ fn members_that_apply_the_same_requests_are_equal_across_the_rise() {
     let more = [
         Operation::Raise { to: Version::NEWEST },
         Operation::AlterKeyspace { keyspace: K, settings: later("a") },
+        Operation::SetMesh { after: Some(0), settings: MeshSettings::default() },
         Operation::Leave { node: node(2) },
     ];
     for operation in more {

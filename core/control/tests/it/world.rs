@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::Durability;
 use control::diff::duties;
+use control::mesh::Part;
 use control::plan::{self, Progress, View};
 use control::*;
 use kernel::{GroupId, KeyspaceId, Millis, NodeId, Rng, Version};
@@ -105,6 +106,9 @@ impl World {
         assert!(state.speaks() >= before.speaks(), "the cluster fell back");
         let later = state.keyspaces().values().any(|space| space.settings.needs() > state.speaks());
         assert!(!later, "something is in the state that its version has no words for");
+        assert!(state.revision().is_none() || state.speaks() >= Version(4), "a revision before its version");
+        let revised = state.revision_number() - before.revision_number();
+        assert!(revised <= u64::from(accepted), "a revision by another request");
         let present: BTreeSet<NodeId> =
             state.members().iter().filter(|(_, member)| member.is_present()).map(|(&node, _)| node).collect();
         assert!((1..=VOTERS_MAX).contains(&state.voters().len()), "voters");
@@ -187,7 +191,7 @@ impl World {
         let copies = self.rng.below(4) as u8;
         let partitions = 1 + keyspace.0 * 3;
         let settings = settings(&format!("k{keyspace}"), copies, partitions);
-        let operation = match self.rng.below(24) {
+        let operation = match self.rng.below(26) {
             0 | 1 => return drop(self.join(one.0[0])),
             2 => Operation::Activate { node: one },
             3 => Operation::Leave { node: one },
@@ -233,6 +237,14 @@ impl World {
                 self.view.spoken = Version::NEWEST;
                 return self.follow_plan();
             }
+            20 => {
+                let after = self.rng.chance(0.5).then(|| self.state.revision_number());
+                Operation::SetMesh { after, settings: some_mesh(&mut self.rng) }
+            }
+            21 => {
+                let to = self.rng.below(self.state.revision_number() + 2);
+                Operation::RestoreMesh { after: None, to }
+            }
             _ => return self.follow_plan(),
         };
         let _ = self.ask(operation);
@@ -248,6 +260,23 @@ impl World {
             self.ask(operation.clone()).unwrap_or_else(|refused| panic!("{operation}: {refused}"));
         }
     }
+}
+
+/// A part that refers to services.
+pub fn part(name: &str, uses: &[&str], text: &str) -> Part {
+    let uses = uses.iter().map(|&name| name.to_owned()).collect();
+    Part { name: name.to_owned(), uses, text: text.to_owned() }
+}
+
+/// Settings of the proxies, mostly sound ones.
+fn some_mesh(rng: &mut Rng) -> MeshSettings {
+    let services: Vec<Part> =
+        (0..rng.below(4)).map(|at| part(&format!("s{at}"), &[], "tries = 2\n")).collect();
+    let routes = (0..rng.below(4)).map(|at| {
+        let to = format!("s{}", rng.below(4));
+        part(&format!("r{at}"), &[&to], "exact = true\n")
+    });
+    MeshSettings { listeners: vec![part("web", &[], "")], routes: routes.collect(), services }
 }
 
 /// A node that does what the difference says has what the new state says.

@@ -145,6 +145,8 @@ pub enum Effect {
     },
     /// A user came, went, or has other rights.
     User(Name),
+    /// The proxies are to do something else: [`Mind::state`] says what.
+    Mesh,
     /// This is what is thought of a member from now on. Groups that sleep under a leader that is suspected are to be
     /// roused.
     Liveness {

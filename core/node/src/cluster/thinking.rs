@@ -330,6 +330,8 @@ impl Worker {
                 // A restart is to know them from its beginning.
                 thinking.mind.checkpoint();
             }
+            // A restart is to know them from its beginning.
+            Effect::Mesh => thinking.mind.checkpoint(),
             Effect::Persist { mark, state, promised } => {
                 self.persist_control(thinking, mark, state, promised);
             }

@@ -94,6 +94,7 @@ impl Mind {
         let change = diff.change.into_iter().filter(of_partition);
         self.out.extend(change.map(|(group, duty)| Effect::Change { group, duty }));
         self.out.extend(diff.users.into_iter().map(Effect::User));
+        self.out.extend(diff.mesh.then_some(Effect::Mesh));
         self.reports.forget_others(&self.state);
     }
 

@@ -123,7 +123,7 @@ impl Host {
             Effect::Incarnation(number) => self.disk.incarnation = self.disk.incarnation.max(number),
             Effect::Answer { ticket, answer } => done.answers.push((ticket, answer)),
             Effect::Expelled => live.expelled = true,
-            Effect::Keyspace(_) | Effect::User(_) => {}
+            Effect::Keyspace(_) | Effect::User(_) | Effect::Mesh => {}
         }
         Ok(())
     }

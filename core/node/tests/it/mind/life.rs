@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use control::{Operation, Standing};
+use control::mesh::Part;
+use control::{MeshSettings, Operation, Standing};
 use kernel::planted::Bug;
 use kernel::{GroupId, KeyspaceId, Version};
 use node::cluster::mind::{Answer, Ticket};
@@ -206,6 +207,12 @@ impl Life {
             6 => {
                 let addresses = vec![format!("10.0.0.{}:7401", self.asked).parse().expect("an address")];
                 Operation::SetMember { node, zone: name(["z0", "z1"][usize::from(copies) % 2]), addresses }
+            }
+            _ if self.asked.is_multiple_of(2) => {
+                let (name, uses) = (format!("s{}", self.asked), BTreeSet::new());
+                let services = vec![Part { name, uses, text: "tries = 2\n".into() }];
+                let after = Some(state.revision_number());
+                Operation::SetMesh { after, settings: MeshSettings { services, ..MeshSettings::default() } }
             }
             _ => {
                 self.world.issue(via, 100 + (self.asked % 100) as u8);

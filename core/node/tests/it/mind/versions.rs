@@ -1,6 +1,9 @@
 //! Members are exchanged one by one for ones that speak the next version, and back, until all do.
 
-use control::{Operation, ReadFrom, Reading, Settings};
+use std::collections::BTreeSet;
+
+use control::mesh::Part;
+use control::{MeshSettings, Operation};
 use kernel::planted::Bug;
 use kernel::{KeyspaceId, PeerId, Spoken, Version};
 use node::cluster::mind::Answer;
@@ -25,10 +28,12 @@ fn cluster(seed: u64) -> World {
 }
 
 /// A change that only the newer version has words for.
-fn newer(keyspace: u16) -> Operation {
-    let reading = Reading { from: ReadFrom::Any, stale_ms_max: 500 };
-    let settings = Settings { reading, ..settings(keyspace, 2, 4) };
-    Operation::CreateKeyspace { keyspace: KeyspaceId(keyspace), settings }
+fn newer() -> Operation {
+    let service = Part { name: "shop".into(), uses: BTreeSet::new(), text: "tries = 2\n".into() };
+    Operation::SetMesh {
+        after: Some(0),
+        settings: MeshSettings { services: vec![service], ..MeshSettings::default() },
+    }
 }
 
 fn asked(world: &mut World, node: usize, operation: Operation) -> Answer {
@@ -63,9 +68,9 @@ fn a_cluster_is_raised_once_its_last_member_is_exchanged_and_not_before() {
             assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
         }
         // What is new is refused, and it is said because of whom.
-        let Answer::Refused(text) = asked(&mut world, node, newer(90)) else { panic!("it is too early") };
+        let Answer::Refused(text) = asked(&mut world, node, newer()) else { panic!("it is too early") };
         let last = PeerId(world.hosts[2].id).to_string();
-        assert!(text.contains("version 3") && text.contains(&last), "{text}");
+        assert!(text.contains("version 4") && text.contains(&last), "{text}");
         assert!(!text.contains(&PeerId(world.hosts[node].id).to_string()), "{text}");
         world.come_to_rest().unwrap();
     }
@@ -78,14 +83,15 @@ fn a_cluster_is_raised_once_its_last_member_is_exchanged_and_not_before() {
     world.until(20 * SECOND, |world| all_at(world, Version::NEWEST)).unwrap();
     let raised = world.mind(0).state().audit().iter().filter(|line| line.what.starts_with("raise")).count();
     assert_eq!(raised, 1);
-    assert!(matches!(asked(&mut world, 1, newer(90)), Answer::Done(_)));
+    assert!(matches!(asked(&mut world, 1, newer()), Answer::Done(_)));
     world.come_to_rest().unwrap();
-    assert_eq!(world.mind(2).state().keyspaces()[&KeyspaceId(90)].settings.reading.stale_ms_max, 500);
+    assert!((0..3).all(|node| revised(&world, node)));
     // A restart, and a newcomer that gets all of it as a snapshot.
     exchange(&mut world, 1, Spoken::ALL);
     let fourth = join_as(&mut world, 1, Spoken::ALL);
     world.come_to_rest().unwrap();
     assert_eq!(world.mind(fourth).state().speaks(), Version::NEWEST);
+    assert!(revised(&world, 1) && revised(&world, fourth));
 }
 
 #[test]
@@ -133,15 +139,22 @@ fn who_is_exchanged_back_after_the_rise_does_not_start_or_hears_nothing_more() {
     assert_eq!(world.mind(2).state().speaks(), Version::OLDEST);
     world.careless = false;
     // The others go on.
-    assert!(matches!(asked(&mut world, 0, newer(90)), Answer::Done(_)));
+    assert!(matches!(asked(&mut world, 0, newer()), Answer::Done(_)));
     // Exchanged once more, it is a member like the others; and once a checkpoint has it, there is no way back.
     exchange(&mut world, 2, Spoken::ALL);
-    assert!(world.mind(2).state().keyspaces().contains_key(&KeyspaceId(90)) && !world.mind(2).is_outrun());
+    assert!(revised(&world, 2) && !world.mind(2).is_outrun());
     world.until(60 * SECOND, |world| checkpointed(world, 2)).unwrap();
     world.stop(2, false);
     world.hosts[2].spoken = older();
     world.start(2).unwrap();
     assert!(!world.is_live(2), "it refuses to start");
+}
+
+/// Has the revision that was asked for.
+fn revised(world: &World, node: usize) -> bool {
+    let revision = world.mind(node).state().revision();
+    let settings = revision.and_then(|revision| revision.settings.as_ref());
+    settings.is_some_and(|settings| settings.services.iter().any(|one| one.name == "shop"))
 }
 
 /// Has the state at the newest version on its disk.
