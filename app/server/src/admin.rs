@@ -6,6 +6,7 @@
 mod answer;
 mod backup;
 mod cluster;
+mod desired;
 mod mesh;
 mod metrics;
 mod p2p;
@@ -40,6 +41,7 @@ use crate::checkpoint::Asked;
 use crate::cluster::desk::Desk;
 use crate::keeping::Keeping;
 use crate::proxy::Proxied;
+use crate::proxy::follow::Steering;
 use crate::services::Handle;
 
 /// Clients of the admin port at once; others wait.
@@ -94,6 +96,8 @@ pub struct Subject {
     pub proxy: Arc<proxy::Meters>,
     /// The proxy itself, once there is one.
     pub proxied: Proxied,
+    /// What the proxy follows.
+    pub steering: Steering,
     /// The registry of services, if the node takes part in it.
     pub services: Option<Handle>,
     /// Where backups are read from; gone when the node has stopped.

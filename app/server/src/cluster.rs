@@ -1,5 +1,6 @@
 //! What makes a node a member of a cluster: how it begins, how others join through it, and its links.
 
+pub(crate) mod board;
 pub mod convert;
 pub mod desk;
 pub(crate) mod incarnation;

@@ -4,14 +4,14 @@
 //! environment variables and the messages of errors come from them. Sources, later ones win: defaults, the
 //! file, `ARCHIPEL_SECTION__KEY` variables, flags.
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod items;
 mod load;
 mod places;
 pub mod proxy;
 mod recursors;
 mod reference;
-mod section;
+pub(crate) mod section;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -59,7 +59,8 @@ section! {
         /// The port at which services are found by DNS, over UDP and TCP.
         dns: Dns = Dns::default(),
         /// The proxy: requests of HTTP, or connections of TCP, to services. SIGHUP has the node read its configuration again
-        /// and follow what changed here; one that is refused changes nothing.
+        /// and follow what changed here; one that is refused changes nothing. In a cluster, services and routes here count
+        /// as long as no member was told others (`archipel mesh apply`), and listeners as long as those have none.
         proxy: Proxy = Proxy::default(),
         /// What makes this node one of several.
         cluster: Cluster = Cluster::default(),

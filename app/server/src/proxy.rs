@@ -1,5 +1,7 @@
 //! The proxy of a server, from its configuration.
 
+pub mod desired;
+pub mod follow;
 mod tls;
 
 use std::collections::BTreeMap;

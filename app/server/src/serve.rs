@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::admin::{self, Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
+use crate::cluster::incarnation;
 use crate::cluster::start::ClusterOptions;
 use crate::config::{self, Config, ConfigError, Loaded};
 use crate::divisions::recorded;
@@ -29,6 +30,7 @@ use crate::keeping::Keeping;
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
+use crate::proxy::follow::{self, Follower, Steering};
 use crate::proxy::{Discovery, Proxied, plan};
 use crate::rendezvous::{self, FindError, Publisher};
 use crate::services::{self, Entrance, Services, ServicesError};
@@ -137,7 +139,7 @@ impl Ground {
         loaded: &Loaded,
         node: &Node,
         overlay: Option<&Overlay>,
-        (proxy, proxy_meters): (&Proxied, &Arc<Meters>),
+        (proxy, proxy_meters, steering): (&Proxied, &Arc<Meters>, &Steering),
     ) -> Result<Beside, ServeError> {
         let config = &loaded.config;
         let remote = node.remotes().into_iter().next();
@@ -165,6 +167,7 @@ impl Ground {
             desk: node.desk.clone(),
             proxy: Arc::clone(proxy_meters),
             proxied: proxy.clone(),
+            steering: steering.clone(),
             services: services.as_ref().map(|services| services.handle.clone()),
             engine: node.engine(),
             log: node.log(),
@@ -191,6 +194,9 @@ pub struct Server {
     /// Its part of the registry of services, with Consul's HTTP API and DNS, if it has one.
     pub services: Option<Services>,
     proxy: Proxied,
+    /// What the proxy follows.
+    steering: Steering,
+    follower: Option<Follower>,
     discovery: Option<Discovery>,
     proxy_meters: Arc<Meters>,
     /// Where those ask who take over, if they can.
@@ -233,32 +239,32 @@ impl Server {
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
         let proxy = Proxied::default();
-        *proxy.lock() = proxying(config, planned.clone(), &proxy_meters, handed.is_none())?;
+        // A member may have to do what its cluster says, and not what its file does.
+        let is_early = handed.is_none() && !may_be_member(config, &beginning);
+        *proxy.lock() = proxying(config, planned, &proxy_meters, is_early)?;
+        let steering = Steering::new(loaded, proxy.clone(), Arc::clone(&proxy_meters));
         let overlay = p2p::start(config)?;
         let services = services::bind(config)?;
         if let Beginning::Join(joining) = beginning {
             options.cluster.others = joining.others(overlay.as_ref())?;
             options.cluster.join = Some(joining.token);
         }
-        // Neither the configuration nor the cluster's users need say how the node enters its own store.
-        let own = fabric::join::Secret::draw().ok_or(ServeError::NoRandom)?;
-        let own: String = own.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        let users = std::mem::take(&mut options.settings.users);
-        options.settings.users = users.with_own(OWN_USER.as_bytes(), Secret::Plain(own.as_bytes().into()));
+        let own = own_password(&mut options.settings)?;
         let node = Node::start(options)?;
         let ground = Ground { admin, services, own, on_stop: Box::new(on_stop.clone()) };
-        let beside = ground.serve(loaded, &node, overlay.as_ref(), (&proxy, &proxy_meters));
+        let parts = (&proxy, &proxy_meters, &steering);
+        let beside = ground.serve(loaded, &node, overlay.as_ref(), parts);
         let beside = beside.and_then(|beside| {
-            if let Some(handed) = handed {
-                take_place(planned, handed, &proxy)?;
+            if !is_early {
+                take_place(&node, &steering, handed)?;
             }
             // Another may have the name.
             let place = Place::open(&config.data_dir, proxy.clone(), on_stop);
             let told =
                 |error: &TakeoverError| tracing::warn!(%error, "no process can take over from this one");
-            Ok((beside, place.inspect_err(told).ok()))
+            Ok((beside, place.inspect_err(told).ok(), follower(&node, &steering)?))
         });
-        let (beside, place) = match beside {
+        let (beside, place, follower) = match beside {
             Ok(beside) => beside,
             Err(error) => {
                 // Why it does not start is what the caller is told.
@@ -280,6 +286,8 @@ impl Server {
             overlay,
             services,
             proxy,
+            steering,
+            follower,
             discovery,
             proxy_meters,
             place,
@@ -303,26 +311,8 @@ impl Server {
     /// # Errors
     /// [`ServeError`]; nothing changes.
     pub fn reload(&mut self, loaded: &Loaded) -> Result<bool, ServeError> {
-        let mut proxy = self.proxy.lock();
-        let workers = match proxy.as_mut() {
-            // Its threads stay as many as they are.
-            Some(proxy) => {
-                let workers = self.config.proxy.workers;
-                proxy.follow(plan(loaded, workers.get())?)?;
-                workers
-            }
-            None => {
-                *proxy = proxying(
-                    &loaded.config,
-                    plan(loaded, loaded.config.proxy.workers.get())?,
-                    &self.proxy_meters,
-                    true,
-                )?;
-                loaded.config.proxy.workers
-            }
-        };
-        drop(proxy);
-        self.config.proxy = config::Proxy { workers, ..loaded.config.proxy.clone() };
+        self.steering.reload(loaded)?;
+        self.config.proxy = self.steering.file();
         Ok(self.config != loaded.config)
     }
 
@@ -342,6 +332,7 @@ impl Server {
         self.admin.stopping();
         self.housekeeper.stop();
         self.overlay.into_iter().for_each(Overlay::stop);
+        self.follower.into_iter().for_each(Follower::stop);
         self.services.into_iter().for_each(Services::stop);
         self.discovery.into_iter().for_each(Discovery::stop);
         if heir.is_none() {
@@ -354,6 +345,16 @@ impl Server {
         self.proxy.lock().take().into_iter().for_each(Proxy::drain);
         Ok(served?)
     }
+}
+
+/// Lets the node enter its own store, and says with which password: neither the configuration nor the cluster's users need
+/// say how.
+fn own_password(settings: &mut Settings) -> Result<String, ServeError> {
+    let own = fabric::join::Secret::draw().ok_or(ServeError::NoRandom)?;
+    let own: String = own.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let users = std::mem::take(&mut settings.users);
+    settings.users = users.with_own(OWN_USER.as_bytes(), Secret::Plain(own.as_bytes().into()));
+    Ok(own)
 }
 
 /// Under which name the node is a client of its own store.
@@ -376,22 +377,42 @@ const FOUND_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether they are.
 const FOUND_LOOK: Duration = Duration::from_millis(5);
 
-/// Takes the sockets of the process before, once the proxy can answer whatever the other could.
-fn take_place(planned: Plan, mut handed: Handed, proxied: &Proxied) -> Result<(), ServeError> {
-    let end = Instant::now() + FOUND_MAX;
-    while proxied.lock().as_ref().is_some_and(|proxy| !handed.is_found(proxy)) && Instant::now() < end {
-        std::thread::sleep(FOUND_LOOK);
-    }
-    // A configuration without listeners is handed sockets for nothing.
-    if let Some(proxy) = proxied.lock().as_mut() {
-        proxy.inherit(std::mem::take(&mut handed.sockets));
-        proxy.follow(planned)?;
-    }
-    if let Err(error) = handed.serving() {
+/// Whether what is started on the data directory is, or may be, a cluster's member.
+fn may_be_member(config: &Config, beginning: &Beginning) -> bool {
+    let was = config.data_dir.join(incarnation::NAME).exists();
+    config.cluster.enabled || was || matches!(beginning, Beginning::Join(_))
+}
+
+/// Has the proxy listen and follow what the cluster says, if it says anything, or the file. The sockets of the process before
+/// are taken once the proxy can answer whatever that one could.
+fn take_place(node: &Node, steering: &Steering, handed: Option<Handed>) -> Result<(), ServeError> {
+    let remote = node.desk.as_ref().and_then(|_| node.remotes().into_iter().next());
+    let revisions = remote.map(|remote| follow::revisions(&remote)).unwrap_or_default();
+    let mut handed = handed;
+    steering.begin(&revisions, |proxied| {
+        let Some(handed) = &mut handed else { return };
+        let end = Instant::now() + FOUND_MAX;
+        while proxied.lock().as_ref().is_some_and(|proxy| !handed.is_found(proxy)) && Instant::now() < end {
+            std::thread::sleep(FOUND_LOOK);
+        }
+        // A configuration without listeners is handed sockets for nothing.
+        if let Some(proxy) = proxied.lock().as_mut() {
+            proxy.inherit(std::mem::take(&mut handed.sockets));
+        }
+    })?;
+    if let Some(Err(error)) = handed.as_ref().map(Handed::serving) {
         // It has ended already: what it listened on is here, and nobody else serves.
         tracing::warn!(%error, "the process before did not wait until this one served");
     }
     Ok(())
+}
+
+/// Follows what the cluster says from now on, if there is one.
+fn follower(node: &Node, steering: &Steering) -> Result<Option<Follower>, ServeError> {
+    let parts = node.desk.as_ref().zip(node.remotes().into_iter().next());
+    let started =
+        parts.map(|(desk, remote)| Follower::start(steering.clone(), Arc::clone(desk), remote)).transpose();
+    Ok(started.map_err(|source| ProxyError::Thread { source })?)
 }
 
 /// The proxy, if the configuration has a listener of it; they listen at once, or with another plan.

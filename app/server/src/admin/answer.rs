@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Clerk, Query};
 use super::snapshot::Snapshot;
-use super::{Subject, backup, mesh, metrics};
+use super::{Subject, backup, desired, mesh, metrics};
 use crate::housekeep::{Memory, processor_micros};
 
 /// Answers requests.
@@ -35,13 +35,16 @@ impl Answerer {
         Answerer { subject, stopping, started: Instant::now() }
     }
 
-    /// The answer to `request`. Only some pages of backups read its body.
+    /// The answer to `request`. Only some pages of backups, and one of the proxies' settings, read its body.
     pub async fn answer(&self, request: Request<Incoming>) -> Page {
         match (request.uri().path(), request.method()) {
             ("/health", &Method::GET | &Method::HEAD) => self.health().await,
             ("/metrics", &Method::GET | &Method::HEAD) => self.metrics().await,
             ("/status", &Method::GET | &Method::HEAD) => self.status().await,
             ("/checkpoint", &Method::POST) => self.checkpoint(),
+            (path, _) if path == "/proxy/settings" || path.starts_with("/proxy/settings/") => {
+                desired::answer(&self.subject, request).await
+            }
             (path, _) if path == "/proxy" || path.starts_with("/proxy/") => {
                 mesh::answer(&self.subject, &request)
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use consensus::Role;
 use consensus::group::Standing;
-use control::{Move, Name, Operation, Standing as Membership, State};
+use control::{Move, Name, Operation, Outcome, Standing as Membership, State};
 use fabric::join::Token;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -181,6 +181,16 @@ impl Clerk<'_> {
         &self,
         make: impl FnOnce(&State) -> Result<Operation, String> + Send + 'static,
     ) -> Attempt<()> {
+        let by = Name::new(OPERATOR).expect("it is a name");
+        self.change_as(by, make).await.map(drop)
+    }
+
+    /// The same as somebody; what it did, which this node's state has then.
+    pub async fn change_as(
+        &self,
+        by: Name,
+        make: impl FnOnce(&State) -> Result<Operation, String> + Send + 'static,
+    ) -> Attempt<Option<Outcome>> {
         let Some((ticket, answer)) = self.desk.register() else {
             return no(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait for the cluster");
         };
@@ -188,7 +198,6 @@ impl Clerk<'_> {
             .ask_worker(move |worker| {
                 let Some(mind) = worker.mind() else { return Err("the worker is in no cluster".to_owned()) };
                 let operation = make(mind.state())?;
-                let by = Name::new(OPERATOR).expect("it is a name");
                 worker.ask_cluster(Ask { ticket, id: None, by, operation });
                 Ok(())
             })
@@ -197,7 +206,8 @@ impl Clerk<'_> {
             return no(StatusCode::CONFLICT, text);
         }
         match in_time(answer).await? {
-            Answer::Done(_) | Answer::Welcome(_) => Ok(()),
+            Answer::Done(outcome) => Ok(Some(outcome)),
+            Answer::Welcome(_) => Ok(None),
             Answer::Refused(text) => no(StatusCode::CONFLICT, text),
             Answer::NoLeader => no(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -214,7 +224,7 @@ impl Clerk<'_> {
     }
 
     /// Asks the worker between two turns.
-    async fn ask_worker<T: Send + 'static>(
+    pub async fn ask_worker<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Worker) -> T + Send + 'static,
     ) -> Attempt<T> {

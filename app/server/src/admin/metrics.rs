@@ -28,6 +28,7 @@ pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Durat
         links(&mut page, meters);
     }
     proxied::write(&mut page, &subject.proxy);
+    proxied::write_standing(&mut page, &subject.steering.standing());
     page.finish()
 }
 

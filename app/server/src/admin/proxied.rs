@@ -4,6 +4,8 @@ use mesh::limit::Priority;
 use proxy::{LoopMeters, Meters, Reason};
 use telemetry::{Exposition, Unit};
 
+use crate::cluster::board::Standing;
+
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
@@ -120,6 +122,25 @@ pub(super) const SHED: [(Priority, ServiceFigure); 3] = [
     (Priority::Normal, |m| m.shed[Priority::Normal as usize].get()),
     (Priority::Low, |m| m.shed[Priority::Low as usize].get()),
 ];
+
+/// How far the proxy follows its cluster's settings.
+pub(super) fn write_standing(page: &mut Exposition, standing: &Standing) {
+    page.gauge(
+        "archipel_proxy_revision_wanted",
+        "The cluster's revision of the proxies' settings; 0: none.",
+        standing.wanted,
+    );
+    page.gauge(
+        "archipel_proxy_revision",
+        "The revision that is followed; 0: the node's own file.",
+        standing.follows,
+    );
+    page.gauge(
+        "archipel_proxy_revision_refused",
+        "1 while this node cannot follow the cluster's revision.",
+        u8::from(standing.why.is_some()),
+    );
+}
 
 /// What a class of statuses is called.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];

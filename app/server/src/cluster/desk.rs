@@ -10,6 +10,7 @@ use kernel::{ClusterId, NodeId};
 use node::cluster::mind::{Answer, Ticket};
 use tokio::sync::oneshot;
 
+use super::board::Board;
 use super::introduce::Introducer;
 use crate::services::post::Post;
 
@@ -32,6 +33,8 @@ pub struct Desk {
     meters: OnceLock<Arc<LinkMeters>>,
     /// Frames of the registry of services.
     pub(crate) post: Post,
+    /// How far members' proxies follow the cluster's settings.
+    pub(crate) board: Board,
 }
 
 impl Desk {
@@ -51,6 +54,7 @@ impl Desk {
             waiting: Mutex::default(),
             meters: OnceLock::new(),
             post: Post::default(),
+            board: Board::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use node::cluster::mind::{Answer, Ask, Mind, Ticket};
 use node::cluster::{self, Outgoing, kind};
 use runtime::{Clock, Peers};
 
+use super::board::Post;
 use super::desk::Desk;
 use super::introduce::Unwelcome;
 use super::join;
@@ -85,6 +86,8 @@ pub(crate) struct MemberLinks {
     /// What the operator must do was told.
     expelled: bool,
     outrun: bool,
+    /// The revision of the proxies' settings that was told to who follows it.
+    revision: u64,
 }
 
 impl MemberLinks {
@@ -116,6 +119,7 @@ impl MemberLinks {
             address_at: Micros(0),
             expelled: false,
             outrun: false,
+            revision: 0,
         })
     }
 
@@ -153,6 +157,25 @@ impl MemberLinks {
             let frame = [&[kind::SERVICES], &bytes[..]].concat();
             // What is lost is made good by a later digest.
             let _ = self.links.send(to, Lane::Bulk, &frame);
+        }
+        for post in self.desk.board.take() {
+            let (to, bytes) = match post {
+                Post::All(bytes) => (self.set.iter().copied().collect::<Vec<NodeId>>(), bytes),
+                Post::One(to, bytes) => (vec![to], bytes),
+            };
+            let (frame, own) = ([&[kind::MESH], &bytes[..]].concat(), self.links.id());
+            for to in to.into_iter().filter(|to| *to != own) {
+                // What is lost is told again.
+                let _ = self.links.send(to, Lane::Control, &frame);
+            }
+        }
+    }
+
+    /// Tells who follows the proxies' settings what is in force now.
+    fn revise(&mut self, worker: &Worker) {
+        let Some(revision) = worker.mind().and_then(|mind| mind.state().revision()) else { return };
+        if std::mem::replace(&mut self.revision, revision.number) != revision.number {
+            self.desk.board.revise(Arc::clone(revision));
         }
     }
 
@@ -272,6 +295,7 @@ impl Peers for MemberLinks {
         let now = clock.now();
         self.take_jobs(now);
         self.follow_version(now, worker);
+        self.revise(worker);
         self.tell_address(now, worker);
         let told = self.answer(worker);
         self.send(worker);
@@ -296,6 +320,11 @@ impl Peers for MemberLinks {
 fn hand_on(desk: &Desk, now: Micros, worker: &mut Worker, from: NodeId, bytes: &[u8]) {
     match bytes.split_first() {
         Some((&kind::SERVICES, rest)) => desk.post.arrived(from, rest),
+        Some((&kind::MESH, rest)) => {
+            if let Err(error) = desk.board.arrived(from, rest) {
+                tracing::warn!(peer = ?from, %error, "a frame about the proxies' settings cannot be read");
+            }
+        }
         Some(_) | None => worker.peer_frame(now, from, bytes),
     }
 }

@@ -24,7 +24,8 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     crate::proxy::check(loaded)
 }
 
-fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
+/// No port leads out of the range.
+pub(crate) fn ports(loaded: &Loaded) -> Result<(), ConfigError> {
     let Config { redis, admin, p2p, consul, dns, cluster, proxy, port_offset, .. } = &loaded.config;
     let ports = [
         ("redis.port", redis.port.get()),

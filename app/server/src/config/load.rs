@@ -281,6 +281,13 @@ impl Loaded {
         Ok(loaded)
     }
 
+    /// What a text says by itself: nothing is checked that settings must mean together.
+    pub(crate) fn said(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+        let mut loaded = Loaded { config: Config::default(), origins: BTreeMap::new(), file: None };
+        loaded.take_text(path, text)?;
+        Ok(loaded)
+    }
+
     /// Where `key` was given.
     #[must_use]
     pub fn origin(&self, key: &str) -> Origin {
