@@ -1,6 +1,7 @@
 //! `archipel mesh`: the services that a running node knows, and registering one, over its port for Consul's clients; its
-//! proxy's routes and figures, over the admin port.
+//! proxy's routes and figures, and what all members' proxies should do, over the admin port.
 
+mod desired;
 mod proxied;
 mod top;
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::exit::{Exit, Failure};
 use crate::options::Options;
 
+use self::desired::{ApplyArgs, RollbackArgs, SettingsArgs};
 use self::proxied::EffectiveArgs;
 use self::top::TopArgs;
 
@@ -99,6 +101,37 @@ Examples:
 
 Exit code 1 if no route takes it.")]
     Effective(EffectiveArgs),
+    /// Have the proxies of all members follow a file, from one moment on and without losing a request.
+    #[command(after_help = "\
+Examples:
+  archipel mesh apply shop.toml --dry-run
+  archipel mesh apply shop.toml --if-revision 6 --by ann
+  archipel mesh settings --toml | sed 's/tries = 2/tries = 3/' | archipel mesh apply -
+
+A file has [[proxy.listener]], [[proxy.service]] and [[proxy.route]], as in archipel.toml, and says all of them: what it
+does not have is no more. Without a listener each node listens where its own file says. A member that cannot follow it
+stays with what it had, and `archipel mesh settings` says why.
+
+Exit code 1 if it was refused, or a member that is up cannot follow it; 2 if the file is wrong.")]
+    Apply(ApplyArgs),
+    /// Print the settings of all members' proxies that are in force, their revision, and who follows it.
+    #[command(after_help = "\
+Examples:
+  archipel mesh settings
+  archipel mesh settings --toml > shop.toml
+  archipel mesh settings --json | jq -r '.nodes[] | select(.state != \"follows\") | .why'
+
+As long as there is no revision, each node does what [proxy] of its own file says.")]
+    Settings(SettingsArgs),
+    /// Have the proxies of all members follow again what an earlier revision said.
+    #[command(after_help = "\
+Examples:
+  archipel mesh rollback 5 --dry-run
+  archipel mesh rollback 5
+  archipel mesh rollback 0        each node does what its own file says
+
+It makes another revision, which says the same.")]
+    Rollback(RollbackArgs),
     /// Show requests/s, errors and p99 of the proxy's routes, services and endpoints.
     #[command(after_help = "\
 Examples:
@@ -167,6 +200,9 @@ pub fn run(options: &Options, what: MeshCommand) -> Result<Exit, Failure> {
         MeshCommand::Drain { id, node: _, end, reason } => drain(&port, id.as_deref(), end, &reason, json),
         MeshCommand::Routes => proxied::routes(admin, json),
         MeshCommand::Effective(args) => proxied::effective(admin, &args, json),
+        MeshCommand::Apply(args) => return desired::apply(admin, &args, json),
+        MeshCommand::Settings(args) => desired::settings(admin, &args, json),
+        MeshCommand::Rollback(args) => return desired::rollback(admin, &args, json),
         MeshCommand::Top(args) => top::run(admin, &args, json),
     }?)
 }

@@ -6,6 +6,7 @@ mod answers;
 mod backups;
 mod cluster;
 mod consistent;
+mod desired;
 mod finding;
 mod kept;
 mod keys;

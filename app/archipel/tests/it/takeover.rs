@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::process::{Node, PATIENCE};
 
 /// An endpoint that answers every request, for as long as the test runs.
-fn endpoint() -> u16 {
+pub fn endpoint() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -35,7 +35,7 @@ fn endpoint() -> u16 {
 }
 
 /// Clients that ask without a pause, until they are stopped.
-struct Clients {
+pub struct Clients {
     ended: Arc<AtomicBool>,
     answers: Arc<AtomicU64>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -43,7 +43,7 @@ struct Clients {
 
 impl Clients {
     /// Some keep their connection until an answer ends it, and some have a new one for each request.
-    fn start(port: u16) -> Clients {
+    pub fn start(port: u16) -> Clients {
         let (ended, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let threads = [true, true, true, false].map(|keeps| {
             let (ended, answers) = (Arc::clone(&ended), Arc::clone(&answers));
@@ -63,7 +63,7 @@ impl Clients {
     }
 
     /// Waits until so many more were answered.
-    fn await_more(&self, count: u64) {
+    pub fn await_more(&self, count: u64) {
         let (end, before) = (Instant::now() + PATIENCE, self.answers.load(Ordering::SeqCst));
         while self.answers.load(Ordering::SeqCst) < before + count {
             assert!(Instant::now() < end, "clients are not answered");
@@ -72,7 +72,7 @@ impl Clients {
     }
 
     /// Fails if one of them saw anything but answers.
-    fn end(self) {
+    pub fn end(self) {
         self.ended.store(true, Ordering::SeqCst);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
@@ -106,7 +106,7 @@ fn config(dir: &Path, workers: u16, port: u16, endpoint: u16) -> PathBuf {
     path
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -11,9 +11,9 @@ use crate::process::{Node, code, stderr, stdout};
 
 /// The version before the newest.
 const OLDER: u64 = NEWEST - 1;
-const NEWEST: u64 = 3;
+const NEWEST: u64 = 4;
 /// A node that behaves as the version before.
-const PINNED: &str = "cluster.version=2";
+const PINNED: &str = "cluster.version=3";
 
 /// A node's directory, and the port of its links: all nodes are exchanged, so each stays where the others look for it.
 struct Home {
@@ -85,6 +85,19 @@ fn exchange(node: Node, home: &Home, others: [&Node; 2], written: &mut Vec<(Stri
     })
 }
 
+/// Everything that was acknowledged, and each writer had something.
+fn all_are_there(node: &Node, written: &[(String, u64)]) {
+    assert!(written.iter().all(|(_, count)| *count > 0), "{written:?}");
+    for (name, count) in written {
+        let all: Vec<u64> = (0..*count).collect();
+        for some in all.chunks(500) {
+            let asked: String = some.iter().map(|at| format!("STRLEN {name}:{at}\r\n")).collect();
+            let told: String = some.iter().map(|at| format!(":{}\r\n", at.to_string().len())).collect();
+            assert_eq!(node.redis_all(&asked), told + "+OK\r\n", "{name}");
+        }
+    }
+}
+
 #[test]
 fn members_are_exchanged_one_by_one_without_an_error_and_the_cluster_rises_with_the_last() {
     let home = tempfile::tempdir().unwrap();
@@ -106,15 +119,20 @@ fn members_are_exchanged_one_by_one_without_an_error_and_the_cluster_rises_with_
         node.until("it knows who is exchanged", mixed);
     }
     // What is new is refused, and it is said because of whom.
-    let alter = ["cluster", "keyspace", "alter", "3", "--reads", "any", "--stale-ms-max", "2000"];
-    let refused = two.run(&alter);
+    let file = home.path().join("shop.toml");
+    std::fs::write(&file, "[[proxy.service]]\nname = \"shop\"\nendpoints = \"127.0.0.1:1\"\n").unwrap();
+    let apply = ["mesh", "apply", file.to_str().unwrap()];
+    let refused = two.run(&apply);
     let last = status(&three)["node"].as_str().unwrap().to_owned();
     assert_eq!(code(&refused), 1);
-    assert!(stderr(&refused).contains(&format!("{last} speaks version 2")), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains(&format!("{last} speaks version 3")), "{}", stderr(&refused));
     three = exchange(three, &homes[2], [&one, &two], &mut written);
     for node in [&one, &two, &three] {
         node.until("the cluster rises", |node| speaks(node) == (NEWEST, vec![Some(NEWEST); 3]));
     }
+    let applied = two.run(&apply);
+    assert_eq!(code(&applied), 0, "{}", stderr(&applied));
+    let alter = ["cluster", "keyspace", "alter", "3", "--reads", "any", "--stale-ms-max", "2000"];
     let altered = two.run(&alter);
     assert_eq!(code(&altered), 0, "{}", stderr(&altered));
     three.until("all know it", |node| status(node)["keyspaces"][3]["reads"] == "any");
@@ -135,24 +153,16 @@ fn members_are_exchanged_one_by_one_without_an_error_and_the_cluster_rises_with_
         raises.filter(|line| line["what"] == format!("raise the cluster to version {NEWEST}")).count(),
         1
     );
-    assert!(written.iter().all(|(_, count)| *count > 0), "{written:?}");
-    for (name, count) in &written {
-        let all: Vec<u64> = (0..*count).collect();
-        for some in all.chunks(500) {
-            let asked: String = some.iter().map(|at| format!("STRLEN {name}:{at}\r\n")).collect();
-            let told: String = some.iter().map(|at| format!(":{}\r\n", at.to_string().len())).collect();
-            assert_eq!(three.redis_all(&asked), told + "+OK\r\n", "{name}");
-        }
-    }
+    all_are_there(&three, &written);
     // There is no way back, for a member or for who would become one.
     let invited = token(&one);
     let refused = start(homes[3].dir.to_str().unwrap(), &["--join", &invited, "--set", PINNED]);
     assert_eq!(code(&refused), 1);
-    assert!(stderr(&refused).contains("the cluster is at version 3"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("the cluster is at version 4"), "{}", stderr(&refused));
     two.stop();
     let refused = start(homes[1].dir.to_str().unwrap(), &["--set", PINNED]);
     assert_eq!(code(&refused), 1);
-    assert!(stderr(&refused).contains("the cluster is at version 3"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("the cluster is at version 4"), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("cluster.version"), "{}", stderr(&refused));
     two = homes[1].start(&[], false);
     two.until("it is a member again", |node| is_whole(node, 3));
