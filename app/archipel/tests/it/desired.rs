@@ -152,45 +152,48 @@ fn members_follow_what_one_is_told_and_lose_no_request_while_fifty_revisions_com
     nodes.into_iter().for_each(Node::stop);
 }
 
+/// Routes for these paths, and nothing else.
+fn paths(endpoint: u16, paths: &[&str]) -> String {
+    let service = format!("[[proxy.service]]\nname = \"shop\"\nendpoints = \"127.0.0.1:{endpoint}\"\n");
+    let route = |path: &&str| format!("[[proxy.route]]\npath = \"{path}\"\nservice = \"shop\"\n");
+    service + &paths.iter().map(route).collect::<String>()
+}
+
 #[test]
 fn who_was_away_or_cannot_follow_keeps_the_last_good_and_comes_after() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
     let (homes, [one, two, three]) = three(dir);
     let endpoint = endpoint();
-    let applied = apply(&one, dir, &shop(endpoint, ""), &[]);
+    let applied = apply(&one, dir, &paths(endpoint, &["/one"]), &[]);
     assert_eq!(code(&applied), 0, "{}", stderr(&applied));
     // It is away while a route comes, and has it when it is back.
     three.stop();
-    let more = "[[proxy.route]]\npath = \"/new\"\nservice = \"gone\"\n[[proxy.service]]\nname = \"gone\"\nendpoints = \"127.0.0.1:1\"\n";
-    let applied = apply(&one, dir, &shop(endpoint, more), &["--wait", "0"]);
+    let applied = apply(&one, dir, &paths(endpoint, &["/one", "/new"]), &["--wait", "0"]);
     assert_eq!(code(&applied), 0, "{}", stderr(&applied));
     let three = homes[2].start(&[], &[]);
     // What it knew when it was stopped it follows from its first moment on.
-    until_get(homes[2].port, "/", Some(200));
+    assert_eq!(get(homes[2].port, "/one"), Some(200));
     three.until("it follows", |node| node.metric("archipel_proxy_revision") == Some(2.0));
-    until_get(homes[2].port, "/new", Some(503));
+    until_get(homes[2].port, "/new", Some(200));
     for node in [&one, &two, &three] {
         node.until("all know that", |node| states(node) == ["follows"; 3]);
     }
     // A service without endpoints is looked for in the registry, which the third does not have.
-    let found = "[[proxy.service]]\nname = \"found\"\n";
-    let applied = apply(&one, dir, &shop(endpoint, found), &[]);
-    assert!(
-        code(&applied) == 1 && stderr(&applied).contains("`proxy.service[1].endpoints` is missing"),
-        "{}",
-        stderr(&applied)
-    );
-    assert!(stderr(&applied).contains("stays with revision 2"), "{}", stderr(&applied));
+    let found = paths(endpoint, &["/one"]) + "[[proxy.service]]\nname = \"found\"\n";
+    let applied = apply(&one, dir, &found, &[]);
+    let said = stderr(&applied);
+    assert!(code(&applied) == 1 && said.contains("`proxy.service[1].endpoints` is missing"), "{said}");
+    assert!(said.contains("stays with revision 2"), "{said}");
     two.until("all know why", |node| states(node) == ["follows", "follows", "refuses"]);
     assert_eq!(three.metric("archipel_proxy_revision_refused"), Some(1.0));
-    assert_eq!(get(homes[2].port, "/new"), Some(503), "the last good one stays");
+    let new = || homes.each_ref().map(|one| get(one.port, "/new"));
+    assert_eq!(new(), [Some(404), Some(404), Some(200)], "the last good one stays");
     // So it does when it starts, and who is asked there says what it cannot.
     three.stop();
     let three = homes[2].start(&[], &[]);
-    until_get(homes[2].port, "/", Some(200));
-    until_get(homes[2].port, "/new", Some(503));
-    let here = apply(&three, dir, &shop(endpoint, found), &[]);
+    assert_eq!(new(), [Some(404), Some(404), Some(200)]);
+    let here = apply(&three, dir, &found, &["--if-revision", "3"]);
     assert!(code(&here) == 1 && stderr(&here).contains("this node could not follow it"), "{}", stderr(&here));
     // A port that another holds: nobody can, until it is free.
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
