@@ -241,7 +241,8 @@ fn settings_lines(told: &Value) -> Vec<String> {
     }
     for one in history.iter().rev().filter(|_| history.len() > 1) {
         let restores = one["restores"].as_u64().map(|to| format!(", as revision {to}")).unwrap_or_default();
-        let (number, by, says) = (&one["revision"], text(one, "by"), text(one, "says"));
+        let number = one["revision"].as_u64().unwrap_or_default();
+        let (by, says) = (text(one, "by"), text(one, "says"));
         lines.push(format!("{number:>6}  {} UTC  {by:<12}  {says}{restores}", at(one)));
     }
     lines
