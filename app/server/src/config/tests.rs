@@ -157,17 +157,6 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[redis]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "0.0.0.0", "ARCHIPEL_REDIS__REQUIREPASS"]),
         ("[redis]\nbind = \"::\"",               &["::", "no password is set"]),
         ("[admin]\nbind = \"0.0.0.0\"",          &["archipel.toml:2", "admin.bind", "ssh -L"]),
-        ("[consul]\nbind = \"0.0.0.0\"",         &["archipel.toml:2", "consul.bind", "[[consul.tokens]]", "ssh -L"]),
-        ("[consul]\nbind = \"0.0.0.0\"\nanonymous = \"read\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"",
-                                                 &["archipel.toml:2", "`consul.anonymous = \"none\"`"]),
-        ("[[consul.tokens]]\nname = \"a\"",      &["archipel.toml:1", "`consul.tokens[0].secret` is missing"]),
-        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x y\"", &["archipel.toml:3", "is not printed here", "without blanks"]),
-        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\nkeys = \"all\"",
-                                                 &["archipel.toml:4", "`consul.tokens[0].keys`", "\"none\", \"read\", \"write\""]),
-        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"y\"",
-                                                 &["archipel.toml:5", "`consul.tokens[1].name`", "a second time"]),
-        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"b\"\nsecret = \"x\"",
-                                                 &["archipel.toml:6", "`consul.tokens[1].secret` is that of \"a\" a second time"]),
         ("[dns]\ndomain = \"a..b\"",             &["archipel.toml:2", "dns.domain", "dots"]),
         ("[dns]\nrecursors = [\"dns\"]",         &["archipel.toml:2", "dns.recursors", "at most 4 addresses"]),
         ("[dns]\nrecursors = [\"1.1.1.1:0\"]",   &["archipel.toml:2", "dns.recursors"]),
@@ -202,12 +191,36 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[[keyspace]]\nid = 1\ndurability = \"never\"", &["`keyspace[0].durability`", "\"always\", \"everysec\""]),
         ("[[keyspace]]\nid = 1\neviction = \"lru\"", &["`keyspace[0].eviction`", "\"allkeys-lru\""]),
     ];
+    refuses(table);
+}
+
+/// Each text is refused in words that have these parts.
+fn refuses(table: &[(&str, &[&str])]) {
     for (text, parts) in table {
         let message = error(text);
         for part in *parts {
             assert!(message.contains(part), "{text:?}: {message:?} lacks {part:?}");
         }
     }
+}
+
+#[test]
+fn tokens_that_cannot_be_are_refused_and_a_port_for_all_without_any() {
+    #[rustfmt::skip] // columns
+    let table: &[(&str, &[&str])] = &[
+        ("[consul]\nbind = \"0.0.0.0\"",         &["archipel.toml:2", "consul.bind", "[[consul.tokens]]", "ssh -L"]),
+        ("[consul]\nbind = \"0.0.0.0\"\nanonymous = \"read\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"",
+                                                 &["archipel.toml:2", "`consul.anonymous = \"none\"`"]),
+        ("[[consul.tokens]]\nname = \"a\"",      &["archipel.toml:1", "`consul.tokens[0].secret` is missing"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x y\"", &["archipel.toml:3", "is not printed here", "without blanks"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\nkeys = \"all\"",
+                                                 &["archipel.toml:4", "`consul.tokens[0].keys`", "\"none\", \"read\", \"write\""]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"a\"\nsecret = \"y\"",
+                                                 &["archipel.toml:5", "`consul.tokens[1].name`", "a second time"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"b\"\nsecret = \"x\"",
+                                                 &["archipel.toml:6", "`consul.tokens[1].secret` is that of \"a\" a second time"]),
+    ];
+    refuses(table);
 }
 
 #[test]
