@@ -22,10 +22,10 @@ use fabric::{Identity, IdentityError};
 use gateway::consul::About;
 use gateway::consul::access::{Access, Rights, Tokens};
 use kernel::{Micros, Rng};
-use mesh::health::{Agent, CheckError, Probe};
+use mesh::health::{Agent, CheckError, Definition, How, Probe};
 use mesh::registry::{
-    Entry, Instance, Node, RecordError, RegisterError, Registry, Service, ServiceRegistry, Topic, View,
-    WaiterId,
+    Entry, Health, Instance, Node, RecordError, RegisterError, Registry, Service, ServiceRegistry, Topic,
+    View, WaiterId,
 };
 use runtime::{Clock, Remote};
 use thiserror::Error;
@@ -115,6 +115,26 @@ impl Handle {
         self.0.index.load(Ordering::Acquire)
     }
 
+    /// Registers an instance of this process, or replaces it. It counts as critical until [`Handle::renew`] says how it is, and again
+    /// when that has said nothing for `ttl`.
+    ///
+    /// # Errors
+    /// [`CheckError`]; nothing has changed.
+    pub fn register_with_ttl(&self, instance: Instance, ttl: Duration) -> Result<(), CheckError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let (id, name) = (check_of(&instance.id), "said by the service".to_owned());
+        let check = Definition { id, name, how: How::Ttl { ttl_ms }, ..Definition::default() };
+        self.act(|agent, now| agent.register(now, instance, vec![check], true))
+    }
+
+    /// Says how an instance is that was registered with a time to live.
+    ///
+    /// # Errors
+    /// [`CheckError::Unknown`]
+    pub fn renew(&self, instance: &str, health: Health, output: &str) -> Result<(), CheckError> {
+        self.act(|agent, now| agent.renew(now, &check_of(instance), health, output.to_owned()))
+    }
+
     /// What this node is called.
     fn node_name(&self) -> String {
         self.lock().agent.registry().node().name.clone()
@@ -196,6 +216,11 @@ impl Handle {
             Waiting::Until(_leaving, receiver) => receiver.await.is_ok(),
         }
     }
+}
+
+/// What the check of an instance is called, as Consul calls it.
+fn check_of(instance: &str) -> String {
+    format!("service:{instance}")
 }
 
 /// A wait that was begun, or was not.

@@ -7,6 +7,7 @@ mod backups;
 mod cluster;
 mod consistent;
 mod desired;
+mod embedded;
 mod finding;
 mod kept;
 mod keys;
