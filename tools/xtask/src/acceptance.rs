@@ -27,8 +27,8 @@ pub enum Target {
     /// A fresh node for each scenario.
     Node {
         binary: PathBuf,
-        /// The peer of rust-libp2p, if a scenario that wants it may run.
-        rust_peer: Option<PathBuf>,
+        /// Programs that scenarios which may run are played with, by the variable that names each.
+        programs: Vec<(&'static str, PathBuf)>,
     },
     /// A server that runs already and is emptied before each scenario.
     Running { host: String, port: u16 },
@@ -126,13 +126,13 @@ fn one(mut command: Command, target: &Target, seconds_max: u64) -> Result<(Optio
     let dir = tempfile::tempdir()?;
     let mut node = None;
     let (host, port) = match target {
-        Target::Node { binary, rust_peer } => {
+        Target::Node { binary, programs } => {
             let mut server = Server::spawn_node(binary, dir.path(), None)?;
             server.wait_ready()?;
             command
                 .env("ARCHIPEL_BIN", binary)
                 .env("ADMIN_PORT", server.admin.unwrap_or_default().to_string())
-                .envs(rust_peer.iter().map(|path| ("LIBP2P_KAD_BIN", path)));
+                .envs(programs.iter().map(|(variable, path)| (variable, path)));
             let port = server.port;
             node = Some(server);
             ("127.0.0.1".to_owned(), port)

@@ -59,9 +59,14 @@ pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
                 cargo_tests(root)?;
             }
             let binary = args.binary.clone().map_or_else(|| build(root), Ok)?;
-            let wanted = RUST_PEERS.iter().any(|name| acceptance::is_wanted(name, args.scenario.as_deref()));
-            let rust_peer = if wanted { Some(build_rust_peer(root, Profile::Dev)?) } else { None };
-            Target::Node { binary, rust_peer }
+            let is_wanted = |name: &&str| acceptance::is_wanted(name, args.scenario.as_deref());
+            let mut programs = Vec::new();
+            for one in [&KAD_PEER, &TONIC_CLIENT] {
+                if one.scenarios.iter().any(is_wanted) {
+                    programs.push((one.variable, one.build(root, Profile::Dev)?));
+                }
+            }
+            Target::Node { binary, programs }
         }
     };
     let outcome = acceptance::run(root, &target, &clients, args.scenario.as_deref())?;
@@ -104,16 +109,38 @@ fn cargo_tests(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace", "--doc"])
 }
 
-/// The scenarios that need the peers of rust-libp2p.
-const RUST_PEERS: &[&str] = &[
-    "libp2p/hostile.cjs",
-    "libp2p/mixed.cjs",
-    "libp2p/rust.cjs",
-    "libp2p/strangers.cjs",
-    "long/libp2p/strangers.cjs",
-];
+/// A program around another library that scenarios are played with. It is no part of the workspace: nothing of the library
+/// is among the node's dependencies, and it is built when it is needed.
+pub struct Program {
+    /// Its folder below `acceptance`, and below that of the target.
+    folder: &'static str,
+    /// What is built there.
+    name: &'static str,
+    /// The variable that tells scenarios where it is.
+    variable: &'static str,
+    /// The scenarios that need it.
+    scenarios: &'static [&'static str],
+}
 
-/// How the peer of rust-libp2p is built.
+/// Peers of rust-libp2p with its Kademlia.
+pub const KAD_PEER: Program = Program {
+    folder: "libp2p-kad",
+    name: "libp2p-kad-peer",
+    variable: "LIBP2P_KAD_BIN",
+    scenarios: &[
+        "libp2p/hostile.cjs",
+        "libp2p/mixed.cjs",
+        "libp2p/rust.cjs",
+        "libp2p/strangers.cjs",
+        "long/libp2p/strangers.cjs",
+    ],
+};
+
+/// A client of gRPC.
+const TONIC_CLIENT: Program =
+    Program { folder: "tonic", name: "tonic-client", variable: "TONIC_BIN", scenarios: &["proxy/tonic.py"] };
+
+/// How such a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// Quickly; its ciphers are fast all the same.
@@ -122,19 +149,20 @@ pub enum Profile {
     Release,
 }
 
-/// The peer of rust-libp2p, which is no part of the workspace: nothing of Kademlia's other library is among the node's
-/// dependencies, and it is built when it is needed.
-pub fn build_rust_peer(root: &Path, profile: Profile) -> Result<PathBuf> {
-    let target = target_dir(root).join("acceptance/libp2p-kad");
-    let home = target.to_string_lossy();
-    let (words, dir): (&[&str], &str) = match profile {
-        Profile::Dev => (&[], "debug"),
-        Profile::Release => (&["--release"], "release"),
-    };
-    let manifest = "acceptance/libp2p-kad/Cargo.toml";
-    let build = ["build", "--locked", "--manifest-path", manifest, "--target-dir", &home];
-    cargo(root, &[&build[..], words].concat())?;
-    Ok(target.join(dir).join("libp2p-kad-peer"))
+impl Program {
+    /// Builds it; where it is.
+    pub fn build(&self, root: &Path, profile: Profile) -> Result<PathBuf> {
+        let target = target_dir(root).join("acceptance").join(self.folder);
+        let home = target.to_string_lossy();
+        let (words, dir): (&[&str], &str) = match profile {
+            Profile::Dev => (&[], "debug"),
+            Profile::Release => (&["--release"], "release"),
+        };
+        let manifest = format!("acceptance/{}/Cargo.toml", self.folder);
+        let build = ["build", "--locked", "--manifest-path", &manifest, "--target-dir", &home];
+        cargo(root, &[&build[..], words].concat())?;
+        Ok(target.join(dir).join(self.name))
+    }
 }
 
 /// The release binary, built once.

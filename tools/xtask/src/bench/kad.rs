@@ -8,7 +8,7 @@ use super::process;
 use super::report::{Bar, Pair, Report};
 use super::{NotJudged, Setting};
 use crate::packages::run as command;
-use crate::suite::{Profile, build_rust_peer, target_dir};
+use crate::suite::{KAD_PEER, Profile, target_dir};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -71,7 +71,7 @@ fn build(root: &Path) -> Result<Programs> {
     cargo.args(["build", "--release", "--quiet", "--package", "fabric", "--example", "kad"]);
     command(cargo.current_dir(root))?;
     let us = target_dir(root).join("release/examples/kad");
-    Ok(Programs { us, peer: build_rust_peer(root, Profile::Release)? })
+    Ok(Programs { us, peer: KAD_PEER.build(root, Profile::Release)? })
 }
 
 /// Measures both in every round.
