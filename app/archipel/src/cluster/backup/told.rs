@@ -79,7 +79,9 @@ impl Made {
             }
         }
         for (address, why) in absent {
-            println!("without the node at {address}, which gave no answer ({why}): the others had all of it");
+            println!(
+                "without the node at {address}, which gave no answer ({why}): this is what the others have"
+            );
         }
     }
 
