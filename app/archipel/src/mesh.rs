@@ -108,9 +108,10 @@ Examples:
   archipel mesh apply shop.toml --if-revision 6 --by ann
   archipel mesh settings --toml | sed 's/tries = 2/tries = 3/' | archipel mesh apply -
 
-A file has [[proxy.listener]], [[proxy.service]] and [[proxy.route]], as in archipel.toml, and says all of them: what it
-does not have is no more. Without a listener each node listens where its own file says. A member that cannot follow it
-stays with what it had, and `archipel mesh settings` says why.
+A file has [[proxy.listener]], [[proxy.service]] and [[proxy.route]], as in archipel.toml, and says
+all of them: what it does not have is no more. Without a listener each node listens where its own
+file says. A member that cannot follow it stays with what it had, and `archipel mesh settings` says
+why.
 
 Exit code 1 if it was refused, or a member that is up cannot follow it; 2 if the file is wrong.")]
     Apply(ApplyArgs),
