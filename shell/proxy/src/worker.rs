@@ -485,8 +485,14 @@ impl Loop {
         if self.clients.get(key).is_some_and(|client| client.session.is_some()) {
             return self.end_session(key);
         }
+        let is_tunnel = self.clients.get(key).is_some_and(|client| client.phase == Phase::Tunnel);
         let exchange = self.clients.get(key).and_then(|client| client.exchange.take());
         if let Some(mut exchange) = exchange {
+            let conn = exchange.conn.filter(|_| is_tunnel).and_then(|conn| self.conns.get(conn));
+            if let Some(conn) = conn {
+                // What came through it may not be whole, and nothing else would tell the service so.
+                conn.socket.poison();
+            }
             self.abandon(&mut exchange);
             self.tell_of(&exchange, None);
             self.recycle(exchange);

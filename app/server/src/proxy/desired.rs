@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_revision_takes_the_place_of_the_file_but_for_listeners_that_it_does_not_have() {
-        let file = "port_offset = 60000\n[proxy]\nclients_max = 9\n[[proxy.listener]]\nname = \"own\"\nport = 5000\n\
+        let file = "port_offset = 50000\n[proxy]\nclients_max = 9\n[[proxy.listener]]\nname = \"own\"\nport = 5000\n\
             [[proxy.service]]\nname = \"old\"\nendpoints = \"127.0.0.1:1\"\n[[proxy.route]]\nservice = \"old\"\n";
         let node = loaded(file);
         let names = |loaded: &Loaded| {
@@ -337,7 +337,7 @@ mod tests {
         let error = super::super::check(&over).unwrap_err().to_string();
         assert!(error.contains("node.toml") && error.contains("\"old\""), "{error}");
         // Ports that this node's offset leads out of the range are named by their place in the revision.
-        let high = of("[[proxy.listener]]\nname = \"web\"\nport = 8080\n").settings;
+        let high = of("[[proxy.listener]]\nname = \"web\"\nport = 20000\n").settings;
         let error = laid_over(&node, &high, "revision 3").unwrap_err().to_string();
         assert!(error.contains("port_offset"), "{error}");
         // Who does not know a word says which, and where.

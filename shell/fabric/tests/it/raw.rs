@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use kernel::NodeId;
+use kernel::{NodeId, Version};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
@@ -81,9 +81,9 @@ impl Raw {
     /// Shakes hands, and says hello on a lane.
     pub fn link(world: &mut World, seed: u8, lane: u8) -> Raw {
         let mut raw = Raw::connect(world.nodes[0].address, seed, b"archipel/1");
-        let mut hello = vec![11, 0, 0, 0, 1, 2, lane];
+        let mut hello = vec![11, 0, 0, 0, 1, Version::NEWEST.0, lane];
         hello.extend(77u64.to_le_bytes());
-        hello.push(1);
+        hello.push(Version::OLDEST.0);
         raw.say(&hello);
         for _ in 0..20_000 {
             raw.pump();
