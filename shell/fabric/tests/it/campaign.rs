@@ -89,7 +89,7 @@ fn attempt(world: &mut World, n: u64, held: &mut Vec<(u64, TcpStream)>) {
         }
         Attempt::Frame => {
             let mut raw = Raw::over(stream, config(2, b"archipel/1"));
-            let mut bytes = vec![11, 0, 0, 0, 1, 2, 0];
+            let mut bytes = vec![11, 0, 0, 0, 1, kernel::Version::NEWEST.0, 0];
             bytes.extend(n.to_le_bytes());
             bytes.extend([1, 0xFF, 0xFF, 0xFF, 0xFF, 2]);
             raw.say(&bytes);
