@@ -119,6 +119,12 @@ impl Replica {
         Ok(())
     }
 
+    /// Whom leadership is being handed to, if it is.
+    #[must_use]
+    pub fn handing_to(&self) -> Option<ReplicaId> {
+        self.raw.raft.lead_transferee.and_then(ReplicaId::new)
+    }
+
     /// How far a member has come, as this leader knows: `None` if it does not lead, or `peer` is no member.
     #[must_use]
     pub fn progress(&self, peer: ReplicaId) -> Option<Progress> {

@@ -44,9 +44,14 @@ pub enum Refusal {
     Recovering,
     /// This replica has just started: a lease that it granted before may hold.
     Leased,
+    /// This replica has just asked for the same, and goes first.
+    Rival,
     /// Too much waits for the disk, or a snapshot is being installed.
     Busy,
 }
+
+/// Ticks for which a replica that asks whether it would be elected goes before others.
+const RIVAL_TICKS: usize = 2;
 
 const REFUSALS: usize = Refusal::Busy as usize + 1;
 
@@ -91,7 +96,11 @@ impl Replica {
         let (from, term) = (message.from, message.term);
         self.check_term(&message)?;
         match &message.body {
-            Said::PreVote(candidacy) | Said::Vote(candidacy) => self.check_candidacy(candidacy, term)?,
+            Said::PreVote(candidacy) => {
+                self.check_candidacy(candidacy, term)?;
+                self.check_rival(from, candidacy)?;
+            }
+            Said::Vote(candidacy) => self.check_candidacy(candidacy, term)?,
             Said::PreVoted(_) => self.check_ballot(StateRole::PreCandidate)?,
             Said::Voted(_) => self.check_ballot(StateRole::Candidate)?,
             Said::Append { prev, prev_term, entries, .. } => {
@@ -196,6 +205,17 @@ impl Replica {
         let ordered = last_term <= term && commit <= last && commit_term <= last_term;
         let founded = (last.0 == 0) == (last_term.0 == 0);
         if ordered && founded { Ok(()) } else { Err(Refusal::Inconsistent) }
+    }
+
+    /// Of two that ask at one moment whether they would be elected, one does not hear that it would be, or both would ask for
+    /// votes and divide them. The one with the lower number gives way, unless it has a longer log, and for a moment only: who
+    /// does not hear this replica must not wait for it.
+    fn check_rival(&self, from: ReplicaId, candidacy: &Candidacy) -> Result<(), Refusal> {
+        let raft = &self.raw.raft;
+        let asks = raft.state == StateRole::PreCandidate && raft.election_elapsed < RIVAL_TICKS;
+        let level = (candidacy.last_term.0, candidacy.last.0)
+            <= (raft.raft_log.last_term(), raft.raft_log.last_index());
+        if asks && from < self.config.id && level { Err(Refusal::Rival) } else { Ok(()) }
     }
 
     /// The request that this answers has left only if all before it is durable; the engine relies on that.

@@ -272,6 +272,35 @@ fn no_sequence_of_messages_makes_a_replica_panic() {
     }
 }
 
+/// Two ask at one moment whether they would be elected: one of them gives way, and both are not told that they would be.
+#[test]
+fn of_two_that_ask_at_once_the_one_with_the_lower_number_gives_way() {
+    let asks = |last: u64| Said::PreVote(candidacy(last, 3));
+    #[rustfmt::skip] // columns
+    let table = [
+        // from  its last  ticks since ours  it is
+        (1,      5,        0,                Err(Refusal::Rival)),
+        (1,      4,        1,                Err(Refusal::Rival)),
+        (1,      6,        0,                Ok(())), // only it can be elected
+        (3,      5,        0,                Ok(())), // it goes before us
+        (1,      5,        2,                Ok(())), // and may not have heard us
+    ];
+    for (sender, last, ticks, expected) in table {
+        let mut replica = follower(Tail::Certain);
+        let mut sent = Vec::new();
+        let asked = (1..24).find(|tick| {
+            replica.wake(Micros(tick * 50_000));
+            replica.take_messages(&mut sent);
+            sent.drain(..).any(|message| matches!(message.body, Said::PreVote(_)))
+        });
+        let asked = asked.expect("it asks in time");
+        (1..=ticks).for_each(|tick| replica.wake(Micros((asked + tick) * 50_000)));
+        let now = Micros((asked + ticks) * 50_000);
+        let got = replica.receive(now, &from(sender, replica.term().0 + 1, asks(last)));
+        assert_eq!(got, expected, "{sender} {last} {ticks}");
+    }
+}
+
 /// The ticks at which it asks to be elected: replica 1 would vote for it, and has then voted for itself.
 fn campaigns(replica: &mut Replica, ticks: core::ops::Range<u64>) -> Vec<u64> {
     let (mut sent, mut end) = (Vec::new(), 0);
