@@ -160,8 +160,9 @@ impl Worker {
             let Some(replica) = self.partitions[at].group.replica_mut().filter(|one| one.leads()) else {
                 continue;
             };
-            if let Some(next) = successor(replica, thinking.duties.get(&group), &thinking.mind) {
-                // Refused while another handover is under way.
+            let Some(duty) = thinking.duties.get(&group) else { continue };
+            if let Some(next) = successor(replica, duty, &thinking.mind) {
+                // It leads, and the next one votes, or it has just stopped to: then there is nothing to hand over.
                 let _ = replica.hand_over(now, next);
                 self.make_busy(at);
             }
@@ -520,10 +521,12 @@ fn steer(
     let next = match stays {
         true if handing.back => preferred(replica, duty, mind),
         true => None,
-        false => successor(replica, Some(duty), mind),
+        false => successor(replica, duty, mind),
     };
+    // Two that are told to lead would divide the votes.
+    let is_free = replica.handing_to().is_none_or(|to| Some(to) == next);
     match next {
-        Some(next) if handing.now && replica.hand_over(now, next).is_ok() => Steered::HandedOver,
+        Some(next) if handing.now && is_free && replica.hand_over(now, next).is_ok() => Steered::HandedOver,
         Some(_) | None => Steered::Nothing,
     }
 }
@@ -534,12 +537,15 @@ fn preferred(replica: &Replica, duty: &Duty, mind: &Mind) -> Option<ReplicaId> {
     (id != replica.id() && role == Role::Voter && can_lead(replica, node, id, mind)).then_some(id)
 }
 
-/// Whoever could lead instead of this replica, the nearest first.
-fn successor(replica: &Replica, duty: Option<&Duty>, mind: &Mind) -> Option<ReplicaId> {
-    let able = duty?.members.iter().filter(|&&(node, id, role)| {
+/// Whoever could lead instead of this replica: who has been told to, or else the nearest. Who of two is nearer changes with each
+/// write, and both would ask for votes.
+fn successor(replica: &Replica, duty: &Duty, mind: &Mind) -> Option<ReplicaId> {
+    let able = duty.members.iter().filter(|&&(node, id, role)| {
         id != replica.id() && role == Role::Voter && can_lead(replica, node, id, mind)
     });
-    able.map(|&(_, id, _)| id).max_by_key(|id| replica.progress(*id).map(|progress| progress.matched))
+    let told = replica.handing_to();
+    let matched = |id| replica.progress(id).map(|progress| progress.matched);
+    able.map(|&(_, id, _)| id).max_by_key(|&id| (told == Some(id), matched(id)))
 }
 
 fn can_lead(replica: &Replica, node: NodeId, id: ReplicaId, mind: &Mind) -> bool {

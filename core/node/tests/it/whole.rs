@@ -76,6 +76,25 @@ fn who_leads_a_partition_and_knows_less_takes_nobody_away() {
     }
 }
 
+#[test]
+fn who_stops_tells_one_of_each_group_to_lead() {
+    let _rules = with_rules(Bug::None);
+    let (mut groups, mut twice) = (0, 0);
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed);
+        (1..3).for_each(|newcomer| world.join(newcomer));
+        become_whole(&mut world).expect("it becomes whole");
+        let told = world.resign_under_writes(KeyspaceId(1));
+        groups += told.values().filter(|told| !told.is_empty()).count();
+        // Two of them would ask for votes at once, and nobody could be elected.
+        twice += told.values().filter(|told| told.len() > 1).count();
+    }
+    println!("{groups} groups were handed over, {twice} to two");
+    // Another is told when the first is taken for dead, as after a pause.
+    assert!(twice * 10 < groups, "{twice} of {groups} groups are handed to two");
+    assert!(groups > 50, "too little is handed over: {groups}");
+}
+
 /// A keyspace comes to promise less and then more, several times.
 fn change_durability(seed: u64) {
     let mut world = World::new(seed);

@@ -27,9 +27,9 @@ const PARTITIONS: u16 = 4;
 /// Seeds of a test run; `NODE_SEEDS=n` runs as many.
 const SEEDS: u64 = 24;
 /// Seeds within which a broken rule must show.
-const BUDGET: u64 = 150;
+const BUDGET: u64 = 300;
 /// Steps in which things go wrong, and half as many in which they must become well.
-const STEPS: u64 = 15_000;
+const STEPS: u64 = 20_000;
 /// What a group begins behind.
 const FIRST: Index = Index(1);
 /// How long a node may take to confirm, in milliseconds.

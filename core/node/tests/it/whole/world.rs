@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consensus::group::Refusal;
 use consensus::replay::Restored;
-use consensus::{Durability, Group, Incarnation, Mark};
+use consensus::{Durability, Group, Incarnation, Mark, ReplicaId};
 use control::plan::Progress;
 use control::{CONTROL, Name, Newcomer, Operation, Standing, State, Welcome};
 use gateway::resp::Address;
@@ -234,6 +234,42 @@ impl World {
         let now = self.now;
         self.hosts[node].worker.resign(now);
         self.turn(node);
+    }
+
+    /// The first node hands over all that it leads while a client of its writes to all partitions of a keyspace. Who was told to
+    /// lead, of each group that it led.
+    pub fn resign_under_writes(&mut self, db: KeyspaceId) -> BTreeMap<GroupId, BTreeSet<ReplicaId>> {
+        let client =
+            self.hosts[0].worker.connect(self.now, ([127, 0, 0, 1], 1).into()).expect("there is room");
+        let mut told: BTreeMap<GroupId, BTreeSet<ReplicaId>> = BTreeMap::new();
+        let mut number = 0;
+        for resigning in core::iter::repeat_n(false, 40).chain(core::iter::repeat_n(true, 400)) {
+            let mut text = format!("SELECT {db}\r\n");
+            for _ in 0..PARTITIONS {
+                number += 1;
+                text += &format!("SET k{number} v\r\n");
+            }
+            self.hosts[0].worker.receive(self.now, client, text.as_bytes());
+            self.turn(0);
+            if let Some((output, _)) = self.hosts[0].worker.output(client) {
+                output.clear();
+                self.hosts[0].worker.drained(client);
+            }
+            if resigning {
+                self.resign(0);
+                for partition in self.hosts[0].worker.partitions() {
+                    if let Some(replica) = partition.replica() {
+                        told.entry(partition.group_id()).or_default().extend(replica.handing_to());
+                    }
+                }
+                if !self.hosts[0].worker.leads_any() {
+                    break;
+                }
+            }
+            self.pass(5);
+        }
+        self.hosts[0].worker.disconnect(client);
+        told
     }
 
     /// The desired state, as a node has it.
