@@ -2,8 +2,9 @@
 //!
 //! It works on eight requests at once and takes 10 ms for each, evenly drawn between half and one and a half times as long:
 //! it can do 800 in a second, and waits rather than works, so that no processor is what it lacks. Requests come by chance
-//! at a rate that does not ask how long answers take, each fifth with `X-Priority: high`; an answer that comes 100 ms after
-//! its request was due, or later, is worth nothing to its client.
+//! at a rate that does not ask how long answers take, a fifth of them with `X-Priority: high`, from clients of their own: on a
+//! connection with others they would wait for those at the client. An answer that comes 100 ms after its request was due, or
+//! later, is worth nothing to its client.
 
 use super::super::Setting;
 use super::super::load::Chance;
@@ -17,8 +18,8 @@ const TIME: Duration = Duration::from_millis(10);
 const WORKERS: usize = 8;
 /// What it can do in a second.
 const CAPACITY: f64 = 800.0;
-/// Connections that requests come on; as many can be under way.
-const CONNECTIONS: u64 = 256;
+/// Connections that important requests come on, and those that others do; as many can be under way.
+const CONNECTIONS: [u64; 2] = [128, 256];
 const HIGH: f64 = 0.2;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Of the capacity: among these is the most that it answers in time.
@@ -145,7 +146,7 @@ impl Load {
         let mut all = Seen { seconds: measured.as_secs_f64(), ..Seen::default() };
         std::thread::scope(|scope| {
             let one = |number| scope.spawn(move || self.one(number, begin, begin + measured));
-            let threads: Vec<_> = (0..CONNECTIONS).map(one).collect();
+            let threads: Vec<_> = (0..CONNECTIONS.iter().sum()).map(one).collect();
             for thread in threads {
                 match thread.join() {
                     Ok(seen) => all.add(seen?),
@@ -160,9 +161,12 @@ impl Load {
 
     /// What comes on one connection, of which that counts which is due between both moments.
     fn one(&self, number: u64, begin: Instant, end: Instant) -> Result<Seen> {
+        let high = number < CONNECTIONS[0];
+        let (connections, share) = if high { (CONNECTIONS[0], HIGH) } else { (CONNECTIONS[1], 1.0 - HIGH) };
+        let fields = if high { "X-Priority: high\r\n" } else { "" };
         let mut chance = Chance::new(self.seed.wrapping_mul(1 << 20).wrapping_add(number));
         #[expect(clippy::cast_precision_loss, reason = "there are few connections")]
-        let gap = CONNECTIONS as f64 / (CAPACITY * self.load);
+        let gap = connections as f64 / (CAPACITY * self.load * share);
         let (mut seen, mut due) = (Seen::default(), Instant::now());
         let mut http = Http::open(self.port)?;
         loop {
@@ -171,8 +175,6 @@ impl Load {
                 return Ok(seen);
             }
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let high = chance.unit() < HIGH;
-            let fields = if high { "X-Priority: high\r\n" } else { "" };
             let answer = http.ask_with("GET", self.target, fields, "")?;
             ensure!(!answer.closes, "a connection ends with its answer");
             if due < begin {
