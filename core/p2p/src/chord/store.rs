@@ -524,6 +524,7 @@ impl<C: Contact> Chord<C> {
         if let Some(values) = &mut self.values {
             values.copied.clear();
             values.returning.clear();
+            values.offers = Offers::default();
             values.fresh.clear();
             values.strays.clear();
             values.rehome = None;

@@ -63,16 +63,12 @@ impl Offers {
         told
     }
 
-    /// False if exactly this was given to the owner at `through` before.
-    fn is_news(&mut self, through: u64, digest: Digest) -> bool {
-        if self.given.contains(&(through, digest)) {
-            return false;
-        }
+    /// Exactly this is given to the owner at `through`.
+    fn note(&mut self, through: u64, digest: Digest) {
         if self.given.len() >= GIVEN_MAX {
             self.given.remove(0);
         }
         self.given.push((through, digest));
-        true
     }
 }
 
@@ -104,14 +100,21 @@ impl Store {
 }
 
 impl<C: Copy + Eq> Values<C> {
-    /// What `to` owns, up to its point `through`, is sent to it, unless that is on its way or too many others wait.
-    fn give_back(&mut self, to: C, after: u64, through: u64) {
+    /// What `to` owns, up to its point `through`, is sent to it, unless that is on its way. False if too many others wait.
+    fn give_back(&mut self, to: C, after: u64, through: u64) -> bool {
         let covers = |one: &Handing<C>| {
             one.to == to && one.through == through && distance(one.from, through) >= distance(after, through)
         };
-        if self.returning.len() < RETURNING_MAX && !self.handing.iter().chain(&self.returning).any(covers) {
+        if self.handing.iter().chain(&self.returning).any(covers) {
+            return true;
+        }
+        // One place for each: what it owns is wider now than when it asked before.
+        self.returning.retain(|one| one.to != to);
+        let has_room = self.returning.len() < RETURNING_MAX;
+        if has_room {
             self.returning.push(Handing { to, from: after, through, sent: Bound::Unbounded });
         }
+        has_room
     }
 
     fn copied_to(&mut self, to: C) -> Option<&mut Copied<C>> {
@@ -183,7 +186,7 @@ impl<C: Contact> Chord<C> {
         (after, digest): (u64, Digest),
         out: &mut Vec<EffectOf<Self>>,
     ) -> Message<C> {
-        let through = keys.point(from);
+        let (through, point) = (keys.point(from), self.point);
         let values = self.values();
         let offered = values.offers.is_asked_by(through);
         if values.checks >= ANSWERED_MAX {
@@ -194,8 +197,13 @@ impl<C: Contact> Chord<C> {
         if own == digest {
             return Message::Yes;
         }
-        if own.count > 0 && (!offered || values.offers.is_news(through, own)) {
-            values.give_back(from, after, through);
+        let given = offered && values.offers.given.contains(&(through, own));
+        // Who claims this node's place too is none of those before it.
+        let is_owner = offered || !owns(after, through, point);
+        if own.count > 0 && !given && is_owner && values.give_back(from, after, through) {
+            if offered {
+                values.offers.note(through, own);
+            }
             self.send_on(keys, out);
         }
         Message::Differs
