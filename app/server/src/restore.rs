@@ -186,13 +186,21 @@ fn fill(
     // The order of keys, and what random commands draw, are this directory's own from now on.
     identity(part)?;
     divisions::record(part, divisions)?;
-    let engine = Arc::new(Engine::open(&home, options)?);
-    let taken = take(&engine, (archive, reach), divisions, progress);
-    // Also if nothing comes of it: its threads write no more then.
+    with_engine(&home, options, |engine| take(engine, (archive, reach), divisions, progress))
+}
+
+/// Works with a new engine in `home`, which is closed also if nothing comes of it: its threads write no more then.
+fn with_engine<T>(
+    home: &Path,
+    options: EngineOptions,
+    work: impl FnOnce(&Arc<Engine>) -> Result<T, RestoreError>,
+) -> Result<T, RestoreError> {
+    let engine = Arc::new(Engine::open(home, options)?);
+    let worked = work(&engine);
     let closed = Arc::into_inner(engine).expect("each partition's store is gone").close();
-    let restored = taken?;
+    let done = worked?;
     closed?;
-    Ok(restored)
+    Ok(done)
 }
 
 /// All partitions, into a new engine.

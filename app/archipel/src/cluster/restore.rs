@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use server::backup::{Archive, Group, Manifest, Reach};
@@ -54,12 +55,14 @@ pub fn run(loaded: &Loaded, as_json: bool, dir: &Path, wish: Wish) -> Result<Exi
                 archive.verify_history((number, group), history)?;
             }
         }
-        let scratch = std::env::temp_dir().join(format!("archipel-verify-{}", std::process::id()));
+        // A new directory of this user's alone: there is data in it.
+        let scratch = tempfile::Builder::new().prefix("archipel-verify-").tempdir();
+        let scratch = scratch.context("no directory for temporary files")?;
         let mut progress = |bytes| {
             bar.inc_length(bytes);
             bar.inc(bytes);
         };
-        let rehearsed = rehearse(&mut archive, &reach, &scratch, engine, &mut progress)?;
+        let rehearsed = rehearse(&mut archive, &reach, scratch.path(), engine, &mut progress)?;
         bar.finish_and_clear();
         let done = Done::Verified(rehearsed);
         Told { reach: &reach, to: wish.to, done, chunks }.print(as_json);

@@ -6,7 +6,6 @@
 //! had in its engine, and what its log says. What is behind the last checkpoint is replayed, and held against nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use kernel::{GroupId, Index, KeyspaceId};
 use node::Divisions;
 
 use super::replay::{Checkpoint, Checkpoints, Player};
-use super::{RestoreError, divided, failed, stage};
+use super::{RestoreError, divided, stage, with_engine};
 
 /// Entries that are removed of a partition that is done, in one go.
 const SWEEP_ENTRIES: usize = 1 << 16;
@@ -34,7 +33,7 @@ pub struct Rehearsed {
     pub alone: u64,
 }
 
-/// Replays what `reach` says in `scratch`, which is made, and removed in the end. Takes as much space there as the largest
+/// Replays what `reach` says in `scratch`, an empty directory that the caller removes. Takes as much space there as the largest
 /// partition, or somewhat more. `progress` hears of bytes that were staged.
 ///
 /// # Errors
@@ -46,26 +45,8 @@ pub fn rehearse(
     options: EngineOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Rehearsed, RestoreError> {
-    fs::create_dir_all(scratch).map_err(failed("create", scratch))?;
-    let rehearsed = rehearse_in(scratch, (archive, reach), options, progress);
-    // What cannot be removed is left to the machine's cleaning of temporary files.
-    let _ = fs::remove_dir_all(scratch);
-    rehearsed
-}
-
-fn rehearse_in(
-    scratch: &Path,
-    (archive, reach): (&mut Archive, &Reach),
-    options: EngineOptions,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Rehearsed, RestoreError> {
     let divisions = divided(reach)?;
-    let engine = Arc::new(Engine::open(scratch, options)?);
-    let taken = take(&engine, (archive, reach), &divisions, progress);
-    let closed = Arc::into_inner(engine).expect("each partition's store is gone").close();
-    let rehearsed = taken?;
-    closed?;
-    Ok(rehearsed)
+    with_engine(scratch, options, |engine| take(engine, (archive, reach), &divisions, progress))
 }
 
 fn take(
@@ -81,6 +62,11 @@ fn take(
     for (group, mut histories) in reach.histories() {
         let base = base.get(&group).copied();
         let joint = base.zip(before.as_ref()).and_then(|(base, before)| joint(base, (before, reach.base())));
+        // What is damaged there is no fault of this backup.
+        let joint = joint.filter(|(earlier, (number, history))| {
+            let whole = before.as_ref().is_some_and(|before| archive.verify(before.number, earlier).is_ok());
+            whole && archive.verify_history((*number, group), history).is_ok()
+        });
         let mut checkpoints = checkpoints(&reach.chain, group);
         let start = match (base, joint) {
             (Some(base), Some((earlier, history))) if earlier.index < base.index => {
