@@ -98,15 +98,16 @@ impl Hosted {
         let instance =
             Instance { id: instance_id, service: name.clone(), address, port, ..Instance::default() };
         let health = service.health_check();
-        let registered = registry
-            .register_with_ttl(instance, interval * INTERVALS_MAX)
-            .and_then(|()| registry.renew(&id, health, ""));
-        if let Err(source) = registered {
+        if let Err(source) = registry.register_with_ttl(instance, interval.saturating_mul(INTERVALS_MAX)) {
             service.stop();
             return Err(HostError::Register { service: name, source });
         }
-        let (end, ended) = channel();
         let mut watched = Watched { registry: registry.clone(), id, service };
+        // Dropped, it is taken back and stopped.
+        if let Err(source) = registry.renew(&watched.id, health, "") {
+            return Err(HostError::Register { service: name, source });
+        }
+        let (end, ended) = channel();
         let thread = std::thread::Builder::new().name("service".into()).spawn(move || {
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 watched.look();

@@ -304,12 +304,12 @@ impl Upstream {
 
     /// A try has become a tunnel, whose length says nothing: the learnt limit does not count it any more. Who may enter then
     /// says [`Upstream::grant`].
-    pub fn lasts(&mut self, ticket: &mut Ticket) {
+    pub fn lasts(&mut self, now: Micros, ticket: &mut Ticket) {
         if ticket.life != self.life || is(Bug::TunnelKeepsRoom) {
             return;
         }
         if let (Some(adaptive), Some(entered)) = (&mut self.adaptive, ticket.entered.take()) {
-            adaptive.withdraw(entered);
+            adaptive.withdraw(now, entered);
         }
     }
 
@@ -615,11 +615,11 @@ mod tests {
         let mut all = fill(&mut one);
         assert_eq!((all.len(), one.limit()), (4, 4));
         one.queue(NOW, Priority::Normal, 9).unwrap();
-        one.lasts(&mut all[0]);
-        one.lasts(&mut all[0]);
+        one.lasts(NOW, &mut all[0]);
+        one.lasts(NOW, &mut all[0]);
         assert_eq!((one.grant(NOW), one.grant(NOW)), (Some(9), None), "a tunnel's room is another's");
         all.push(one.enter_as(NOW, &Wanted { turn: Turn::Granted, ..Wanted::default() }).unwrap());
-        all.iter_mut().for_each(|ticket| one.lasts(ticket));
+        all.iter_mut().for_each(|ticket| one.lasts(NOW, ticket));
         all.extend(fill(&mut one));
         assert_eq!((all.len(), one.requests()), (6, 6), "the breaker counts them all");
         all.into_iter().for_each(|ticket| _ = one.leave(NOW, ticket, Success));

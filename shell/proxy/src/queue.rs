@@ -65,7 +65,7 @@ impl Loop {
     /// A tunnel does not take room of those whose requests end.
     pub fn lasts(&mut self, x: &mut Exchange) {
         if let Some(ticket) = &mut x.ticket {
-            self.services[x.service as usize].upstream.lasts(ticket);
+            self.services[x.service as usize].upstream.lasts(self.now, ticket);
             self.grant(x.service);
         }
     }

@@ -209,8 +209,9 @@ impl Adaptive {
     }
 
     /// A request turns out to be none whose length says something: it is counted no more.
-    pub fn withdraw(&mut self, _: Entered) {
+    pub fn withdraw(&mut self, now: Micros, _: Entered) {
         assert!(self.under_way > 0, "who withdraws has entered");
+        self.touch(now);
         self.under_way -= 1;
     }
 

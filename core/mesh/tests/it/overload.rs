@@ -103,7 +103,7 @@ fn tunnels_leave_room() -> bool {
     let mut upstream = upstream(2);
     for _ in 0..10 {
         let Ok(mut ticket) = upstream.enter(NOW, None, None) else { return false };
-        upstream.lasts(&mut ticket);
+        upstream.lasts(NOW, &mut ticket);
     }
     true
 }

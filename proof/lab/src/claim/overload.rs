@@ -11,7 +11,7 @@ use mesh::limit::{AdaptiveOptions, Priority};
 use mesh::queue::{Place, QueueOptions};
 use mesh::upstream::{Refusal, Ticket, Told, Turn, Upstream, UpstreamOptions, Wanted};
 
-use crate::claim::{Bound, Claim, Control, Figure, Findings, Kind, Parameter, Run};
+use crate::claim::{Bound, Claim, Control, Figure, Findings, Kind, Parameter, Run, median};
 use crate::plot::{Axis, Mark, Plot, Series};
 
 /// The claim.
@@ -142,12 +142,6 @@ impl Runs {
     fn mix_into(&self, hash: u64) -> u64 {
         self.0.iter().fold(hash, |hash, seen| KeyHasher::new(hash).hash(&seen.hash.to_le_bytes()))
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// What became of requests.

@@ -195,7 +195,7 @@ fn quick_failures_and_clients_that_left_are_no_samples() {
         }
     }
     let entered = one.enter(START);
-    one.withdraw(entered);
+    one.withdraw(START, entered);
     assert!([4, 5].contains(&one.limit()));
     assert_eq!((one.recent.samples, one.under_way()), (0, 0));
 }
@@ -238,7 +238,7 @@ proptest! {
                     match step {
                         4 => one.leave(now, entered, Outcome::Failure),
                         5 => one.leave(now, entered, Outcome::Timeout),
-                        6 if micros % 7 == 0 => one.withdraw(entered),
+                        6 if micros % 7 == 0 => one.withdraw(now, entered),
                         _ => one.leave(now, entered, Outcome::Success),
                     }
                 }
