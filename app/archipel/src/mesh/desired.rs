@@ -111,15 +111,16 @@ pub fn rollback(admin: SocketAddr, args: &RollbackArgs, json: bool) -> Result<Ex
     Ok(change(admin, &path, "", &args.terms, json)?)
 }
 
+/// Whether a member that is up cannot follow.
+fn refuses(node: &Value) -> bool {
+    node["state"] == "refuses" && node["health"] != "dead"
+}
+
 fn change(admin: SocketAddr, path: &str, body: &str, terms: &Terms, json: bool) -> Result<Exit> {
     let answer = Line::new(admin, None).ask(path, body.as_bytes(), ANSWER)?.good("")?.0;
     let mut told: Value = serde_json::from_slice(&answer).context("the node's answer is not JSON")?;
     let nodes = if terms.dry_run { Value::Null } else { followed(admin, terms.wait)? };
-    let exit = if nodes.as_array().into_iter().flatten().any(|node| node["state"] == "refuses") {
-        Exit::Fails
-    } else {
-        Exit::Holds
-    };
+    let exit = if nodes.as_array().into_iter().flatten().any(refuses) { Exit::Fails } else { Exit::Holds };
     if json {
         told["nodes"] = nodes;
         println!("{told}");

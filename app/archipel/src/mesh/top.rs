@@ -104,6 +104,7 @@ fn totals(page: &str) -> Totals {
         let (service, route) = (label("service"), label("route"));
         let endpoint = label("endpoint");
         let key = match (route.is_empty(), endpoint.is_empty()) {
+            (true, true) if service.is_empty() => continue,
             (false, _) => (Kind::Route, route),
             (true, true) => (Kind::Service, service),
             (true, false) => (Kind::Endpoint, format!("{service} {endpoint}")),
@@ -334,6 +335,7 @@ mod tests {
 
     #[test]
     fn two_looks_give_rates_errors_and_times() {
+        assert!(totals(BEFORE).keys().all(|(_, name)| !name.is_empty()), "figures of the whole are nobody's");
         let rates = rates(&totals(BEFORE), &totals(AFTER), 2.0);
         let route = of(&rates, Kind::Route, "a \"b\"");
         assert_eq!((route.per_second, route.error_percent), (10.0, 10.0));

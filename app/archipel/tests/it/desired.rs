@@ -146,6 +146,15 @@ fn members_follow_what_one_is_told_and_lose_no_request_while_fifty_revisions_com
     for one in &homes {
         until_get(one.port, "/", Some(404));
     }
+    // Who has not heard of the last revision yet changes it as well as others do.
+    let [one, two] = ["/one", "/two"].map(|path| paths(endpoint, &[path]));
+    for _ in 0..10 {
+        for (node, text) in [(&nodes[0], &one), (&nodes[2], &two)] {
+            let applied = apply(node, dir, text, &["--wait", "0"]);
+            assert_eq!(code(&applied), 0, "{}", stderr(&applied));
+        }
+    }
+    assert_eq!(settings(&nodes[2])["revision"], 72);
     let trail: Value = serde_json::from_str(&nodes[2].http("GET", "/cluster/audit").1).unwrap();
     let by_ann = trail["operations"].as_array().unwrap().iter().find(|line| line["by"] == "ann");
     assert_eq!(by_ann.unwrap()["what"], "set the proxies: 0 listeners, 1 services, 1 routes");

@@ -48,7 +48,9 @@ pub(super) struct Query<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Query<'a> {
     pub fn of(query: Option<&'a str>) -> Query<'a> {
-        Query(query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect())
+        // A name alone has an empty value, which is refused where it means nothing, and not passed over.
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Query(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect())
     }
 
     pub fn text(&self, name: &str) -> Attempt<&'a str> {

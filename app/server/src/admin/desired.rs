@@ -237,18 +237,16 @@ async fn apply(subject: &Subject, request: Request<Incoming>) -> Attempt<Value> 
         Ok(desired) => desired,
         Err(error) => return no(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let seen = seen(&clerk).await?;
-    seen.must_follow(after)?;
     possible(subject, &settings)?;
-    let differences = changes(&seen.settings(subject), &settings);
-    let same = seen.in_force().is_some_and(|revision| revision.settings.as_ref() == Some(&settings));
-    let number = if is_trial || same {
-        seen.number()
+    let (number, before) = if is_trial {
+        let seen = seen(&clerk).await?;
+        seen.must_follow(after)?;
+        (seen.number(), seen)
     } else {
-        let operation = Operation::SetMesh { after, settings };
+        let operation = Operation::SetMesh { after, settings: settings.clone() };
         made(&clerk, clerk.change_as(by, move |_| Ok(operation)).await?).await?
     };
-    let mut told = told(number, is_trial, &differences);
+    let mut told = told(number, is_trial, &changes(&before.settings(subject), &settings));
     told["left_alone"] = left_alone.into();
     Ok(told)
 }
@@ -259,10 +257,13 @@ async fn rollback(subject: &Subject, request: &Request<Incoming>) -> Attempt<Val
     let Terms { by, after, is_trial } = Terms::of(&query)?;
     let to: u64 = query.number("to")?;
     let seen = seen(&clerk).await?;
-    seen.must_follow(after)?;
+    if is_trial {
+        seen.must_follow(after)?;
+    }
     let settings = match seen.revisions.iter().find(|one| one.number == to) {
         Some(revision) => revision.settings.clone(),
-        None if to == 0 => None,
+        // The cluster may remember more than this node has heard of.
+        None if to == 0 || !is_trial => None,
         None => {
             let oldest = seen.revisions.first().map_or(0, |one| one.number);
             let refused = Refused::RevisionUnknown { to, oldest, newest: seen.number() };
@@ -272,15 +273,14 @@ async fn rollback(subject: &Subject, request: &Request<Incoming>) -> Attempt<Val
     if let Some(settings) = &settings {
         possible(subject, settings)?;
     }
-    let settings = settings.unwrap_or_else(|| shown(&subject.steering.file()));
-    let differences = changes(&seen.settings(subject), &settings);
-    let number = if is_trial {
-        seen.number()
+    let (number, before) = if is_trial {
+        (seen.number(), seen)
     } else {
         let operation = Operation::RestoreMesh { after, to };
         made(&clerk, clerk.change_as(by, move |_| Ok(operation)).await?).await?
     };
-    Ok(told(number, is_trial, &differences))
+    let settings = settings.unwrap_or_else(|| shown(&subject.steering.file()));
+    Ok(told(number, is_trial, &changes(&before.settings(subject), &settings)))
 }
 
 /// Refuses what this node itself could not follow.
@@ -291,12 +291,15 @@ fn possible(subject: &Subject, settings: &MeshSettings) -> Attempt<()> {
     }
 }
 
-/// The revision that a request made.
-async fn made(clerk: &Clerk<'_>, outcome: Option<Outcome>) -> Attempt<u64> {
+/// The revision in force behind a request, and what was seen before it: the same, if the request changed nothing.
+async fn made(clerk: &Clerk<'_>, outcome: Option<Outcome>) -> Attempt<(u64, Seen)> {
     let version = outcome.map_or(0, |outcome| outcome.version);
     let number = clerk.ask_worker(move |worker| {
-        let state = worker.mind()?.state();
-        state.revisions().iter().find(|one| one.version == version).map(|one| one.number)
+        let revisions = worker.mind()?.state().revisions();
+        let at = revisions.iter().rposition(|one| one.version <= version)?;
+        let before = if revisions[at].version == version { at } else { at + 1 };
+        let before = revisions.iter().take(before).cloned().collect();
+        Some((revisions[at].number, Seen { revisions: before, ..Seen::default() }))
     });
     // Others may have made so many since that it is forgotten.
     number.await?.map_or_else(

@@ -11,6 +11,10 @@ impl State {
     pub(super) fn set_mesh(&mut self, after: Option<u64>, settings: &MeshSettings, by: &Name) -> Changed {
         self.must_follow(after)?;
         settings.check().map_err(Refused::Mesh)?;
+        // Only here it is known what is in force: who asks may not have heard of the last one.
+        if self.revision().is_some_and(|one| one.settings.as_ref() == Some(settings)) {
+            return Ok(None);
+        }
         self.revise(Source::Given, Some(settings.clone()), by)
     }
 

@@ -132,17 +132,28 @@ fn old_revisions_are_forgotten_by_number_and_by_length_and_the_last_one_never() 
     assert!(matches!(world.ask(restore(None, 4)), Err(Refused::RevisionUnknown { to: 4, oldest: 5, .. })));
     world.ask(restore(None, 5)).expect("it is remembered");
     // Large ones take the place of several.
-    let text = "x".repeat(PART_BYTES_MAX);
-    let services = (0..15).map(|at| part(&format!("s{at}"), &[], &text)).collect();
-    let large = MeshSettings { services, ..MeshSettings::default() };
-    for _ in 0..8 {
+    let large = |letter: char| {
+        let text = letter.to_string().repeat(PART_BYTES_MAX);
+        let services = (0..15).map(|at| part(&format!("s{at}"), &[], &text)).collect();
+        MeshSettings { services, ..MeshSettings::default() }
+    };
+    for letter in 'a'..'i' {
+        let large = large(letter);
         world.ask(set(None, large.clone())).expect("it may");
         let bytes: usize = world.state.revisions().iter().map(|one| one.bytes()).sum();
         assert!(bytes <= REVISIONS_BYTES_MAX);
         assert_eq!(world.state.revision().and_then(|one| one.settings.as_ref()), Some(&large));
         assert_eq!(State::decode(&world.state.encode()), Ok(world.state.clone()));
     }
-    assert_eq!(world.state.revisions().len(), REVISIONS_BYTES_MAX / large.bytes());
+    assert_eq!(world.state.revisions().len(), REVISIONS_BYTES_MAX / large('h').bytes());
+    // The same again is no revision, for whoever asks; but it is refused to who expects another.
+    let number = world.state.revision_number();
+    world.ask(set(None, large('h'))).expect("it is so");
+    assert_eq!(world.state.revision_number(), number);
+    assert_eq!(
+        world.ask(set(Some(number - 1), large('h'))),
+        Err(Refused::OtherRevision { after: number - 1, is: number })
+    );
 }
 
 fn parts(kind: &'static str) -> impl Strategy<Value = Vec<Part>> {
