@@ -184,7 +184,10 @@ impl Proxy {
         }
         self.watch.of(&plan);
         self.listening = listening;
-        self.inherited.clear();
+        if !plan.listeners.is_empty() {
+            // A plan without any only waits for one that has: until then the other process's sockets are kept.
+            self.inherited.clear();
+        }
         self.plan = plan;
         Ok(())
     }
