@@ -69,8 +69,8 @@ pub struct Config {
     pub tick: u64,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
-    /// A follower that hears nothing for between one and two times so many ticks campaigns; after the first
-    /// time that the votes are divided, half of it is waited for.
+    /// A follower that hears nothing for between one and two times so many ticks campaigns, each in its turn; after the
+    /// first time that this leads to nothing, half of it is waited for. At least 4.
     pub election_ticks: usize,
     /// Ticks without anything to do after which the group sleeps; `None`: never.
     pub quiet_ticks: Option<u32>,

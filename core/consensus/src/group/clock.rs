@@ -14,16 +14,21 @@ use crate::members::ReplicaId;
 
 /// Ticks that are made up for at once.
 pub(super) const TICKS_AT_ONCE_MAX: u64 = 2;
+/// Followers count their ticks apart: to one of them a leader's silence is longer than to another by at most so many. Whoever
+/// campaigned earlier would ask some who still hold to the leader, for nothing.
+const CLOCK_TICKS: usize = 2;
 /// Election timeouts after which a snapshot transfer that nobody reports on is taken for failed.
 const SNAPSHOT_TIMEOUTS: u64 = 30;
 
 pub(super) struct Timing {
     ticked: Micros,
-    /// The election timeout in ticks, drawn for this term and role.
+    /// The election timeout in ticks, drawn for this term, role and leader.
     timeout: usize,
-    seen: (u64, StateRole),
-    /// How often it has asked for votes since it last knew a leader.
-    candidacies: u32,
+    seen: (u64, StateRole, u64),
+    /// How often it has tried to be elected since it last knew a leader.
+    tries: u32,
+    /// When it last asked whether it would be elected.
+    asked: Micros,
     asleep: bool,
     quiet: u32,
     /// Ticks since the start, as far as they are counted.
@@ -32,8 +37,8 @@ pub(super) struct Timing {
 
 impl Timing {
     pub fn new(now: Micros, config: &Config, rng: &mut Rng) -> Timing {
-        let (timeout, seen) = (draw(config, rng), (0, StateRole::Follower));
-        Timing { ticked: now, timeout, seen, candidacies: 0, asleep: false, quiet: 0, lived: 0 }
+        let (timeout, seen) = (draw(config, rng, None), (0, StateRole::Follower, raft::INVALID_ID));
+        Timing { ticked: now, timeout, seen, tries: 0, asked: now, asleep: false, quiet: 0, lived: 0 }
     }
 
     /// Something was done that the group must stay awake for.
@@ -42,8 +47,16 @@ impl Timing {
     }
 }
 
-fn draw(config: &Config, rng: &mut Rng) -> usize {
-    config.election_ticks + rng.below(config.election_ticks as u64) as usize
+/// When one of a leader's followers campaigns once it is silent: its place among them, and how many they are.
+type Place = (usize, usize);
+
+/// The ticks of silence after which to campaign: from one election timeout up to two, or in the half of it that is one's
+/// turn's.
+fn draw(config: &Config, rng: &mut Rng, place: Option<Place>) -> usize {
+    let ticks = config.election_ticks;
+    let Some((at, followers)) = place else { return ticks + rng.below(ticks as u64) as usize };
+    let within = rng.below(ticks as u64 / 2) as usize;
+    (ticks + CLOCK_TICKS + (at * ticks + within) / followers).min(2 * ticks - 1)
 }
 
 impl Replica {
@@ -107,10 +120,16 @@ impl Replica {
         self.timing.lived >= self.config.election_ticks
     }
 
+    /// Ticks since it last asked whether it would be elected.
+    pub(super) const fn ticks_asking(&self) -> u64 {
+        self.now.since(self.timing.asked) / self.config.tick
+    }
+
     fn tick(&mut self) {
         self.timing.lived = self.timing.lived.saturating_add(1);
         if !self.leads() {
-            if self.raw.raft.state == StateRole::Candidate && self.timing.candidacies == 1 {
+            let campaigning = matches!(self.raw.raft.state, StateRole::PreCandidate | StateRole::Candidate);
+            if campaigning && self.timing.tries == 1 {
                 // Two that campaign at the same moment divide the votes, and writes wait until one of them tries again.
                 // There is no leader to be patient with, so its wait counts double. It does so once: where half a
                 // timeout is too short for the answers, they arrive before the third try.
@@ -122,7 +141,9 @@ impl Replica {
             } else if self.recovering.is_none() && self.desk.is_clear() {
                 // A replica whose log is not durable cannot ask for votes on it.
                 self.raw.tick();
-                self.timing.timeout = draw(&self.config, &mut self.rng);
+                self.timing.tries += 1;
+                self.timing.asked = self.now;
+                self.timing.timeout = draw(&self.config, &mut self.rng, None);
             }
         } else {
             self.raw.tick();
@@ -138,16 +159,33 @@ impl Replica {
 
     /// The engine draws timeouts from the system's chance; each is replaced before it can have an effect.
     pub(super) fn settle(&mut self) {
-        let seen = (self.raw.raft.term, self.raw.raft.state);
-        if self.raw.raft.leader_id != raft::INVALID_ID {
-            self.timing.candidacies = 0;
+        let raft = &self.raw.raft;
+        let seen = (raft.term, raft.state, raft.leader_id);
+        if seen.2 != raft::INVALID_ID {
+            self.timing.tries = 0;
         }
         if seen != self.timing.seen {
+            // Who was told to stand asks for votes at once.
+            let told = seen.1 == StateRole::Candidate && self.timing.seen.1 == StateRole::Follower;
+            self.timing.tries += u32::from(told);
             self.timing.seen = seen;
-            self.timing.candidacies += u32::from(seen.1 == StateRole::Candidate);
-            self.timing.timeout = draw(&self.config, &mut self.rng);
+            let place = self.place();
+            self.timing.timeout = draw(&self.config, &mut self.rng, place);
         }
         self.raw.raft.set_randomized_election_timeout(self.timing.timeout);
+    }
+
+    /// Followers of one leader campaign in turn, so that no two of them divide the votes when it is gone: in the order of
+    /// their numbers, which begins elsewhere in each group and term, so that one node does not come to lead everything. Who has
+    /// too short a log to be elected leaves it to the next. Those that know other members than these may meet all the same,
+    /// and wait by chance then.
+    fn place(&self) -> Option<Place> {
+        let leader = self.leader()?;
+        let followers = || self.members.voters().iter().filter(|&&id| id != leader);
+        let at = followers().position(|&id| id == self.config.id)? as u64;
+        let count = followers().count();
+        let begins = u64::from(self.config.group.0).wrapping_add(self.raw.raft.term);
+        Some(((at.wrapping_add(begins) % count as u64) as usize, count))
     }
 
     fn fall_asleep(&mut self) {

@@ -51,7 +51,7 @@ pub enum Refusal {
 }
 
 /// Ticks for which a replica that asks whether it would be elected goes before others.
-const RIVAL_TICKS: usize = 2;
+const RIVAL_TICKS: u64 = 2;
 
 const REFUSALS: usize = Refusal::Busy as usize + 1;
 
@@ -212,7 +212,7 @@ impl Replica {
     /// does not hear this replica must not wait for it.
     fn check_rival(&self, from: ReplicaId, candidacy: &Candidacy) -> Result<(), Refusal> {
         let raft = &self.raw.raft;
-        let asks = raft.state == StateRole::PreCandidate && raft.election_elapsed < RIVAL_TICKS;
+        let asks = raft.state == StateRole::PreCandidate && self.ticks_asking() < RIVAL_TICKS;
         let level = (candidacy.last_term.0, candidacy.last.0)
             <= (raft.raft_log.last_term(), raft.raft_log.last_index());
         if asks && from < self.config.id && level { Err(Refusal::Rival) } else { Ok(()) }

@@ -348,3 +348,94 @@ fn after_divided_votes_half_a_timeout_is_waited_for_once() {
         }
     }
 }
+
+/// How two followers of a leader that fell silent went on.
+#[derive(Debug, Default)]
+struct Election {
+    /// Who was elected, and after how many ticks of silence.
+    elected: Option<(u64, u64)>,
+    /// How often each of the two asked.
+    asked: [u32; 2],
+}
+
+/// Replicas 2 and 3 of three, whose clocks are `skew` microseconds apart, once replica 1 leads and is not heard any more.
+fn succession(seed: u64, lasts: [u64; 2], skew: u64) -> Election {
+    let group = GroupId(seed as u32 / 2);
+    let mut replicas = [2, 3].map(|number| {
+        let (start, last) = if number == 2 { (0, lasts[0]) } else { (skew, lasts[1]) };
+        let restored = Restored {
+            hard: (Term(3), None),
+            mark: Mark { index: Index(1), term: Term(1), members: first_members(3) },
+            base: (Index(1), Term(1)),
+            entries: (2..=last).map(|index| entry(index, 3)).collect(),
+            committed: Index(1),
+            tail: Tail::Certain,
+            repair: None,
+        };
+        let config = Config::new(group, id(number), Incarnation(1), seed * 2 + number);
+        Replica::new(config, Micros(start), restored)
+    });
+    let mut ends = [0; 2];
+    let mut election = Election::default();
+    // Their leader is heard for a timeout, so that none holds back for an earlier life.
+    const SILENCE: u64 = 14 * 50_000;
+    for at in (0..SILENCE + 40 * 50_000).step_by(5000) {
+        let mut sent = Vec::new();
+        for (index, replica) in replicas.iter_mut().enumerate() {
+            if at <= SILENCE && at.is_multiple_of(100_000) {
+                let beat = Said::Heartbeat { commit: Index(0), read: None };
+                let to = id(2 + index as u64);
+                let message = Message {
+                    group,
+                    from: id(1),
+                    incarnation: Incarnation(4),
+                    to,
+                    term: Term(3),
+                    body: beat,
+                };
+                let mut bytes = Vec::new();
+                encode(&message, &mut bytes);
+                assert_eq!(replica.receive(Micros(at), &bytes), Ok(()));
+            }
+            replica.wake(Micros(at));
+            replica.turn(Micros(at));
+            ends[index] += replica.writes().len() as u64;
+            replica.wrote(Lsn(ends[index]));
+            replica.synced(Lsn(ends[index]));
+            replica.turn(Micros(at));
+            if replica.standing() == Standing::Leader && election.elected.is_none() {
+                election.elected = Some((2 + index as u64, (at - SILENCE) / 50_000));
+            }
+            replica.take_messages(&mut sent);
+        }
+        for message in sent.into_iter().filter(|message| message.to != id(1)) {
+            let index = usize::from(message.from == id(3));
+            election.asked[index] += u32::from(matches!(message.body, Said::PreVote(_)));
+            let mut bytes = Vec::new();
+            encode(&message, &mut bytes);
+            let _ = replicas[1 - index].receive(Micros(at), &bytes);
+        }
+    }
+    election
+}
+
+#[test]
+fn followers_of_a_leader_that_is_gone_stand_in_turn() {
+    let mut elected = [0; 2];
+    for seed in 0..400 {
+        let election = succession(seed, [5, 5], seed % 51 * 1000);
+        let (who, after) = election.elected.expect("two of three elect one");
+        assert!(after <= 18 && election.asked.iter().sum::<u32>() == 1, "seed {seed}: {election:?}");
+        elected[usize::from(who == 3)] += 1;
+    }
+    assert!(elected.iter().all(|count| *count >= 100), "one node would lead nearly all: {elected:?}");
+}
+
+#[test]
+fn who_cannot_be_elected_leaves_it_to_the_next() {
+    for seed in 0..400 {
+        let election = succession(seed, [6, 5], seed % 51 * 1000);
+        let (who, after) = election.elected.expect("the one with all entries is elected");
+        assert!(who == 2 && after <= 24, "seed {seed}: {election:?}");
+    }
+}

@@ -22,7 +22,7 @@ const HEALING: u64 = 30_000_000;
 /// The slowest clock and the fastest, in thousandths: as far apart as leases allow.
 const RATES: [u64; 2] = [700, 700 * CLOCK_RATIO_MAX];
 /// Further apart: half of the clocks are such ones, and half such.
-const RATES_BEYOND: [u64; 2] = [500, 3000];
+const RATES_BEYOND: [u64; 2] = [350, 3500];
 /// Machines of one run, over all changes of the members.
 const NODES_MAX: usize = 14;
 const REGISTERS: u64 = 4;
