@@ -193,17 +193,14 @@ fn measure(keeping: &Housekeeping) {
     let bytes = directory_bytes(&keeping.dir);
     let meters = &keeping.meters;
     meters.directory_bytes.set(bytes);
-    let mut exceeded = keeping.quota > 0 && bytes > keeping.quota;
-    let LogBytes { reserved, is_leaving, .. } = keeping.keeping.bytes();
-    if exceeded && reserved > 0 {
+    let log = keeping.keeping.bytes();
+    if keeping.quota > 0 && bytes > keeping.quota && log.reserved > 0 {
         // What is kept for backups goes before writes are refused.
         keeping.keeping.give_up();
-        exceeded = bytes.saturating_sub(reserved) > keeping.quota;
-    } else if exceeded && is_leaving && meters.quota_exceeded.get() == 0 {
-        // It is looked at again when that is gone.
-        exceeded = false;
     }
-    if exceeded != (meters.quota_exceeded.get() > 0) {
+    let was = meters.quota_exceeded.get() > 0;
+    let exceeded = exceeds(keeping.quota, bytes, log, was);
+    if exceeded != was {
         meters.quota_exceeded.set(u64::from(exceeded));
         let quota = keeping.quota;
         if exceeded {
@@ -220,6 +217,13 @@ fn measure(keeping: &Housekeeping) {
         // A checkpoint gives the log behind it back.
         keeping.checkpoint.ask();
     }
+}
+
+/// The data directory's `bytes` are above a quota, also when the log has given back what it is about to. While writes are
+/// refused, what leaves has to be gone before they are taken again.
+const fn exceeds(quota: u64, bytes: u64, log: LogBytes, was: bool) -> bool {
+    let soon = log.reserved + if was { 0 } else { log.leaving };
+    quota > 0 && bytes.saturating_sub(soon) > quota
 }
 
 /// Bytes that the files below `dir` take on disk. Files that vanish meanwhile count nothing.
@@ -253,6 +257,30 @@ mod tests {
         assert!(memory.peak >= memory.resident);
         assert!(processor_micros().is_some());
         assert!(proc_kib("/proc/meminfo", "MemTotal:").unwrap() > memory.resident);
+    }
+
+    #[test]
+    fn what_the_log_gives_back_counts_against_a_quota_by_its_size() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // quota  bytes  reserved  leaving  was    exceeds
+            (0,       900,   0,        0,       false, false), // no quota
+            (100,     100,   0,        0,       false, false),
+            (100,     101,   0,        0,       false, true),
+            (100,     164,   64,       0,       false, false),
+            (100,     165,   64,       0,       false, true),
+            (100,     164,   0,        64,      false, false),
+            // One segment on its way out helps by one segment, however far above the quota the rest is.
+            (100,     165,   0,        64,      false, true),
+            (100,     900,   0,        64,      false, true),
+            (100,     164,   0,        64,      true,  true), // not yet gone
+            (100,     228,   64,       64,      false, false),
+            (100,     20,    64,       64,      false, false),
+        ];
+        for (row, (quota, bytes, reserved, leaving, was, expected)) in table.into_iter().enumerate() {
+            let log = LogBytes { needed: 64, reserved, leaving };
+            assert_eq!(exceeds(quota, bytes, log, was), expected, "row {row}");
+        }
     }
 
     #[test]

@@ -392,9 +392,9 @@ impl Inner {
         now >= self.prepare_after
     }
 
-    /// Segments that nobody needs are about to give their space back.
-    fn leaves(&self, now: Micros) -> bool {
-        self.is_calm(now) && (self.is_removing || !self.retired.is_empty())
+    /// Segments that nobody needs and that are about to give their space back.
+    fn leaving(&self, now: Micros) -> u64 {
+        if self.is_calm(now) { self.retired.len() as u64 + u64::from(self.is_removing) } else { 0 }
     }
 }
 
@@ -484,7 +484,7 @@ impl Shared {
         inner.is_short = short;
         let helped = short && self.give_up(inner);
         // The preparer removes spares, too, while it is short.
-        let comes_back = inner.leaves(now) || (inner.spares > 0 && inner.is_calm(now));
+        let comes_back = inner.leaving(now) > 0 || (inner.spares > 0 && inner.is_calm(now));
         inner.commit.set_full(short && !helped && !comes_back);
         inner.space_check = now + if short { SPACE_MICROS_FULL } else { SPACE_MICROS };
         if short {

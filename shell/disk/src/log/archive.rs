@@ -56,8 +56,8 @@ pub struct LogBytes {
     pub needed: u64,
     /// Of those that are kept for backups only.
     pub reserved: u64,
-    /// Others are about to give their space back.
-    pub is_leaving: bool,
+    /// That others, which nobody needs, are about to give back; those longer than usual count as usual ones.
+    pub leaving: u64,
 }
 
 impl LogBytes {
@@ -99,8 +99,8 @@ impl Log {
     pub fn bytes(&self) -> LogBytes {
         let inner = self.shared.lock();
         let truncate = inner.commit.truncate();
-        let is_leaving = inner.leaves(self.shared.now());
-        LogBytes { needed: truncate.bytes_needed(), reserved: truncate.bytes_reserved(), is_leaving }
+        let leaving = inner.leaving(self.shared.now()) * self.shared.options.segment_bytes;
+        LogBytes { needed: truncate.bytes_needed(), reserved: truncate.bytes_reserved(), leaving }
     }
 
     /// What the log has, synced, of each group in `wanted` behind its position there: the next part of at most `bytes_max`

@@ -134,7 +134,7 @@ fn below_the_reserve_what_is_kept_for_backups_goes_before_writes_are_refused() {
         opened.log.shared.prepare.notify_one();
         std::thread::yield_now();
     }
-    assert!(!opened.log.bytes().is_leaving);
+    assert_eq!(opened.log.bytes().leaving, 0);
     assert!(matches!(append(302, u64::MAX), Err(LogError::Full)), "then nothing is left to give");
     append(302, 0).expect("there is space again");
     assert_eq!(opened.log.reserve(KEEPER, behind(302)).unwrap(), BTreeSet::from([GROUP]));
