@@ -28,7 +28,7 @@ pub(super) const NOT_FOUND: u16 = 404;
 /// What it answers if others stand against it.
 pub(super) const CONFLICT: u16 = 409;
 
-/// What it answers when it is about to end.
+/// What it answers when it is about to end, or when its disk does not give what it has.
 const UNAVAILABLE: u16 = 503;
 
 /// What a node answers, and where the next part of it begins.
@@ -57,17 +57,17 @@ pub(super) struct Copy {
 }
 
 impl Source {
-    /// Asks for a page: its status code, and what it has if it is a good one. Without a whole answer the node is
-    /// [`Absent`].
+    /// Asks for a page: its status code, and what it has if it is a good one. Without a whole answer, or if it says that
+    /// it has none now, the node is [`Absent`].
     fn said(&self, path: &str, seconds: u64) -> Result<(u16, Result<Page>)> {
         let headers: Vec<(&str, &str)> =
             self.password.iter().map(|password| ("X-Archipel-Password", password.as_str())).collect();
         let said = ask_raw(self.address, path, seconds, &headers).map_err(|error| Absent::new(&error))?;
         let code = said.code();
         let good = said.good(NEXT_HEADER);
-        // It was well, and ended on the way.
+        // It was well and ended on the way, or it is about to end or cannot read what it has: another may.
         let breaks_off = |error: anyhow::Error| -> anyhow::Error {
-            if code == OK { Absent::new(&error).into() } else { error }
+            if matches!(code, OK | UNAVAILABLE) { Absent::new(&error).into() } else { error }
         };
         Ok((code, good.map_err(breaks_off)))
     }
@@ -85,11 +85,7 @@ impl Source {
     /// # Errors
     /// [`Absent`] if it does not answer, or stops; or its own words.
     pub fn begin(&self) -> Result<Told> {
-        let (code, said) = self.said("/backup/begin", BEGIN_SECONDS_MAX)?;
-        let stops = |error: anyhow::Error| -> anyhow::Error {
-            if code == UNAVAILABLE { Absent::new(&error).into() } else { error }
-        };
-        let (body, _) = said.map_err(stops)?;
+        let (body, _) = self.said("/backup/begin", BEGIN_SECONDS_MAX)?.1?;
         let told = json(&body)?;
         understood(&told).with_context(|| format!("what {} says of itself is not understood", self.address))
     }
@@ -181,9 +177,38 @@ fn understood(told: &Value) -> Option<Told> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_node_that_stops_in_the_middle_of_a_round_is_absent_and_one_that_refuses_is_not() {
+        #[rustfmt::skip] // columns
+        let table = [
+            // what it answers                                                      is it absent
+            ("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 14\r\n\r\nthe node stops", true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{",                          true),
+            ("",                                                                     true),
+            ("HTTP/1.1 409 Conflict\r\ncontent-length: 10\r\n\r\nit is busy",            false),
+            ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",                      false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{",                           false),
+        ];
+        for (row, (answer, is_absent)) in table.into_iter().enumerate() {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let source = Source { address: listener.local_addr().unwrap(), password: None };
+            let node = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                assert!(lines.any(|line| line.is_empty()));
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let error = source.ask_json("/backup/cut?group=1&after=0").unwrap_err();
+            assert_eq!(error.is::<Absent>(), is_absent, "row {row}: {error:#}");
+            node.join().unwrap();
+        }
+    }
 
     #[test]
     fn what_a_node_says_is_understood_or_refused() {
