@@ -1,12 +1,13 @@
 """Servers behind the proxy, and nodes whose proxy is configured for them."""
 
 import http.client
+import os
 import socket
 import subprocess
 import sys
 import urllib.request
 
-from harness import PATIENCE_SECONDS, Skip, until
+from harness import PATIENCE_SECONDS, Skip, equal, until
 from processes import BINARY, Process, Server
 
 BACKEND = """
@@ -59,6 +60,34 @@ class Backend(Process):
             return True
         except OSError:
             return False
+
+
+class Program(Process):
+    """A server in a Python of its own, on a free port, which it is told with `words` behind it; it says `serving` once it is."""
+
+    def __init__(self, text, *words):
+        self.port = free_port()
+        command = [sys.executable, "-c", text, str(self.port), *words]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        equal(self.process.stdout.readline(), "serving\n")
+
+    def __exit__(self, *_):
+        self.kill()
+        self.process.stdout.close()
+
+
+class Telling(Program):
+    """One that writes what it saw into a file in a directory, a line for each."""
+
+    def __init__(self, text, directory):
+        self.told = os.path.join(directory, "told")
+        super().__init__(text, self.told)
+
+    def lines(self):
+        if not os.path.exists(self.told):
+            return []
+        with open(self.told) as file:
+            return file.read().splitlines()
 
 
 def node(name, text):

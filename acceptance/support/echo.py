@@ -1,11 +1,6 @@
 """A service of gRPC behind the proxy, in Python's grpcio: `test.Echo`, whose messages are bytes."""
 
-import subprocess
-import sys
-
-from backends import free_port, services
-from harness import equal
-from processes import Process
+from backends import Telling, services
 
 SERVICE = """
 import sys, threading
@@ -55,18 +50,11 @@ server.wait_for_termination()
 """
 
 
-class Service(Process):
-    """A server of gRPC; what its slow calls did is in `told`."""
+class Service(Telling):
+    """A server of gRPC, whose lines are what its slow calls did."""
 
-    def __init__(self, told):
-        self.port = free_port()
-        command = [sys.executable, "-c", SERVICE, str(self.port), told]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        equal(self.process.stdout.readline(), "serving\n")
-
-    def __exit__(self, *_):
-        self.kill()
-        self.process.stdout.close()
+    def __init__(self, directory):
+        super().__init__(SERVICE, directory)
 
 
 def configured(port):

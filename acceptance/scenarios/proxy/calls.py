@@ -1,6 +1,5 @@
 """Calls of gRPC through the proxy with Python's grpcio: all four kinds, errors in trailers, deadlines, and a service that is away."""
 
-import os
 import tempfile
 
 import grpc
@@ -23,7 +22,7 @@ def failure(call):
 
 @check
 def calls_of_all_kinds_go_through_on_one_channel(_):
-    with tempfile.TemporaryDirectory() as directory, Service(os.path.join(directory, "told")) as service:
+    with tempfile.TemporaryDirectory() as directory, Service(directory) as service:
         with node("grpc-kinds", configured(service.port)) as proxied:
             with grpc.insecure_channel(f"127.0.0.1:{proxied.listens}", OPTIONS) as channel:
                 limit = {"timeout": PATIENCE_SECONDS}
@@ -53,18 +52,14 @@ def calls_of_all_kinds_go_through_on_one_channel(_):
 @check
 def a_deadline_and_a_service_that_is_away_are_told_as_grpc_tells_them(_):
     with tempfile.TemporaryDirectory() as directory:
-        told = os.path.join(directory, "told")
-        with Service(told) as service:
+        with Service(directory) as service:
             text = configured(service.port) + "try_ms = 1000\ntotal_ms = 3000\n"
             with node("grpc-ends", text) as proxied:
                 with grpc.insecure_channel(f"127.0.0.1:{proxied.listens}", OPTIONS) as channel:
                     slow = channel.unary_unary("/test.Echo/Slow")
                     equal(failure(lambda: slow(b"", timeout=0.5))[0], grpc.StatusCode.DEADLINE_EXCEEDED)
-                    def lines():
-                        with open(told) as file:
-                            return file.read().split()
                     # The service is told that nobody waits any more.
-                    until(lambda: lines() == ["begun", "ended"], "the call ends at the service too")
+                    until(lambda: service.lines() == ["begun", "ended"], "the call ends at the service too")
                     code, details, _ = failure(lambda: slow(b"", timeout=PATIENCE_SECONDS))
                     equal((code, details), (grpc.StatusCode.DEADLINE_EXCEEDED, "timeout"))
                     equal(channel.unary_unary("/test.Echo/Unary")(b"x", timeout=PATIENCE_SECONDS), b"unary x")

@@ -1,14 +1,11 @@
 """A page and its WebSocket through the proxy with Debian's Chromium: by HTTP/1.1, and in TLS on one connection of HTTP/2."""
 
-import subprocess
-import sys
 import tempfile
 
-from backends import free_port, node, services
+from backends import Program, node, services
 from browser import Browser
 from certificates import Authority, secured
 from harness import check, equal, run
-from processes import Process
 
 #: It has the page, and says back what its clients tell it.
 SERVICE = """
@@ -87,20 +84,6 @@ with serve(talk, "127.0.0.1", int(sys.argv[1]), max_size=None, subprotocols=["ch
 LINES = ["open chat", "text hello", "bytes true", "closed 4001 told to true", "many 20"]
 
 
-class Service(Process):
-    """A server of a page and of WebSocket."""
-
-    def __init__(self):
-        self.port = free_port()
-        command = [sys.executable, "-c", SERVICE, str(self.port)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        equal(self.process.stdout.readline(), "serving\n")
-
-    def __exit__(self, *_):
-        self.kill()
-        self.process.stdout.close()
-
-
 def configured(service):
     return services(page=[service.port]) + '[[proxy.route]]\nservice = "page"\nupgrade = true\n'
 
@@ -113,14 +96,14 @@ def handshakes(proxied):
 
 @check
 def a_page_talks_over_a_websocket_of_http1(_):
-    with Service() as service, node("chromium-plain", configured(service)) as proxied:
+    with Program(SERVICE) as service, node("chromium-plain", configured(service)) as proxied:
         with Browser(f"http://127.0.0.1:{proxied.listens}/") as browser:
             equal(browser.lines(), LINES + ["page by http/1.1"])
 
 
 @check
 def in_tls_the_page_and_all_of_its_websockets_share_a_connection_of_http2(_):
-    with tempfile.TemporaryDirectory() as directory, Service() as service:
+    with tempfile.TemporaryDirectory() as directory, Program(SERVICE) as service:
         authority = Authority(directory)
         authority.sign("a", ["DNS:localhost"])
         with node("chromium-tls", secured(configured(service)) + authority.setting("a")) as proxied:

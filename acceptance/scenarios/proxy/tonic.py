@@ -22,7 +22,7 @@ def calls(port, *names):
 
 @check
 def calls_of_all_kinds_go_through_on_one_channel(_):
-    with tempfile.TemporaryDirectory() as directory, Service(os.path.join(directory, "told")) as service:
+    with tempfile.TemporaryDirectory() as directory, Service(directory) as service:
         with node("tonic-kinds", configured(service.port)) as proxied:
             told = calls(proxied.listens, "unary", "large", "down", "up", "both", "fail", "many")
             equal(told["unary"], "unary x")
@@ -40,17 +40,13 @@ def calls_of_all_kinds_go_through_on_one_channel(_):
 @check
 def deadlines_of_the_client_and_of_the_proxy_end_a_call_at_the_service_too(_):
     with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, "told")
-        with Service(path) as service:
+        with Service(directory) as service:
             text = configured(service.port) + "try_ms = 1500\ntotal_ms = 3000\n"
             with node("tonic-ends", text) as proxied:
-                def lines():
-                    with open(path) as file:
-                        return file.read().split()
                 # Who notices first is the client itself, which calls it cancelled or past its deadline.
                 told = calls(proxied.listens, "hurry")["hurry"].split(":")[0]
                 assert told in ("Cancelled", "DeadlineExceeded"), told
-                until(lambda: lines() == ["begun", "ended"], "the call ends at the service too")
+                until(lambda: service.lines() == ["begun", "ended"], "the call ends at the service too")
                 equal(calls(proxied.listens, "slow", "unary"), {"slow": "DeadlineExceeded: timeout", "unary": "unary x"})
                 service.kill()
                 until(lambda: calls(proxied.listens, "unary")["unary"].startswith("Unavailable: "), "it is away")

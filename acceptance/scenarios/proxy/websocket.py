@@ -2,18 +2,15 @@
 
 import os
 import ssl
-import subprocess
-import sys
 import tempfile
 import threading
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from backends import free_port, node, services
+from backends import Telling, node, services
 from certificates import Authority, secured
 from harness import PATIENCE_SECONDS, check, equal, run, until
-from processes import Process
 
 #: It says back what it is told. `close` and `ping` have it do that; how its clients ended goes to a file.
 SERVICE = """
@@ -44,25 +41,11 @@ with serve(talk, "127.0.0.1", int(sys.argv[1]), max_size=None) as server:
 """
 
 
-class Echo(Process):
-    """A server of WebSocket; how its clients ended is in `told`."""
+class Echo(Telling):
+    """A server of WebSocket, whose lines are how its clients ended."""
 
     def __init__(self, directory):
-        self.port = free_port()
-        self.told = os.path.join(directory, "told")
-        command = [sys.executable, "-c", SERVICE, str(self.port), self.told]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        equal(self.process.stdout.readline(), "serving\n")
-
-    def ends(self):
-        if not os.path.exists(self.told):
-            return []
-        with open(self.told) as file:
-            return file.read().splitlines()
-
-    def __exit__(self, *_):
-        self.kill()
-        self.process.stdout.close()
+        super().__init__(SERVICE, directory)
 
 
 def configured(echo):
@@ -113,11 +96,11 @@ def an_end_goes_through_with_its_code_from_either_side(_):
     with tempfile.TemporaryDirectory() as directory, Echo(directory) as echo, node("ws-ends", configured(echo)) as proxied:
         with dial(proxied) as one:
             one.close(4000, "enough")
-        until(lambda: echo.ends() == ["4000 enough"], "the service is told")
+        until(lambda: echo.lines() == ["4000 enough"], "the service is told")
         with dial(proxied) as one:
             one.send("close")
             equal(ended(one), (4001, "told to"))
-        until(lambda: echo.ends() == ["4000 enough", "4001 told to"], "the service has its answer")
+        until(lambda: echo.lines() == ["4000 enough", "4001 told to"], "the service has its answer")
         with dial(proxied) as one:
             echo.kill()
             # No code ever came: it did not end well, and the client must see that.
