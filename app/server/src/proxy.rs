@@ -4,7 +4,7 @@ pub mod desired;
 pub mod follow;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -194,9 +194,10 @@ fn sources(
 fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigError> {
     let services = &loaded.config.proxy.service;
     let mut plans = Vec::new();
+    let mut names = BTreeSet::new();
     for (at, service) in services.iter().enumerate() {
         let key = |name: &str| format!("proxy.service[{at}].{name}");
-        if services[..at].iter().any(|other| other.name == service.name) {
+        if !names.insert(service.name.as_str()) {
             return Err(twice(loaded, key("name"), service.name.as_str()));
         }
         let endpoints = &service.endpoints.0;
@@ -334,10 +335,11 @@ fn route_name(route: &ProxyRoute) -> String {
 fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> {
     let routes = &loaded.config.proxy.route;
     let mut plans: Vec<RoutePlan> = Vec::new();
+    let mut names = BTreeSet::new();
     for (at, route) in routes.iter().enumerate() {
         let key = |name: &str| format!("proxy.route[{at}].{name}");
         let name = route_name(route);
-        if plans.iter().any(|other| other.name == name) {
+        if !names.insert(name.clone()) {
             return Err(twice(loaded, key(if route.name.is_some() { "name" } else { "service" }), &name));
         }
         let mut parts = Vec::new();

@@ -295,7 +295,7 @@ impl Loaded {
     }
 
     fn take_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let mut reader = Reader { path, text, origins: &mut self.origins };
+        let mut reader = Reader { path, text, breaks: breaks(text), origins: &mut self.origins };
         let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             origin: reader.origin(error.span().unwrap_or(0..0)),
             reason: error.message().replace('\n', "; "),
@@ -384,13 +384,20 @@ fn known(config: &mut Config) -> Vec<String> {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    /// See [`breaks`].
+    breaks: Vec<usize>,
     origins: &'a mut BTreeMap<String, Origin>,
+}
+
+/// Where lines of `text` end. Looked for once: a place is told of each setting, and there may be tens of thousands.
+fn breaks(text: &str) -> Vec<usize> {
+    let bytes = text.bytes().enumerate();
+    bytes.filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
 }
 
 impl Reader<'_> {
     fn origin(&self, span: Range<usize>) -> Origin {
-        let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let line = self.breaks.partition_point(|at| *at < span.start) + 1;
         Origin::File { path: self.path.to_owned(), line }
     }
 
