@@ -389,15 +389,18 @@ fn take_place(node: &Node, steering: &Steering, handed: Option<Handed>) -> Resul
     let remote = node.desk.as_ref().and_then(|_| node.remotes().into_iter().next());
     let revisions = remote.map(|remote| follow::revisions(&remote)).unwrap_or_default();
     let mut handed = handed;
+    let mut end = None;
     steering.begin(&revisions, |proxied| {
         let Some(handed) = &mut handed else { return };
-        let end = Instant::now() + FOUND_MAX;
+        // All that is tried has this time together: the process before waits.
+        let end = *end.get_or_insert_with(|| Instant::now() + FOUND_MAX);
         while proxied.lock().as_ref().is_some_and(|proxy| !handed.is_found(proxy)) && Instant::now() < end {
             std::thread::sleep(FOUND_LOOK);
         }
-        // A configuration without listeners is handed sockets for nothing.
-        if let Some(proxy) = proxied.lock().as_mut() {
-            proxy.inherit(std::mem::take(&mut handed.sockets));
+        // A configuration without listeners is handed sockets for nothing, and a plan that failed leaves them where they are.
+        let sockets = std::mem::take(&mut handed.sockets);
+        if let Some(proxy) = proxied.lock().as_mut().filter(|_| !sockets.is_empty()) {
+            proxy.inherit(sockets);
         }
     })?;
     if let Some(Err(error)) = handed.as_ref().map(Handed::serving) {

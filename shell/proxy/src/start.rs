@@ -1,5 +1,6 @@
 //! A proxy as the rest of a process sees it: threads that follow a plan, until they are stopped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -122,9 +123,10 @@ impl Proxy {
     /// # Errors
     /// [`ProxyError::Listen`]; the plan before stays in force.
     pub fn follow(&mut self, mut plan: Plan) -> Result<(), ProxyError> {
+        let known = self.plan.services.iter().filter(|service| service.discovered);
+        let known: BTreeMap<&str, _> = known.map(|service| (&*service.name, &service.endpoints)).collect();
         for service in plan.services.iter_mut().filter(|service| service.discovered) {
-            let before = self.plan.services.iter().find(|one| one.discovered && one.name == service.name);
-            service.endpoints = before.map(|one| one.endpoints.clone()).unwrap_or_default();
+            service.endpoints = known.get(&*service.name).copied().cloned().unwrap_or_default();
         }
         self.take(plan)
     }

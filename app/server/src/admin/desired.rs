@@ -19,6 +19,7 @@ use super::answer::{JSON, OWN_HEADER, Page, not_allowed, page};
 use super::cluster::{Attempt, Clerk, Query, health, no};
 use crate::cluster::board::Standing;
 use crate::proxy::desired::{Change, Desired, changes, read, shown, text};
+use crate::proxy::follow::Steering;
 
 /// Longest text that is read, in bytes; with its comments it may be longer than what is kept of it.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -68,10 +69,9 @@ impl Seen {
         self.in_force().map_or(0, |revision| revision.number)
     }
 
-    /// What is in force; what the node's file says if that counts.
-    fn settings(&self, subject: &Subject) -> MeshSettings {
-        let kept = self.in_force().and_then(|revision| revision.settings.clone());
-        kept.unwrap_or_else(|| shown(&subject.steering.file()))
+    /// What is in force; what the node's `file` says if that counts.
+    fn settings(&self, file: impl FnOnce() -> MeshSettings) -> MeshSettings {
+        self.in_force().and_then(|revision| revision.settings.clone()).unwrap_or_else(file)
     }
 
     /// Refuses unless `after`, if it is said, is in force.
@@ -125,7 +125,7 @@ async fn settings(subject: &Subject) -> Attempt<Value> {
     };
     let in_force = seen.in_force();
     let is_file = in_force.is_none_or(|revision| revision.settings.is_none());
-    let settings = seen.settings(subject);
+    let settings = seen.settings(|| shown(&subject.steering.file()));
     let [listeners, services, routes] = settings
         .lists()
         .map(|(_, parts)| parts.iter().map(|part| Value::from(part.name.as_str())).collect::<Vec<Value>>());
@@ -229,15 +229,15 @@ async fn apply(subject: &Subject, request: Request<Incoming>) -> Attempt<Value> 
         let text = format!("the settings have more than {TEXT_BYTES_MAX} bytes, or were cut off");
         return no(StatusCode::PAYLOAD_TOO_LARGE, text);
     };
-    let body = body.to_bytes();
-    let Ok(said) = std::str::from_utf8(&body) else {
+    let Ok(said) = String::from_utf8(body.to_bytes().into()) else {
         return no(StatusCode::BAD_REQUEST, "the settings are not UTF-8");
     };
-    let Desired { settings, left_alone } = match read(Path::new(CALLED), said) {
-        Ok(desired) => desired,
-        Err(error) => return no(StatusCode::BAD_REQUEST, error.to_string()),
-    };
-    possible(subject, &settings)?;
+    let steering = subject.steering.clone();
+    let judged = aside(move || match read(Path::new(CALLED), &said) {
+        Ok(desired) => possible(&steering, &desired.settings).map(|()| desired),
+        Err(error) => no(StatusCode::BAD_REQUEST, error.to_string()),
+    });
+    let Desired { settings, left_alone } = judged.await?;
     let (number, before) = if is_trial {
         let seen = seen(&clerk).await?;
         seen.must_follow(after)?;
@@ -246,7 +246,7 @@ async fn apply(subject: &Subject, request: Request<Incoming>) -> Attempt<Value> 
         let operation = Operation::SetMesh { after, settings: settings.clone() };
         made(&clerk, clerk.change_as(by, move |_| Ok(operation)).await?).await?
     };
-    let mut told = told(number, is_trial, &changes(&before.settings(subject), &settings));
+    let mut told = difference(subject, number, is_trial, before, Some(settings)).await?;
     told["left_alone"] = left_alone.into();
     Ok(told)
 }
@@ -270,8 +270,9 @@ async fn rollback(subject: &Subject, request: &Request<Incoming>) -> Attempt<Val
             return no(StatusCode::CONFLICT, refused.to_string());
         }
     };
-    if let Some(settings) = &settings {
-        possible(subject, settings)?;
+    if let Some(settings) = settings.clone() {
+        let steering = subject.steering.clone();
+        aside(move || possible(&steering, &settings)).await?;
     }
     let (number, before) = if is_trial {
         (seen.number(), seen)
@@ -279,16 +280,42 @@ async fn rollback(subject: &Subject, request: &Request<Incoming>) -> Attempt<Val
         let operation = Operation::RestoreMesh { after, to };
         made(&clerk, clerk.change_as(by, move |_| Ok(operation)).await?).await?
     };
-    let settings = settings.unwrap_or_else(|| shown(&subject.steering.file()));
-    Ok(told(number, is_trial, &changes(&before.settings(subject), &settings)))
+    difference(subject, number, is_trial, before, settings).await
+}
+
+/// What `work` comes to, in another thread: settings have thousands of services, and whoever asks for the health of this node
+/// meanwhile is answered at once.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Attempt<T> + Send + 'static) -> Attempt<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // The port is being closed, or the work has panicked, which is in the log.
+        Err(_) => no(StatusCode::SERVICE_UNAVAILABLE, "the settings could not be judged; try again"),
+    }
 }
 
 /// Refuses what this node itself could not follow.
-fn possible(subject: &Subject, settings: &MeshSettings) -> Attempt<()> {
-    match subject.steering.judge(settings) {
+fn possible(steering: &Steering, settings: &MeshSettings) -> Attempt<()> {
+    match steering.judge(settings) {
         Ok(()) => Ok(()),
         Err(error) => no(StatusCode::CONFLICT, format!("this node could not follow it: {error}")),
     }
+}
+
+/// What is different in `after`, or in what this node's file says.
+async fn difference(
+    subject: &Subject,
+    number: u64,
+    is_trial: bool,
+    before: Seen,
+    after: Option<MeshSettings>,
+) -> Attempt<Value> {
+    let steering = subject.steering.clone();
+    aside(move || {
+        let file = || shown(&steering.file());
+        let after = after.unwrap_or_else(file);
+        Ok(told(number, is_trial, &changes(&before.settings(file), &after)))
+    })
+    .await
 }
 
 /// The revision in force behind a request, and what was seen before it: the same, if the request changed nothing.
@@ -338,6 +365,16 @@ mod tests {
         for (standing, expected) in table {
             assert_eq!(state(&standing, 3), expected, "{standing:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn others_are_answered_while_settings_are_judged() {
+        let (go, may_go) = std::sync::mpsc::channel();
+        // On the thread of the others it would wait for them in vain.
+        let judged = aside(move || Ok(may_go.recv_timeout(std::time::Duration::from_secs(60)).is_ok()));
+        let (judged, told) = tokio::join!(judged, async { go.send(()) });
+        assert!(told.is_ok());
+        assert_eq!(judged.ok(), Some(true));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! and routes take the place of those of the file, and its listeners too, unless it has none. The other settings of
 //! `[proxy]` are each node's own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use control::MeshSettings;
@@ -193,16 +193,16 @@ pub struct Change {
     pub lines: Vec<String>,
 }
 
-/// What is different in `after`, in the order of the lists; what is no more comes last.
+/// What is different in `after`, in the order of the lists; what is no more comes last. O(bytes · log parts).
 #[must_use]
 pub fn changes(before: &MeshSettings, after: &MeshSettings) -> Vec<Change> {
     let mut all = Vec::new();
     for ((kind, had), (_, has)) in before.lists().into_iter().zip(after.lists()) {
         let count = all.len();
         let change = |name: &str, what, lines| Change { kind, name: name.to_owned(), what, lines };
-        let named = |parts: &[Part], name: &str| parts.iter().find(|part| part.name == name).cloned();
+        let (old, new) = (by_name(had), by_name(has));
         for part in has {
-            match named(had, &part.name) {
+            match old.get(&*part.name) {
                 None => all.push(change(&part.name, What::Added, marked('+', &part.text, ""))),
                 Some(was) if was.text == part.text => {}
                 Some(was) => {
@@ -212,7 +212,7 @@ pub fn changes(before: &MeshSettings, after: &MeshSettings) -> Vec<Change> {
                 }
             }
         }
-        for part in had.iter().filter(|part| named(has, &part.name).is_none()) {
+        for part in had.iter().filter(|part| !new.contains_key(&*part.name)) {
             all.push(change(&part.name, What::Removed, marked('-', &part.text, "")));
         }
         if all.len() == count && had != has {
@@ -220,6 +220,10 @@ pub fn changes(before: &MeshSettings, after: &MeshSettings) -> Vec<Change> {
         }
     }
     all
+}
+
+fn by_name(parts: &[Part]) -> BTreeMap<&str, &Part> {
+    parts.iter().map(|part| (&*part.name, part)).collect()
 }
 
 /// Lines of `text` that are not in `other`.

@@ -52,7 +52,10 @@ pub struct Steering(Arc<Inner>);
 struct Inner {
     proxied: Proxied,
     meters: Arc<Meters>,
+    /// Held for a moment only: whoever asks how far this node is must not wait for a plan of thousands of services.
     followed: Mutex<Followed>,
+    /// Who has it changes what is followed, and plans meanwhile.
+    turn: Mutex<()>,
 }
 
 /// What `loaded` comes to in a revision.
@@ -71,7 +74,11 @@ impl Steering {
     /// Of a proxy that follows the file `loaded`, or will.
     pub(crate) fn new(loaded: &Loaded, proxied: Proxied, meters: Arc<Meters>) -> Steering {
         let followed = Mutex::new(Followed { file: loaded.clone(), revision: None, wanted: None, why: None });
-        Steering(Arc::new(Inner { proxied, meters, followed }))
+        Steering(Arc::new(Inner { proxied, meters, followed, turn: Mutex::default() }))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn followed(&self) -> MutexGuard<'_, Followed> {
@@ -98,13 +105,14 @@ impl Steering {
         self.put(&over.config, plan, listens)
     }
 
-    /// Whether this node could follow `settings`, as far as that is known before it does: ports may be taken.
+    /// Whether this node could follow `settings`, as far as that is known before it does: ports may be taken. O(settings), and
+    /// nobody waits for it meanwhile but who asks.
     ///
     /// # Errors
     /// [`ConfigError`]: why not.
     pub(crate) fn judge(&self, settings: &MeshSettings) -> Result<(), ConfigError> {
-        let followed = self.followed();
-        let over = laid_over(&followed.file, settings, "the settings")?;
+        let file = self.followed().file.clone();
+        let over = laid_over(&file, settings, "the settings")?;
         plan(&over, workers(&over.config)).map(drop)
     }
 
@@ -123,18 +131,18 @@ impl Steering {
     }
 
     /// Begins with the newest of `revisions` that can be followed here, which is what was followed before; or with the file.
-    /// `ready` is called once the proxy knows its services and listens nowhere yet.
+    /// `ready` is called of each that is tried, once the proxy knows its services and listens nowhere yet.
     ///
     /// # Errors
     /// [`ServeError`]: not even the file can be followed.
     pub(crate) fn begin(
         &self,
         revisions: &VecDeque<Arc<Revision>>,
-        ready: impl FnOnce(&Proxied),
+        mut ready: impl FnMut(&Proxied),
     ) -> Result<(), ServeError> {
-        // Not held meanwhile: `ready` may take a while.
+        let _turn = self.turn();
         let file = self.followed().file.clone();
-        let (mut ready, mut why) = (Some(ready), None);
+        let mut why = None;
         for revision in revisions.iter().rev() {
             match self.try_out(&file, Some(revision), |config, plan| self.quietly(config, plan, &mut ready)) {
                 Ok(()) => {
@@ -151,14 +159,13 @@ impl Steering {
         Ok(())
     }
 
-    /// Has the proxy know its services before it listens, and calls `ready` then, once.
+    /// Has the proxy know its services before it listens, and calls `ready` then.
     fn quietly(
         &self,
         config: &Config,
         plan: &Plan,
-        ready: &mut Option<impl FnOnce(&Proxied)>,
+        ready: &mut impl FnMut(&Proxied),
     ) -> Result<(), ServeError> {
-        let Some(ready) = ready.take() else { return Ok(()) };
         let quiet = Plan { listeners: Vec::new(), ..plan.clone() };
         self.put(config, quiet, !plan.listeners.is_empty())?;
         ready(&self.0.proxied);
@@ -171,10 +178,12 @@ impl Steering {
         self.tell_trouble(&followed, None);
     }
 
-    /// Follows a revision. False if it cannot; then what was followed stays.
-    pub(crate) fn follow(&self, revision: Arc<Revision>) -> bool {
+    /// Follows a revision; if that cannot be, what was followed stays.
+    pub(crate) fn follow(&self, revision: Arc<Revision>) {
+        let _turn = self.turn();
+        let file = self.followed().file.clone();
+        let tried = self.try_out(&file, Some(&revision), |_, _| Ok(()));
         let mut followed = self.followed();
-        let tried = self.try_out(&followed.file, Some(&revision), |_, _| Ok(()));
         let before = followed.why.take();
         followed.wanted = Some(Arc::clone(&revision));
         match tried {
@@ -185,17 +194,16 @@ impl Steering {
             Err(error) => followed.why = Some(error.to_string()),
         }
         self.tell_trouble(&followed, before.as_deref());
-        followed.why.is_none()
     }
 
-    /// Tries again what could not be followed. Whether something changed.
-    fn again(&self) -> bool {
-        let before = self.standing();
-        let wanted = self.followed().wanted.clone();
-        if let Some(revision) = wanted.filter(|_| before.why.is_some()) {
+    /// Tries again what could not be followed.
+    fn again(&self) {
+        let followed = self.followed();
+        let revision = followed.wanted.clone().filter(|_| followed.why.is_some());
+        drop(followed);
+        if let Some(revision) = revision {
             self.follow(revision);
         }
-        self.standing() != before
     }
 
     /// Says what is wrong, once for each reason.
@@ -217,21 +225,26 @@ impl Steering {
     /// # Errors
     /// [`ServeError`]; nothing changes.
     pub(crate) fn reload(&self, loaded: &Loaded) -> Result<(), ServeError> {
-        let mut followed = self.followed();
+        let _turn = self.turn();
         let mut file = loaded.clone();
-        if self.0.proxied.lock().is_some() {
-            // Its threads stay as many as they are.
-            file.config.proxy.workers = followed.file.config.proxy.workers;
-        }
+        let followed = self.followed();
+        let before = followed.why.clone();
         // The file may bring what a revision lacked here.
         let mut candidates = vec![followed.wanted.clone()];
-        if followed.why.is_some() {
+        if before.is_some() {
             candidates.push(followed.revision.clone());
+        }
+        let workers = followed.file.config.proxy.workers;
+        drop(followed);
+        if self.0.proxied.lock().is_some() {
+            // Its threads stay as many as they are.
+            file.config.proxy.workers = workers;
         }
         let mut refused = None;
         for revision in candidates {
             match self.try_out(&file, revision.as_deref(), |_, _| Ok(())) {
                 Ok(()) => {
+                    let mut followed = self.followed();
                     let is_other = shown(&file.config.proxy) != shown(&followed.file.config.proxy);
                     let counts = revision.as_deref().filter(|one| one.settings.is_some());
                     if let Some(Revision { number, .. }) = counts.filter(|_| is_other) {
@@ -243,6 +256,7 @@ impl Steering {
                     followed.file = file;
                     followed.revision = revision;
                     followed.why = refused.map(|error: ServeError| error.to_string());
+                    self.tell_trouble(&followed, before.as_deref());
                     return Ok(());
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -298,12 +312,8 @@ fn run(steering: &Steering, desk: &Desk, remote: &Remote) {
     loop {
         match desk.board.wait(AGAIN) {
             News::End => return,
-            News::Revision(revision) if is_new(steering, &revision) => {
-                steering.follow(revision);
-            }
-            News::Revision(_) | News::Nothing => {
-                steering.again();
-            }
+            News::Revision(revision) if is_new(steering, &revision) => steering.follow(revision),
+            News::Revision(_) | News::Nothing => steering.again(),
         }
         let standing = steering.standing();
         if standing.wanted != 0 {
@@ -318,4 +328,88 @@ fn run(steering: &Steering, desk: &Desk, remote: &Remote) {
 fn is_new(steering: &Steering, revision: &Revision) -> bool {
     let standing = steering.standing();
     standing.follows != revision.number || standing.wanted != revision.number
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::path::Path;
+
+    use control::Name;
+    use control::mesh::Source;
+    use kernel::Millis;
+
+    use super::*;
+    use crate::config::Sources;
+    use crate::proxy::desired::read;
+
+    const SERVICE: &str = "[[proxy.service]]\nname = \"shop\"\nendpoints = \"127.0.0.1:1\"\n";
+
+    fn loaded(text: &str) -> Loaded {
+        Loaded::layered(Some((Path::new("node.toml"), text)), &Sources::default()).unwrap()
+    }
+
+    fn steering(text: &str) -> Steering {
+        Steering::new(&loaded(text), Proxied::default(), Arc::default())
+    }
+
+    fn settings(text: &str) -> MeshSettings {
+        read(Path::new("mesh.toml"), text).unwrap().settings
+    }
+
+    fn revision(number: u64, text: &str) -> Arc<Revision> {
+        let (by, settings) = (Name::new("ann").unwrap(), Some(settings(text)));
+        Arc::new(Revision { number, version: number, by, at: Millis(0), source: Source::Given, settings })
+    }
+
+    fn web(port: u16) -> String {
+        format!("[[proxy.listener]]\nname = \"web\"\nport = {port}\n")
+    }
+
+    #[test]
+    fn nobody_waits_for_a_plan_but_who_asked_for_it() {
+        let steering = steering(SERVICE);
+        // As while a revision is planned.
+        let _turn = steering.turn();
+        assert!(steering.judge(&settings(SERVICE)).is_ok());
+        assert_eq!(steering.standing(), Standing { follows: 0, wanted: 0, why: None });
+        assert_eq!(steering.file().service.len(), 1);
+    }
+
+    #[test]
+    fn each_revision_that_is_tried_at_the_start_knows_its_services_before_it_listens() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (free, taken_port) = (web(0), web(taken.local_addr().unwrap().port()));
+        let cart = SERVICE.replace("shop", "cart");
+        let revisions =
+            VecDeque::from([revision(1, &format!("{free}{SERVICE}")), revision(2, &format!("{taken_port}{cart}"))]);
+        let steering = steering("");
+        let mut known = Vec::new();
+        let begun = steering.begin(&revisions, |proxied| {
+            let proxied = proxied.lock();
+            let proxy = proxied.as_ref().unwrap();
+            assert_eq!(proxy.addresses(), []);
+            known.push(proxy.plan().services[0].name.clone());
+        });
+        begun.unwrap();
+        assert_eq!(known, ["cart", "shop"]);
+        let Standing { follows, wanted, why } = steering.standing();
+        assert_eq!((follows, wanted), (1, 2));
+        assert!(why.is_some_and(|why| why.contains("web")));
+    }
+
+    #[test]
+    fn a_file_that_is_read_again_tells_what_still_cannot_be_followed() {
+        let file = |offset: u32| format!("port_offset = {offset}\n");
+        let steering = steering(&file(50_000));
+        steering.follow(revision(1, SERVICE));
+        steering.follow(revision(2, &web(20_000)));
+        let told = |steering: &Steering| steering.0.meters.refused.get();
+        assert_eq!(told(&steering), 1);
+        // The same reason is told once, and another is another.
+        for (offset, refused) in [(50_000, 1), (50_010, 2), (50_010, 2)] {
+            steering.reload(&loaded(&file(offset))).unwrap();
+            assert_eq!((steering.standing().follows, told(&steering)), (1, refused), "{offset}");
+        }
+    }
 }
