@@ -57,6 +57,9 @@ const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long it has for that.
 const LINGER_SECONDS_MAX: u64 = 10;
 
+/// Who asks the cluster over this port if nobody says so, for those who look later.
+pub const OPERATOR: &str = "admin";
+
 /// Why there is no admin port.
 #[derive(Debug, Error)]
 pub enum AdminError {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
+use server::admin::OPERATOR;
 use server::kernel::Millis;
 use server::proxy::desired::read;
 
@@ -20,8 +21,6 @@ use crate::moment::utc;
 const ANSWER: Duration = Duration::from_secs(30);
 /// How often it is looked how far the members are.
 const LOOK: Duration = Duration::from_millis(100);
-/// Who asks, if nobody says so.
-const OPERATOR: &str = "admin";
 
 /// On which terms the settings are changed.
 #[derive(Args, Clone, Debug)]
@@ -111,16 +110,53 @@ pub fn rollback(admin: SocketAddr, args: &RollbackArgs, json: bool) -> Result<Ex
     Ok(change(admin, &path, "", &args.terms, json)?)
 }
 
-/// Whether a member that is up cannot follow.
-fn refuses(node: &Value) -> bool {
-    node["state"] == "refuses" && node["health"] != "dead"
+/// How far a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    /// It follows when it is back.
+    Dead,
+    /// It follows this revision.
+    Follows(u64),
+    /// It stays with this one, and says why; 0 is what its file says.
+    Refuses(u64),
+    /// It has not heard of the newest, and is at this one.
+    Behind(u64),
+    /// No revision counts.
+    File,
+    /// Nothing was heard of it.
+    Unknown,
+}
+
+impl Member {
+    fn of(node: &Value) -> Member {
+        let follows = node["follows"].as_u64().unwrap_or_default();
+        match (text(node, "health"), text(node, "state")) {
+            ("dead", _) => Member::Dead,
+            (_, "refuses") => Member::Refuses(follows),
+            (_, "follows") => Member::Follows(follows),
+            (_, "behind") => Member::Behind(follows),
+            (_, "file") => Member::File,
+            _ => Member::Unknown,
+        }
+    }
+
+    const fn follows(self) -> bool {
+        matches!(self, Member::Follows(_))
+    }
+
+    /// Whether it is known what will become of it without waiting longer.
+    const fn is_settled(self) -> bool {
+        matches!(self, Member::Dead | Member::Follows(_) | Member::Refuses(_))
+    }
 }
 
 fn change(admin: SocketAddr, path: &str, body: &str, terms: &Terms, json: bool) -> Result<Exit> {
     let answer = Line::new(admin, None).ask(path, body.as_bytes(), ANSWER)?.good("")?.0;
     let mut told: Value = serde_json::from_slice(&answer).context("the node's answer is not JSON")?;
     let nodes = if terms.dry_run { Value::Null } else { followed(admin, terms.wait)? };
-    let exit = if nodes.as_array().into_iter().flatten().any(refuses) { Exit::Fails } else { Exit::Holds };
+    let mut members = nodes.as_array().into_iter().flatten().map(Member::of);
+    let refuses = members.any(|member| matches!(member, Member::Refuses(_)));
+    let exit = if refuses { Exit::Fails } else { Exit::Holds };
     if json {
         told["nodes"] = nodes;
         println!("{told}");
@@ -139,12 +175,12 @@ fn change(admin: SocketAddr, path: &str, body: &str, terms: &Terms, json: bool) 
         return Ok(exit);
     }
     println!("{} is in force", called(&told));
-    let lagging: Vec<String> =
-        node_lines(&nodes).into_iter().filter(|line| !line.contains("  follows")).collect();
+    let lagging: Vec<&Value> =
+        nodes.as_array().into_iter().flatten().filter(|node| !Member::of(node).follows()).collect();
     if lagging.is_empty() {
         eprintln!("all members follow it");
     } else {
-        lagging.iter().for_each(|line| eprintln!("{line}"));
+        lagging.into_iter().for_each(|node| eprintln!("{}", node_line(node)));
     }
     Ok(exit)
 }
@@ -166,10 +202,7 @@ fn followed(admin: SocketAddr, seconds: u64) -> Result<Value> {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         let nodes = settings_of(admin)?["nodes"].take();
-        let waits =
-            nodes.as_array().into_iter().flatten().any(|node| {
-                node["health"] != "dead" && node["state"] != "follows" && node["state"] != "refuses"
-            });
+        let waits = nodes.as_array().into_iter().flatten().any(|node| !Member::of(node).is_settled());
         if !waits || Instant::now() >= end {
             return Ok(nodes);
         }
@@ -250,26 +283,20 @@ fn settings_lines(told: &Value) -> Vec<String> {
 }
 
 fn node_lines(nodes: &Value) -> Vec<String> {
-    let line = |node: &Value| {
-        let state = match (text(node, "health"), text(node, "state")) {
-            ("dead", _) => "dead; it follows when it is back".to_owned(),
-            (_, "refuses") => {
-                let follows = node["follows"].as_u64().unwrap_or_default();
-                let stays = if follows == 0 {
-                    "what its file says".to_owned()
-                } else {
-                    format!("revision {follows}")
-                };
-                format!("stays with {stays}: {}", text(node, "why"))
-            }
-            (_, "follows") => format!("follows {}", node["follows"]),
-            (_, "behind") => format!("behind, at {}", node["follows"]),
-            (_, "file") => "does what its file says".to_owned(),
-            _ => "not heard of".to_owned(),
-        };
-        format!("{}  {:<12}  {state}", text(node, "node"), text(node, "zone"))
+    nodes.as_array().into_iter().flatten().map(node_line).collect()
+}
+
+fn node_line(node: &Value) -> String {
+    let state = match Member::of(node) {
+        Member::Dead => "dead; it follows when it is back".to_owned(),
+        Member::Refuses(0) => format!("stays with what its file says: {}", text(node, "why")),
+        Member::Refuses(number) => format!("stays with revision {number}: {}", text(node, "why")),
+        Member::Follows(number) => format!("follows {number}"),
+        Member::Behind(number) => format!("behind, at {number}"),
+        Member::File => "does what its file says".to_owned(),
+        Member::Unknown => "not heard of".to_owned(),
     };
-    nodes.as_array().into_iter().flatten().map(line).collect()
+    format!("{}  {:<12}  {state}", text(node, "node"), text(node, "zone"))
 }
 
 #[cfg(test)]
@@ -324,6 +351,10 @@ mod tests {
             let lines = node_lines(&json!([node]));
             assert!(lines[0].ends_with(expected), "{}", lines[0]);
         }
+        // Whatever a member says of itself in words, it is its state that counts.
+        let mut teller = node("refuses", "alive");
+        teller["why"] = "the file  follows another".into();
+        assert!(!Member::of(&teller).follows() && Member::of(&teller).is_settled());
         let told = json!({
             "clustered": true, "revision": 7, "by": "ann", "at": 0, "from_files": false, "listeners": [],
             "services": ["a"], "routes": ["r"], "nodes": [node("follows", "alive")],

@@ -27,8 +27,6 @@ use crate::cluster::desk::Desk;
 
 /// How long a worker may be busy, or the cluster may take, before that is an answer.
 const SECONDS_MAX: u64 = 20;
-/// Who asks, in the cluster's audit trail.
-const OPERATOR: &str = "admin";
 /// A token's life unless another is asked for, in seconds.
 const TOKEN_SECONDS: u64 = 600;
 

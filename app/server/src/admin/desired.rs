@@ -14,7 +14,7 @@ use kernel::{NodeId, PeerId};
 use p2p::swim::Liveness;
 use serde_json::{Value, json};
 
-use super::Subject;
+use super::{OPERATOR, Subject};
 use super::answer::{JSON, OWN_HEADER, Page, not_allowed, page};
 use super::cluster::{Attempt, Clerk, Query, health, no};
 use crate::cluster::board::Standing;
@@ -25,8 +25,6 @@ use crate::proxy::follow::Steering;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 /// What it is called in messages about its places.
 const CALLED: &str = "the settings";
-/// Who asks, if nothing is said.
-const OPERATOR: &str = "admin";
 
 /// The pages at and below `/proxy/settings`.
 pub(super) async fn answer(subject: &Subject, request: Request<Incoming>) -> Page {
