@@ -1,5 +1,6 @@
 //! Which instance of a service gets the next request of this program, by the policies that the proxy has, too.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ struct State {
     balancer: Balancer,
     /// At the same places as in `balancer`.
     members: Vec<Member>,
+    /// What was registered when it was looked last. An entry is never changed but replaced.
+    seen: Vec<Arc<Entry>>,
     /// Given to the next one that comes, so that what is picked is not taken for one that came later.
     next: u64,
     epoch: Instant,
@@ -46,7 +49,7 @@ impl<R: ServiceRegistry> LoadBalancer<R> {
     pub fn new(registry: R, service: &str, policy: Policy) -> LoadBalancer<R> {
         let seed = KeyHasher::new(0).hash(service.as_bytes());
         let balancer = Balancer::new(policy, Zones::default(), 0, seed);
-        let state = State { balancer, members: Vec::new(), next: 0, epoch: Instant::now() };
+        let state = State { balancer, members: Vec::new(), seen: Vec::new(), next: 0, epoch: Instant::now() };
         LoadBalancer { registry, service: service.to_owned(), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -102,16 +105,26 @@ impl State {
         Micros(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Takes over what is registered now.
+    /// Takes over what is registered now. O(instances) if that is what it was, and with a logarithm if not.
     fn follow(&mut self, now: Micros, found: Vec<Arc<Entry>>) {
-        let mut found: Vec<Arc<Entry>> = found.into_iter().filter(|entry| entry.weight() > 0).collect();
+        let is_known =
+            found.len() == self.seen.len() && found.iter().zip(&self.seen).all(|(a, b)| Arc::ptr_eq(a, b));
+        if is_known {
+            return;
+        }
+        let usable = found.iter().filter(|entry| entry.weight() > 0);
+        let mut others: BTreeMap<(NodeId, &str), &Arc<Entry>> =
+            usable.map(|entry| (identity(entry), entry)).collect();
         for at in (0..self.members.len()).rev() {
-            let old = &mut self.members[at].entry;
-            let same = |new: &Arc<Entry>| {
-                identity(new) == identity(old) && (new.address(), new.port()) == (old.address(), old.port())
+            let old = Arc::clone(&self.members[at].entry);
+            let same = |new: &Entry| {
+                (new.address(), new.port(), new.weight()) == (old.address(), old.port(), old.weight())
             };
-            match found.iter().position(|new| same(new) && new.weight() == old.weight()) {
-                Some(new) => *old = found.swap_remove(new),
+            match others.get(&identity(&old)).copied().filter(|new| same(new)) {
+                Some(new) => {
+                    self.members[at].entry = Arc::clone(new);
+                    others.remove(&identity(&old));
+                }
                 None => {
                     self.balancer.swap_remove(at);
                     self.members.swap_remove(at);
@@ -119,22 +132,19 @@ impl State {
             }
         }
         // In one order at all who know the same.
-        found.sort_by(|a, b| identity(a).cmp(&identity(b)));
-        for entry in found {
-            let (node, id) = identity(&entry);
+        for ((node, id), entry) in others {
             let name = KeyHasher::new(0).hash(&[&node.0[..], id.as_bytes()].concat());
             let weight = u16::try_from(entry.weight()).unwrap_or(u16::MAX);
             self.balancer.add(now, Endpoint { name, weight, zone: 0 });
-            self.members.push(Member { number: self.next, entry });
+            self.members.push(Member { number: self.next, entry: Arc::clone(entry) });
             self.next += 1;
         }
+        self.seen = found;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use mesh::registry::{Check, Health, Host, Instance, Node, RegisterError, Service, Weights};
@@ -244,5 +254,21 @@ mod tests {
         assert_eq!(picks(&balancer, 6), counts(&[("a", 2), ("b", 2), ("c", 2)]));
         told.has(&[]);
         assert!(balancer.next().is_none());
+    }
+
+    #[test]
+    fn thousands_are_followed_as_few_are() {
+        let told = Told::default();
+        let balancer = LoadBalancer::new(told.clone(), "web", Policy::RoundRobin);
+        let ids: Vec<String> = (0..4000).map(|n| format!("i{n}")).collect();
+        let has = |range: std::ops::Range<usize>, weight| {
+            let some = &ids[range];
+            told.has(&some.iter().map(|id| (id.as_str(), weight, UP)).collect::<Vec<_>>());
+            some.iter().map(|id| (id.clone(), 1)).collect::<BTreeMap<_, _>>()
+        };
+        for (range, weight) in [(0..2000, 1), (1000..3000, 1), (1000..3000, 2), (2000..4000, 2)] {
+            let expected = has(range.clone(), weight);
+            assert_eq!(picks(&balancer, 2000), expected, "{range:?}");
+        }
     }
 }
