@@ -250,6 +250,8 @@ impl Stream {
         }
         let Out::Body(outlet) = &mut self.out else { return Fate::Open };
         match outlet.pump(ends) {
+            // A tunnel's other direction ends by itself: the proxy drops its end when all has gone to the service.
+            Ok(_) if outlet.has_ended() && self.tunnel.is_open() && !ends.is_dropped => Fate::Open,
             Ok(_) if outlet.has_ended() => Fate::Finished,
             Ok(moved) => {
                 self.has_moved |= moved;

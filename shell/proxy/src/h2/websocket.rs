@@ -60,6 +60,10 @@ impl Tunnel {
     pub const fn reads(&self) -> bool {
         matches!(self, Tunnel::None | Tunnel::Open)
     }
+
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Tunnel::Open)
+    }
 }
 
 /// What a service is asked with.

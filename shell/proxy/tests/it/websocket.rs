@@ -130,6 +130,39 @@ fn bytes_go_both_ways_on_a_stream_and_each_way_ends_by_itself() {
 }
 
 #[test]
+fn a_client_goes_on_when_its_service_has_ended_first() {
+    let came = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let told = Arc::clone(&came);
+    let backend = Backend::start(move |stream, _| {
+        let Some(head) = read_head(stream) else { return };
+        agree(stream, &head);
+        stream.write_all(b"bye").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        // A reset would be an error, and nothing is told then.
+        if stream.read_to_end(&mut rest).is_ok() {
+            told.lock().unwrap().push(rest);
+        }
+    });
+    let world = world(&backend, true);
+    let sent: Bytes = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
+    within(async {
+        let mut send = connect(address(&world)).await;
+        let (response, mut out) = open(&mut send, "/").await;
+        let mut recv = response.await.unwrap().into_body();
+        assert_eq!(content(&mut recv).await.unwrap(), b"bye");
+        send_all(&mut out, sent.clone(), true).await.unwrap();
+        let end = std::time::Instant::now() + crate::world::PATIENCE;
+        while came.lock().unwrap().is_empty() {
+            assert!(std::time::Instant::now() < end, "the service is told all");
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(came.lock().unwrap()[0] == sent);
+    world.until("it is counted", |meters| meters.routes()[0].classes[1] == 1);
+}
+
+#[test]
 fn much_goes_both_ways_within_the_windows() {
     let (backend, _) = echo();
     let world = world(&backend, true);
