@@ -137,7 +137,7 @@ fn change(cluster: &mut Cluster, known: &mut Known, round: u64, node: usize) -> 
     if known.stays.remove(&old).is_none() {
         return Ok(1);
     }
-    put(cluster, node, &format!("/v1/agent/service/deregister/{old}"), "")?;
+    put(cluster, node, Change::Deregister(&old))?;
     known.gone.insert(old, node);
     Ok(2)
 }
@@ -221,19 +221,55 @@ fn listing(text: &str) -> Option<Listing> {
 }
 
 fn register(cluster: &mut Cluster, node: usize, id: &str) -> Result<(), Failure> {
-    let body = json!({"Name": SERVICE, "ID": id, "Port": 80}).to_string();
-    put(cluster, node, "/v1/agent/service/register", &body)
+    put(cluster, node, Change::Register(id))
+}
+
+/// What a node is to do with an instance.
+#[derive(Clone, Copy, Debug)]
+enum Change<'a> {
+    Register(&'a str),
+    Deregister(&'a str),
+}
+
+impl Change<'_> {
+    fn target(self) -> String {
+        match self {
+            Change::Register(_) => "/v1/agent/service/register".to_owned(),
+            Change::Deregister(id) => format!("/v1/agent/service/deregister/{id}"),
+        }
+    }
+
+    fn body(self) -> String {
+        match self {
+            Change::Register(id) => json!({"Name": SERVICE, "ID": id, "Port": 80}).to_string(),
+            Change::Deregister(_) => String::new(),
+        }
+    }
+
+    /// Whether an answer says that it is done. With `again` it was asked before, and that answer was lost: what was taken back
+    /// then is not there any more.
+    const fn is_done(self, code: u16, again: bool) -> bool {
+        match self {
+            Change::Register(_) => code == 200,
+            Change::Deregister(_) => code == 200 || again && code == 404,
+        }
+    }
 }
 
 /// Has a node do something; it must, however the network is. A connection that breaks says nothing, and it is asked again.
-fn put(cluster: &mut Cluster, node: usize, target: &str, body: &str) -> Result<(), Failure> {
+fn put(cluster: &mut Cluster, node: usize, change: Change<'_>) -> Result<(), Failure> {
+    let (target, body) = (change.target(), change.body());
+    let mut again = false;
     cluster.until(&format!("node {node} answers a change"), |cluster| {
-        match ask(cluster.hosts.host(node), "PUT", target, body)? {
-            Ok((200, _)) => Ok(Some(())),
+        match ask(cluster.hosts.host(node), "PUT", &target, &body)? {
+            Ok((code, _)) if change.is_done(code, again) => Ok(Some(())),
             Ok((code, text)) => {
                 Err(Failure::Broken(format!("node {node} answers {target} with {code} {}", text.trim())))
             }
-            Err(_) => Ok(None),
+            Err(_) => {
+                again = true;
+                Ok(None)
+            }
         }
     })
 }
@@ -319,6 +355,26 @@ mod tests {
         assert!(is_whole(&listed(&after), &known));
         assert!(!is_whole(&listed(&[&after[..], &[("cg", true)]].concat()), &known));
         assert!(!is_whole(&listed(&[&after[..5], &[("cn", false)]].concat()), &known));
+    }
+
+    #[test]
+    fn what_was_taken_back_by_a_lost_answer_is_done_when_it_is_not_there_any_more() {
+        #[rustfmt::skip] // columns
+        let table = [
+            (Change::Register("a"),   200, false, true),
+            (Change::Register("a"),   200, true,  true),
+            (Change::Register("a"),   404, true,  false),
+            (Change::Register("a"),   500, false, false),
+            (Change::Deregister("a"), 200, false, true),
+            (Change::Deregister("a"), 200, true,  true),
+            (Change::Deregister("a"), 404, true,  true),
+            // Nobody else takes anything back.
+            (Change::Deregister("a"), 404, false, false),
+            (Change::Deregister("a"), 500, true,  false),
+        ];
+        for (change, code, again, expected) in table {
+            assert_eq!(change.is_done(code, again), expected, "{change:?} {code} {again}");
+        }
     }
 
     #[test]
