@@ -26,7 +26,7 @@ pub fn run(options: &Options, what: ConfigCommand) -> Result<Exit, Failure> {
 fn check(options: &Options) -> Result<Exit, Failure> {
     let loaded = options.load().and_then(|loaded| {
         // Loading reads no certificates.
-        server::proxy::plan(&loaded, loaded.config.proxy.workers.get())?;
+        server::proxy::check_files(&loaded)?;
         Ok(loaded)
     });
     if options.json {

@@ -2,14 +2,15 @@
 
 pub mod desired;
 pub mod follow;
+mod secret;
 mod tls;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,20 +45,31 @@ const LOOK_MS: u64 = 50;
 /// Most retries that a service may have saved up.
 const BUDGET_MAX: u16 = 10;
 
-/// Whether files that are named are looked at.
+/// Which files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Files {
-    Read,
-    Unread,
+    /// Those that are named, and what is kept in the data directory, which is this process's.
+    Own,
+    /// Those that are named.
+    Named,
+    None,
 }
 
-/// The plan that the configuration comes to for so many threads. A configuration that was loaded has one, if the files of
-/// certificates that it names can be used.
+/// The plan that the configuration comes to for so many threads, for who has the data directory: what was drawn for the proxy is
+/// kept there. A configuration that was loaded has one, if [`check_files`] finds nothing.
 ///
 /// # Errors
 /// [`ConfigError`], which names the place.
 pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
-    planned(loaded, workers, Files::Read)
+    planned(loaded, workers, Files::Own)
+}
+
+/// Whether there is a plan: whether the files that are named, such as certificates, can be used.
+///
+/// # Errors
+/// [`ConfigError`], which names the place.
+pub fn check_files(loaded: &Loaded) -> Result<(), ConfigError> {
+    planned(loaded, loaded.config.proxy.workers.get(), Files::Named).map(drop)
 }
 
 /// Whether there is a plan, as far as that does not depend on files.
@@ -65,7 +77,7 @@ pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
 /// # Errors
 /// [`ConfigError`], which names the place.
 pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
-    planned(loaded, loaded.config.proxy.workers.get(), Files::Unread).map(drop)
+    planned(loaded, loaded.config.proxy.workers.get(), Files::None).map(drop)
 }
 
 fn planned(loaded: &Loaded, workers: u64, files: Files) -> Result<Plan, ConfigError> {
@@ -193,6 +205,7 @@ fn sources(
 
 fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigError> {
     let services = &loaded.config.proxy.service;
+    let own = Own { files, names: OnceCell::new() };
     let mut plans = Vec::new();
     let mut names = BTreeSet::new();
     for (at, service) in services.iter().enumerate() {
@@ -221,7 +234,7 @@ fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigErr
             });
         }
         bounds(loaded, at, service)?;
-        let sticky = sticky(loaded, at, service)?;
+        let sticky = sticky(loaded, at, service, &own)?;
         let tls = tls::of_service(loaded, at, service, files)?;
         plans.push(ServicePlan { sticky, ..service_plan(service, tls) });
     }
@@ -240,7 +253,12 @@ fn bounds(loaded: &Loaded, at: usize, service: &ProxyService) -> Result<(), Conf
 }
 
 /// How clients of a service stay at an endpoint.
-fn sticky(loaded: &Loaded, at: usize, service: &ProxyService) -> Result<Option<StickyPlan>, ConfigError> {
+fn sticky(
+    loaded: &Loaded,
+    at: usize,
+    service: &ProxyService,
+    own: &Own,
+) -> Result<Option<StickyPlan>, ConfigError> {
     let key = |name: &str| format!("proxy.service[{at}].{name}");
     let Some(One(cookie)) = &service.sticky_cookie else {
         if service.sticky_ttl_s.get() == 0 {
@@ -251,16 +269,36 @@ fn sticky(loaded: &Loaded, at: usize, service: &ProxyService) -> Result<Option<S
     };
     let names = match &loaded.config.proxy.secret {
         Some(secret) => Names::of(secret.expose().as_bytes()),
-        None => *OWN_NAMES.get_or_init(|| {
-            let drawn = [(); 4].map(|()| RandomState::new().build_hasher().finish());
-            Names::of(&drawn.map(u64::to_le_bytes).concat())
-        }),
+        None => own.names(loaded, key("sticky_cookie"))?,
     };
     Ok(Some(StickyPlan { cookie: cookie.0.clone(), ttl_seconds: service.sticky_ttl_s.get(), names }))
 }
 
-/// The names that this process gives without a secret, whatever configurations it follows.
-static OWN_NAMES: OnceLock<Names> = OnceLock::new();
+/// The names that a node gives without a secret in its configuration, once they are asked for.
+struct Own {
+    files: Files,
+    names: OnceCell<Names>,
+}
+
+impl Own {
+    fn names(&self, loaded: &Loaded, key: String) -> Result<Names, ConfigError> {
+        if let Some(names) = self.names.get() {
+            return Ok(*names);
+        }
+        let dir = &loaded.config.data_dir;
+        let secret = match self.files {
+            Files::Own => secret::own(dir).map_err(|source| ConfigError::OwnSecret {
+                origin: loaded.origin(&key),
+                key,
+                path: dir.join(secret::NAME),
+                source,
+            })?,
+            // Nobody follows such a plan.
+            Files::Named | Files::None => [0; 32],
+        };
+        Ok(*self.names.get_or_init(|| Names::of(&secret)))
+    }
+}
 
 fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
     let percent = |n: u64| u8::try_from(n).expect("a percentage is at most 100");

@@ -31,7 +31,7 @@ use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
 use crate::proxy::follow::{self, Follower, Steering};
-use crate::proxy::{Discovery, Proxied, plan};
+use crate::proxy::{Discovery, Proxied, check_files, plan};
 use crate::rendezvous::{self, FindError, Publisher};
 use crate::services::{self, Entrance, Services, ServicesError};
 use crate::takeover::{Handed, Heir, Place, TakeoverError};
@@ -227,7 +227,7 @@ impl Server {
         let config = &loaded.config;
         let mut options = options(config)?;
         // What is wrong with the configuration is to be seen before another process stops for it.
-        let planned = plan(loaded, config.proxy.workers.get())?;
+        check_files(loaded)?;
         let handed = match beginning {
             Beginning::TakeOver => Handed::ask(&config.data_dir)?,
             Beginning::Usual | Beginning::Join(_) => None,
@@ -236,6 +236,7 @@ impl Server {
             Some(_) => DirectoryLock::wait(&config.data_dir, HANDED_MAX)?,
             None => DirectoryLock::take(&config.data_dir)?,
         };
+        let planned = plan(loaded, config.proxy.workers.get())?;
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
         let proxy = Proxied::default();

@@ -169,3 +169,42 @@ fn nobody_stops_for_a_configuration_that_cannot_be_used() {
     assert!(!ask(&mut BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap())));
     node.stop();
 }
+
+/// The cookie that an answer to a request with this one sets, if it does.
+fn cookie(port: u16, has: &str) -> Option<String> {
+    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let request = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {has}\r\nConnection: close\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let set = answer.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    set.map(|set| set.split(';').next().unwrap().to_owned())
+}
+
+#[test]
+fn clients_stay_at_their_endpoints_whichever_process_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let (port, endpoint, data) = (free_port(), endpoint(), home.path().join("data"));
+    let path = config(home.path(), 1, port, endpoint);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("name = \"one\"", "name = \"one\"\nsticky_cookie = \"where\"")).unwrap();
+    let flags = ["--config", path.to_str().unwrap()];
+    // Looking at a configuration makes nothing.
+    let checked = crate::process::archipel(&["--data-dir", data.to_str().unwrap()])
+        .args(["config", "check"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(checked.status.success() && !data.exists(), "{checked:?}");
+    let node = Node::start(&data, &flags);
+    let first = cookie(port, "none").expect("a first one is set");
+    assert_eq!(cookie(port, &first), None);
+    let heir = Node::start_as(&data, &["--take-over"], &flags);
+    assert_eq!(node.wait().0, 0);
+    assert_eq!(cookie(port, &first), None, "the heir knows it");
+    heir.stop();
+    let again = Node::start(&data, &flags);
+    assert_eq!(cookie(port, &first), None, "after a restart too");
+    again.stop();
+}

@@ -181,6 +181,21 @@ pub enum ConfigError {
         /// The reason.
         source: proxy::TlsError,
     },
+    /// What was drawn for the proxy and is kept with the data.
+    #[error(
+        "{origin}: `{key}` without `proxy.secret` takes the secret in {}: {source}; remove that file to have another drawn, which sends clients to other endpoints, or set `proxy.secret`",
+        path.display()
+    )]
+    OwnSecret {
+        /// Where.
+        origin: Origin,
+        /// The setting.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// One of two settings that need each other.
     #[error("{origin}: `{key}` is set and `{other}` is not; one needs the other")]
     Half {

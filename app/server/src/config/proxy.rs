@@ -44,8 +44,9 @@ section! {
         access_log: Option<PathBuf> = None,
         /// One of so many requests has such a line.
         access_sample: Number<1, 1_000_000_000> = Number::of(1),
-        /// What decides the values of `sticky_cookie`. Nodes with the same one know each other's cookies, and a node its own
-        /// after a restart, also one with `--take-over`. Without it they hold for as long as the process runs.
+        /// What decides the values of `sticky_cookie`. Nodes with the same one know each other's cookies. Without it a
+        /// node draws its own when it first needs one and keeps it in the data directory, in the file `proxy.secret`: it knows
+        /// its cookies after a restart, and so does who takes over from it.
         secret: Option<Secret> = None,
         /// A certificate for listeners with `tls`. They are read again when their files change.
         certificate: Vec<ProxyCertificate> = Vec::new(),

@@ -235,6 +235,8 @@ impl Steering {
             candidates.push(followed.revision.clone());
         }
         let workers = followed.file.config.proxy.workers;
+        // What is kept with the data stays where the data is.
+        file.config.data_dir.clone_from(&followed.file.config.data_dir);
         drop(followed);
         if self.0.proxied.lock().is_some() {
             // Its threads stay as many as they are.

@@ -28,7 +28,7 @@ pub(super) fn keys(loaded: &Loaded, files: Files) -> Result<Option<Arc<Keys>>, C
         let origin = loaded.origin(&format!("proxy.listener[{at}].tls"));
         return Err(ConfigError::Missing { origin, key: "proxy.certificate".into() });
     }
-    if files == Files::Unread {
+    if files == Files::None {
         return Ok(None);
     }
     let pairs =
@@ -104,7 +104,7 @@ pub(super) fn of_service(
             Ok(None)
         };
     }
-    if files == Files::Unread {
+    if files == Files::None {
         return Ok(None);
     }
     let name = service.tls_name.as_ref().map(|name| name.0.0.clone());
