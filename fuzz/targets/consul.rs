@@ -2,6 +2,7 @@
 #![no_main]
 
 use fuzz::Bytes;
+use gateway::consul::access::Grant;
 use gateway::consul::kv::{self, Reply};
 use gateway::consul::{About, Answer, Method, Request, answer};
 use kernel::{Micros, NodeId, Rng};
@@ -38,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
         let query = String::from_utf8_lossy(input.piece()).into_owned();
         let request = Request { method, path: &path, query: &query, body: input.piece() };
         let index = agent.registry().view().index();
-        let Answer::Now(response) = answer(&mut agent, &about, now, &request, true) else {
+        let Answer::Now(response) = answer(&mut agent, &about, now, &request, &Grant::all(), true) else {
             panic!("what has waited is answered");
         };
         assert!((200..600).contains(&response.code));

@@ -24,6 +24,11 @@ keys = "write"
 name = "scrape"
 secret = "scr4pe"
 services = "read"
+[[consul.tokens]]
+name = "shop"
+secret = "sh0p"
+service_prefix = ["shop- write", "w read"]
+key_prefix = ["shop/ write", "shop/own/ none", "a/ read"]
 """
     NODE = Node("node", TOKENS)
 
@@ -93,6 +98,32 @@ services = "read"
         equal(status("GET", target, {"Authorization": "Bearer scr4pe"})[0], 200)
         equal(status("GET", target + "?token=scr4pe")[0], 200)
         equal(status("GET", target + "?token=wrong", {"X-Consul-Token": "scr4pe"}), (403, "ACL not found"))
+
+    @check
+    def a_token_with_prefixes_has_what_they_say(_):
+        deploy, shop = client("d3ploy"), client("sh0p")
+        assert deploy.agent.service.register("hidden")
+        for key in ("shop/own/x", "b"):
+            assert deploy.kv.put(key, "secret")
+        assert shop.agent.service.register("shop-cart", port=81)
+        denied(lambda: shop.agent.service.register("web", service_id="w3"), """'service:write' on "web\"""")
+        denied(lambda: shop.agent.service.deregister("w1"), """'service:write' on "web\"""")
+        denied(lambda: shop.health.service("hidden"), """'service:read' on "hidden\"""")
+        equal(sorted(shop.catalog.services()[1]), ["shop-cart", "web"])
+        equal(sorted(shop.agent.services()), ["shop-cart", "w1"])
+        assert "hidden" in deploy.catalog.services()[1]
+        assert shop.kv.put("shop/x", "v")
+        equal(shop.kv.get("a/b")[1]["Value"], b"v")
+        denied(lambda: shop.kv.put("a/b", "x"), """'key:write' on "a/b\"""")
+        denied(lambda: shop.kv.get("shop/own/x"), """'key:read' on "shop/own/x\"""")
+        denied(lambda: shop.kv.delete("shop/", recurse=True), """'key:write' on "shop/\"""")
+        equal([one["Key"] for one in shop.kv.get("", recurse=True)[1]], ["a/b", "shop/x"])
+        equal(shop.kv.get("", keys=True)[1], ["a/b", "shop/x"])
+        session = shop.session.create(ttl=60)
+        assert shop.kv.put("shop/lock", "", acquire=session)
+        assert shop.session.destroy(session)
+        assert shop.agent.service.deregister("shop-cart") and deploy.agent.service.deregister("hidden")
+        assert shop.kv.delete("shop/x") and shop.kv.delete("shop/lock")
 
     @check
     def what_there_is_no_api_for_says_so(_):

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod items;
 mod load;
 mod places;
+mod prefixes;
 pub mod proxy;
 mod recursors;
 mod reference;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
 pub use places::{Peers, Places};
+pub use prefixes::Prefixed;
 pub use proxy::Proxy;
 pub use recursors::Recursors;
 pub use reference::reference;
@@ -200,10 +202,16 @@ section! {
         name: Name = Name::of("web"),
         /// The token.
         secret: Secret = Secret::of("change me"),
-        /// What it allows of services: the agent, the catalog, health, events.
-        services: Access = Access::Write,
-        /// What it allows of keys and sessions.
+        /// What it allows of services: the agent, the catalog, health, events. Without it that is `write`, or `none` where
+        /// `service_prefix` says of which services something is allowed.
+        services: Option<Access> = None,
+        /// What it allows of services whose names have a prefix; the longest prefix counts. Of what is listed it has the services
+        /// that it may read; what concerns all services or the node itself needs the right to write all.
+        service_prefix: items::Several<Prefixed> = items::Several::default(),
+        /// What it allows of keys, and of sessions.
         keys: Access = Access::None,
+        /// The same of keys with a prefix. Sessions may be used by whoever has some key to use.
+        key_prefix: items::Several<Prefixed> = items::Several::default(),
     }
 }
 
@@ -394,11 +402,20 @@ impl Config {
     }
 }
 
+impl Token {
+    /// What it allows of services that no prefix names.
+    #[must_use]
+    pub fn of_services(&self) -> Access {
+        let usual = if self.service_prefix.0.is_empty() { Access::Write } else { Access::None };
+        self.services.unwrap_or(usual)
+    }
+}
+
 impl Consul {
     /// What commands of this machine give: the first token that may do most with services.
     #[must_use]
     pub fn own_token(&self) -> Option<&Secret> {
-        let may = |access| self.tokens.iter().find(move |token| token.services == access);
+        let may = |access| self.tokens.iter().find(move |token| token.of_services() == access);
         may(Access::Write).or_else(|| may(Access::Read)).map(|token| &token.secret)
     }
 }

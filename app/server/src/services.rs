@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use fabric::{Identity, IdentityError};
 use gateway::consul::About;
-use gateway::consul::access::{Access, Rights, Tokens};
+use gateway::consul::access::{Access, Rights, Rules, Tokens};
 use kernel::{Micros, Rng};
 use mesh::health::{Agent, CheckError, Definition, How, Probe};
 use mesh::registry::{
@@ -366,10 +366,15 @@ fn tokens(config: &Config) -> Tokens {
         config::Access::Read => Access::Read,
         config::Access::Write => Access::Write,
     };
-    let anonymous = access(config.consul.anonymous);
-    let open = Tokens::open().with_anonymous(Rights { services: anonymous, keys: anonymous });
+    let rules = |others, prefixes: &[config::Prefixed]| {
+        let all = Rules::all(access(others));
+        prefixes.iter().fold(all, |rules, one| rules.with(&one.prefix, access(one.access)))
+    };
+    let anonymous = rules(config.consul.anonymous, &[]);
+    let open = Tokens::open().with_anonymous(Rights { services: anonymous.clone(), keys: anonymous });
     config.consul.tokens.iter().fold(open, |tokens, token| {
-        let rights = Rights { services: access(token.services), keys: access(token.keys) };
+        let services = rules(token.of_services(), &token.service_prefix.0);
+        let rights = Rights { services, keys: rules(token.keys, &token.key_prefix.0) };
         tokens.with(token.name.as_str(), token.secret.expose(), rights)
     })
 }

@@ -28,6 +28,7 @@ use kernel::Micros;
 use mesh::health::{Agent, CheckError};
 use mesh::registry::{RegisterError, Topic};
 
+use self::access::Grant;
 pub use self::filter::FILTER_BYTES_MAX;
 use self::filter::Filter;
 pub use self::json::{DEPTH_MAX, NotJson, VALUES_MAX};
@@ -281,6 +282,7 @@ impl Query {
 struct Asked<'a> {
     now: Micros,
     about: &'a About,
+    grant: &'a Grant,
     method: Method,
     query: Query,
     body: &'a [u8],
@@ -307,9 +309,16 @@ impl Asked<'_> {
     }
 }
 
-/// What comes of `request`. With `waited`, the time of its wait is up and it is answered in any case.
-pub fn answer(agent: &mut Agent, about: &About, now: Micros, request: &Request<'_>, waited: bool) -> Answer {
-    match attempt(agent, about, now, request, waited) {
+/// What comes of `request`, of whoever has this `grant`. With `waited`, the time of its wait is up and it is answered in any case.
+pub fn answer(
+    agent: &mut Agent,
+    about: &About,
+    now: Micros,
+    request: &Request<'_>,
+    grant: &Grant,
+    waited: bool,
+) -> Answer {
+    match attempt(agent, about, now, request, grant, waited) {
         Ok(answer) => answer,
         Err(Refused { code, why }) => Answer::Now(Response::text(code, why)),
     }
@@ -320,6 +329,7 @@ fn attempt(
     about: &About,
     now: Micros,
     request: &Request<'_>,
+    grant: &Grant,
     waited: bool,
 ) -> Result<Answer, Refused> {
     let query = Query::parse(request.query).ok_or_else(|| Refused::bad("the query is no text"))?;
@@ -335,7 +345,7 @@ fn attempt(
     let parts: Option<Vec<String>> = path.split('/').map(|part| decoded(part, false)).collect();
     let parts = parts.ok_or_else(|| Refused::bad("the path is no text"))?;
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let asked = Asked { now, about, method: request.method, query, body: request.body };
+    let asked = Asked { now, about, grant, method: request.method, query, body: request.body };
     let mut page = match route(agent, &asked, &parts)? {
         Done::Plain(response) => return Ok(Answer::Now(response)),
         Done::Read(page) => page,

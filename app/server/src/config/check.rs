@@ -1,5 +1,6 @@
 //! What the values must mean together.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use kernel::Version;
@@ -195,6 +196,12 @@ fn tokens(loaded: &Loaded) -> Result<(), ConfigError> {
                 found: found.into(),
                 allowed: allowed.into(),
             });
+        }
+        for (name, list) in [("service_prefix", &token.service_prefix.0), ("key_prefix", &token.key_prefix.0)] {
+            let mut prefixes = BTreeSet::new();
+            if let Some(again) = list.iter().find(|rule| !prefixes.insert(&rule.prefix)) {
+                return twice(name, format!("{:?}", again.prefix));
+            }
         }
         let others = &tokens[..at];
         if others.iter().any(|other| other.name == token.name) {

@@ -219,8 +219,29 @@ fn tokens_that_cannot_be_are_refused_and_a_port_for_all_without_any() {
                                                  &["archipel.toml:5", "`consul.tokens[1].name`", "a second time"]),
         ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n[[consul.tokens]]\nname = \"b\"\nsecret = \"x\"",
                                                  &["archipel.toml:6", "`consul.tokens[1].secret` is that of \"a\" a second time"]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\nkey_prefix = [\"app/\"]",
+                                                 &["archipel.toml:4", "`consul.tokens[0].key_prefix`", "\"app/ write\""]),
+        ("[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\nservice_prefix = [\"web- read\", \"web- write\"]",
+                                                 &["archipel.toml:4", "`consul.tokens[0].service_prefix` is \"web-\" a second time"]),
     ];
     refuses(table);
+}
+
+#[test]
+fn a_token_for_some_services_allows_nothing_of_the_others_unless_it_says_so() {
+    let token = "[[consul.tokens]]\nname = \"a\"\nsecret = \"x\"\n";
+    #[rustfmt::skip] // columns
+    let table = [
+        ("",                                                        Access::Write),
+        ("services = \"read\"",                                     Access::Read),
+        ("service_prefix = \"web- write\"",                         Access::None),
+        ("service_prefix = [\"web- write\"]\nservices = \"read\"", Access::Read),
+        ("key_prefix = [\"app/ write\", \"app/own/ none\"]",        Access::Write),
+    ];
+    for (text, expected) in table {
+        let config = config(&format!("{token}{text}"));
+        assert_eq!(config.consul.tokens[0].of_services(), expected, "{text}");
+    }
 }
 
 #[test]

@@ -509,6 +509,12 @@ words! {
     }
 }
 
+impl Default for Access {
+    fn default() -> Access {
+        Access::None
+    }
+}
+
 words! {
     /// When a write is answered.
     pub enum Durability {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fabric::join::Secret;
-use gateway::consul::access::{Headers, Tokens};
+use gateway::consul::access::{Grant, Headers, Tokens};
 use gateway::consul::{About, Answer, BODY_BYTES_MAX, Method, Request, Response, kv};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::StatusCode;
@@ -120,17 +120,18 @@ async fn answer(handle: &Handle, port: &Port, request: hyper::Request<Incoming>)
     let field = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
     let headers = Headers { token: field(TOKEN), authorization: field(AUTHORIZATION) };
     let asked = Request { method, path: uri.path(), query: uri.query().unwrap_or_default(), body: &body };
-    if let Err(response) = port.tokens.judge(&asked, headers) {
-        return page(response);
-    }
+    let grant = match port.tokens.judge(&asked, headers) {
+        Ok(grant) => grant,
+        Err(response) => return page(response),
+    };
     if kv::is_for_store(uri.path(), &body) {
-        return stored(handle, &port.about, &asked).await;
+        return stored(handle, &port.about, &asked, &grant).await;
     }
-    ask(handle, &port.about, &asked).await
+    ask(handle, &port.about, &asked, &grant).await
 }
 
 /// Keys, sessions and events, which the store has.
-async fn stored(handle: &Handle, about: &About, request: &Request<'_>) -> Page {
+async fn stored(handle: &Handle, about: &About, request: &Request<'_>, grant: &Grant) -> Page {
     let Some(store) = &handle.0.store else {
         return refused(501, "not offered here: keys and sessions while the Redis port asks for TLS");
     };
@@ -139,18 +140,18 @@ async fn stored(handle: &Handle, about: &About, request: &Request<'_>) -> Page {
     match kv::plan(request, &node, &about.datacenter, random.0) {
         Err(response) => page(response),
         Ok(task) => match store.ask(&task).await {
-            Ok(reply) => page(task.answer(&reply)),
+            Ok(reply) => page(task.answer(&task.seen_by(reply, grant.keys()))),
             // Whether a change was made is unknown; the words of the store say more where it has any.
             Err(error) => refused(500, &format!("the store did not answer: {error}")),
         },
     }
 }
 
-async fn ask(handle: &Handle, about: &About, request: &Request<'_>) -> Page {
+async fn ask(handle: &Handle, about: &About, request: &Request<'_>, grant: &Grant) -> Page {
     let mut waited = false;
     loop {
         let (answer, change) = handle.act_numbered(|agent, now| {
-            let answer = gateway::consul::answer(agent, about, now, request, waited);
+            let answer = gateway::consul::answer(agent, about, now, request, grant, waited);
             let index = match &answer {
                 Answer::Wait { topic, .. } => agent.registry().view().index_of(topic),
                 Answer::Now(_) => 0,

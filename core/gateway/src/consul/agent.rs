@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use mesh::health::Agent;
 use mesh::registry::{Entry, Health, Host, Instance};
 
+use super::access::Access;
 use super::json::{Json, object};
 use super::{Asked, Attempt, Done, Method, Refused, Response, done, nothing, read, show};
 
@@ -29,10 +30,11 @@ pub(super) fn answer(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> At
         }
         ["members"] => members(agent),
         ["services"] => listed(asked, services(agent, asked)),
-        ["checks"] => listed(asked, checks(agent)),
+        ["checks"] => listed(asked, checks(agent, asked)),
         ["service", "register"] => register(agent, asked),
         ["service", "deregister", id] => {
             asked.only(Method::Put)?;
+            must_write_instance(agent, asked, id)?;
             agent.deregister(asked.now, id).map_err(|_| unknown_service(id))?;
             nothing()
         }
@@ -41,12 +43,36 @@ pub(super) fn answer(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> At
         ["service", id] => {
             asked.only(Method::Get)?;
             let instance = agent.registry().instance(id).ok_or_else(|| unknown_service(id))?;
+            asked.grant.must(Access::Read, &instance.service)?;
             done(&show::agent_service(asked.about, instance))
         }
-        ["health", "service", "name", name] => judged(agent, asked, |it| it.service == *name),
+        ["health", "service", "name", name] => {
+            asked.grant.must(Access::Read, name)?;
+            judged(agent, asked, |it| it.service == *name)
+        }
         ["health", "service", "id", id] => judged(agent, asked, |it| it.id == *id),
         ["check", rest @ ..] => check(agent, asked, rest),
         _ => Err(Refused::not_found(format!("there is no /v1/agent/{}", parts.join("/")))),
+    }
+}
+
+/// Refuses who may not change this instance, if it is there.
+pub(super) fn must_write_instance(agent: &Agent, asked: &Asked<'_>, id: &str) -> Result<(), Refused> {
+    agent.registry().instance(id).map_or(Ok(()), |it| asked.grant.must(Access::Write, &it.service))
+}
+
+/// Refuses who may not register an instance of this service, perhaps in the place of another's.
+pub(super) fn must_write(agent: &Agent, asked: &Asked<'_>, id: &str, service: &str) -> Result<(), Refused> {
+    asked.grant.must(Access::Write, service)?;
+    must_write_instance(agent, asked, id)
+}
+
+/// Refuses who may not change this check: that of an instance, or of the node.
+pub(super) fn must_write_check(agent: &Agent, asked: &Asked<'_>, id: &str) -> Result<(), Refused> {
+    match agent.check(id) {
+        Some(("", _)) => asked.grant.must_write_all("agent"),
+        Some((service, _)) => must_write_instance(agent, asked, service),
+        None => Ok(()),
     }
 }
 
@@ -111,10 +137,11 @@ fn members(agent: &Agent) -> Attempt {
 }
 
 fn services(agent: &Agent, asked: &Asked<'_>) -> Vec<(String, Json)> {
-    agent.registry().instances().map(|it| (it.id.clone(), show::agent_service(asked.about, it))).collect()
+    let seen = agent.registry().instances().filter(|it| asked.grant.reads(&it.service));
+    seen.map(|it| (it.id.clone(), show::agent_service(asked.about, it))).collect()
 }
 
-fn checks(agent: &Agent) -> Vec<(String, Json)> {
+fn checks(agent: &Agent, asked: &Asked<'_>) -> Vec<(String, Json)> {
     let Ok(host) = host(agent) else { return Vec::new() };
     let definition = |id: &str| agent.check(id).map(|(_, definition)| definition);
     let own = host
@@ -122,7 +149,8 @@ fn checks(agent: &Agent) -> Vec<(String, Json)> {
         .checks
         .iter()
         .map(|it| (it.id.clone(), show::agent_check(&host, None, it, definition(&it.id))));
-    let of_services = agent.registry().instances().flat_map(|instance| {
+    let seen = agent.registry().instances().filter(|it| asked.grant.reads(&it.service));
+    let of_services = seen.flat_map(|instance| {
         let shown = |it: &mesh::registry::Check| {
             (it.id.clone(), show::agent_check(&host, Some(instance), it, definition(&it.id)))
         };
@@ -134,12 +162,17 @@ fn checks(agent: &Agent) -> Vec<(String, Json)> {
 fn register(agent: &mut Agent, asked: &Asked<'_>) -> Attempt {
     asked.only(Method::Put)?;
     let (instance, checks) = super::read::service(&asked.json()?)?;
+    must_write(agent, asked, &instance.id, &instance.service)?;
     agent.register(asked.now, instance, checks, asked.query.is_set("replace-existing-checks"))?;
     nothing()
 }
 
 fn maintain(agent: &mut Agent, asked: &Asked<'_>, service: &str) -> Attempt {
     asked.only(Method::Put)?;
+    match service {
+        "" => asked.grant.must_write_all("agent")?,
+        id => must_write_instance(agent, asked, id)?,
+    }
     let reason = asked.query.get("reason").filter(|reason| !reason.is_empty());
     let on = match asked.query.get("enable") {
         Some("true" | "1") => {
@@ -161,6 +194,7 @@ fn judged(agent: &Agent, asked: &Asked<'_>, wants: impl Fn(&Instance) -> bool) -
     let host = host(agent)?;
     let (mut worst, mut list) = (None, Vec::new());
     for instance in agent.registry().instances().filter(|it| wants(it)) {
+        asked.grant.must(Access::Read, &instance.service)?;
         let entry =
             Entry { host: Arc::clone(&host), instance: Arc::clone(instance), create_index: 0, index: 0 };
         let health = entry.health();
@@ -185,10 +219,17 @@ fn judged(agent: &Agent, asked: &Asked<'_>, wants: impl Fn(&Instance) -> bool) -
 
 fn check(agent: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attempt {
     asked.only(Method::Put)?;
+    if let [_, id] = parts {
+        must_write_check(agent, asked, id)?;
+    }
     let note = || asked.query.get("note").unwrap_or_default().to_string();
     match parts {
         ["register"] => {
             let (service, definition) = super::read::check(&asked.json()?, "")?;
+            match service.as_str() {
+                "" => asked.grant.must_write_all("agent")?,
+                id => must_write_instance(agent, asked, id)?,
+            }
             agent.add_check(asked.now, &service, definition)?;
         }
         ["deregister", id] => agent.remove_check(asked.now, id)?,
@@ -221,11 +262,13 @@ pub(super) fn catalog(agent: &mut Agent, asked: &Asked<'_>, registers: bool) -> 
     }
     if !registers {
         if let Some(id) = given.get("CheckID").and_then(Json::text) {
+            must_write_check(agent, asked, id)?;
             agent.remove_check(asked.now, id)?;
         } else {
             let id = given.get("ServiceID").and_then(Json::text).ok_or_else(|| {
                 Refused::not_offered("taking a whole node out; see `archipel cluster remove`".to_string())
             })?;
+            must_write_instance(agent, asked, id)?;
             agent.deregister(asked.now, id).map_err(|_| unknown_service(id))?;
         }
         return done(&true.into());
@@ -237,6 +280,7 @@ pub(super) fn catalog(agent: &mut Agent, asked: &Asked<'_>, registers: bool) -> 
     }
     if let Some(service) = given.get("Service") {
         let (instance, checks) = super::read::service(service)?;
+        must_write(agent, asked, &instance.id, &instance.service)?;
         agent.register(asked.now, instance, checks, false)?;
     }
     done(&true.into())
@@ -248,9 +292,10 @@ pub(super) fn find<'a>(agent: &'a Agent, name: &str) -> Option<&'a Arc<Host>> {
     view.host_named(name).or_else(|| view.hosts().find(|host| show::uuid(host.id) == name))
 }
 
-/// All entries of a node, by their ids.
-pub(super) fn entries(agent: &Agent, host: &Host) -> Vec<Arc<Entry>> {
-    let mut all: Vec<_> = agent.registry().view().at(host.id).cloned().collect();
+/// All entries of a node that may be read, by their ids.
+pub(super) fn entries(agent: &Agent, asked: &Asked<'_>, host: &Host) -> Vec<Arc<Entry>> {
+    let seen = agent.registry().view().at(host.id).filter(|entry| asked.grant.reads(&entry.instance.service));
+    let mut all: Vec<_> = seen.cloned().collect();
     all.sort_by(|left, right| left.instance.id.cmp(&right.instance.id));
     all
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use mesh::health::Agent;
 use mesh::registry::{Entry, Health, Topic};
 
+use super::access::Access;
 use super::json::Json;
 use super::{Asked, Attempt, Method, Refused, agent, done, read, read_services, show};
 
@@ -24,7 +25,8 @@ pub(super) fn answer(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
         }
         ["services"] => {
             let services = it.registry().view().services();
-            let wanted = services.filter(|service| service.entries.iter().any(|entry| is_at(asked, entry)));
+            let seen = services.filter(|service| asked.grant.reads(&service.name));
+            let wanted = seen.filter(|service| service.entries.iter().any(|entry| is_at(asked, entry)));
             let one = |service: &Arc<mesh::registry::Service>| {
                 let tags = service.tags().into_iter().map(Json::from).collect();
                 (service.name.to_string(), Json::List(tags))
@@ -36,20 +38,21 @@ pub(super) fn answer(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
             read(Topic::All, Json::List(hosts.map(|host| show::node(asked.about, host)).collect()))
         }
         ["service", name] => {
+            asked.grant.must(Access::Read, name)?;
             let found = entries(it, asked, name);
             let list = found.iter().map(|entry| show::catalog_service(asked.about, entry)).collect();
             read(Topic::Service((*name).into()), Json::List(list))
         }
         ["node", name] => {
             let Some(host) = agent::find(it, name) else { return read(Topic::All, Json::Null) };
-            let all = agent::entries(it, host);
+            let all = agent::entries(it, asked, host);
             let services =
                 all.iter().map(|entry| (entry.instance.id.clone(), show::service(entry))).collect();
             read_services(Topic::All, show::node(asked.about, host), Json::Object(services))
         }
         ["node-services", name] => {
             let Some(host) = agent::find(it, name) else { return read(Topic::All, Json::Null) };
-            let services = agent::entries(it, host).iter().map(|entry| show::service(entry)).collect();
+            let services = agent::entries(it, asked, host).iter().map(|entry| show::service(entry)).collect();
             read_services(Topic::All, show::node(asked.about, host), Json::List(services))
         }
         ["connect" | "gateway-services", ..] => {
@@ -89,6 +92,7 @@ pub(super) fn health(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
     let about = asked.about;
     match parts {
         ["service", name] => {
+            asked.grant.must(Access::Read, name)?;
             let mut found = entries(it, asked, name);
             if asked.query.is_set("passing") {
                 found.retain(|entry| entry.health() == Health::Passing);
@@ -97,6 +101,7 @@ pub(super) fn health(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
             read(Topic::Service((*name).into()), Json::List(list))
         }
         ["checks", name] => {
+            asked.grant.must(Access::Read, name)?;
             let found = entries(it, asked, name);
             let list = found.iter().flat_map(|entry| show::service_checks(entry)).collect();
             read(Topic::Service((*name).into()), Json::List(list))
@@ -104,7 +109,7 @@ pub(super) fn health(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
         ["node", name] => {
             let Some(host) = agent::find(it, name) else { return read(Topic::All, Json::List(Vec::new())) };
             let mut list = show::node_checks(host);
-            list.extend(agent::entries(it, host).iter().flat_map(|entry| show::service_checks(entry)));
+            list.extend(agent::entries(it, asked, host).iter().flat_map(|entry| show::service_checks(entry)));
             read(Topic::All, Json::List(list))
         }
         ["state", word] => {
@@ -113,7 +118,8 @@ pub(super) fn health(it: &mut Agent, asked: &Asked<'_>, parts: &[&str]) -> Attem
             }
             let view = it.registry().view();
             let of_nodes = view.hosts().flat_map(|host| show::node_checks(host));
-            let entries = view.services().flat_map(|service| &service.entries);
+            let seen = view.services().filter(|service| asked.grant.reads(&service.name));
+            let entries = seen.flat_map(|service| &service.entries);
             let all = of_nodes.chain(entries.flat_map(|entry| show::service_checks(entry)));
             let is_wanted =
                 |check: &Json| *word == "any" || check.exactly("Status").and_then(Json::text) == Some(*word);

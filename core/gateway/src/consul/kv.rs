@@ -12,6 +12,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::access::{Access, Reach, Rules};
 use super::event::{self, Event};
 use super::json::{Json, object};
 use super::{Method, NotJson, Query, Refused, Request, Response, decoded, read, txn};
@@ -106,7 +107,21 @@ impl Task {
 }
 
 /// The path of transactions.
-const TRANSACTION: &str = "/v1/txn";
+pub(super) const TRANSACTION: &str = "/v1/txn";
+
+/// What a request below `/v1/kv` does with which key; none if it has no key.
+pub(super) fn touched(request: &Request<'_>) -> Option<(Reach, String)> {
+    let rest = request.path.strip_prefix("/v1/kv")?;
+    let key = decoded(rest.strip_prefix('/').unwrap_or(rest), false)?;
+    let query = Query::parse(request.query)?;
+    let reach = match request.method {
+        Method::Get if query.is_there("keys") || query.is_there("recurse") => Reach::List,
+        Method::Get => Reach::Read,
+        Method::Delete if query.is_there("recurse") => Reach::WriteTree,
+        Method::Put | Method::Delete | Method::Other => Reach::Write,
+    };
+    Some((reach, key))
+}
 
 fn task<const N: usize>(writes: bool, form: Form, words: [&[u8]; N]) -> Task {
     Task { writes, arguments: words.iter().map(|word| word.to_vec()).collect(), wait: None, form }
@@ -402,6 +417,25 @@ impl Task {
             Reply::List(parts) if !self.writes => parts.first().and_then(digits).map(|index| index.max(1)),
             Reply::List(_) | Reply::Nil | Reply::Int(_) | Reply::Bytes(_) | Reply::Error(_) => None,
         }
+    }
+
+    /// What of a reply may be seen by whoever has these rights to keys: of what was listed that which may be read.
+    #[must_use]
+    pub fn seen_by(&self, mut reply: Reply, keys: &Rules) -> Reply {
+        let name = |item: &Reply| match (&self.form, item) {
+            (Form::Names, name) => text_of(name).map(ToString::to_string),
+            (_, Reply::List(parts)) => parts.first().and_then(text_of).map(ToString::to_string),
+            (_, _) => None,
+        };
+        let is_seen = |item: &Reply| name(item).is_some_and(|key| keys.of(&key) >= Access::Read);
+        let lists = matches!(self.form, Form::Pairs | Form::Raw | Form::Names | Form::Transaction);
+        let chooses = lists && keys.of_all("") < Access::Read;
+        if let (true, Reply::List(parts)) = (chooses, &mut reply)
+            && let Some(Reply::List(items)) = parts.get_mut(1)
+        {
+            items.retain(is_seen);
+        }
+        reply
     }
 
     /// The answer.

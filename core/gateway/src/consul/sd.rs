@@ -44,13 +44,17 @@ fn group(entry: &Entry) -> Json {
 pub(super) fn answer(agent: &Agent, asked: &Asked<'_>) -> Attempt {
     asked.only(Method::Get)?;
     let view: &View = agent.registry().view();
-    let is_asked = |name: &str| {
-        asked.query.all("service").next().is_none() || asked.query.all("service").any(|it| it == name)
-    };
+    let is_asked = |name: &str| asked.grant.reads(name) && is_named(asked, name);
     let has_tags =
         |entry: &Entry| asked.query.all("tag").all(|tag| entry.instance.tags.iter().any(|it| it == tag));
     let entries =
         view.services().filter(|service| is_asked(&service.name)).flat_map(|service| &service.entries);
     let wanted = entries.filter(|entry| entry.port() != 0 && has_tags(entry));
     done(&Json::List(wanted.map(|entry| group(entry)).collect()))
+}
+
+/// Whether the service is among those that are asked for, or none is named.
+fn is_named(asked: &Asked<'_>, name: &str) -> bool {
+    let mut named = asked.query.all("service").peekable();
+    named.peek().is_none() || named.any(|it| it == name)
 }

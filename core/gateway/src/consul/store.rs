@@ -12,6 +12,7 @@ use script::LuaEngine;
 use storage::apply::{Effects, Machinery, apply_command};
 use storage::{Registry, Store};
 
+use super::access::{Access, Rules};
 use super::event::EVENTS_MAX;
 use super::json::Json;
 use super::kv::{self, Reply, Task};
@@ -426,5 +427,41 @@ proptest! {
                 prop_assert_eq!(held, Reply::Int(i64::try_from(count).unwrap()), "{}", body);
             }
         }
+    }
+}
+
+#[test]
+fn of_keys_that_are_listed_a_token_has_those_that_it_may_read() {
+    let mut keys = Keys::new();
+    for key in ["a/1", "a/2", "a/s/3", "b/1"] {
+        assert_eq!(keys.ask(Method::Put, &format!("/v1/kv/{key}"), "v").code, 200);
+    }
+    let rules = Rules::all(Access::None).with("a/", Access::Write).with("a/s/", Access::None);
+    let tree = r#"[{"KV":{"Verb":"get-tree","Key":""}},{"KV":{"Verb":"set","Key":"a/1","Value":"dg=="}}]"#;
+    #[rustfmt::skip] // columns
+    let table = [
+        (Method::Get, "/v1/kv/?recurse",              "",   ["a/1", "a/2"].as_slice()),
+        (Method::Get, "/v1/kv/a/?recurse",            "",   &["a/1", "a/2"]),
+        (Method::Get, "/v1/kv/?keys",                 "",   &["a/1", "a/2"]),
+        (Method::Get, "/v1/kv/b/?keys",               "",   &[]),
+        (Method::Get, "/v1/kv/b?recurse",             "",   &[]),
+        (Method::Get, "/v1/kv/a/1",                   "",   &["a/1"]),
+        (Method::Get, "/v1/kv/b/1",                   "",   &[]),
+        (Method::Put, "/v1/txn",                      tree, &["a/1", "a/2"]),
+    ];
+    for (method, target, body, expected) in table {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request { method, path, query, body: body.as_bytes() };
+        let task = kv::plan(&request, "n1", "dc1", [7; 16]).unwrap();
+        let reply = keys.run(&task);
+        let response = task.answer(&task.seen_by(reply.clone(), &rules));
+        let text = String::from_utf8(response.body).unwrap();
+        assert_eq!(response.code, if expected.is_empty() { 404 } else { 200 }, "{target}: {text}");
+        for key in ["a/1", "a/2", "a/s/3", "b/1"] {
+            let is_seen = text.contains(&format!("\"{key}\""));
+            assert_eq!(is_seen, expected.contains(&key), "{target}: {text}");
+        }
+        // Whoever may read all sees what there is.
+        assert_eq!(task.seen_by(reply.clone(), &Rules::all(Access::Read)), reply, "{target}");
     }
 }

@@ -27,7 +27,7 @@ fn about() -> About {
 
 fn ask(agent: &mut Agent, method: Method, target: &str, body: &str, waited: bool) -> Answer {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    answer(agent, &about(), NOW, &Request { method, path, query, body: body.as_bytes() }, waited)
+    answer(agent, &about(), NOW, &Request { method, path, query, body: body.as_bytes() }, &Grant::all(), waited)
 }
 
 fn said(answer: Answer) -> Response {
@@ -259,7 +259,7 @@ proptest! {
         let method = if put { Method::Put } else { Method::Get };
         for path in [path.clone(), alloc::format!("/v1/agent/service/{path}"), alloc::format!("/v1/health/{path}")] {
             let request = Request { method, path: &path, query: &query, body: &body };
-            let _ = answer(&mut agent, &about(), NOW, &request, true);
+            let _ = answer(&mut agent, &about(), NOW, &request, &Grant::all(), true);
         }
     }
 }
@@ -269,22 +269,21 @@ fn changes(tokens: &access::Tokens, secret: &str, method: Method, target: &str, 
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let request = Request { method, path, query, body: body.as_bytes() };
     let headers = access::Headers { token: Some(secret.as_bytes()), authorization: None };
-    if tokens.judge(&request, headers).is_err() {
-        return false;
-    }
+    let Ok(grant) = tokens.judge(&request, headers) else { return false };
     if kv::is_for_store(path, body.as_bytes()) {
         return kv::plan(&request, "n1", "dc1", [7; 16]).is_ok_and(|task| task.writes);
     }
     let mut agent = agent();
     web(&mut agent);
     agent.take_changed();
-    answer(&mut agent, &about(), NOW, &request, false);
+    answer(&mut agent, &about(), NOW, &request, &grant, false);
     agent.take_changed()
 }
 
 #[test]
 fn who_may_only_read_changes_nothing_in_whatever_way_it_is_asked() {
-    let rights = |access| access::Rights { services: access, keys: access };
+    let all = access::Rules::all;
+    let rights = |access| access::Rights { services: all(access), keys: all(access) };
     let tokens = access::Tokens::open().with("reader", "r", rights(access::Access::Read)).with(
         "writer",
         "w",
@@ -313,4 +312,125 @@ fn who_may_only_read_changes_nothing_in_whatever_way_it_is_asked() {
     }
     // The control: the same requests do change something for who may.
     assert!(done >= 15, "{done} of them change something for a writer");
+}
+
+/// A node with `web-a`, `db-a` and `hidden`, each with a check.
+fn three(agent: &mut Agent) {
+    for (name, id) in [("web-a", "a"), ("db-a", "d"), ("hidden", "h")] {
+        let body = alloc::format!(r#"{{"Name":"{name}","ID":"{id}","Port":80,"Check":{{"TTL":"10s"}}}}"#);
+        assert_eq!(put(agent, "/v1/agent/service/register", &body), 200);
+    }
+}
+
+/// What whoever may change `web-` and read `db-` is answered.
+fn ask_as_some(agent: &mut Agent, method: Method, target: &str, body: &str) -> (u16, String) {
+    let rules = access::Rules::all(access::Access::None);
+    let services = rules.with("web-", access::Access::Write).with("db-", access::Access::Read);
+    let rights = access::Rights { services, keys: access::Rules::default() };
+    let tokens = access::Tokens::open().with("some", "s", rights);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request { method, path, query, body: body.as_bytes() };
+    let headers = access::Headers { token: Some(b"s"), authorization: None };
+    let response = match tokens.judge(&request, headers) {
+        Ok(grant) => said(answer(agent, &about(), NOW, &request, &grant, false)),
+        Err(response) => response,
+    };
+    (response.code, String::from_utf8(response.body).unwrap())
+}
+
+#[test]
+fn lists_have_the_services_that_a_token_may_read() {
+    let mut agent = agent();
+    three(&mut agent);
+    let targets = [
+        "/v1/catalog/services", "/v1/catalog/node/n1", "/v1/catalog/node-services/n1", "/v1/agent/services",
+        "/v1/agent/checks", "/v1/health/node/n1", "/v1/health/state/any", "/v1/health/state/critical", "/prometheus/targets",
+    ];
+    for target in targets {
+        let all = String::from_utf8(get(&mut agent, target).body).unwrap();
+        assert!(all.contains("hidden"), "the control: {target}: {all}");
+        let (code, seen) = ask_as_some(&mut agent, Method::Get, target, "");
+        assert_eq!(code, 200, "{target}");
+        assert!(seen.contains("web-a") && seen.contains("db-a") && !seen.contains("hidden"), "{target}: {seen}");
+    }
+    let targets = [
+        "/v1/catalog/service/", "/v1/health/service/", "/v1/health/checks/", "/v1/agent/health/service/name/",
+        "/prometheus/targets?service=",
+    ];
+    for target in targets {
+        let mut one = |name: &str| ask_as_some(&mut agent, Method::Get, &alloc::format!("{target}{name}"), "");
+        assert!(one("db-a").1.contains("db-a"), "{target}");
+        let (code, seen) = one("hidden");
+        let is_list = target.starts_with("/prom");
+        assert_eq!((code, seen.as_str()), if is_list { (200, "[]") } else { (403, LACKS_READ) }, "{target}");
+    }
+    for target in ["/v1/agent/service/h", "/v1/agent/health/service/id/h"] {
+        assert_eq!(ask_as_some(&mut agent, Method::Get, target, ""), (403, LACKS_READ.into()), "{target}");
+    }
+}
+
+const LACKS_READ: &str = r#"Permission denied: token "some" lacks permission 'service:read' on "hidden""#;
+
+#[test]
+fn services_are_changed_by_who_may_change_those_of_their_name() {
+    let service = |verb: &str, name: &str, id: &str| {
+        alloc::format!(r#"[{{"Service":{{"Verb":"set","Node":"n1","Service":{{"Service":"web-t"}}}}}},
+            {{"Service":{{"Verb":"{verb}","Node":"n1","Service":{{"Service":"{name}","ID":"{id}"}}}}}}]"#)
+    };
+    let check = |verb: &str, id: &str| {
+        alloc::format!(r#"[{{"Check":{{"Verb":"{verb}","Check":{{"Node":"n1","CheckID":"service:{id}","Status":"passing"}}}}}}]"#)
+    };
+    let (db, hidden, all) = ("'service:write' on \"db-a\"", "on \"hidden\"", "'agent:write'");
+    #[rustfmt::skip] // columns
+    let table = [
+        // what is asked, its body, and what is said if it is refused
+        ("/v1/agent/service/register",                    r#"{"Name":"web-b"}"#.to_string(),          ""),
+        ("/v1/agent/service/register",                    r#"{"Name":"hidden"}"#.into(),              hidden),
+        ("/v1/agent/service/register",                    r#"{"Name":"db-a"}"#.into(),                db),
+        // In the place of another's.
+        ("/v1/agent/service/register",                    r#"{"Name":"web-b","ID":"d"}"#.into(),      db),
+        ("/v1/agent/service/register",                    r#"{"Name":"db-a","ID":"a"}"#.into(),       db),
+        ("/v1/agent/service/register",                    r#"{"Service":"web-b","Name":"db-a"}"#.into(), db),
+        ("/v1/agent/service/deregister/a",                String::new(),                              ""),
+        ("/v1/agent/service/deregister/d",                String::new(),                              db),
+        ("/v1/agent/service/maintenance/a?enable=true",   String::new(),                              ""),
+        ("/v1/agent/service/maintenance/d?enable=true",   String::new(),                              db),
+        ("/v1/agent/maintenance?enable=true",             String::new(),                              all),
+        ("/v1/agent/check/register",                      r#"{"Name":"c","TTL":"9s"}"#.into(),        all),
+        ("/v1/agent/check/register",                      r#"{"Name":"c","TTL":"9s","ServiceID":"a"}"#.into(), ""),
+        ("/v1/agent/check/register",                      r#"{"Name":"c","TTL":"9s","ServiceID":"d"}"#.into(), db),
+        ("/v1/agent/check/pass/service:a",                String::new(),                              ""),
+        ("/v1/agent/check/pass/service:d",                String::new(),                              db),
+        ("/v1/agent/check/update/service:d",              r#"{"Status":"passing"}"#.into(),           db),
+        ("/v1/agent/check/deregister/service:d",          String::new(),                              db),
+        ("/v1/catalog/register",   r#"{"Node":"n1","Service":{"Service":"web-b"}}"#.into(),           ""),
+        ("/v1/catalog/register",   r#"{"Node":"n1","Service":{"Service":"hidden"}}"#.into(),          hidden),
+        ("/v1/catalog/deregister", r#"{"Node":"n1","ServiceID":"a"}"#.into(),                         ""),
+        ("/v1/catalog/deregister", r#"{"Node":"n1","ServiceID":"d"}"#.into(),                         db),
+        ("/v1/catalog/deregister", r#"{"Node":"n1","CheckID":"service:d"}"#.into(),                   db),
+        ("/v1/txn",                service("set", "web-b", "b"),                                      ""),
+        ("/v1/txn",                service("set", "web-b", "d"),                                      db),
+        ("/v1/txn",                service("set", "db-a", "d"),                                       db),
+        ("/v1/txn",                service("delete", "web-a", "d"),                                   db),
+        ("/v1/txn",                service("get", "web-a", "h"),                                      hidden),
+        ("/v1/txn",                check("set", "a"),                                                 ""),
+        ("/v1/txn",                check("set", "d"),                                                 db),
+        ("/v1/txn",                check("delete", "d"),                                              db),
+        ("/v1/txn",                check("get", "h"),                                                 hidden),
+    ];
+    for (target, body, refused) in table {
+        let mut agent = agent();
+        three(&mut agent);
+        let pages = ["/v1/agent/services", "/v1/agent/checks", "/v1/catalog/services"];
+        let before = pages.map(|page| get(&mut agent, page).body);
+        let (code, said) = ask_as_some(&mut agent, Method::Put, target, &body);
+        let after = pages.map(|page| get(&mut agent, page).body);
+        if refused.is_empty() {
+            assert_eq!(code, 200, "{target} {body}: {said}");
+            assert_ne!(after, before, "{target} {body}");
+        } else {
+            assert!(code == 403 && said.contains(refused), "{target} {body}: {code} {said}");
+            assert_eq!(after, before, "{target} {body}");
+        }
+    }
 }

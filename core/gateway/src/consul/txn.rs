@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use mesh::health::{Agent, CheckError};
 use mesh::registry::{Entry, Health, Host};
 
+use super::access::{Access, Reach};
 use super::json::{Json, object};
 use super::kv::{self, Reply};
 use super::{Asked, Attempt, Done, Method, NotJson, Refused, Request, Response, agent, read, show};
@@ -44,6 +45,22 @@ struct Operation<'a> {
 pub(super) fn is_for_store(body: &[u8]) -> bool {
     let has_key = |list: &Vec<Json>| list.iter().any(|it| it.get("KV").is_some());
     matches!(Json::parse(body), Ok(Json::List(list)) if has_key(&list))
+}
+
+/// What a transaction with this body does with which keys. Of what is none nothing is done, whoever asks.
+pub(super) fn touched(body: &[u8]) -> Vec<(Reach, String)> {
+    let Ok(Json::List(list)) = Json::parse(body) else { return Vec::new() };
+    let keys = list.iter().filter_map(|it| it.get("KV"));
+    let one = |of: &Json| {
+        let reach = match text(of, "Verb") {
+            "get" | "get-or-empty" | "check-index" | "check-session" | "check-not-exists" => Reach::Read,
+            "get-tree" => Reach::List,
+            "delete-tree" => Reach::WriteTree,
+            _ => Reach::Write,
+        };
+        (reach, text(of, "Key").to_string())
+    };
+    keys.map(one).collect()
 }
 
 fn decode(body: &[u8]) -> Result<Vec<Json>, Refused> {
@@ -364,7 +381,10 @@ fn service(
     let wrong = |what: String| Err(Unfit::Operation(what));
     match verb {
         "get" => match agent::find(it, name).and_then(|host| entry(it, host, id)) {
-            Some(found) => Ok(shown(&found)),
+            Some(found) => {
+                asked.grant.must(Access::Read, &found.instance.service)?;
+                Ok(shown(&found))
+            }
             None => wrong(format!("service {id:?} on node {name:?} doesn't exist")),
         },
         "set" | "cas" => {
@@ -373,11 +393,13 @@ fn service(
                 return wrong(format!("failed to set service {id:?} on node {name:?}, index is stale"));
             }
             let (instance, checks) = read::service(of)?;
+            agent::must_write(it, asked, &instance.id, &instance.service)?;
             it.register(asked.now, instance, checks, false).map_err(unfit)?;
             Ok(entry(it, &host, id).as_deref().and_then(shown))
         }
         "delete" | "delete-cas" => {
             let host = own(it, name)?;
+            agent::must_write_instance(it, asked, id)?;
             let old = entry(it, &host, id);
             if !is_expected(expected(of, verb)?, old.as_ref().map(|old| old.index)) {
                 return wrong(format!("failed to delete service {id:?} on node {name:?}, index is stale"));
@@ -409,11 +431,18 @@ fn check(it: &mut Agent, asked: &Asked<'_>, of: &Json, verb: &str) -> Result<Opt
     let shown = |found: Option<(Json, u64)>| found.map(|(check, _)| object([("Check", check)]));
     match verb {
         "get" => match agent::find(it, name).and_then(|host| found(it, host, id)) {
-            Some(check) => Ok(shown(Some(check))),
+            Some((check, index)) => {
+                let service = text(&check, "ServiceName");
+                if !service.is_empty() {
+                    asked.grant.must(Access::Read, service)?;
+                }
+                Ok(shown(Some((check, index))))
+            }
             None => wrong(format!("check {id:?} on node {name:?} doesn't exist")),
         },
         "set" | "cas" => {
             let host = own(it, name)?;
+            agent::must_write_check(it, asked, id)?;
             if !is_expected(expected(of, verb)?, found(it, &host, id).map(|(_, index)| index)) {
                 return wrong(format!("failed to set check {id:?} on node {name:?}, index is stale"));
             }
@@ -435,6 +464,7 @@ fn check(it: &mut Agent, asked: &Asked<'_>, of: &Json, verb: &str) -> Result<Opt
         }
         "delete" | "delete-cas" => {
             let host = own(it, name)?;
+            agent::must_write_check(it, asked, id)?;
             let old = found(it, &host, id);
             if !is_expected(expected(of, verb)?, old.as_ref().map(|(_, index)| *index)) {
                 return wrong(format!("failed to delete check {id:?} on node {name:?}, index is stale"));
