@@ -1,6 +1,7 @@
 //! The proxy on real sockets.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod descriptors;
 mod ends;
 mod http;
 mod http2;
