@@ -72,7 +72,10 @@ enum Bench {
     },
     /// CPU for each request and latency of the proxy beside HAProxy and nginx.
     Proxy,
-    /// The mesh with slow, failing and dying endpoints, changes under load, thousands of services and idle clients.
+    /// The mesh with slow, failing and dying endpoints, changes under load, thousands of services, and idle and slow clients.
+    ///
+    /// `--work overload` asks a service for three times what it can do. The service answers in the order in which requests
+    /// come to it: what of that is important only the proxy knows.
     Mesh,
     /// Lookups in an overlay of fifty processes beside libp2p-kad: speed, CPU and memory.
     Kad,

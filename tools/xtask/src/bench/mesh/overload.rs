@@ -5,6 +5,9 @@
 //! at a rate that does not ask how long answers take, a fifth of them with `X-Priority: high`, from clients of their own: on a
 //! connection with others they would wait for those at the client. An answer that comes 100 ms after its request was due, or
 //! later, is worth nothing to its client.
+//!
+//! It takes requests in the order in which they came to it, as most services do: what of its queue is important is the proxy's
+//! affair, which keeps the queue short. One that sorted its own requests would need the proxy less.
 
 use super::super::Setting;
 use super::super::load::Chance;
@@ -29,6 +32,8 @@ const IDLE: f64 = 0.1;
 /// How long each load lasts before it is measured, and while it is.
 const LEARN: Duration = Duration::from_secs(4);
 const MEASURED: Duration = Duration::from_secs(6);
+/// A p99 of fewer answers is one of its last few: an idle service is measured for longer.
+const ANSWERS_MIN: u32 = 1_000;
 
 /// Answers in time at three times the capacity beside the most of any load, and the p99 of important requests beside that of
 /// an idle service: with the limit that is learnt, and without one.
@@ -50,13 +55,15 @@ pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
         {
             let idle = measure(name, target, IDLE)?;
             ensure!(idle.shed == 0, "{name}: an idle service is spared {} requests", idle.shed);
+            let (answers, least) = (idle.all.len(), if setting.quick { 1 } else { ANSWERS_MIN as usize });
+            ensure!(answers >= least, "{name}: an idle service gave {answers} answers, fewer than {least}");
             let mut peak = 0.0_f64;
             for load in LOADS {
                 peak = peak.max(measure(name, target, load)?.goodput());
             }
             let over = measure(name, target, OVERLOAD)?;
             goodput.push(Pair { us: over.goodput(), peer: Some(peak.max(over.goodput())) });
-            high.push(Pair { us: over.high_p99(), peer: Some(idle.high_p99()) });
+            high.push(Pair { us: over.high_p99(), peer: Some(idle.all_p99()) });
         }
         server.stop()?;
     }
@@ -104,6 +111,8 @@ struct Seen {
     shed_high: u64,
     /// Of important requests that were answered, from when they were due, in microseconds.
     high: Vec<u64>,
+    /// Of all that were. Where nobody waits for anybody, importance is worth nothing, and these are more.
+    all: Vec<u64>,
 }
 
 impl Seen {
@@ -113,10 +122,12 @@ impl Seen {
         in_time / self.seconds
     }
 
-    /// In milliseconds.
     fn high_p99(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of one request fit 52 bits")]
-        self.high.get(self.high.len() * 99 / 100).map_or(f64::NAN, |&micros| micros as f64 / 1000.0)
+        p99(&self.high)
+    }
+
+    fn all_p99(&self) -> f64 {
+        p99(&self.all)
     }
 
     fn add(&mut self, other: Seen) {
@@ -125,23 +136,38 @@ impl Seen {
         self.shed += other.shed;
         self.shed_high += other.shed_high;
         self.high.extend(other.high);
+        self.all.extend(other.all);
     }
 
     fn say(&self, seed: u64, name: &str, load: f64) {
         eprintln!(
-            "seed {seed} {name:<7} load {load:<4} {:>7.1} in time/s, {:>5} late, {:>5} shed ({} high), high p99 {:>7.2} ms",
+            "seed {seed} {name:<7} load {load:<4} {:>7.1} in time/s, {:>5} late, {:>5} shed ({} high), \
+             p99 {:>7.2} ms, of {} high {:>7.2} ms",
             self.goodput(),
             self.late,
             self.shed,
             self.shed_high,
+            self.all_p99(),
+            self.high.len(),
             self.high_p99()
         );
     }
 }
 
+/// Of times in ascending order, in milliseconds.
+fn p99(micros: &[u64]) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of one request fit 52 bits")]
+    micros.get(micros.len() * 99 / 100).map_or(f64::NAN, |&micros| micros as f64 / 1000.0)
+}
+
 impl Load {
+    /// How long it is measured: as long as the others, or until it has brought [`ANSWERS_MIN`] with some to spare.
+    fn time(&self) -> Duration {
+        MEASURED.max(Duration::from_secs_f64(1.3 * f64::from(ANSWERS_MIN) / (CAPACITY * self.load)))
+    }
+
     fn run(&self, quick: bool) -> Result<Seen> {
-        let (learn, measured) = if quick { (LEARN / 10, MEASURED / 10) } else { (LEARN, MEASURED) };
+        let (learn, measured) = if quick { (LEARN / 10, self.time() / 10) } else { (LEARN, self.time()) };
         let begin = Instant::now() + learn;
         let mut all = Seen { seconds: measured.as_secs_f64(), ..Seen::default() };
         std::thread::scope(|scope| {
@@ -156,6 +182,7 @@ impl Load {
             Ok(())
         })?;
         all.high.sort_unstable();
+        all.all.sort_unstable();
         Ok(all)
     }
 
@@ -190,9 +217,25 @@ impl Load {
                 }
                 other => bail!("status {other}: {}", String::from_utf8_lossy(&answer.body)),
             }
-            if high && answer.status == 200 {
-                seen.high.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            if answer.status == 200 {
+                let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                seen.all.push(micros);
+                seen.high.extend(Some(micros).filter(|_| high));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_load_is_measured_until_its_p99_stands_on_a_thousand_answers() {
+        for load in [IDLE, OVERLOAD].into_iter().chain(LOADS) {
+            let time = Load { port: 0, target: "/", load, seed: 1 }.time();
+            assert!(time >= MEASURED, "{load}");
+            assert!(CAPACITY * load * time.as_secs_f64() > 1.2 * f64::from(ANSWERS_MIN), "{load}: {time:?}");
         }
     }
 }
