@@ -1,6 +1,6 @@
 //! The mesh under what befalls it: an endpoint that is slow, fails or dies, services that come, configurations that
-//! change, thousands of instances, watchers, idle clients, and too many requests. Bars 2 to 5 of the mesh, and the idle
-//! part of bar 1.
+//! change, thousands of instances, watchers, idle and slow clients, and too many requests. Bars 2 to 5 of the mesh, and parts of
+//! bars 1 and 7.
 //!
 //! Endpoints, clients and nodes share this machine. Each part says in its own file what it promises.
 
@@ -11,6 +11,7 @@ mod http;
 mod idle;
 mod many;
 mod overload;
+mod slowloris;
 
 use super::report::{Bar, Pair, Report};
 use super::{NotJudged, Setting};
@@ -22,7 +23,7 @@ use std::path::Path;
 type Part = fn(&Setting, &mut Report) -> Result<()>;
 
 /// The parts, by the names that `--work` knows.
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 11] = [
     ("slow", balance::slow),
     ("hole", balance::hole),
     ("killed", balance::killed),
@@ -33,6 +34,7 @@ const PARTS: [(&str, Part); 10] = [
     ("watchers", many::watchers),
     ("idle", idle::run),
     ("overload", overload::run),
+    ("slowloris", slowloris::run),
 ];
 
 /// Measures all parts, or those that `--work` names.
