@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,8 +106,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = node(&folder.path().to_string_lossy())?;
     let services = server.services.as_ref().expect("they are enabled");
     let registry = services.handle.clone();
-    println!("curl http://{}/v1/health/service/hello", services.consul);
-    println!("dig @{} -p {} hello.service.consul SRV", services.dns.ip(), services.dns.port());
+    println!("a node serves in this process; ask it, too:");
+    println!("  curl http://{}/v1/health/service/hello", services.consul);
+    println!("  dig @{} -p {} hello.service.consul SRV", services.dns.ip(), services.dns.port());
 
     let ill = Arc::<AtomicBool>::default();
     let one = |name, is_ill| Hello { name, is_ill, serving: None };
@@ -125,6 +126,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     until(&registry, 2)?;
     println!("both are well:     {:?}", ask(&balancer, 6)?);
 
+    if io::stdin().is_terminal() {
+        println!("press Enter to stop both");
+        io::stdin().read_line(&mut String::new())?;
+    }
     first.stop();
     second.stop();
     until(&registry, 0)?;
