@@ -188,7 +188,8 @@ fn clients_stay_at_their_endpoints_whichever_process_it_is() {
     let (port, endpoint, data) = (free_port(), endpoint(), home.path().join("data"));
     let path = config(home.path(), 1, port, endpoint);
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("name = \"one\"", "name = \"one\"\nsticky_cookie = \"where\"")).unwrap();
+    std::fs::write(&path, text.replace("name = \"one\"", "name = \"one\"\nsticky_cookie = \"where\""))
+        .unwrap();
     let flags = ["--config", path.to_str().unwrap()];
     // Looking at a configuration makes nothing.
     let checked = crate::process::archipel(&["--data-dir", data.to_str().unwrap()])

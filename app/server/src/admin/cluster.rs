@@ -21,6 +21,7 @@ use runtime::{Clock, Remote};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::OPERATOR;
 use super::answer::{JSON, TEXT, page};
 use crate::ask::ask;
 use crate::cluster::desk::Desk;

@@ -14,9 +14,9 @@ use kernel::{NodeId, PeerId};
 use p2p::swim::Liveness;
 use serde_json::{Value, json};
 
-use super::{OPERATOR, Subject};
 use super::answer::{JSON, OWN_HEADER, Page, not_allowed, page};
 use super::cluster::{Attempt, Clerk, Query, health, no};
+use super::{OPERATOR, Subject};
 use crate::cluster::board::Standing;
 use crate::proxy::desired::{Change, Desired, changes, read, shown, text};
 use crate::proxy::follow::Steering;

@@ -197,7 +197,8 @@ fn tokens(loaded: &Loaded) -> Result<(), ConfigError> {
                 allowed: allowed.into(),
             });
         }
-        for (name, list) in [("service_prefix", &token.service_prefix.0), ("key_prefix", &token.key_prefix.0)] {
+        for (name, list) in [("service_prefix", &token.service_prefix.0), ("key_prefix", &token.key_prefix.0)]
+        {
             let mut prefixes = BTreeSet::new();
             if let Some(again) = list.iter().find(|rule| !prefixes.insert(&rule.prefix)) {
                 return twice(name, format!("{:?}", again.prefix));

@@ -383,8 +383,10 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let (free, taken_port) = (web(0), web(taken.local_addr().unwrap().port()));
         let cart = SERVICE.replace("shop", "cart");
-        let revisions =
-            VecDeque::from([revision(1, &format!("{free}{SERVICE}")), revision(2, &format!("{taken_port}{cart}"))]);
+        let revisions = VecDeque::from([
+            revision(1, &format!("{free}{SERVICE}")),
+            revision(2, &format!("{taken_port}{cart}")),
+        ]);
         let steering = steering("");
         let mut known = Vec::new();
         let begun = steering.begin(&revisions, |proxied| {

@@ -424,9 +424,10 @@ mod tests {
     #[test]
     fn keys_are_judged_by_their_names() {
         let keys = Rules::all(Access::None).with("a/", Access::Write).with("a/r/", Access::Read);
-        let tokens =
-            Tokens::open().with("some", "s", Rights { services: Rules::all(Access::None), keys });
-        let txn = |verb: &str, key: &str| format!(r#"[{{"KV":{{"Verb":"get","Key":"a/x"}}}},{{"KV":{{"Verb":"{verb}","Key":"{key}"}}}}]"#);
+        let tokens = Tokens::open().with("some", "s", Rights { services: Rules::all(Access::None), keys });
+        let txn = |verb: &str, key: &str| {
+            format!(r#"[{{"KV":{{"Verb":"get","Key":"a/x"}}}},{{"KV":{{"Verb":"{verb}","Key":"{key}"}}}}]"#)
+        };
         #[rustfmt::skip] // columns
         let table = [
             (Method::Get,    "/v1/kv/a/x",               String::new(),          ""),

@@ -27,7 +27,14 @@ fn about() -> About {
 
 fn ask(agent: &mut Agent, method: Method, target: &str, body: &str, waited: bool) -> Answer {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    answer(agent, &about(), NOW, &Request { method, path, query, body: body.as_bytes() }, &Grant::all(), waited)
+    answer(
+        agent,
+        &about(),
+        NOW,
+        &Request { method, path, query, body: body.as_bytes() },
+        &Grant::all(),
+        waited,
+    )
 }
 
 fn said(answer: Answer) -> Response {
@@ -343,22 +350,36 @@ fn lists_have_the_services_that_a_token_may_read() {
     let mut agent = agent();
     three(&mut agent);
     let targets = [
-        "/v1/catalog/services", "/v1/catalog/node/n1", "/v1/catalog/node-services/n1", "/v1/agent/services",
-        "/v1/agent/checks", "/v1/health/node/n1", "/v1/health/state/any", "/v1/health/state/critical", "/prometheus/targets",
+        "/v1/catalog/services",
+        "/v1/catalog/node/n1",
+        "/v1/catalog/node-services/n1",
+        "/v1/agent/services",
+        "/v1/agent/checks",
+        "/v1/health/node/n1",
+        "/v1/health/state/any",
+        "/v1/health/state/critical",
+        "/prometheus/targets",
     ];
     for target in targets {
         let all = String::from_utf8(get(&mut agent, target).body).unwrap();
         assert!(all.contains("hidden"), "the control: {target}: {all}");
         let (code, seen) = ask_as_some(&mut agent, Method::Get, target, "");
         assert_eq!(code, 200, "{target}");
-        assert!(seen.contains("web-a") && seen.contains("db-a") && !seen.contains("hidden"), "{target}: {seen}");
+        assert!(
+            seen.contains("web-a") && seen.contains("db-a") && !seen.contains("hidden"),
+            "{target}: {seen}"
+        );
     }
     let targets = [
-        "/v1/catalog/service/", "/v1/health/service/", "/v1/health/checks/", "/v1/agent/health/service/name/",
+        "/v1/catalog/service/",
+        "/v1/health/service/",
+        "/v1/health/checks/",
+        "/v1/agent/health/service/name/",
         "/prometheus/targets?service=",
     ];
     for target in targets {
-        let mut one = |name: &str| ask_as_some(&mut agent, Method::Get, &alloc::format!("{target}{name}"), "");
+        let mut one =
+            |name: &str| ask_as_some(&mut agent, Method::Get, &alloc::format!("{target}{name}"), "");
         assert!(one("db-a").1.contains("db-a"), "{target}");
         let (code, seen) = one("hidden");
         let is_list = target.starts_with("/prom");
@@ -374,11 +395,15 @@ const LACKS_READ: &str = r#"Permission denied: token "some" lacks permission 'se
 #[test]
 fn services_are_changed_by_who_may_change_those_of_their_name() {
     let service = |verb: &str, name: &str, id: &str| {
-        alloc::format!(r#"[{{"Service":{{"Verb":"set","Node":"n1","Service":{{"Service":"web-t"}}}}}},
-            {{"Service":{{"Verb":"{verb}","Node":"n1","Service":{{"Service":"{name}","ID":"{id}"}}}}}}]"#)
+        alloc::format!(
+            r#"[{{"Service":{{"Verb":"set","Node":"n1","Service":{{"Service":"web-t"}}}}}},
+            {{"Service":{{"Verb":"{verb}","Node":"n1","Service":{{"Service":"{name}","ID":"{id}"}}}}}}]"#
+        )
     };
     let check = |verb: &str, id: &str| {
-        alloc::format!(r#"[{{"Check":{{"Verb":"{verb}","Check":{{"Node":"n1","CheckID":"service:{id}","Status":"passing"}}}}}}]"#)
+        alloc::format!(
+            r#"[{{"Check":{{"Verb":"{verb}","Check":{{"Node":"n1","CheckID":"service:{id}","Status":"passing"}}}}}}]"#
+        )
     };
     let (db, hidden, all) = ("'service:write' on \"db-a\"", "on \"hidden\"", "'agent:write'");
     #[rustfmt::skip] // columns
