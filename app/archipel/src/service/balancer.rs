@@ -123,7 +123,7 @@ impl State {
             match others.get(&identity(&old)).copied().filter(|new| same(new)) {
                 Some(new) => {
                     self.members[at].entry = Arc::clone(new);
-                    others.remove(&identity(&old));
+                    others.remove(&identity(new));
                 }
                 None => {
                     self.balancer.swap_remove(at);
