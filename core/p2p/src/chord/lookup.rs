@@ -348,7 +348,7 @@ impl<C: Contact> Chord<C> {
             Aim::Get { key, .. } => Message::Get(*key),
             Aim::Put { item, .. } | Aim::Rehome { item } => Message::Put(item.clone()),
             Aim::Find { .. } | Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => {
-                let Lookup { aim, timeouts, .. } = self.lookups.swap_remove(at);
+                let Lookup { aim, timeouts, point, .. } = self.lookups.swap_remove(at);
                 return match aim {
                     Aim::Find { tag } => {
                         out.push(Effect::Report(Outcome::Found { tag, owner, hops: depth, timeouts }));
@@ -356,7 +356,7 @@ impl<C: Contact> Chord<C> {
                     Aim::Finger { index } => self.set_finger(index, owner),
                     Aim::Join => self.found_place(now, keys, owner, out),
                     Aim::Unite { contact } => self.found_behind(now, keys, (contact, owner), out),
-                    Aim::Offer => self.offer_to(keys, owner, out),
+                    Aim::Offer => self.offer_to(keys, (point, owner), out),
                     Aim::Get { .. } | Aim::Put { .. } | Aim::Rehome { .. } => {}
                 };
             }

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use kernel::Rng;
 
+mod check;
+
 /// A node's handle is its key's place in this directory.
 struct Directory(Vec<Key>);
 

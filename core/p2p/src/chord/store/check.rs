@@ -10,6 +10,9 @@
 //! that one asks by its digest as it asks its successors. So what came to lie far from its place, as when several nodes
 //! come at once between an owner and those that had its copies, gets home as well.
 //!
+//! What an asker claims is believed as far as this node knows nobody else there: it is given nothing of what lies before a
+//! node between, nor of what is before the value that it was told of, if it asks because it was told.
+//!
 //! Limits. A digest finds that something differs, not what. One successor is asked for all in one question, so a store that is
 //! written all the time is sent whole now and then, at most once in a repair's period.
 
@@ -21,7 +24,7 @@ use smallvec::SmallVec;
 
 use super::super::lookup::Aim;
 use super::super::message::{Digest, Message};
-use super::super::ring::{distance, owns};
+use super::super::ring::{between, distance, owns};
 use super::super::{Chord, Purpose};
 use super::{Copied, Handing, RETURNING_MAX, Sent, Store, Values};
 use crate::key::Key;
@@ -41,10 +44,19 @@ const GIVEN_MAX: usize = 16;
 pub struct Offers {
     /// All up to this was offered.
     cursor: Bound<Key>,
-    /// Where the owner stands that was told last, until it asks.
-    told: Option<u64>,
+    /// Whom was told last, until it asks.
+    told: Option<Told>,
     /// What was given to the owner at a point: it may have a newer version of everything, and is not given that again.
     given: Vec<(u64, Digest)>,
+}
+
+/// An owner that was told that something of its own is kept here.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// Where it stands.
+    at: u64,
+    /// The first point of its own at which something is kept: a lookup found that all from here on is its.
+    first: u64,
 }
 
 impl Default for Offers {
@@ -54,13 +66,12 @@ impl Default for Offers {
 }
 
 impl Offers {
-    /// Whether the owner at `through` asks because it was told. What is its own was offered then.
-    fn is_asked_by(&mut self, through: u64) -> bool {
-        let told = self.told.take_if(|at| *at == through).is_some();
-        if told {
-            self.cursor = Bound::Excluded(Key::from_words([through, u64::MAX, u64::MAX, u64::MAX]));
-        }
-        told
+    /// From which point on all is the own of the owner at `through`, if it asks because it was told that. What is its own was
+    /// offered then.
+    fn is_asked_by(&mut self, through: u64) -> Option<u64> {
+        let told = self.told.take_if(|told| told.at == through)?;
+        self.cursor = Bound::Excluded(Key::from_words([through, u64::MAX, u64::MAX, u64::MAX]));
+        Some(told.first)
     }
 
     /// Exactly this is given to the owner at `through`.
@@ -188,7 +199,7 @@ impl<C: Contact> Chord<C> {
     ) -> Message<C> {
         let (through, point) = (keys.point(from), self.point);
         let values = self.values();
-        let offered = values.offers.is_asked_by(through);
+        let first = values.offers.is_asked_by(through);
         if values.checks >= ANSWERED_MAX {
             return Message::Differs;
         }
@@ -197,16 +208,29 @@ impl<C: Contact> Chord<C> {
         if own == digest {
             return Message::Yes;
         }
-        let given = offered && values.offers.given.contains(&(through, own));
-        // Who claims this node's place too is none of those before it.
-        let is_owner = offered || !owns(after, through, point);
-        if own.count > 0 && !given && is_owner && values.give_back(from, after, through) {
-            if offered {
-                values.offers.note(through, own);
+        let after = self.believed(keys, (after, through), first);
+        let values = self.values();
+        let part = values.store.digest(|at| owns(after, through, at));
+        let given = first.is_some() && values.offers.given.contains(&(through, part));
+        // Two nodes of one point cannot both own it.
+        if part.count > 0 && !given && through != point && values.give_back(from, after, through) {
+            if first.is_some() {
+                values.offers.note(through, part);
             }
             self.send_on(keys, out);
         }
         Message::Differs
+    }
+
+    /// Behind which point a node at `through` is believed to own all, if it claims what is behind `after`: there is no other
+    /// that this node knows on the ring. Those may be dead; then the rest is offered to it.
+    ///
+    /// If a lookup found that all from `first` on is its own, it is that.
+    fn believed(&self, keys: &impl Keys<C>, (after, through): (u64, u64), first: Option<u64>) -> u64 {
+        let known = self.predecessor.iter().chain(&self.successors).map(|node| keys.point(*node));
+        let known = known.filter(|_| first.is_none()).chain(first.map(|first| first.wrapping_sub(1)));
+        let nearer = known.chain([self.point]).filter(|at| between(after, *at, through));
+        nearer.min_by_key(|at| distance(*at, through)).unwrap_or(after)
     }
 
     /// Looks up who owns the next of the values that are not this node's own, to tell it.
@@ -229,10 +253,10 @@ impl<C: Contact> Chord<C> {
     pub(in super::super) fn offer_to(
         &mut self,
         keys: &impl Keys<C>,
-        owner: C,
+        (first, owner): (u64, C),
         out: &mut Vec<EffectOf<Self>>,
     ) {
-        self.values().offers.told = Some(keys.point(owner));
+        self.values().offers.told = Some(Told { at: keys.point(owner), first });
         out.push(Effect::Tell { to: owner, body: Message::Offer });
     }
 

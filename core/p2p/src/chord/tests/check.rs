@@ -1,0 +1,83 @@
+//! What a peer can make a node do by asking it what it keeps.
+
+use super::*;
+
+impl Network {
+    /// `from` asks `to` what it keeps behind `after`, as if it had nothing itself. What it is given, if all of that arrives.
+    fn given(&mut self, from: u32, to: u32, after: u64) -> Vec<Key> {
+        self.given_for(from, to, after, Digest::default())
+    }
+
+    fn given_for(&mut self, from: u32, to: u32, after: u64, digest: Digest) -> Vec<Key> {
+        let Network { now, keys, nodes, .. } = self;
+        let (machine, mut out) = (nodes.get_mut(&to).unwrap(), Vec::new());
+        let body = Message::Check { after, digest };
+        machine.step(*now, keys, Input::Asked { from, id: RequestId(1), body }, &mut out);
+        let mut given = Vec::new();
+        while let Some(effect) = out.pop() {
+            let Effect::Ask { to, id, body: Message::Copies(items) } = effect else { continue };
+            assert_eq!(to, from);
+            given.extend(items.iter().map(|item| item.key));
+            let body = Message::Stored(items.len() as u32);
+            machine.step(*now, keys, Input::Answered { from, id, body }, &mut out);
+        }
+        given
+    }
+
+    /// Those that `node` keeps and one of `owners` owns.
+    fn kept_of(&self, node: u32, owners: &[u32]) -> Vec<Key> {
+        owners.iter().flat_map(|owner| self.kept(node, *owner)).collect()
+    }
+}
+
+#[test]
+fn who_claims_more_than_its_own_is_given_nothing_of_what_others_own() {
+    let (network, ring, owned) = Network::kept_by_six();
+    let [second, third, fourth, fifth] = [1, 2, 3, 4].map(|at| network.keys.point(ring[at]));
+    // The fourth keeps what the second and the third own too.
+    assert!(!network.kept_of(ring[3], &ring[1..2]).is_empty());
+    #[rustfmt::skip] // columns
+    let table = [
+        // who     claims what is behind   is given the own of
+        (ring[2],  second,                 2),
+        (ring[2],  second.wrapping_sub(1), 2), // a bit more
+        (ring[2],  fourth,                 2), // all but what the fourth owns
+        (ring[2],  third.wrapping_add(1),  2), // all
+        (ring[1],  fourth,                 1),
+        (ring[4],  third,                  4), // with all that the fourth owns
+        (ring[4],  fifth,                  4), // all
+    ];
+    for (from, after, owner) in table {
+        let mut network = Network::kept_by_six().0;
+        let mut given = network.given(from, ring[3], after);
+        given.sort_unstable();
+        assert_eq!(given, network.kept(ring[3], ring[owner]), "{from} claims what is behind {after}");
+    }
+    // Control: one that stands between claims what is its own from then on, and is given that.
+    let (mut network, ..) = Network::kept_by_six();
+    network.keys.0[50] = Key::from_words([fourth.wrapping_sub(1), 0, 0, 0]);
+    let given = network.given(50, ring[3], third);
+    assert_eq!(given.len(), network.kept(ring[3], ring[3]).len());
+    assert!(!given.iter().any(|key| owned.contains(key)));
+}
+
+#[test]
+fn who_was_told_of_its_own_is_given_that_and_nothing_before_it() {
+    let (mut network, ring, _) = Network::kept_by_six();
+    let strays: Vec<Item> = strays(&network, 60);
+    let store = &mut network.nodes.get_mut(&ring[1]).unwrap().values().store;
+    strays.iter().for_each(|item| assert!(store.keep(item.clone())));
+    // The second keeps what the fourth and the fifth own, and offers it to the fifth.
+    let [own, before] = [4, 3].map(|at| network.kept(ring[1], ring[at]));
+    assert!(own.len() > 3 && before.len() > 3);
+    for (told, given) in [(0, &own[..]), (2, &own[2..])] {
+        let mut network = Network::kept_by_six().0;
+        let store = &mut network.nodes.get_mut(&ring[1]).unwrap().values().store;
+        strays.iter().for_each(|item| assert!(store.keep(item.clone())));
+        let Network { keys, nodes, .. } = &mut network;
+        nodes.get_mut(&ring[1]).unwrap().offer_to(keys, (own[told].point(), ring[4]), &mut Vec::new());
+        // It claims all but what the second owns.
+        let after = network.keys.point(ring[1]);
+        assert_eq!(network.given(ring[4], ring[1], after), given);
+    }
+}
