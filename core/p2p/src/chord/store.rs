@@ -32,7 +32,7 @@ use crate::key::Key;
 use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
 pub(super) use check::Checked;
-use check::{CHECKS_MAX, Offers};
+use check::{Answered, CHECKS_MAX, Offers};
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
 pub const VALUE_BYTES_MAX: usize = 15 * 1024;
@@ -125,9 +125,7 @@ pub(super) struct Values<C> {
     returning: Vec<Handing<C>>,
     /// Once it has left.
     legacy: Option<Legacy<C>>,
-    /// How many checks of others were answered since `checks_at` was set.
-    checks: u8,
-    checks_at: Micros,
+    answered: Answered,
     offers: Offers,
     /// Own values that were not copied yet.
     fresh: VecDeque<Key>,
@@ -148,8 +146,7 @@ impl<C: Copy> Values<C> {
             handing: Vec::new(),
             returning: Vec::new(),
             legacy: None,
-            checks: 0,
-            checks_at: Micros(0),
+            answered: Answered::default(),
             offers: Offers::default(),
             fresh: VecDeque::new(),
             strays: VecDeque::new(),

@@ -25,16 +25,20 @@ use smallvec::SmallVec;
 use super::super::lookup::Aim;
 use super::super::message::{Digest, Message};
 use super::super::ring::{between, distance, owns};
-use super::super::{Chord, Purpose};
+use super::super::{Chord, Purpose, SUCCESSORS_MAX};
 use super::{Copied, Handing, RETURNING_MAX, Sent, Store, Values};
 use crate::key::Key;
 use crate::protocol::{Contact, Effect, EffectOf, Keys};
 
 /// Who leaves so many checks in a row unanswered is sent everything unasked: it may not know the question.
 pub const CHECKS_MAX: u8 = 3;
-/// Most checks that are answered within the period of stabilizations. Each walks over the whole store; who asks beyond it
-/// hears that something differs, and sends copies.
+/// Most checks of one peer that are answered within the period of stabilizations. Each walks over the whole store; who asks
+/// beyond it hears that something differs, and sends copies.
 const ANSWERED_MAX: u8 = 16;
+/// Most peers whose checks are answered within that period, beside those that are known on the ring.
+const CHECKERS_MAX: usize = 32;
+/// Most peers whose checks are answered within that period.
+const CHECKED_MAX: usize = CHECKERS_MAX + 2 * SUCCESSORS_MAX as usize;
 
 /// Most owners of which a node remembers what it gave them when it offered.
 const GIVEN_MAX: usize = 16;
@@ -80,6 +84,43 @@ impl Offers {
             self.given.remove(0);
         }
         self.given.push((through, digest));
+    }
+}
+
+/// How many checks of each peer were answered in the period that goes on.
+///
+/// Invariant: each once, none beyond [`ANSWERED_MAX`], and at most [`CHECKED_MAX`] of them.
+#[derive(Clone, Debug, Default)]
+pub struct Answered {
+    peers: Vec<(u64, u8)>,
+    /// When a period begins next.
+    again: Micros,
+}
+
+/// Whether this node knows a peer on the ring, or asked it to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Known,
+    Stranger,
+}
+
+impl Answered {
+    /// Whether one more check of the peer at this point is answered; it counts then.
+    fn take(&mut self, at: u64, asker: Asker) -> bool {
+        if let Some((_, count)) = self.peers.iter_mut().find(|(peer, _)| *peer == at) {
+            let has = *count < ANSWERED_MAX;
+            *count += u8::from(has);
+            return has;
+        }
+        let most = match asker {
+            Asker::Known => CHECKED_MAX,
+            Asker::Stranger => CHECKERS_MAX,
+        };
+        let has_room = self.peers.len() < most;
+        if has_room {
+            self.peers.push((at, 1));
+        }
+        has_room
     }
 }
 
@@ -198,12 +239,15 @@ impl<C: Contact> Chord<C> {
         out: &mut Vec<EffectOf<Self>>,
     ) -> Message<C> {
         let (through, point) = (keys.point(from), self.point);
+        let mut asker = self.knows(from);
         let values = self.values();
         let first = values.offers.is_asked_by(through);
-        if values.checks >= ANSWERED_MAX {
+        if first.is_some() {
+            asker = Asker::Known;
+        }
+        if !values.answered.take(through, asker) {
             return Message::Differs;
         }
-        values.checks += 1;
         let own = values.store.digest(|at| owns(after, through, at));
         if own == digest {
             return Message::Yes;
@@ -263,10 +307,9 @@ impl<C: Contact> Chord<C> {
     /// `from` keeps something that is this node's own: it is asked whether all of it is here.
     pub(in super::super) fn offered(&mut self, keys: &impl Keys<C>, from: C, out: &mut Vec<EffectOf<Self>>) {
         let Some(predecessor) = self.predecessor else { return };
-        let (after, own) = (keys.point(predecessor), self.point);
+        let (after, own, asker) = (keys.point(predecessor), self.point, self.knows(from));
         let values = self.values();
-        if values.checks < ANSWERED_MAX {
-            values.checks += 1;
+        if values.answered.take(keys.point(from), asker) {
             let digest = values.store.digest(|at| owns(after, own, at));
             self.ask(from, Purpose::Check { after }, Message::Check { after, digest }, out);
         }
@@ -275,10 +318,15 @@ impl<C: Contact> Chord<C> {
     /// Lets others check again, if the period of stabilizations has passed.
     pub(in super::super) fn allow_checks(&mut self, now: Micros) {
         let period = self.settings.stabilize_micros;
-        if let Some(values) = self.values.as_deref_mut().filter(|values| values.checks_at <= now) {
-            values.checks = 0;
-            values.checks_at = now + period;
+        if let Some(values) = self.values.as_deref_mut().filter(|values| values.answered.again <= now) {
+            values.answered.peers.clear();
+            values.answered.again = now + period;
         }
+    }
+
+    fn knows(&self, peer: C) -> Asker {
+        let known = self.predecessor == Some(peer) || self.successors.contains(&peer);
+        if known { Asker::Known } else { Asker::Stranger }
     }
 }
 

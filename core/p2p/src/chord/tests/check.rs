@@ -81,3 +81,34 @@ fn who_was_told_of_its_own_is_given_that_and_nothing_before_it() {
         assert_eq!(network.given(ring[4], ring[1], after), given);
     }
 }
+
+#[test]
+fn who_checks_all_the_time_takes_no_answer_from_others() {
+    let (mut network, ring, owned) = Network::kept_by_six();
+    // Strangers, each at its place before the fourth.
+    let fourth = network.keys.point(ring[3]);
+    for n in 0..100 {
+        network.keys.0[100 + n] = Key::from_words([fourth.wrapping_sub(1 + n as u64), 0, 0, 0]);
+    }
+    let same = |network: &mut Network, from: u32| {
+        let Network { now, keys, nodes, .. } = network;
+        let (machine, mut out) = (nodes.get_mut(&ring[3]).unwrap(), Vec::new());
+        // Nobody keeps anything there.
+        let body = Message::Check { after: keys.point(from).wrapping_sub(1), digest: Digest::default() };
+        machine.step(*now, keys, Input::Asked { from, id: RequestId(1), body }, &mut out);
+        matches!(out[..], [Effect::Answer { body: Message::Yes, .. }])
+    };
+    let answered = |network: &mut Network, from: u32| (0..40).filter(|_| same(network, from)).count();
+    // Some have asked since it stabilized last.
+    network.pass(5);
+    let few = answered(&mut network, 100);
+    assert!((1..40).contains(&few), "{few}");
+    assert!(same(&mut network, 101));
+    // However many strangers there are, those on the ring are answered, and not all strangers.
+    let strangers = (102..200).filter(|from| same(&mut network, *from)).count();
+    assert!((1..98).contains(&strangers), "{strangers}");
+    assert!([1, 2, 4, 5].iter().all(|at| same(&mut network, ring[*at])));
+    assert!(owned.len() > 5 && !same(&mut network, 100));
+    network.pass(6);
+    assert!(same(&mut network, 100) && same(&mut network, 199));
+}
