@@ -32,7 +32,7 @@ use crate::key::Key;
 use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
 pub(super) use check::Checked;
-use check::{Answered, CHECKS_MAX, Offers};
+use check::{Answered, Offers};
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
 pub const VALUE_BYTES_MAX: usize = 15 * 1024;
@@ -65,7 +65,7 @@ pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
 struct Copied<C> {
     to: C,
     sent: Sent,
-    /// How many checks it left unanswered in a row, at most [`CHECKS_MAX`]; at least one if a copy did not arrive.
+    /// How many checks it left unanswered in a row, at most [`check::CHECKS_MAX`].
     missed: u8,
 }
 
@@ -471,9 +471,7 @@ impl<C: Contact> Chord<C> {
                 if !batch.is_empty() {
                     return Some((copied.to, Purpose::Copy, batch));
                 }
-                // What did not arrive is found by asking again.
-                let missed = (1..CHECKS_MAX).contains(&copied.missed);
-                copied.sent = if missed { Sent::Nothing } else { Sent::Whole };
+                copied.sent = Sent::Whole;
             }
         }
         None

@@ -216,18 +216,12 @@ impl<C: Contact> Chord<C> {
         self.send_on(keys, out);
     }
 
-    /// A copy for `to` may not have arrived.
+    /// A copy for `to` may not have arrived. The next repair asks whether it has: what would be sent is all, and who does not take
+    /// it in time would be sent all again and again, if it were asked sooner.
     pub(in super::super) fn copy_missed(&mut self, keys: &impl Keys<C>, to: C) {
         let Some(values) = self.values.as_deref_mut() else { return };
         values.offers.given.retain(|(through, _)| *through != keys.point(to));
         values.returning.retain(|returning| returning.to != to);
-        // One that was sent everything unasked is likely to be dead: it is asked again with the next repair.
-        if let Some(copied) = values.copied_to(to).filter(|copied| copied.missed < CHECKS_MAX) {
-            copied.missed = copied.missed.max(1);
-            if copied.sent == Sent::Whole {
-                copied.sent = Sent::Nothing;
-            }
-        }
     }
 
     /// The answer to `Check` of `from`, which keeps this of its own behind `after`. What it may lack is sent to it.

@@ -112,3 +112,66 @@ fn who_checks_all_the_time_takes_no_answer_from_others() {
     network.pass(6);
     assert!(same(&mut network, 100) && same(&mut network, 199));
 }
+
+/// What one node has sent, by kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sent {
+    checks: usize,
+    copies: usize,
+}
+
+impl Network {
+    /// What `node` sends in answer to these of its effects and to all that follow: each check is answered by "it differs", and of
+    /// copies the first so many are lost.
+    fn exchanged(&mut self, node: u32, out: &mut Vec<EffectOf<Chord<u32>>>, mut lost: usize) -> Sent {
+        let Network { now, keys, nodes, .. } = self;
+        let (machine, mut sent) = (nodes.get_mut(&node).unwrap(), Sent::default());
+        while !out.is_empty() {
+            let Effect::Ask { to, id, body } = out.remove(0) else { continue };
+            let answered = |body| Input::Answered { from: to, id, body };
+            let input = match body {
+                Message::Check { .. } => {
+                    sent.checks += 1;
+                    answered(Message::Differs)
+                }
+                Message::Copies(_) => {
+                    sent.copies += 1;
+                    let is_lost = lost > 0;
+                    lost = lost.saturating_sub(1);
+                    if is_lost { Input::Failed { to, id } } else { answered(Message::Stored(1)) }
+                }
+                _ => continue,
+            };
+            machine.step(*now, keys, input, out);
+        }
+        sent
+    }
+
+    /// What `node` does with its machine, and what that sends then.
+    fn does(
+        &mut self,
+        node: u32,
+        lost: usize,
+        what: impl FnOnce(&mut Chord<u32>, &Directory, &mut Vec<EffectOf<Chord<u32>>>),
+    ) -> Sent {
+        let mut out = Vec::new();
+        what(self.nodes.get_mut(&node).unwrap(), &self.keys, &mut out);
+        self.exchanged(node, &mut out, lost)
+    }
+}
+
+#[test]
+fn what_was_lost_on_its_way_is_sent_again_with_the_next_repair_and_not_before() {
+    for lost in 0..3 {
+        let (mut network, ring, _) = Network::kept_by_six();
+        let both = Sent { checks: 2, copies: 2 };
+        assert_eq!(network.does(ring[2], lost, |node, keys, out| node.repair(keys, out)), both);
+        // As often as it stabilizes between two repairs.
+        for _ in 0..12 {
+            let sent = network.does(ring[2], 0, |node, keys, out| node.copy_to_new(keys, out));
+            assert_eq!(sent, Sent::default(), "{lost} lost");
+        }
+        let sent = network.does(ring[2], 0, |node, keys, out| node.repair(keys, out));
+        assert_eq!(sent, both, "{lost} lost");
+    }
+}
