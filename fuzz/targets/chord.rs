@@ -141,12 +141,15 @@ fn of_chord(input: &mut Bytes<'_>) -> chord::Message<Known> {
         16 => Message::Leaving,
         17 => Message::Meet(peer(input)),
         18 => {
-            let (after, count) = (input.u64(), input.u64() as u32);
-            Message::Check { after, digest: Digest { count, mix: input.u64() } }
+            Message::Check { after: input.u64(), digest: digest(input) }
         }
-        19 => Message::Differs,
+        19 => Message::Differs { digest: maybe(input, digest) },
         _ => Message::Offer,
     }
+}
+
+fn digest(input: &mut Bytes<'_>) -> Digest {
+    Digest { count: input.u64() as u32, mix: input.u64() }
 }
 
 fn of_walk(input: &mut Bytes<'_>) -> walk::Message<Known> {

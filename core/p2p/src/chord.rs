@@ -283,7 +283,7 @@ impl<C: Contact> Chord<C> {
             | Message::Near(_)
             | Message::Ring { .. }
             | Message::Yes
-            | Message::Differs
+            | Message::Differs { .. }
             | Message::Outside
             | Message::Stored(_)
             | Message::Value(_)
@@ -346,8 +346,8 @@ impl<C: Contact> Chord<C> {
             }
             (Purpose::Copy | Purpose::Hand, _) => self.send_on(keys, out),
             (Purpose::Check { after }, Message::Yes) => self.checked(keys, (from, after), Checked::Same, out),
-            (Purpose::Check { after }, Message::Differs) => {
-                self.checked(keys, (from, after), Checked::Differs, out);
+            (Purpose::Check { after }, Message::Differs { digest }) => {
+                self.checked(keys, (from, after), Checked::Differs(digest), out);
             }
             (Purpose::Probe { .. }, _) => {}
             // An answer to another question is none: as if the peer had not answered.

@@ -34,6 +34,15 @@ fn take_item(reader: &mut Reader<'_>) -> Result<Item, DecodeError> {
     Ok(Item { key, version, value: Arc::from(value) })
 }
 
+fn put_digest(digest: &Digest, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(digest.count));
+    out.extend_from_slice(&digest.mix.to_le_bytes());
+}
+
+fn take_digest(reader: &mut Reader<'_>) -> Result<Digest, DecodeError> {
+    Ok(Digest { count: take_u32(reader)?, mix: reader.u64()? })
+}
+
 fn take_key(reader: &mut Reader<'_>) -> Result<Key, DecodeError> {
     reader.array().map(Key::from_bytes)
 }
@@ -103,10 +112,12 @@ impl<C> Wire<C> for Message<C> {
             Message::Check { after, digest } => {
                 out.push(18);
                 out.extend_from_slice(&after.to_le_bytes());
-                put_varint(out, u64::from(digest.count));
-                out.extend_from_slice(&digest.mix.to_le_bytes());
+                put_digest(digest, out);
             }
-            Message::Differs => out.push(19),
+            Message::Differs { digest } => {
+                out.push(19);
+                put_option(out, digest.as_ref(), put_digest);
+            }
             Message::Offer => out.push(20),
         }
     }
@@ -152,10 +163,9 @@ impl<C> Wire<C> for Message<C> {
             16 => Message::Leaving,
             17 => Message::Meet(peer(reader)?),
             18 => {
-                let after = reader.u64()?;
-                Message::Check { after, digest: Digest { count: take_u32(reader)?, mix: reader.u64()? } }
+                Message::Check { after: reader.u64()?, digest: take_digest(reader)? }
             }
-            19 => Message::Differs,
+            19 => Message::Differs { digest: take_option(reader, take_digest)? },
             20 => Message::Offer,
             _ => return Err(DecodeError::Invalid),
         })

@@ -100,8 +100,11 @@ pub enum Message<C> {
         /// Who is after me.
         successors: Vec<C>,
     },
-    /// To `Check`: not the same. What I keep there is on its way to you.
-    Differs,
+    /// To `Check`: not the same. What I keep there is on its way to you, unless it was when we both kept what we keep now.
+    Differs {
+        /// What I keep there; `None` if I have not looked.
+        digest: Option<Digest>,
+    },
     /// To `Alive`, and to `Check` if it is the same.
     Yes,
     /// To anything: I am no member of the ring.

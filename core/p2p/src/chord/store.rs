@@ -25,7 +25,7 @@ use kernel::Micros;
 use smallvec::SmallVec;
 
 use super::lookup::Aim;
-use super::message::{Item, Message};
+use super::message::{Digest, Item, Message};
 use super::ring::{distance, owns};
 use super::{Chord, Purpose};
 use crate::key::Key;
@@ -67,6 +67,22 @@ struct Copied<C> {
     sent: Sent,
     /// How many checks it left unanswered in a row, at most [`check::CHECKS_MAX`].
     missed: u8,
+    /// What both kept when all was sent last, of what is this node's own. As long as they keep that, neither takes what it lacks.
+    told: Option<Both>,
+}
+
+/// What two nodes keep of what one of them owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Both {
+    own: Digest,
+    theirs: Digest,
+}
+
+impl<C> Copied<C> {
+    /// To be asked.
+    const fn new(to: C) -> Copied<C> {
+        Copied { to, sent: Sent::Nothing, missed: 0, told: None }
+    }
 }
 
 /// How much of what is to be copied is on its way.
@@ -74,8 +90,8 @@ struct Copied<C> {
 enum Sent {
     /// Nothing: it is to be asked whether it has all.
     Nothing,
-    /// The question whether it has all.
-    Check,
+    /// The question whether it has all, of which this is here.
+    Check { own: Digest },
     /// All.
     Whole,
     /// What is not behind this.
@@ -502,7 +518,7 @@ impl<C: Contact> Chord<C> {
         let before = core::mem::take(&mut values.copied);
         for to in first {
             let known = before.iter().find(|copied| copied.to == to).copied();
-            values.copied.push(known.unwrap_or(Copied { to, sent: Sent::Nothing, missed: 0 }));
+            values.copied.push(known.unwrap_or(Copied::new(to)));
         }
         self.check(keys, out);
         self.send_on(keys, out);
@@ -530,7 +546,9 @@ impl<C: Contact> Chord<C> {
     /// A copy that is still under way goes on instead, or a large store would never be copied to its end.
     pub(super) fn repair(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         if let Some(values) = &mut self.values {
-            values.copied.retain(|copied| copied.sent != Sent::Whole);
+            for copied in values.copied.iter_mut().filter(|copied| copied.sent == Sent::Whole) {
+                *copied = Copied { told: copied.told, ..Copied::new(copied.to) };
+            }
         }
         self.copy_to_new(keys, out);
     }

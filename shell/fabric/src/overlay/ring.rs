@@ -296,7 +296,7 @@ const fn point(body: &Message) -> Option<u64> {
         | Message::Alive
         | Message::Copies(_)
         | Message::Check { .. }
-        | Message::Differs
+        | Message::Differs { .. }
         | Message::Mine
         | Message::NotMine { .. }
         | Message::Near(_)

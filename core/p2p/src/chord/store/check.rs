@@ -4,7 +4,8 @@
 //! owns what it never kept as soon as the node before it goes, and what its successor handed to it was what they both took
 //! for its own then. So an owner asks: its digest of all that it owns goes to each first successor that is new, to all of them
 //! when what it owns has grown, and again with each repair. Where the digests are the same nothing is sent. Where they differ, the
-//! owner copies all to the successor and the successor all to the owner; each keeps the newer of two versions.
+//! owner copies all to the successor and the successor all to the owner; each keeps the newer of two versions. That is not done
+//! again while both keep what they kept then: what one of them refuses it would refuse again.
 //!
 //! And a node that keeps what is another's goes through that, owner after owner: it looks up who owns the next value and tells it, and
 //! that one asks by its digest as it asks its successors. So what came to lie far from its place, as when several nodes
@@ -26,7 +27,7 @@ use super::super::lookup::Aim;
 use super::super::message::{Digest, Message};
 use super::super::ring::{between, distance, owns};
 use super::super::{Chord, Purpose, SUCCESSORS_MAX};
-use super::{Copied, Handing, RETURNING_MAX, Sent, Store, Values};
+use super::{Both, Copied, Handing, RETURNING_MAX, Sent, Store, Values};
 use crate::key::Key;
 use crate::protocol::{Contact, Effect, EffectOf, Keys};
 
@@ -50,8 +51,8 @@ pub struct Offers {
     cursor: Bound<Key>,
     /// Whom was told last, until it asks.
     told: Option<Told>,
-    /// What was given to the owner at a point: it may have a newer version of everything, and is not given that again.
-    given: Vec<(u64, Digest)>,
+    /// What was given to the owner at a point, and what it kept then.
+    given: Vec<(u64, Both)>,
 }
 
 /// An owner that was told that something of its own is kept here.
@@ -78,12 +79,20 @@ impl Offers {
         Some(told.first)
     }
 
+    /// Whether this was given to the owner at `through` before. One that was told of it may have a newer version of everything:
+    /// what it kept then does not matter.
+    fn has_given(&self, through: u64, both: Both, told: Option<u64>) -> bool {
+        let alike = |given: &Both| given.own == both.own && (told.is_some() || given.theirs == both.theirs);
+        self.given.iter().any(|(at, given)| *at == through && alike(given))
+    }
+
     /// Exactly this is given to the owner at `through`.
-    fn note(&mut self, through: u64, digest: Digest) {
+    fn note(&mut self, through: u64, both: Both) {
+        self.given.retain(|(at, _)| *at != through);
         if self.given.len() >= GIVEN_MAX {
             self.given.remove(0);
         }
-        self.given.push((through, digest));
+        self.given.push((through, both));
     }
 }
 
@@ -128,7 +137,8 @@ impl Answered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     Same,
-    Differs,
+    /// The other keeps this, if it has looked.
+    Differs(Option<Digest>),
     Unanswered,
 }
 
@@ -189,7 +199,7 @@ impl<C: Contact> Chord<C> {
         for to in unasked {
             let asked = self.ask(to, Purpose::Check { after }, Message::Check { after, digest }, out);
             if let Some(copied) = self.values().copied_to(to).filter(|_| asked) {
-                copied.sent = Sent::Check;
+                copied.sent = Sent::Check { own: digest };
             }
         }
     }
@@ -204,14 +214,22 @@ impl<C: Contact> Chord<C> {
     ) {
         let owned = self.predecessor.map(|predecessor| keys.point(predecessor)) == Some(after);
         let Some(values) = self.values.as_deref_mut() else { return };
-        let Some(copied) = values.copied_to(to).filter(|copied| copied.sent == Sent::Check) else { return };
+        let Some(copied) = values.copied_to(to) else { return };
+        let Sent::Check { own } = copied.sent else { return };
+        let both = match checked {
+            Checked::Differs(Some(theirs)) if owned => Some(Both { own, theirs }),
+            Checked::Same | Checked::Differs(_) | Checked::Unanswered => None,
+        };
+        let is_told = both.is_some() && both == copied.told;
+        copied.told = both;
         copied.missed = if checked == Checked::Unanswered { CHECKS_MAX.min(copied.missed + 1) } else { 0 };
         copied.sent = match checked {
             // What is owned has changed since.
             _ if !owned => Sent::Nothing,
             Checked::Same => Sent::Whole,
+            Checked::Differs(_) if is_told => Sent::Whole,
             Checked::Unanswered if copied.missed < CHECKS_MAX => Sent::Nothing,
-            Checked::Differs | Checked::Unanswered => Sent::Through(Bound::Unbounded),
+            Checked::Differs(_) | Checked::Unanswered => Sent::Through(Bound::Unbounded),
         };
         self.send_on(keys, out);
     }
@@ -222,6 +240,9 @@ impl<C: Contact> Chord<C> {
         let Some(values) = self.values.as_deref_mut() else { return };
         values.offers.given.retain(|(through, _)| *through != keys.point(to));
         values.returning.retain(|returning| returning.to != to);
+        if let Some(copied) = values.copied_to(to) {
+            copied.told = None;
+        }
     }
 
     /// The answer to `Check` of `from`, which keeps this of its own behind `after`. What it may lack is sent to it.
@@ -240,7 +261,7 @@ impl<C: Contact> Chord<C> {
             asker = Asker::Known;
         }
         if !values.answered.take(through, asker) {
-            return Message::Differs;
+            return Message::Differs { digest: None };
         }
         let own = values.store.digest(|at| owns(after, through, at));
         if own == digest {
@@ -249,15 +270,14 @@ impl<C: Contact> Chord<C> {
         let after = self.believed(keys, (after, through), first);
         let values = self.values();
         let part = values.store.digest(|at| owns(after, through, at));
-        let given = first.is_some() && values.offers.given.contains(&(through, part));
+        let both = Both { own: part, theirs: digest };
+        let given = values.offers.has_given(through, both, first);
         // Two nodes of one point cannot both own it.
         if part.count > 0 && !given && through != point && values.give_back(from, after, through) {
-            if first.is_some() {
-                values.offers.note(through, part);
-            }
+            values.offers.note(through, both);
             self.send_on(keys, out);
         }
-        Message::Differs
+        Message::Differs { digest: Some(own) }
     }
 
     /// Behind which point a node at `through` is believed to own all, if it claims what is behind `after`: there is no other

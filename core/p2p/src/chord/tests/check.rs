@@ -132,7 +132,7 @@ impl Network {
             let input = match body {
                 Message::Check { .. } => {
                     sent.checks += 1;
-                    answered(Message::Differs)
+                    answered(Message::Differs { digest: None })
                 }
                 Message::Copies(_) => {
                     sent.copies += 1;
@@ -173,5 +173,43 @@ fn what_was_lost_on_its_way_is_sent_again_with_the_next_repair_and_not_before() 
         }
         let sent = network.does(ring[2], 0, |node, keys, out| node.repair(keys, out));
         assert_eq!(sent, both, "{lost} lost");
+    }
+}
+
+/// As many values as a node may keep, at this point: one under a key that all have, and others that another `salt` does not have.
+fn fill(machine: &mut Chord<u32>, point: u64, salt: u64) {
+    let store = &mut machine.values().store;
+    for n in 1..STORE_VALUES_MAX as u64 {
+        assert!(store.keep(version(Key::from_words([point, salt, n, 0]), 1)));
+    }
+    assert!(store.keep(version(Key::from_words([point; 4]), 1)));
+}
+
+fn version(key: Key, version: u64) -> Item {
+    Item { key, version, value: Arc::from(&[1][..]) }
+}
+
+#[test]
+fn two_that_are_full_offer_each_other_the_same_no_more() {
+    let mut network = Network::ring(2, settings());
+    let point = network.keys.point(0);
+    // All of it is the first one's own.
+    for node in [0, 1] {
+        fill(network.nodes.get_mut(&node).unwrap(), point, u64::from(node));
+    }
+    network.pass(200);
+    // They have tried.
+    assert!(network.sent.1 >= 2 * STORE_VALUES_MAX, "{}", network.sent.1);
+    network.sent = (0, 0);
+    network.pass(600);
+    let (checks, items) = network.sent;
+    assert!(checks > 10, "{checks}");
+    assert_eq!(items, 0);
+    // Control: a newer version at either comes to the other.
+    let key = Key::from_words([point; 4]);
+    for (node, other, newer) in [(0, 1, 2), (1, 0, 3)] {
+        assert!(network.nodes.get_mut(&node).unwrap().values().store.keep(version(key, newer)));
+        network.pass(70);
+        assert_eq!(network.nodes[&other].store().unwrap().get(key).unwrap().version, newer);
     }
 }
