@@ -134,7 +134,7 @@ impl Rehome {
 #[derive(Clone, Debug)]
 pub(super) struct Values<C> {
     pub store: Store,
-    copied: SmallVec<[Copied<C>; 4]>,
+    copied: Vec<Copied<C>>,
     /// The oldest first.
     handing: Vec<Handing<C>>,
     /// What owners may have missed of their own, on its way to them; at most [`RETURNING_MAX`].
@@ -158,7 +158,7 @@ impl<C: Copy> Values<C> {
     fn none() -> Values<C> {
         Values {
             store: Store::default(),
-            copied: SmallVec::new(),
+            copied: Vec::new(),
             handing: Vec::new(),
             returning: Vec::new(),
             legacy: None,
@@ -514,6 +514,11 @@ impl<C: Contact> Chord<C> {
     /// where it was with the others.
     pub(super) fn copy_to_new(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         let first = self.first_successors();
+        if first.is_empty() {
+            // Nothing is made for it: who keeps no copies is most of a simulation.
+            self.forget_copied();
+            return self.send_on(keys, out);
+        }
         let values = self.values();
         let before = core::mem::take(&mut values.copied);
         for to in first {
