@@ -39,6 +39,7 @@ pub(crate) fn start(config: &Config) -> Result<Option<Overlay>, P2pError> {
         relay: p2p.relay,
         relays: p2p.relays.get().to_vec(),
         allow: (!p2p.allow.get().is_empty()).then(|| p2p.allow.get().to_vec()),
+        ..Options::default()
     };
     Ok(Some(Overlay::start(&identity, config.p2p_address(), options)?))
 }

@@ -82,6 +82,25 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The same ring with so many microseconds between two stabilizations, and all other periods longer or shorter with them.
+    ///
+    /// # Panics
+    /// If the ring does not change: then it has no periods.
+    #[must_use]
+    pub const fn paced(self, stabilize_micros: u64) -> Settings {
+        assert!(self.stabilize_micros > 0, "a ring that does not change has no pace");
+        let (to, from) = (stabilize_micros as u128, self.stabilize_micros as u128);
+        Settings {
+            stabilize_micros,
+            finger_micros: (self.finger_micros as u128 * to / from) as u64,
+            repair_micros: (self.repair_micros as u128 * to / from) as u64,
+            unite_micros: (self.unite_micros as u128 * to / from) as u64,
+            ..self
+        }
+    }
+}
+
 /// What a request on its way is for.
 #[derive(Clone, Debug)]
 enum Purpose<C> {

@@ -37,6 +37,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ::ring::rand::{SecureRandom, SystemRandom};
 use kernel::NodeId;
@@ -69,6 +70,9 @@ pub struct Options {
     pub memory: Option<PathBuf>,
     /// Whether the node stands on the ring of Archipel's nodes.
     pub chord: bool,
+    /// How often it looks after its neighbours on the ring, 0.1 s to an hour; values and fingers are looked after as much more
+    /// rarely as with the five seconds of [`p2p::chord::Settings`].
+    pub chord_period: Duration,
     /// Whether it takes and makes connections over QUIC too, at the same port of UDP.
     pub quic: bool,
     /// Whether it gossips.
@@ -93,6 +97,7 @@ impl Default for Options {
             peers: Vec::new(),
             memory: None,
             chord: true,
+            chord_period: Duration::from_secs(5),
             quic: false,
             gossip: true,
             mdns: false,
@@ -140,7 +145,7 @@ pub struct Overlay {
     pub address: SocketAddr,
     orders: mpsc::Sender<facade::Order>,
     signer: Arc<Signer>,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<host::Ending>,
     thread: JoinHandle<()>,
 }
 
@@ -189,8 +194,9 @@ impl Overlay {
             if let Some(Err(error)) = udp.map(|udp| swarm.listen_on(tcp::quic_multiaddr(udp))) {
                 tracing::error!(%error, "the overlay does not listen for QUIC");
             }
-            let (local, memory, chord) = (address.ip().is_loopback(), options.memory, options.chord);
+            let (local, memory) = (address.ip().is_loopback(), options.memory);
             let (seed, relays) = (u64::from_ne_bytes(seed), options.relays);
+            let chord = options.chord.then_some(options.chord_period);
             host::run(
                 host::Start { swarm, announced, local, peers, relays, memory, seed, chord },
                 taken,
@@ -226,8 +232,17 @@ impl Overlay {
 
     /// Writes the peers down, closes all connections and ends the thread.
     pub fn stop(self) {
+        self.end(host::Ending::Leaves);
+    }
+
+    /// Ends the thread as the process would be that is killed: nothing is handed over or written down, and nobody is told.
+    pub fn kill(self) {
+        self.end(host::Ending::Killed);
+    }
+
+    fn end(self, how: host::Ending) {
         // A thread that has ended does not listen.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(how);
         if self.thread.join().is_err() {
             tracing::error!("the overlay's thread ended badly");
         }

@@ -159,6 +159,7 @@ async fn status(node: &P2pNode) -> Page {
                     "predecessor": ring.predecessor.map(|peer| peer.to_string()),
                     "values": ring.values.0,
                     "value_bytes": ring.values.1,
+                    "copied": ring.copied,
                 })),
             });
             page(StatusCode::OK, JSON, body.to_string())

@@ -25,14 +25,14 @@ use kernel::Micros;
 use smallvec::SmallVec;
 
 use super::lookup::Aim;
-use super::message::{Digest, Item, Message};
+use super::message::{Item, Message};
 use super::ring::{distance, owns};
 use super::{Chord, Purpose};
 use crate::key::Key;
 use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
 pub(super) use check::Checked;
-use check::{Answered, Offers};
+use check::{Answered, Copied, Offers, Sent};
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
 pub const VALUE_BYTES_MAX: usize = 15 * 1024;
@@ -59,44 +59,6 @@ pub const REHOMED_MAX: u8 = 32;
 
 /// Bytes of an item beside its value, at most: its key, its version and the value's length.
 pub(super) const ITEM_BYTES_OVER: usize = 32 + 10 + 3;
-
-/// How far a successor has copies of all own values.
-#[derive(Clone, Copy, Debug)]
-struct Copied<C> {
-    to: C,
-    sent: Sent,
-    /// How many checks it left unanswered in a row, at most [`check::CHECKS_MAX`].
-    missed: u8,
-    /// What both kept when all was sent last, of what is this node's own. As long as they keep that, neither takes what it lacks.
-    told: Option<Both>,
-}
-
-/// What two nodes keep of what one of them owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Both {
-    own: Digest,
-    theirs: Digest,
-}
-
-impl<C> Copied<C> {
-    /// To be asked.
-    const fn new(to: C) -> Copied<C> {
-        Copied { to, sent: Sent::Nothing, missed: 0, told: None }
-    }
-}
-
-/// How much of what is to be copied is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    /// Nothing: it is to be asked whether it has all.
-    Nothing,
-    /// The question whether it has all, of which this is here.
-    Check { own: Digest },
-    /// All.
-    Whole,
-    /// What is not behind this.
-    Through(Bound<Key>),
-}
 
 /// Values that become another node's: those in `(from, through]`.
 #[derive(Clone, Copy, Debug)]

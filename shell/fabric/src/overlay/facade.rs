@@ -179,6 +179,8 @@ pub struct RingStatus {
     pub successors: usize,
     /// Values that it keeps, its own share and copies, and their bytes.
     pub values: (usize, usize),
+    /// Whether all of its own share is at those that are to have copies, as far as it knows.
+    pub copied: bool,
 }
 
 /// A connected peer.

@@ -61,8 +61,17 @@ pub(super) struct Start {
     pub relays: Vec<Place>,
     pub memory: Option<PathBuf>,
     pub seed: u64,
-    /// Whether the node stands on the ring.
-    pub chord: bool,
+    /// How often the ring is kept in order, if the node stands on it.
+    pub chord: Option<Duration>,
+}
+
+/// How an overlay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It hands over what it keeps, and writes down whom it knows.
+    Leaves,
+    /// At once.
+    Killed,
 }
 
 /// Everything that the loop has.
@@ -100,7 +109,7 @@ pub(super) struct Host {
 }
 
 /// Runs until `stop` is told or dropped.
-pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut stop: oneshot::Receiver<()>) {
+pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut stop: oneshot::Receiver<Ending>) {
     let (arrivals, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let (returns, mut returned) = mpsc::channel(RETURNS_MAX);
     let mut host = Host::new(start, arrivals, returns);
@@ -117,7 +126,10 @@ pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut sto
                 Some(order) => host.on_order(order),
                 None => open = false,
             },
-            _ = &mut stop, if leaving.is_none() => {
+            end = &mut stop, if leaving.is_none() => {
+                if end == Ok(Ending::Killed) {
+                    return;
+                }
                 let now = host.now();
                 leaving = Some(now.plus_millis(LEAVE_MS_MAX));
                 host.leave_ring(now);
@@ -146,7 +158,7 @@ impl Host {
         let rng = Rng::new(seed);
         let dht = kad::Dht::new(OWN, Target::named(&own.to_bytes()), config, VALID, rng.fork(1));
         let began = (now(), Instant::now());
-        let ring = chord.then(|| Ring::new(began.0, &directory, &rng));
+        let ring = chord.map(|period| Ring::new(began.0, &directory, period, &rng));
         Host {
             swarm,
             directory,

@@ -7,6 +7,7 @@
 //! Limits: who owns a key is believed of whoever answers (`p2p::chord`), so a liar can hide a value and cannot forge one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use kernel::codec::{Reader, put_bytes};
 use kernel::{Micros, Rng};
@@ -37,6 +38,9 @@ const PUBLISHED_MAX: usize = 128;
 const SWEEP_MS: u64 = 60 * 1000;
 /// What this node published is put again this often.
 const REPUBLISH_MS: u64 = 3600 * 1000;
+/// A ring is kept in order no more and no less often than this.
+const PERIOD_MICROS_MIN: u64 = 100_000;
+const PERIOD_MICROS_MAX: u64 = 3600 * 1_000_000;
 /// The name of what nobody waits for.
 const NOBODY: Tag = Tag(0);
 
@@ -72,10 +76,12 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring of one.
-    pub fn new(now: Micros, directory: &Directory, rng: &Rng) -> Ring {
+    pub fn new(now: Micros, directory: &Directory, period: Duration, rng: &Rng) -> Ring {
         let key = directory.key(OWN);
         // Several at once, so that a dead node on the way costs no lookup its whole patience.
         let settings = Settings { successors: SUCCESSORS, parallel: 3, ..Settings::default() };
+        let micros = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
+        let settings = settings.paced(micros.clamp(PERIOD_MICROS_MIN, PERIOD_MICROS_MAX));
         let mut ring = Ring {
             chord: Chord::new(OWN, key, settings, rng.fork(5)),
             out: Vec::new(),
@@ -107,6 +113,7 @@ impl Ring {
             predecessor: predecessor.map(|peer| Peer(peer.id)),
             successors: self.chord.successors().len(),
             values: values.unwrap_or_default(),
+            copied: self.chord.is_copied(),
         }
     }
 
@@ -451,8 +458,8 @@ impl Host {
         let distance = Key::from_words([around, 0, 0, 0]);
         for seeker in ring.seekers.iter().filter(|seeker| seeker.point == point) {
             let Some(hops) = &seeker.hops else { continue };
-            let after = std::time::Duration::from_micros(at.since(seeker.began));
-            let took = std::time::Duration::from_micros(now.since(at));
+            let after = Duration::from_micros(at.since(seeker.began));
+            let took = Duration::from_micros(now.since(at));
             // One who does not read misses it: the lookup waits for nobody.
             let _ = hops.try_send(Hop { peer, distance, after, took, end });
         }
@@ -545,7 +552,8 @@ mod tests {
 
     fn ring() -> Ring {
         let id = libp2p_identity::Keypair::ed25519_from_bytes([9; 32]).unwrap().public().to_peer_id();
-        Ring::new(Micros(0), &Directory::new(id, true), &Rng::new(1))
+        let directory = Directory::new(id, true);
+        Ring::new(Micros(0), &directory, Duration::from_secs(5), &Rng::new(1))
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::super::lookup::Aim;
 use super::super::message::{Digest, Message};
 use super::super::ring::{between, distance, owns};
 use super::super::{Chord, Purpose, SUCCESSORS_MAX};
-use super::{Both, Copied, Handing, RETURNING_MAX, Sent, Store, Values};
+use super::{Handing, RETURNING_MAX, Store, Values};
 use crate::key::Key;
 use crate::protocol::{Contact, Effect, EffectOf, Keys};
 
@@ -43,6 +43,46 @@ const CHECKED_MAX: usize = CHECKERS_MAX + 2 * SUCCESSORS_MAX as usize;
 
 /// Most owners of which a node remembers what it gave them when it offered.
 const GIVEN_MAX: usize = 16;
+
+/// How far a successor has copies of all own values.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied<C> {
+    pub to: C,
+    pub sent: Sent,
+    /// How many checks it left unanswered in a row, at most [`CHECKS_MAX`].
+    pub missed: u8,
+    /// What both kept when all was sent last, of what is this node's own. As long as they keep that, neither takes what it lacks.
+    pub told: Option<Both>,
+    /// Some of it did not arrive.
+    pub lost: bool,
+}
+
+/// What two nodes keep of what one of them owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Both {
+    own: Digest,
+    theirs: Digest,
+}
+
+impl<C> Copied<C> {
+    /// To be asked.
+    pub const fn new(to: C) -> Copied<C> {
+        Copied { to, sent: Sent::Nothing, missed: 0, told: None, lost: false }
+    }
+}
+
+/// How much of what is to be copied is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing: it is to be asked whether it has all.
+    Nothing,
+    /// The question whether it has all, of which this is here.
+    Check { own: Digest },
+    /// All.
+    Whole,
+    /// What is not behind this.
+    Through(Bound<Key>),
+}
 
 /// How far a node has come with offering what is others'.
 #[derive(Clone, Debug)]
@@ -179,12 +219,33 @@ impl<C: Copy + Eq> Values<C> {
         has_room
     }
 
+    /// Whether `first` have all copies, and nothing is left to be sent.
+    fn is_copied(&self, first: &[C]) -> bool {
+        let whole = |to: &C| {
+            let copied = self.copied.iter().find(|copied| copied.to == *to);
+            copied.is_some_and(|copied| copied.sent == Sent::Whole && !copied.lost)
+        };
+        let sending = !self.handing.is_empty() || !self.returning.is_empty() || !self.fresh.is_empty();
+        let astray = !self.strays.is_empty() || self.rehome.is_some() || self.rehoming > 0;
+        first.iter().all(whole) && !sending && !astray
+    }
+
     fn copied_to(&mut self, to: C) -> Option<&mut Copied<C>> {
         self.copied.iter_mut().find(|copied| copied.to == to)
     }
 }
 
 impl<C: Contact> Chord<C> {
+    /// Is all that it owns at those that are to have copies, and nothing here that is on its way elsewhere, as far as it knows?
+    /// A member that knows no other has nobody to ask.
+    #[must_use]
+    pub fn is_copied(&self) -> bool {
+        let on_its_way = |what: &Purpose<C>| matches!(what, Purpose::Copy | Purpose::Hand | Purpose::Check { .. });
+        let first = self.first_successors();
+        let copied = self.values.as_ref().map_or(first.is_empty(), |values| values.is_copied(&first));
+        self.is_member() && copied && !self.pending.iter().any(|(_, what)| on_its_way(what))
+    }
+
     /// Asks each first successor that nothing was sent to whether it has all that this node owns.
     pub(super) fn check(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
         // Who does not know its predecessor does not know what is its own.
@@ -241,7 +302,7 @@ impl<C: Contact> Chord<C> {
         values.offers.given.retain(|(through, _)| *through != keys.point(to));
         values.returning.retain(|returning| returning.to != to);
         if let Some(copied) = values.copied_to(to) {
-            copied.told = None;
+            (copied.told, copied.lost) = (None, true);
         }
     }
 

@@ -54,7 +54,7 @@ fn start() -> host::Start {
         relays: Vec::new(),
         memory: None,
         seed: 1,
-        chord: true,
+        chord: Some(Duration::from_secs(5)),
     }
 }
 
@@ -110,7 +110,7 @@ struct Hostile {
     swarm: Swarm<Streams>,
     victim: PeerId,
     orders: mpsc::Sender<Order>,
-    _stop: oneshot::Sender<()>,
+    _stop: oneshot::Sender<host::Ending>,
 }
 
 impl Hostile {
