@@ -176,13 +176,13 @@ fn what_was_lost_on_its_way_is_sent_again_with_the_next_repair_and_not_before() 
     }
 }
 
-/// As many values as a node may keep, at this point: one under a key that all have, and others that another `salt` does not have.
+/// As many values as a node may keep, up to this point: one that all have, and others that another `salt` does not have.
 fn fill(machine: &mut Chord<u32>, point: u64, salt: u64) {
     let store = &mut machine.values().store;
     for n in 1..STORE_VALUES_MAX as u64 {
-        assert!(store.keep(version(Key::from_words([point, salt, n, 0]), 1)));
+        assert!(store.keep(version(Key::from_words([point.wrapping_sub(2 * n + salt), 0, 0, 0]), 1)));
     }
-    assert!(store.keep(version(Key::from_words([point; 4]), 1)));
+    assert!(store.keep(version(Key::from_words([point, 0, 0, 0]), 1)));
 }
 
 fn version(key: Key, version: u64) -> Item {
@@ -206,7 +206,7 @@ fn two_that_are_full_offer_each_other_the_same_no_more() {
     assert!(checks > 10, "{checks}");
     assert_eq!(items, 0);
     // Control: a newer version at either comes to the other.
-    let key = Key::from_words([point; 4]);
+    let key = Key::from_words([point, 0, 0, 0]);
     for (node, other, newer) in [(0, 1, 2), (1, 0, 3)] {
         assert!(network.nodes.get_mut(&node).unwrap().values().store.keep(version(key, newer)));
         network.pass(70);
