@@ -179,7 +179,7 @@ pub struct RingStatus {
     pub successors: usize,
     /// Values that it keeps, its own share and copies, and their bytes.
     pub values: (usize, usize),
-    /// Whether all of its own share is at those that are to have copies, as far as it knows.
+    /// Whether those that are to have copies have got all of its own share, as far as they have room, and nothing else is on its way.
     pub copied: bool,
 }
 
