@@ -412,6 +412,7 @@ impl<C: Contact> Chord<C> {
             Purpose::Successor => {
                 self.successor_failed(keys, to, out);
                 if self.is_alone() {
+                    self.lose_fingers(now);
                     self.hasten(now);
                 }
             }

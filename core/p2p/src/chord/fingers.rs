@@ -31,12 +31,27 @@ impl<C: Contact> Chord<C> {
         self.begin(now, keys, self.point.wrapping_add(ahead), Aim::Finger { index }, out);
     }
 
-    pub(super) fn set_finger(&mut self, index: u8, node: C) {
-        let index = usize::from(index.min(FINGERS_MAX - 1));
+    pub(super) fn set_finger(&mut self, now: Micros, keys: &impl Keys<C>, index: u8, node: C) {
+        let index = index.min(FINGERS_MAX - 1);
+        let (at, index) = (self.point.wrapping_add(1 << (FINGERS_MAX - 1 - index)), usize::from(index));
         if self.fingers.len() <= index {
             self.fingers.resize(index + 1, None);
         }
+        let before = self.fingers[index];
         self.fingers[index] = Some(node).filter(|node| *node != self.own);
+        // One that was passed over is dead, or on a ring that is not this one any more.
+        if let Some(before) = before
+            && distance(at, keys.point(before)) < distance(at, keys.point(node))
+        {
+            self.lost(now, before);
+        }
+    }
+
+    /// Nobody is left before and behind the node: its fingers are the way back.
+    pub(super) fn lose_fingers(&mut self, now: Micros) {
+        for finger in core::mem::take(&mut self.fingers).into_iter().flatten() {
+            self.lost(now, finger);
+        }
     }
 }
 

@@ -353,7 +353,7 @@ impl<C: Contact> Chord<C> {
                     Aim::Find { tag } => {
                         out.push(Effect::Report(Outcome::Found { tag, owner, hops: depth, timeouts }));
                     }
-                    Aim::Finger { index } => self.set_finger(index, owner),
+                    Aim::Finger { index } => self.set_finger(now, keys, index, owner),
                     Aim::Join => self.found_place(now, keys, owner, out),
                     Aim::Unite { contact } => self.found_behind(now, keys, (contact, owner), out),
                     Aim::Offer => self.offer_to(keys, (point, owner), out),

@@ -124,9 +124,10 @@ impl<C: Contact> Chord<C> {
 
     /// Zave's join: the node's predecessor is the one right before it, its list that one's list.
     fn adopt(&mut self, now: Micros, previous: C, successors: &[C], out: &mut Vec<EffectOf<Self>>) {
-        if !matches!(self.state, State::Joining(_)) {
-            return;
-        }
+        let State::Joining(joining) = &self.state else { return };
+        // If all that it is told of now die, it knows nobody else.
+        let seed = joining.seed();
+        self.met(now, seed);
         self.predecessor = Some(previous);
         self.successors.clear();
         if successors.is_empty() {

@@ -10,6 +10,7 @@ use super::*;
 use kernel::Rng;
 
 mod check;
+mod torn;
 
 /// A node's handle is its key's place in this directory.
 struct Directory(Vec<Key>);
