@@ -162,9 +162,7 @@ impl<C> Wire<C> for Message<C> {
             15 => Message::Notify,
             16 => Message::Leaving,
             17 => Message::Meet(peer(reader)?),
-            18 => {
-                Message::Check { after: reader.u64()?, digest: take_digest(reader)? }
-            }
+            18 => Message::Check { after: reader.u64()?, digest: take_digest(reader)? },
             19 => Message::Differs { digest: take_option(reader, take_digest)? },
             20 => Message::Offer,
             _ => return Err(DecodeError::Invalid),

@@ -370,7 +370,12 @@ fn few_copies_are_on_their_way_at_once() {
     assert_eq!(copies(&out), 0);
     // It is asked first.
     let Some(Effect::Ask { id, body: Message::Check { .. }, .. }) = out.pop() else { panic!("{out:?}") };
-    giver.step(*now, keys, Input::Answered { from: taker, id, body: Message::Differs { digest: None } }, &mut out);
+    giver.step(
+        *now,
+        keys,
+        Input::Answered { from: taker, id, body: Message::Differs { digest: None } },
+        &mut out,
+    );
     assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);
     giver.repair(keys, &mut out);
     assert_eq!(copies(&out), store::COPIES_UNDER_WAY_MAX);

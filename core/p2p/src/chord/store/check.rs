@@ -240,7 +240,8 @@ impl<C: Contact> Chord<C> {
     /// A member that knows no other has nobody to ask.
     #[must_use]
     pub fn is_copied(&self) -> bool {
-        let on_its_way = |what: &Purpose<C>| matches!(what, Purpose::Copy | Purpose::Hand | Purpose::Check { .. });
+        let on_its_way =
+            |what: &Purpose<C>| matches!(what, Purpose::Copy | Purpose::Hand | Purpose::Check { .. });
         let first = self.first_successors();
         let copied = self.values.as_ref().map_or(first.is_empty(), |values| values.is_copied(&first));
         self.is_member() && copied && !self.pending.iter().any(|(_, what)| on_its_way(what))

@@ -38,7 +38,8 @@ fn a_finger_that_is_passed_over_is_compared_with_and_one_that_others_are_before_
     let half = machine.point.wrapping_add(1 << 63);
     let mut behind = ring[1..].to_vec();
     behind.sort_by_key(|node| distance(half, keys.point(*node)));
-    let remembers = |machine: &Chord<u32>, node| machine.unite.iter().any(|unite| unite.nodes().any(|one| one == node));
+    let remembers =
+        |machine: &Chord<u32>, node| machine.unite.iter().any(|unite| unite.nodes().any(|one| one == node));
     for (before, after, is_lost) in [(1, 0, false), (1, 3, true)] {
         machine.unite = None;
         machine.set_finger(*now, keys, 0, behind[before]);
