@@ -109,7 +109,11 @@ pub(super) struct Host {
 }
 
 /// Runs until `stop` is told or dropped.
-pub(super) async fn run(start: Start, mut orders: mpsc::Receiver<Order>, mut stop: oneshot::Receiver<Ending>) {
+pub(super) async fn run(
+    start: Start,
+    mut orders: mpsc::Receiver<Order>,
+    mut stop: oneshot::Receiver<Ending>,
+) {
     let (arrivals, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let (returns, mut returned) = mpsc::channel(RETURNS_MAX);
     let mut host = Host::new(start, arrivals, returns);

@@ -358,3 +358,33 @@ impl ConnectionHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comes(streams: &mut Streams, number: usize, from: &str) -> bool {
+        let connection = ConnectionId::new_unchecked(number);
+        let (here, from) = ("/ip4/0.0.0.0/tcp/1".parse().unwrap(), from.parse().unwrap());
+        streams.handle_pending_inbound_connection(connection, &here, &from).is_ok()
+    }
+
+    #[test]
+    fn a_public_network_makes_so_many_connections_and_one_machine_or_site_as_many_as_it_has_nodes() {
+        let mut streams = Streams::new(Served { chord: true }, None);
+        let many = 4 * NETWORK_CONNECTIONS_BURST as usize;
+        // Its addresses are one network's, whichever they are.
+        let mut came =
+            |of: &dyn Fn(usize) -> String| (0..many).filter(|n| comes(&mut streams, *n, &of(*n))).count();
+        let taken = came(&|n| format!("/ip4/9.8.7.{}/tcp/{n}", n % 200));
+        // Some come into the bucket while this runs.
+        assert!((NETWORK_CONNECTIONS_BURST as usize..many / 2).contains(&taken), "{taken}");
+        let taken = came(&|n| format!("/ip6/2001:db8:1:{n:x}::1/tcp/1"));
+        assert!((NETWORK_CONNECTIONS_BURST as usize..many / 2).contains(&taken), "{taken}");
+        // Control: another network has its own, and what is not public none.
+        assert!(came(&|_| "/ip4/9.8.6.1/tcp/1".to_owned()) >= NETWORK_CONNECTIONS_BURST as usize);
+        for site in ["127.0.0.1", "10.1.2.3", "192.168.1.1"] {
+            assert_eq!(came(&|n| format!("/ip4/{site}/tcp/{n}")), many, "{site}");
+        }
+    }
+}

@@ -308,3 +308,27 @@ async fn a_peer_has_so_many_streams_and_so_many_questions() {
     assert!(u64::from(answered) <= most, "{answered} of {most}");
     assert!(answered > PEER_QUESTIONS_BURST / 2, "{answered}");
 }
+
+#[tokio::test]
+async fn a_question_that_is_never_finished_loses_its_stream_after_ten_seconds_and_nothing_else() {
+    let mut hostile = Hostile::connect(9_004).await;
+    let mut framed = Vec::new();
+    put_frame(&message(ASK, &chord::Message::<()>::Alive), &mut framed);
+    let mut halves = Vec::new();
+    for said in [0, 1, framed.len() - 1] {
+        let mut stream = hostile.open(Spoken::Chord).await;
+        let half = framed[..said].to_vec();
+        halves.push(async move {
+            stream.write_all(&half).await?;
+            stream.flush().await?;
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await
+        });
+    }
+    let ends = hostile.with(futures::future::join_all(halves));
+    for end in tokio::time::timeout(Duration::from_secs(60), ends).await.expect("they are given up") {
+        assert!(end.is_err(), "{end:?}");
+    }
+    // Control: the connection has lived on.
+    assert!(hostile.say_raw(Spoken::Chord, &framed).await.is_ok());
+}
