@@ -114,6 +114,7 @@ fn one_request(bytes: &[u8], trusted: bool) {
         client: "10.9.8.7",
         scheme: "http",
         trusted: trusted.then_some(ForwardedBy::XForwardedFor),
+        certificate: None,
         via: "proxy",
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         upgrade: head.upgrade.is_some(),

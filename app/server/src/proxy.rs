@@ -3,7 +3,7 @@
 pub mod desired;
 pub mod follow;
 mod secret;
-mod tls;
+pub(crate) mod tls;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,7 @@ use proxy::{
 use wire::http1::ForwardedBy;
 use wire::proxied::ProxyVersion;
 
+use self::tls::Own;
 use crate::config::items::{Item, One};
 use crate::config::proxy::{
     Asked, Class, ClientField, Protocol, ProxyListener, ProxyRoute, ProxyService, SendProxy,
@@ -55,13 +56,19 @@ enum Files {
     None,
 }
 
-/// The plan that the configuration comes to for so many threads, for who has the data directory: what was drawn for the proxy is
-/// kept there. A configuration that was loaded has one, if [`check_files`] finds nothing.
+/// A plan of a node of which it is not known who it is.
+#[cfg(test)]
+pub(crate) fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
+    planned(loaded, workers, Files::Own, Own::Unknown)
+}
+
+/// The plan that the configuration comes to for so many threads, of a node that is this and has the data directory: what was
+/// drawn for the proxy is kept there. A configuration that was loaded has one, if [`check_files`] finds nothing.
 ///
 /// # Errors
 /// [`ConfigError`], which names the place.
-pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
-    planned(loaded, workers, Files::Own)
+pub(crate) fn plan_of(loaded: &Loaded, workers: u64, own: Own<'_>) -> Result<Plan, ConfigError> {
+    planned(loaded, workers, Files::Own, own)
 }
 
 /// Whether there is a plan: whether the files that are named, such as certificates, can be used.
@@ -69,7 +76,12 @@ pub fn plan(loaded: &Loaded, workers: u64) -> Result<Plan, ConfigError> {
 /// # Errors
 /// [`ConfigError`], which names the place.
 pub fn check_files(loaded: &Loaded) -> Result<(), ConfigError> {
-    planned(loaded, loaded.config.proxy.workers.get(), Files::Named).map(drop)
+    check_files_of(loaded, Own::Unknown)
+}
+
+/// The same, of a node that is this.
+pub(crate) fn check_files_of(loaded: &Loaded, own: Own<'_>) -> Result<(), ConfigError> {
+    planned(loaded, loaded.config.proxy.workers.get(), Files::Named, own).map(drop)
 }
 
 /// Whether there is a plan, as far as that does not depend on files.
@@ -77,16 +89,16 @@ pub fn check_files(loaded: &Loaded) -> Result<(), ConfigError> {
 /// # Errors
 /// [`ConfigError`], which names the place.
 pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
-    planned(loaded, loaded.config.proxy.workers.get(), Files::None).map(drop)
+    planned(loaded, loaded.config.proxy.workers.get(), Files::None, Own::Unknown).map(drop)
 }
 
-fn planned(loaded: &Loaded, workers: u64, files: Files) -> Result<Plan, ConfigError> {
+fn planned(loaded: &Loaded, workers: u64, files: Files, own: Own<'_>) -> Result<Plan, ConfigError> {
     let config = &loaded.config.proxy;
     let keys = tls::keys(loaded, files)?;
     Ok(Plan {
-        listeners: listeners(loaded, keys.as_ref())?,
-        services: services(loaded, files)?,
-        routes: routes(loaded, workers)?,
+        listeners: listeners(loaded, keys.as_ref(), own)?,
+        services: services(loaded, files, own)?,
+        routes: routes(loaded, workers, own)?,
         index: index(loaded)?,
         limits: Limits {
             clients_max: size(config.clients_max.get()),
@@ -138,7 +150,11 @@ fn address(config: &Config, at: usize) -> SocketAddr {
     SocketAddr::new(listener.bind, config.shifted(listener.port.get()))
 }
 
-fn listeners(loaded: &Loaded, keys: Option<&Arc<Keys>>) -> Result<Vec<ListenerPlan>, ConfigError> {
+fn listeners(
+    loaded: &Loaded,
+    keys: Option<&Arc<Keys>>,
+    own: Own<'_>,
+) -> Result<Vec<ListenerPlan>, ConfigError> {
     let listeners = &loaded.config.proxy.listener;
     let mut plans: Vec<ListenerPlan> = Vec::new();
     for (at, listener) in listeners.iter().enumerate() {
@@ -169,7 +185,7 @@ fn listeners(loaded: &Loaded, keys: Option<&Arc<Keys>>) -> Result<Vec<ListenerPl
                 });
             }
         };
-        let tls = tls::of_listener(loaded, at, listener, keys)?;
+        let tls = tls::of_listener(loaded, at, listener, keys, own)?;
         let sources = sources(loaded, at, listener)?;
         plans.push(ListenerPlan { name: listener.name.as_str().to_owned(), address, kind, tls, sources });
     }
@@ -203,9 +219,9 @@ fn sources(
     Ok(Some(Arc::new(Sources { trusted, accept_proxy: listener.accept_proxy, by })))
 }
 
-fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigError> {
+fn services(loaded: &Loaded, files: Files, own: Own<'_>) -> Result<Vec<ServicePlan>, ConfigError> {
     let services = &loaded.config.proxy.service;
-    let own = Own { files, names: OnceCell::new() };
+    let drawn = Drawn { files, names: OnceCell::new() };
     let mut plans = Vec::new();
     let mut names = BTreeSet::new();
     for (at, service) in services.iter().enumerate() {
@@ -234,8 +250,8 @@ fn services(loaded: &Loaded, files: Files) -> Result<Vec<ServicePlan>, ConfigErr
             });
         }
         bounds(loaded, at, service)?;
-        let sticky = sticky(loaded, at, service, &own)?;
-        let tls = tls::of_service(loaded, at, service, files)?;
+        let sticky = sticky(loaded, at, service, &drawn)?;
+        let tls = tls::of_service(loaded, at, service, files, own)?;
         plans.push(ServicePlan { sticky, ..service_plan(service, tls) });
     }
     Ok(plans)
@@ -257,7 +273,7 @@ fn sticky(
     loaded: &Loaded,
     at: usize,
     service: &ProxyService,
-    own: &Own,
+    drawn: &Drawn,
 ) -> Result<Option<StickyPlan>, ConfigError> {
     let key = |name: &str| format!("proxy.service[{at}].{name}");
     let Some(One(cookie)) = &service.sticky_cookie else {
@@ -269,18 +285,18 @@ fn sticky(
     };
     let names = match &loaded.config.proxy.secret {
         Some(secret) => Names::of(secret.expose().as_bytes()),
-        None => own.names(loaded, key("sticky_cookie"))?,
+        None => drawn.names(loaded, key("sticky_cookie"))?,
     };
     Ok(Some(StickyPlan { cookie: cookie.0.clone(), ttl_seconds: service.sticky_ttl_s.get(), names }))
 }
 
 /// The names that a node gives without a secret in its configuration, once they are asked for.
-struct Own {
+struct Drawn {
     files: Files,
     names: OnceCell<Names>,
 }
 
-impl Own {
+impl Drawn {
     fn names(&self, loaded: &Loaded, key: String) -> Result<Names, ConfigError> {
         if let Some(names) = self.names.get() {
             return Ok(*names);
@@ -324,7 +340,9 @@ fn service_plan(service: &ProxyService, tls: Option<ClientTls>) -> ServicePlan {
     };
     ServicePlan {
         name: service.name.as_str().to_owned(),
-        endpoints: endpoints.map(|one| EndpointPlan { address: one.address, weight: one.weight }).collect(),
+        endpoints: endpoints
+            .map(|one| EndpointPlan { address: one.address, weight: one.weight, node: None })
+            .collect(),
         discovered: service.endpoints.0.is_empty(),
         options: UpstreamOptions {
             policy: service.policy.policy(),
@@ -370,7 +388,7 @@ fn route_name(route: &ProxyRoute) -> String {
     route.name.as_ref().map_or_else(made, |name| name.as_str().to_owned())
 }
 
-fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> {
+fn routes(loaded: &Loaded, workers: u64, own: Own<'_>) -> Result<Vec<RoutePlan>, ConfigError> {
     let routes = &loaded.config.proxy.route;
     let mut plans: Vec<RoutePlan> = Vec::new();
     let mut names = BTreeSet::new();
@@ -408,6 +426,7 @@ fn routes(loaded: &Loaded, workers: u64) -> Result<Vec<RoutePlan>, ConfigError> 
                 Class::High => Priority::High,
             },
             key: route.hash.0.0.clone(),
+            allow: tls::allowed(loaded, &key("allow"), &route.allow, own)?,
             upgrade: route.upgrade,
             connect: route.connect,
         });
@@ -523,9 +542,9 @@ fn discover(handle: &Handle, proxied: &Proxied, ended: &Receiver<()>) {
 /// Where a service is: its instances that may get requests, each address once.
 fn found(view: &View, name: &str) -> Vec<EndpointPlan> {
     let entries = view.service(name).into_iter().flat_map(|service| &service.entries);
-    let weights: BTreeMap<SocketAddr, u16> =
-        entries.filter_map(|entry| judged(entry).ok()).map(|one| (one.address, one.weight)).collect();
-    weights.into_iter().map(|(address, weight)| EndpointPlan { address, weight }).collect()
+    let found: BTreeMap<SocketAddr, EndpointPlan> =
+        entries.filter_map(|entry| judged(entry).ok()).map(|one| (one.address, one)).collect();
+    found.into_values().collect()
 }
 
 /// An instance as an endpoint, or why it is none.
@@ -541,6 +560,8 @@ pub(crate) fn judged(entry: &Entry) -> Result<EndpointPlan, &'static str> {
     match (entry.port(), weight) {
         (0, _) => Err("it has no port"),
         (_, 0) => Err("its weight is 0"),
-        (port, weight) => Ok(EndpointPlan { address: SocketAddr::new(ip, port), weight }),
+        (port, weight) => {
+            Ok(EndpointPlan { address: SocketAddr::new(ip, port), weight, node: Some(entry.host.id) })
+        }
     }
 }

@@ -31,7 +31,8 @@ use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
 use crate::p2p::{self, P2pError};
 use crate::proxy::follow::{self, Follower, Steering};
-use crate::proxy::{Discovery, Proxied, check_files, plan};
+use crate::proxy::tls::Own;
+use crate::proxy::{Discovery, Proxied, check_files_of, plan_of};
 use crate::rendezvous::{self, FindError, Publisher};
 use crate::services::{self, Entrance, Services, ServicesError};
 use crate::takeover::{Handed, Heir, Place, TakeoverError};
@@ -67,6 +68,9 @@ pub enum ServeError {
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// Its key cannot prove who it is.
+    #[error(transparent)]
+    Proof(#[from] proxy::TlsError),
     /// Taking over, or handing over.
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
@@ -227,7 +231,9 @@ impl Server {
         let config = &loaded.config;
         let mut options = options(config)?;
         // What is wrong with the configuration is to be seen before another process stops for it.
-        check_files(loaded)?;
+        let is_alone = !may_be_member(config, &beginning);
+        let own = if is_alone { Own::Nobody } else { Own::Unknown };
+        check_files_of(loaded, own)?;
         let handed = match beginning {
             Beginning::TakeOver => Handed::ask(&config.data_dir)?,
             Beginning::Usual | Beginning::Join(_) => None,
@@ -236,12 +242,12 @@ impl Server {
             Some(_) => DirectoryLock::wait(&config.data_dir, HANDED_MAX)?,
             None => DirectoryLock::take(&config.data_dir)?,
         };
-        let planned = plan(loaded, config.proxy.workers.get())?;
+        let planned = plan_of(loaded, config.proxy.workers.get(), own)?;
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
         let proxy = Proxied::default();
         // A member may have to do what its cluster says, and not what its file does.
-        let is_early = handed.is_none() && !may_be_member(config, &beginning);
+        let is_early = handed.is_none() && is_alone;
         *proxy.lock() = proxying(config, planned, &proxy_meters, is_early)?;
         let steering = Steering::new(loaded, proxy.clone(), Arc::clone(&proxy_meters));
         let overlay = p2p::start(config)?;
@@ -256,6 +262,9 @@ impl Server {
         let parts = (&proxy, &proxy_meters, &steering);
         let beside = ground.serve(loaded, &node, overlay.as_ref(), parts);
         let beside = beside.and_then(|beside| {
+            if let Some(desk) = &node.desk {
+                steering.prove(desk.proof()?);
+            }
             if !is_early {
                 take_place(&node, &steering, handed)?;
             }

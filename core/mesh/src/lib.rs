@@ -16,6 +16,7 @@ pub mod registry;
 pub mod retry;
 pub mod route;
 pub mod source;
+pub mod spiffe;
 pub mod sticky;
 pub mod upstream;
 mod window;

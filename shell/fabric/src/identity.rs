@@ -120,7 +120,9 @@ impl Identity {
         &self.seed
     }
 
-    pub(crate) fn signing_key(&self) -> Arc<dyn SigningKey> {
+    /// What signs with the private half, for TLS of others than links.
+    #[must_use]
+    pub fn signing_key(&self) -> Arc<dyn SigningKey> {
         Arc::clone(&self.key)
     }
 }

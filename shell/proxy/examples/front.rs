@@ -11,8 +11,8 @@ use mesh::retry::RetryOptions;
 use mesh::route::{HostRule, PathRule, Routes, Rule, Split};
 use mesh::upstream::UpstreamOptions;
 use proxy::{
-    EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Meters, Plan, Proxy, RatePlan, RoutePlan,
-    ServicePlan, Telling,
+    Allowed, EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, Meters, Plan, Proxy, RatePlan,
+    RoutePlan, ServicePlan, Telling,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("give an address to listen on and an endpoint".into());
     };
     let address: SocketAddr = address.parse()?;
-    let endpoint = EndpointPlan { address: endpoint.parse()?, weight: 1 };
+    let endpoint = EndpointPlan { address: endpoint.parse()?, weight: 1, node: None };
     let rate =
         RatePlan { rate: Rate::new(1_000_000, 1000, 1_000_000)?, key: KeyOf::Client, keys_max: 65_536 };
     let (host, path) = (HostRule::Any, PathRule::prefix("/")?);
@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             priority: mesh::limit::Priority::Normal,
             rate: Some(rate),
             key: KeyOf::Client,
+            allow: Allowed::Anybody,
             upgrade: false,
             connect: false,
         }],

@@ -15,6 +15,8 @@ pub(crate) struct Line<'a> {
     pub now: Micros,
     /// Whose the request was.
     pub client: IpAddr,
+    /// The name of the member that has asked.
+    pub member: Option<&'a str>,
     pub method: &'a str,
     pub host: &'a str,
     pub path: &'a str,
@@ -61,6 +63,9 @@ impl AccessLog {
             let _ = write!(out, ",\"{name}\":\"");
             escape(value, out);
             out.push(b'"');
+        }
+        if let Some(member) = line.member {
+            let _ = write!(out, ",\"member\":\"{member}\"");
         }
         if let Some(endpoint) = line.endpoint {
             let _ = write!(out, ",\"endpoint\":\"{endpoint}\"");
@@ -115,6 +120,7 @@ mod tests {
         log.note(&Line {
             now: Micros(1_000_000),
             client: "::1".parse().unwrap(),
+            member: Some("spiffe://a/node/b"),
             method: "GET",
             host: "a\"b",
             path: "/\\\u{1}",
@@ -129,7 +135,7 @@ mod tests {
         log.flush();
         let expected = "{\"time_ms\":1000,\"client\":\"::1\",\"method\":\"GET\",\"host\":\"a\\\"b\",\
                         \"path\":\"/\\\\\\u0001\",\"route\":\"r\",\"service\":\"s\",\
-                        \"endpoint\":\"127.0.0.1:80\",\"reason\":\"timeout\",\"status\":503,\"micros\":12,\"tries\":2}\n";
+                        \"member\":\"spiffe://a/node/b\",\"endpoint\":\"127.0.0.1:80\",\"reason\":\"timeout\",\"status\":503,\"micros\":12,\"tries\":2}\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }
 }

@@ -15,6 +15,8 @@ pub enum Reason {
     NoRoute,
     /// CONNECT, which its route does not offer.
     NoConnect,
+    /// Its route is not for its client.
+    NotAllowed,
     /// Its rate is used up.
     RateLimited,
     /// The breaker of its service is open.
@@ -47,12 +49,13 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Malformed,
         Reason::BadBody,
         Reason::SlowRequest,
         Reason::NoRoute,
         Reason::NoConnect,
+        Reason::NotAllowed,
         Reason::RateLimited,
         Reason::BreakerOpen,
         Reason::TooMany,
@@ -78,6 +81,7 @@ impl Reason {
             Reason::SlowRequest => "slow-request",
             Reason::NoRoute => "no-route",
             Reason::NoConnect => "no-connect",
+            Reason::NotAllowed => "not-allowed",
             Reason::RateLimited => "rate-limited",
             Reason::BreakerOpen => "breaker-open",
             Reason::TooMany => "too-many",
@@ -102,6 +106,7 @@ impl Reason {
             Reason::SlowRequest => "the request came too slowly",
             Reason::NoRoute => "no route takes this request",
             Reason::NoConnect => "tunnels are not offered here",
+            Reason::NotAllowed => "this is for some nodes of the cluster only, which prove who they are",
             Reason::RateLimited => "too many requests; try again later",
             Reason::BreakerOpen => "the service failed too often and is left alone for a while",
             Reason::TooMany => "the service has as many requests as it may have",
@@ -142,6 +147,7 @@ impl Reason {
             Reason::SlowRequest => 408,
             Reason::NoRoute => 404,
             Reason::NoConnect => 405,
+            Reason::NotAllowed => 403,
             Reason::RateLimited => 429,
             Reason::BreakerOpen
             | Reason::TooMany
@@ -173,6 +179,7 @@ pub(crate) struct Answer {
 const fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use kernel::Micros;
+use kernel::{Micros, NodeId};
 use mesh::queue::Place;
 use mesh::upstream::Ticket;
 use wire::http1::{Body, Frame, Relay, Version};
@@ -14,6 +14,7 @@ use crate::buffers::Buffer;
 use crate::greet::Greeting;
 use crate::h2::{Session, Trunk};
 use crate::introduce::{Arrival, Introduced};
+use crate::members::Member;
 use crate::plan::Sources;
 use crate::slab::Key;
 use crate::socket::Socket;
@@ -72,6 +73,8 @@ pub(crate) struct Client {
     pub session: Option<Box<Session>>,
     /// Its bytes come in TLS.
     pub is_secured: bool,
+    /// It has proven to be a member of the cluster.
+    pub member: Option<Rc<Member>>,
     /// It has asked for something.
     pub has_asked: bool,
     /// It is nobody: what is asked is a copy of another's request.
@@ -98,6 +101,7 @@ impl Client {
             greeting: None,
             session: None,
             is_secured: false,
+            member: None,
             has_asked: false,
             is_mirror: false,
         }
@@ -121,6 +125,8 @@ pub(crate) struct Conn {
     pub reused: bool,
     /// How it is secured.
     pub tls: Option<ClientTls>,
+    /// Who has proven to be at its other end, where that is a member of the cluster.
+    pub member: Option<NodeId>,
     /// What it begins with.
     pub introduced: Option<Box<Introduced>>,
     /// Its requests, if it is one of HTTP/2.
@@ -182,6 +188,8 @@ pub(crate) struct Told {
     pub method: String,
     pub host: String,
     pub path: String,
+    /// The member that has asked.
+    pub member: Option<Rc<Member>>,
     /// Where the last try went.
     pub endpoint: Option<std::net::SocketAddr>,
 }

@@ -11,6 +11,7 @@ use rustls::Connection;
 use wire::tls::Hello;
 
 use crate::conn::Phase;
+use crate::mutual::not_taken;
 use crate::plan::{ListenerKind, TlsPlan};
 use crate::slab::Key;
 use crate::socket::Got;
@@ -98,7 +99,15 @@ impl Loop {
                 return Step::Blocked;
             }
         }
+        let member = client.greeting.as_ref().and_then(|greeting| greeting.tls.terminate.as_ref()?.node());
+        if let Some(node) = member.cloned()
+            && !self.name_client(key, &node)
+        {
+            self.unsecured(key, None);
+            return Step::Blocked;
+        }
         self.meters.handshakes.increment();
+        let Some(client) = self.clients.get(key) else { return Step::Blocked };
         client.is_secured = true;
         client.phase = Phase::Open;
         let is_http2 = client.socket.tls().and_then(|tls| tls.alpn_protocol()) == Some(b"h2");
@@ -118,6 +127,10 @@ impl Loop {
             // If the alert cannot be sent the client sees an end.
             let _ = client.socket.push();
             tracing::debug!(%error, client = %client.name, "a client's TLS cannot be agreed on");
+            if let Some(reason) = not_taken(error) {
+                let name = client.name.clone();
+                self.tell_stranger(&name, reason);
+            }
         }
         self.meters.handshake_failures.increment();
         self.close(key);

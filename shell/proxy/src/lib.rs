@@ -14,8 +14,10 @@ mod conn;
 mod greet;
 mod h2;
 mod introduce;
+mod members;
 mod meters;
 mod mirror;
+mod mutual;
 mod plan;
 mod queue;
 mod serve;
@@ -32,6 +34,7 @@ mod worker;
 
 pub use answer::Reason;
 pub use meters::{EndpointFigures, LoopMeters, Meters, RouteFigures, RouteMeters, ServiceMeters};
+pub use mutual::{Allowed, NodeTls, Roster};
 pub use plan::{
     EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, MirrorPlan, Plan, RatePlan, RoutePlan,
     ServicePlan, Sources, StickyPlan, Telling, TlsPlan,

@@ -45,6 +45,10 @@ pub struct LoopMeters {
     pub handshakes: Counter,
     /// Those that were not.
     pub handshake_failures: Counter,
+    /// Of those: clients of ports for members of the cluster that have proven to be none that may come.
+    pub strangers: Counter,
+    /// Connections that were ended because the node at their other end is no member any more.
+    pub expelled: Counter,
     /// The number of the plan in force.
     pub generation: Gauge,
 }

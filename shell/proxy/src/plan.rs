@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kernel::NodeId;
 use mesh::limit::{Priority, Rate};
 use mesh::retry::RetryOptions;
 use mesh::route::{HostRule, Routes, Split};
@@ -13,6 +14,7 @@ use mesh::upstream::UpstreamOptions;
 use wire::http1::ForwardedBy;
 use wire::proxied::ProxyVersion;
 
+use crate::mutual::{Allowed, NodeTls};
 use crate::tls::{ClientTls, ServerTls};
 
 /// Everything that a proxy does. Services are named by their place in `services`, routes by their place in `routes`.
@@ -65,6 +67,15 @@ pub struct TlsPlan {
     pub terminate: Option<ServerTls>,
     /// Names whose connections go to a service unopened, by its place. The first that takes a name counts.
     pub passthrough: Vec<(HostRule, u32)>,
+}
+
+impl Plan {
+    /// The node that proves to others who it is, if this plan has it do so.
+    pub(crate) fn node(&self) -> Option<&Arc<NodeTls>> {
+        let listeners = self.listeners.iter().filter_map(|one| one.tls.as_ref()?.terminate.as_ref()?.node());
+        let services = self.services.iter().filter_map(|one| one.tls.as_ref()?.node());
+        listeners.chain(services).next()
+    }
 }
 
 impl TlsPlan {
@@ -153,6 +164,8 @@ pub struct EndpointPlan {
     pub address: SocketAddr,
     /// How much it takes beside the others; at least 1.
     pub weight: u16,
+    /// The node that it must be, where the service's TLS is mutual.
+    pub node: Option<NodeId>,
 }
 
 /// A route.
@@ -176,6 +189,8 @@ pub struct RoutePlan {
     pub priority: Priority,
     /// What keeps a client's requests at one endpoint, where the policy hashes.
     pub key: KeyOf,
+    /// Whose requests it takes; others are answered 403.
+    pub allow: Allowed,
     /// Connections may change their protocol (WebSocket).
     pub upgrade: bool,
     /// CONNECT leads to the service's endpoints.

@@ -10,6 +10,7 @@ use wire::http1::{Body, Frame, HEAD_BYTES_MAX, HeadError, Headers, Onward, Relay
 use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, Told};
+use crate::mutual::Allowed;
 use crate::plan::KeyOf;
 use crate::slab::Key;
 use crate::socket::Got;
@@ -208,6 +209,10 @@ impl Loop {
             self.tell_refused(key, &refused(Reason::NoConnect), asked_for(name));
             return self.answer(key, refused(Reason::NoConnect));
         }
+        if !self.is_allowed(key, &table.plan.routes[route as usize].allow) {
+            self.tell_refused(key, &refused(Reason::NotAllowed), asked_for(name));
+            return self.answer(key, refused(Reason::NotAllowed));
+        }
         let slot = table.routes[route as usize];
         if let Err(seconds) = self.limited(slot, whose, head) {
             self.route_meters(slot).classes[4].increment();
@@ -227,10 +232,12 @@ impl Loop {
         if !requests.is_multiple_of(sample) {
             return;
         }
-        let peer = clients.get(key).map(|client| client.peer);
+        let (peer, member) = clients.get(key).map(|client| (client.peer, client.member.clone())).unzip();
+        let member = member.flatten();
         access.note(&Line {
             now: *now,
             client: asked.client.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            member: member.as_ref().map(|member| member.name.as_str()),
             method: asked.method,
             host: asked.host,
             path: asked.path,
@@ -261,7 +268,8 @@ impl Loop {
         let telling = &table.plan.telling;
         if self.access.is_some() && self.requests.is_multiple_of(u64::from(telling.access_sample.max(1))) {
             let (method, host, path) = (head.method.to_owned(), head.host.to_owned(), asked.path.to_owned());
-            exchange.told = Some(Told { client: asked.whose, method, host, path, endpoint: None });
+            let member = self.clients.get(key)?.member.clone();
+            exchange.told = Some(Told { client: asked.whose, method, host, path, member, endpoint: None });
         }
         let client = self.clients.get(key)?;
         exchange.key = key_of(&plan.key, &asked.whose, head, &KeyHasher::new(0));
@@ -289,6 +297,7 @@ impl Loop {
             client: &client.name,
             scheme: if client.is_secured { "https" } else { "http" },
             trusted: client.sources.as_ref().map(|sources| sources.by),
+            certificate: client.member.as_ref().map(|member| member.told.as_str()),
             via: VIA,
             trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
             upgrade: exchange.upgrade,
@@ -325,6 +334,15 @@ impl Loop {
             Some(client) if step != Step::Finished => client.exchange = Some(exchange),
             _ => self.recycle(exchange),
         }
+    }
+
+    /// Whether a client is one of those that may ask.
+    fn is_allowed(&mut self, key: Key, allowed: &Allowed) -> bool {
+        *allowed == Allowed::Anybody
+            || self
+                .clients
+                .get(key)
+                .is_some_and(|client| allowed.takes(client.member.as_ref().map(|member| member.node)))
     }
 
     /// Whether the route's rate allows the request; if not, after how many seconds it may be asked again.

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::meters::Meters;
 use crate::plan::{EndpointPlan, ListenerPlan, Plan};
-use crate::tls::Keys;
+use crate::tls::{ClientTls, Keys};
 use crate::worker::{Control, Loop, WAKE};
 
 /// Connections that the kernel keeps for a listener that is slow to take them.
@@ -138,7 +138,11 @@ impl Proxy {
     pub fn discover(&mut self, find: impl Fn(&str) -> Vec<EndpointPlan>) -> Result<(), ProxyError> {
         let mut found = Vec::new();
         for (at, service) in self.plan.services.iter().enumerate().filter(|(_, one)| one.discovered) {
-            let endpoints = find(&service.name);
+            let mut endpoints = find(&service.name);
+            if service.tls.as_ref().and_then(ClientTls::node).is_none() {
+                // Whose they are matters to nobody.
+                endpoints.iter_mut().for_each(|one| one.node = None);
+            }
             if endpoints != service.endpoints {
                 found.push((at, endpoints));
             }
@@ -298,9 +302,9 @@ impl Watch {
     /// These are the keys of the plan that is followed.
     fn of(&self, plan: &Plan) {
         let mut keys: Vec<Arc<Keys>> = Vec::new();
-        for tls in plan.listeners.iter().filter_map(|one| one.tls.as_ref()?.terminate.as_ref()) {
-            if !keys.iter().any(|one| Arc::ptr_eq(one, &tls.keys)) {
-                keys.push(Arc::clone(&tls.keys));
+        for shown in plan.listeners.iter().filter_map(|one| one.tls.as_ref()?.terminate.as_ref()?.keys()) {
+            if !keys.iter().any(|one| Arc::ptr_eq(one, shown)) {
+                keys.push(Arc::clone(shown));
             }
         }
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use kernel::NodeId;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -19,6 +20,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 use thiserror::Error;
 use webpki::EndEntityCert;
+
+use crate::mutual::{Allowed, NodeTls};
 
 /// A file of certificates or a key, in bytes.
 pub const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -67,6 +70,9 @@ pub enum TlsError {
     /// There is no certificate at all.
     #[error("TLS needs a certificate")]
     None,
+    /// A node's key cannot prove that it is the node.
+    #[error("the node's key is not one of Ed25519, or not that of its id")]
+    NodeKey,
 }
 
 /// Where a certificate chain and its key are.
@@ -181,7 +187,7 @@ fn stamps(files: &[PairFiles]) -> Vec<Option<Stamp>> {
     files.iter().flat_map(|pair| [stamp(&pair.cert), stamp(&pair.key)]).collect()
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())))
 }
@@ -202,7 +208,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if read.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(read) }
 }
 
-fn refused<E: Into<Box<dyn std::error::Error + Send + Sync>>>(path: &Path) -> impl Fn(E) -> TlsError + '_ {
+pub(crate) fn refused<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    path: &Path,
+) -> impl Fn(E) -> TlsError + '_ {
     |source| TlsError::Refused { path: path.to_owned(), source: source.into() }
 }
 
@@ -250,7 +258,7 @@ pub enum Inside {
 }
 
 impl Inside {
-    fn names(self) -> Vec<Vec<u8>> {
+    pub(crate) fn names(self) -> Vec<Vec<u8>> {
         let names: &[&[u8]] = match self {
             Inside::Http1 => &[b"http/1.1"],
             Inside::Http => &[b"h2", b"http/1.1"],
@@ -264,8 +272,17 @@ impl Inside {
 /// TLS towards clients.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    pub(crate) config: Arc<ServerConfig>,
-    pub(crate) keys: Arc<Keys>,
+    config: Arc<ServerConfig>,
+    met: Met,
+}
+
+/// Whom clients are shown, and who they must be.
+#[derive(Clone, Debug)]
+enum Met {
+    /// Certificates by name.
+    Named(Arc<Keys>),
+    /// This node, and members of its cluster.
+    Mutual(Arc<NodeTls>, Allowed, Inside),
 }
 
 impl ServerTls {
@@ -295,11 +312,36 @@ impl ServerTls {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(ServerTls { config: Arc::new(config), keys })
+        Ok(ServerTls { config: Arc::new(config), met: Met::Named(keys) })
     }
 }
 
 impl ServerTls {
+    /// TLS 1.3 with members of this node's cluster, those that are allowed to come. Both ends prove their nodes' keys.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn mutual(node: &Arc<NodeTls>, allowed: Allowed, inside: Inside) -> Result<ServerTls, TlsError> {
+        let config = Arc::new(node.server(&allowed, inside)?);
+        Ok(ServerTls { config, met: Met::Mutual(Arc::clone(node), allowed, inside) })
+    }
+
+    /// The certificates that are shown, where clients are shown some by name.
+    pub(crate) fn keys(&self) -> Option<&Arc<Keys>> {
+        match &self.met {
+            Met::Named(keys) => Some(keys),
+            Met::Mutual(..) => None,
+        }
+    }
+
+    /// The node whose cluster's members clients must be.
+    pub(crate) fn node(&self) -> Option<&Arc<NodeTls>> {
+        match &self.met {
+            Met::Named(_) => None,
+            Met::Mutual(node, ..) => Some(node),
+        }
+    }
+
     /// The beginning of a client's connection.
     pub(crate) fn begin(&self) -> Result<Connection, rustls::Error> {
         ServerConnection::new(Arc::clone(&self.config)).map(Connection::Server)
@@ -308,7 +350,12 @@ impl ServerTls {
 
 impl PartialEq for ServerTls {
     fn eq(&self, other: &ServerTls) -> bool {
-        Arc::ptr_eq(&self.config, &other.config)
+        match (&self.met, &other.met) {
+            (Met::Mutual(node, allowed, inside), Met::Mutual(other, others, otherwise)) => {
+                Arc::ptr_eq(node, other) && (allowed, inside) == (others, otherwise)
+            }
+            _ => Arc::ptr_eq(&self.config, &other.config),
+        }
     }
 }
 
@@ -316,13 +363,24 @@ impl Eq for ServerTls {}
 
 /// TLS towards a service.
 #[derive(Clone, Debug)]
-pub struct ClientTls {
-    pub(crate) config: Arc<ClientConfig>,
+pub struct ClientTls(Towards);
+
+#[derive(Clone, Debug)]
+enum Towards {
+    /// Who is certified by an authority.
+    Named(Named),
+    /// Members of this node's cluster.
+    Mutual(Arc<NodeTls>, Inside),
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    config: Arc<ClientConfig>,
     /// The same where HTTP/1.1 is to be spoken whatever the service is asked in otherwise.
     http1: Arc<ClientConfig>,
     /// The same where nothing is known of what is spoken, so nothing is agreed on.
     bytes: Arc<ClientConfig>,
-    pub(crate) name: Option<ServerName<'static>>,
+    name: Option<ServerName<'static>>,
 }
 
 impl ClientTls {
@@ -358,31 +416,64 @@ impl ClientTls {
             Arc::new(otherwise)
         };
         let (http1, bytes) = (of(Inside::Http1), of(Inside::Any));
-        Ok(ClientTls { config, http1, bytes, name })
+        Ok(ClientTls(Towards::Named(Named { config, http1, bytes, name })))
     }
-}
 
-impl ClientTls {
+    /// TLS 1.3 to proxies of members of this node's cluster. Both ends prove their nodes' keys; where an endpoint's node is
+    /// known it must be that one.
+    #[must_use]
+    pub fn mutual(node: &Arc<NodeTls>, inside: Inside) -> ClientTls {
+        ClientTls(Towards::Mutual(Arc::clone(node), inside))
+    }
+
+    /// The node that members are shown, if it is for them.
+    pub(crate) fn node(&self) -> Option<&Arc<NodeTls>> {
+        match &self.0 {
+            Towards::Named(_) => None,
+            Towards::Mutual(node, _) => Some(node),
+        }
+    }
+
     /// The same, agreeing on HTTP/1.1 if this agrees on HTTP/2.
     pub(crate) fn for_http1(&self) -> ClientTls {
-        ClientTls { config: Arc::clone(&self.http1), ..self.clone() }
+        self.otherwise(Inside::Http1, |named| &named.http1)
     }
 
     /// The same, agreeing on nothing.
     pub(crate) fn for_bytes(&self) -> ClientTls {
-        ClientTls { config: Arc::clone(&self.bytes), ..self.clone() }
+        self.otherwise(Inside::Any, |named| &named.bytes)
     }
 
-    /// The beginning of a connection to a server at this address.
-    pub(crate) fn begin(&self, address: IpAddr) -> Result<Connection, rustls::Error> {
-        let name = self.name.clone().unwrap_or_else(|| ServerName::from(address));
-        ClientConnection::new(Arc::clone(&self.config), name).map(Connection::Client)
+    fn otherwise(&self, inside: Inside, config: fn(&Named) -> &Arc<ClientConfig>) -> ClientTls {
+        ClientTls(match &self.0 {
+            Towards::Named(named) => {
+                Towards::Named(Named { config: Arc::clone(config(named)), ..named.clone() })
+            }
+            Towards::Mutual(node, _) => Towards::Mutual(Arc::clone(node), inside),
+        })
+    }
+
+    /// The beginning of a connection to a server at this address, which may have to be this node.
+    pub(crate) fn begin(&self, address: IpAddr, node: Option<NodeId>) -> Result<Connection, rustls::Error> {
+        match &self.0 {
+            Towards::Named(named) => {
+                let name = named.name.clone().unwrap_or_else(|| ServerName::from(address));
+                ClientConnection::new(Arc::clone(&named.config), name).map(Connection::Client)
+            }
+            Towards::Mutual(own, inside) => own.begin(node, *inside),
+        }
     }
 }
 
 impl PartialEq for ClientTls {
     fn eq(&self, other: &ClientTls) -> bool {
-        Arc::ptr_eq(&self.config, &other.config)
+        match (&self.0, &other.0) {
+            (Towards::Named(one), Towards::Named(other)) => Arc::ptr_eq(&one.config, &other.config),
+            (Towards::Mutual(one, inside), Towards::Mutual(other, otherwise)) => {
+                Arc::ptr_eq(one, other) && inside == otherwise
+            }
+            (Towards::Named(_), Towards::Mutual(..)) | (Towards::Mutual(..), Towards::Named(_)) => false,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, State};
 use crate::introduce::Introduction;
+use crate::mutual::not_taken;
 use crate::slab::Key;
 use crate::socket::Got;
 use crate::timers::Whose;
@@ -183,7 +184,7 @@ impl Loop {
     pub fn secured(&mut self, key: Key) -> Result<bool, Failed> {
         let failed = Failed::new(Reason::ConnectFailed, Progress::Unconnected);
         let Some(endpoint) = self.conns.get(key).map(|conn| conn.endpoint) else { return Err(failed) };
-        let address = self.endpoint(endpoint).address;
+        let (address, node) = (self.endpoint(endpoint).address, self.endpoint(endpoint).node);
         let Some(conn) = self.conns.get(key) else { return Err(failed) };
         if conn.socket.tls().is_none() {
             if !conn.socket.is_connected().map_err(|_| failed)? {
@@ -193,13 +194,22 @@ impl Loop {
                 return Ok(false);
             }
             if let Some(tls) = &conn.tls {
-                conn.socket.wrap(tls.begin(address.ip()).map_err(|_| failed)?);
+                conn.socket.wrap(tls.begin(address.ip(), node).map_err(|_| failed)?);
             }
         }
-        conn.socket.shake().map_err(|error| {
-            tracing::debug!(%error, %address, "an endpoint's TLS cannot be agreed on");
+        let shaken = conn.socket.shake().map_err(|error| {
+            match not_taken(&error) {
+                Some(reason) => {
+                    tracing::warn!(%reason, %address, "an endpoint is not the node that it must be")
+                }
+                None => tracing::debug!(%error, %address, "an endpoint's TLS cannot be agreed on"),
+            }
             Failed { reason: Reason::TlsFailed, ..failed }
-        })
+        })?;
+        if shaken {
+            self.name_conn(key).map_err(|_| Failed { reason: Reason::TlsFailed, ..failed })?;
+        }
+        Ok(shaken)
     }
 
     /// The service does not take it now.
@@ -411,6 +421,7 @@ impl Loop {
         access.note(&Line {
             now: self.now,
             client: told.client,
+            member: told.member.as_ref().map(|member| member.name.as_str()),
             method: &told.method,
             host: &told.host,
             path: &told.path,

@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use kernel::hash::KeyHasher;
-use kernel::{Micros, Rng};
+use kernel::{Micros, NodeId, Rng};
 use mesh::breaker::Standing;
 use mesh::limit::{Keyed, Priority};
 use mesh::sticky::Name;
@@ -29,8 +29,9 @@ use crate::access::AccessLog;
 use crate::buffers::Buffers;
 use crate::conn::{Client, Conn, Exchange, Phase};
 use crate::h2::Bells;
+use crate::members::Members;
 use crate::meters::{EndpointMeters, LoopMeters, Meters, RouteMeters, ServiceMeters};
-use crate::plan::{ListenerPlan, Plan, RatePlan, ServicePlan};
+use crate::plan::{EndpointPlan, ListenerPlan, Plan, RatePlan, ServicePlan};
 use crate::slab::{Key, Slab};
 use crate::socket::Socket;
 use crate::timers::{Due, Timer, Timers, Whose};
@@ -108,6 +109,8 @@ pub(crate) struct Endpoint {
     service: u32,
     pub address: SocketAddr,
     weight: u16,
+    /// Which node it must be, where that is proven.
+    pub node: Option<NodeId>,
     /// Connections without a request; the last one is used first.
     pub idle: Vec<Key>,
     /// Connections of HTTP/2, which take many requests.
@@ -122,6 +125,11 @@ impl Endpoint {
     /// Its service's slot.
     pub const fn service(&self) -> u32 {
         self.service
+    }
+
+    /// As it was planned.
+    const fn plan(&self) -> EndpointPlan {
+        EndpointPlan { address: self.address, weight: self.weight, node: self.node }
     }
 }
 
@@ -190,6 +198,7 @@ pub(crate) struct Loop {
     pub meters: Arc<LoopMeters>,
     pub access: Option<AccessLog>,
     pub requests: u64,
+    pub members: Members,
     /// The loop ends then, or when no client is left.
     pub stop_at: Option<Micros>,
 }
@@ -234,6 +243,7 @@ impl Loop {
             all_meters,
             access: None,
             requests: 0,
+            members: Members::default(),
             stop_at: None,
         }
     }
@@ -253,6 +263,7 @@ impl Loop {
             }
             self.now = self.clock.now();
             self.meters.turns.increment();
+            self.look_at_members();
             for event in &events {
                 let bits = event.token().0;
                 let key = Key::from_bits(bits & !(0b11 << KIND_SHIFT));
@@ -435,14 +446,19 @@ impl Loop {
         let tunnel = client.phase == Phase::Tunnel;
         let Some(mut exchange) = client.exchange.take() else { return Step::Blocked };
         let step = if tunnel { self.tunnel(key, &mut exchange) } else { self.exchange(key, &mut exchange) };
+        if self.put_back(key, exchange, step) { step } else { Step::On }
+    }
+
+    /// A request under way is its client's again. False if it is over.
+    pub fn put_back(&mut self, key: Key, exchange: Box<Exchange>, step: Step) -> bool {
         match self.clients.get(key) {
             Some(client) if step != Step::Finished => {
                 client.exchange = Some(exchange);
-                step
+                true
             }
             _ => {
                 self.recycle(exchange);
-                Step::On
+                false
             }
         }
     }
@@ -525,9 +541,10 @@ impl Loop {
         // The first time that it can be written to says that it is connected.
         socket.writable = false;
         let timer = Timer::default();
-        let (client, introduced, trunk) = (None, None, None);
+        let (client, member, introduced, trunk) = (None, None, None, None);
         let (connected, reused) = (false, false);
-        let conn = Conn { socket, endpoint, client, connected, reused, tls, introduced, trunk, timer };
+        let conn =
+            Conn { socket, endpoint, client, connected, reused, tls, member, introduced, trunk, timer };
         self.conns.fill(key, conn);
         self.endpoint(endpoint).users += 1;
         Ok(key)

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hyper::{Method, Request, StatusCode};
 use mesh::registry::View;
 use mesh::route::{Ask, FieldRule, HostRule, PathRule, Rule, Standing, rewritten};
-use proxy::{EndpointFigures, ListenerKind, ListenerPlan, Meters, Plan, RoutePlan, ServicePlan};
+use proxy::{Allowed, EndpointFigures, ListenerKind, ListenerPlan, Meters, Plan, RoutePlan, ServicePlan};
 use serde_json::{Value, json};
 
 use super::Subject;
@@ -217,6 +217,12 @@ fn effective(plan: &Plan, generation: u64, asked: &Asked, seen: &Seen<'_>) -> Va
         return told;
     };
     told["route"] = route.name.as_str().into();
+    if route.allow != Allowed::Anybody {
+        told["allow"] = match &route.allow {
+            Allowed::Anybody | Allowed::Members => json!(["members"]),
+            Allowed::These(nodes) => nodes.iter().map(ToString::to_string).collect(),
+        };
+    }
     if asked.method == "CONNECT" && !route.connect {
         told["answer"] = json!({"status": 405, "reason": "no-connect"});
         return told;

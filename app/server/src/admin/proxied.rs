@@ -9,7 +9,7 @@ use crate::cluster::board::Standing;
 type LoopFigure = fn(&LoopMeters) -> u64;
 
 /// Name, kind, help and figure of each metric of the proxy's threads.
-const LOOPS: [(&str, &str, &str, LoopFigure); 16] = [
+const LOOPS: [(&str, &str, &str, LoopFigure); 18] = [
     ("archipel_proxy_accepted_total", "counter", "Clients taken.", |m| m.accepted.get()),
     ("archipel_proxy_clients", "gauge", "Clients connected.", |m| m.clients.get()),
     ("archipel_proxy_connections", "gauge", "Connections to endpoints.", |m| m.conns.get()),
@@ -20,6 +20,12 @@ const LOOPS: [(&str, &str, &str, LoopFigure); 16] = [
     ("archipel_proxy_handshakes_total", "counter", "Clients' TLS agreed on.", |m| m.handshakes.get()),
     ("archipel_proxy_handshake_failures_total", "counter", "Clients' TLS that was not.", |m| {
         m.handshake_failures.get()
+    }),
+    ("archipel_proxy_strangers_total", "counter", "Clients that are no members, where members come.", |m| {
+        m.strangers.get()
+    }),
+    ("archipel_proxy_expelled_total", "counter", "Connections of nodes that were members, ended.", |m| {
+        m.expelled.get()
     }),
     ("archipel_proxy_untrusted_total", "counter", "Clients that may not say whose they are.", |m| {
         m.untrusted.get()

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use fabric::link::LinkMeters;
+use fabric::Identity;
+use fabric::link::{LinkMeters, Members};
 use kernel::{ClusterId, NodeId};
 use node::cluster::mind::{Answer, Ticket};
+use proxy::{NodeTls, Roster, TlsError};
 use tokio::sync::oneshot;
 
 use super::board::Board;
@@ -26,6 +28,9 @@ pub struct Desk {
     pub node: NodeId,
     /// Where it listens for other members.
     pub address: SocketAddr,
+    identity: Identity,
+    /// Whom links are kept with, and itself.
+    pub(crate) members: Arc<Members>,
     /// Makes tokens and judges who has one.
     pub(crate) introducer: Introducer,
     next: AtomicU64,
@@ -38,17 +43,20 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Of the member `node` of `cluster`, which others reach at `addresses`.
+    /// Of the member of `cluster` that is `identity`, which others reach at `addresses`.
     pub(crate) fn new(
         cluster: ClusterId,
-        node: NodeId,
+        identity: &Identity,
         addresses: Vec<SocketAddr>,
         address: SocketAddr,
     ) -> Desk {
+        let node = identity.id();
         Desk {
             cluster,
             node,
             address,
+            identity: identity.clone(),
+            members: Arc::new(Members::new([node].into())),
             introducer: Introducer::new(cluster, node, addresses),
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
@@ -56,6 +64,15 @@ impl Desk {
             post: Post::default(),
             board: Board::default(),
         }
+    }
+
+    /// What this member proves to proxies of others, and how it judges them: by the set that its links are judged by.
+    ///
+    /// # Errors
+    /// [`TlsError`]: the key cannot be used so.
+    pub(crate) fn proof(&self) -> Result<NodeTls, TlsError> {
+        let roster = Arc::new(Kept(Arc::clone(&self.members)));
+        NodeTls::new(self.cluster, self.node, self.identity.signing_key(), roster)
     }
 
     /// A number for a question that the loop itself waits for.
@@ -96,5 +113,19 @@ impl Desk {
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<Ticket, oneshot::Sender<Answer>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The members that links are kept with, as the proxy asks for them.
+#[derive(Debug)]
+struct Kept(Arc<Members>);
+
+impl Roster for Kept {
+    fn version(&self) -> u64 {
+        self.0.version()
+    }
+
+    fn contains(&self, node: NodeId) -> bool {
+        self.0.contains(node)
     }
 }

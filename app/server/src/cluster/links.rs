@@ -98,7 +98,7 @@ impl MemberLinks {
     pub fn new(start: LinkStart, registry: Registry, first: usize) -> io::Result<MemberLinks> {
         let LinkStart { identity, incarnation, seed, spoken, listener, about, jobs, desk } = start;
         let set = BTreeSet::from([identity.id()]);
-        let members = Arc::new(Members::new(set.clone()));
+        let members = Arc::clone(&desk.members);
         let tokens = TokenRange { first, connections_max: CONNECTIONS_MAX };
         let settings = Settings { incarnation, seed, spoken };
         let links = Links::new(&identity, Arc::clone(&members), settings, tokens, registry, Some(listener))?;

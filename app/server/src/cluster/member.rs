@@ -58,7 +58,7 @@ pub(crate) fn start(
     let bound = listener.local_addr().map_err(|source| {
         NodeError::from(ClusterError::Listen { address: options.cluster.listen, source })
     })?;
-    let desk = Arc::new(Desk::new(cluster, identity.id(), about.addresses.clone(), bound));
+    let desk = Arc::new(Desk::new(cluster, &identity, about.addresses.clone(), bound));
     let (meters, asked) = (Arc::default(), Arc::default());
     let spawn = |source| NodeError::File { path: dir.clone(), source };
     let (fetchers, to_fetchers) = Fetchers::start(&engine, &meters).map_err(spawn)?;

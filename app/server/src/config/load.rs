@@ -196,6 +196,16 @@ pub enum ConfigError {
         /// The reason.
         source: io::Error,
     },
+    /// It has nobody to prove who it is to.
+    #[error(
+        "{origin}: `{key}` is true, and this node is no member of a cluster: it has no name to show and no members to meet; make it one with --cluster (`cluster.enabled`) or --join, or use `tls`"
+    )]
+    NoCluster {
+        /// Where.
+        origin: Origin,
+        /// The setting.
+        key: String,
+    },
     /// One of two settings that need each other.
     #[error("{origin}: `{key}` is set and `{other}` is not; one needs the other")]
     Half {

@@ -10,8 +10,8 @@ use proxy::KeyOf;
 use toml::de::DeValue;
 
 pub use self::texts::{
-    CookieName, EndpointItem, FieldItem, Host, KeyItem, Method, MirrorItem, NetworkItem, Passed, RoutePath,
-    Share, StatusItem, TlsName,
+    AllowItem, CookieName, EndpointItem, FieldItem, Host, KeyItem, Method, MirrorItem, NetworkItem, Passed,
+    RoutePath, Share, StatusItem, TlsName,
 };
 use super::items::{One, Several};
 use super::section::{Kind, Setting, Value, section};
@@ -75,6 +75,12 @@ section! {
         service: Option<Name> = None,
         /// Whether clients begin with TLS (1.2 or 1.3), which ends here.
         tls: bool = false,
+        /// Whether clients are nodes of this node's cluster, which prove it: TLS 1.3, in which both ends show the name
+        /// `spiffe://CLUSTER/node/NODE` and prove the node's key. Who is no member, or not any more, is refused. Those behind
+        /// the proxy are told who asks (`X-Forwarded-Client-Cert`). Not together with `tls`.
+        mutual: bool = false,
+        /// Which members may come, with `mutual`: their names or the ids of nodes. Without any, all.
+        allow: Several<AllowItem> = Several::default(),
         /// Authorities, one of which must have signed the certificate that a client shows (a file in PEM). Without it
         /// clients show none.
         client_ca: Option<PathBuf> = None,
@@ -157,6 +163,10 @@ section! {
         protocol: Asked = Asked::Http1,
         /// Whether connections to endpoints are made with TLS (1.2 or 1.3).
         tls: bool = false,
+        /// Whether its instances are reached at such listeners of their nodes (`mutual` of a listener), in TLS 1.3 in which
+        /// both ends prove their nodes' keys. A registered instance must be at the node that has registered it; behind one of
+        /// `endpoints` any member may be. Not together with `tls`.
+        mutual: bool = false,
         /// Authorities, one of which must have signed an endpoint's certificate (a file in PEM).
         tls_ca: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
         /// The name that an endpoint's certificate must be made out to, and that it is asked for. Without one it is the
@@ -222,6 +232,10 @@ section! {
         priority: Class = Class::Normal,
         /// What keeps requests at one endpoint, if the service's policy is `maglev` or `ring`.
         hash: One<KeyItem> = One(KeyItem(KeyOf::Client)),
+        /// Whose requests it takes, of clients that come to a listener with `mutual`: names of members
+        /// (`spiffe://CLUSTER/node/NODE`), ids of nodes, or `members` for all of them. Others are answered 403. Without any
+        /// everybody's.
+        allow: Several<AllowItem> = Several::default(),
         /// Whether connections may change their protocol, as WebSocket does.
         upgrade: bool = false,
         /// Whether CONNECT leads through to an endpoint of the service.

@@ -248,6 +248,14 @@ fn a_token_for_some_services_allows_nothing_of_the_others_unless_it_says_so() {
 fn a_proxy_that_cannot_be_is_refused_with_the_setting() {
     #[rustfmt::skip] // columns
     let table: &[(&str, &[&str])] = &[
+        ("[[proxy.listener]]\nname = \"a\"\nmutual = true\ntls = true\n[[proxy.certificate]]\ncert = \"a\"\nkey = \"b\"",
+            &["archipel.toml:3", "`proxy.listener[0].mutual` is true", "`tls`"]),
+        ("[[proxy.listener]]\nname = \"a\"\nallow = \"members\"",
+            &["archipel.toml:3", "`proxy.listener[0].allow`", "`proxy.listener[0].mutual`"]),
+        ("[[proxy.listener]]\nname = \"a\"\nmutual = true\nallow = \"spiffe://example.org/web\"",
+            &["archipel.toml:4", "`proxy.listener[0].allow`", "spiffe://CLUSTER/node/NODE"]),
+        ("[[proxy.service]]\nname = \"a\"\nendpoints = \"127.0.0.1:1\"\nmutual = true\ntls_name = \"b\"",
+            &["archipel.toml:5", "`proxy.service[0].tls_name`", "`proxy.service[0].tls`"]),
         ("[[proxy.listener]]\nname = \"a\"\naccept_proxy = true",
                                                  &["archipel.toml:3", "accept_proxy` is set", "trusted` is not"]),
         ("[[proxy.listener]]\nname = \"a\"\ntrusted = [\"10.0.0.1/8\"]",

@@ -6,16 +6,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use control::{MeshSettings, Revision};
-use proxy::{Meters, Plan, Proxy};
+use proxy::{Meters, NodeTls, Plan, Proxy};
 use runtime::{Control, Remote};
 
 use super::desired::{laid_over, overlaid, shown};
-use super::{Proxied, plan};
+use super::tls::Own;
+use super::{Proxied, plan_of};
 use crate::cluster::board::{News, Standing};
 use crate::cluster::desk::Desk;
 use crate::config::{self, Config, ConfigError, Loaded};
@@ -56,13 +57,8 @@ struct Inner {
     followed: Mutex<Followed>,
     /// Who has it changes what is followed, and plans meanwhile.
     turn: Mutex<()>,
-}
-
-/// What `loaded` comes to in a revision.
-fn planned(loaded: &Loaded, revision: Option<&Revision>) -> Result<(Loaded, Plan), ConfigError> {
-    let over = revision.map_or_else(|| Ok(loaded.clone()), |revision| overlaid(loaded, revision))?;
-    let plan = plan(&over, workers(&over.config))?;
-    Ok((over, plan))
+    /// What this node proves to others, once it is known to be a member.
+    node: OnceLock<Arc<NodeTls>>,
 }
 
 /// Threads that the proxy has, or would have.
@@ -74,11 +70,28 @@ impl Steering {
     /// Of a proxy that follows the file `loaded`, or will.
     pub(crate) fn new(loaded: &Loaded, proxied: Proxied, meters: Arc<Meters>) -> Steering {
         let followed = Mutex::new(Followed { file: loaded.clone(), revision: None, wanted: None, why: None });
-        Steering(Arc::new(Inner { proxied, meters, followed, turn: Mutex::default() }))
+        Steering(Arc::new(Inner { proxied, meters, followed, turn: Mutex::default(), node: OnceLock::new() }))
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node is a member, and this is what it proves. What is planned from now on may need it.
+    pub(crate) fn prove(&self, node: NodeTls) {
+        // A node is one member as long as it runs.
+        let _ = self.0.node.set(Arc::new(node));
+    }
+
+    fn own(&self) -> Own<'_> {
+        self.0.node.get().map_or(Own::Nobody, Own::Member)
+    }
+
+    /// What `loaded` comes to in a revision.
+    fn planned(&self, loaded: &Loaded, revision: Option<&Revision>) -> Result<(Loaded, Plan), ConfigError> {
+        let over = revision.map_or_else(|| Ok(loaded.clone()), |revision| overlaid(loaded, revision))?;
+        let plan = plan_of(&over, workers(&over.config), self.own())?;
+        Ok((over, plan))
     }
 
     fn followed(&self) -> MutexGuard<'_, Followed> {
@@ -99,7 +112,7 @@ impl Steering {
         revision: Option<&Revision>,
         before: impl FnOnce(&Config, &Plan) -> Result<(), ServeError>,
     ) -> Result<(), ServeError> {
-        let (over, plan) = planned(file, revision)?;
+        let (over, plan) = self.planned(file, revision)?;
         before(&over.config, &plan)?;
         let listens = !plan.listeners.is_empty();
         self.put(&over.config, plan, listens)
@@ -113,7 +126,7 @@ impl Steering {
     pub(crate) fn judge(&self, settings: &MeshSettings) -> Result<(), ConfigError> {
         let file = self.followed().file.clone();
         let over = laid_over(&file, settings, "the settings")?;
-        plan(&over, workers(&over.config)).map(drop)
+        plan_of(&over, workers(&over.config), self.own()).map(drop)
     }
 
     /// Has the proxy follow `plan`; or begins it, if it is to listen.

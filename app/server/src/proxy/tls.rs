@@ -3,11 +3,87 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use proxy::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError, TlsPlan};
+use proxy::{
+    Allowed, CERTIFICATES_MAX, ClientTls, Inside, Keys, NodeTls, PairFiles, ServerTls, TlsError, TlsPlan,
+};
 
 use super::{Files, service};
-use crate::config::proxy::{Asked, Protocol, ProxyListener, ProxyService};
+use crate::config::items::{Item, Several};
+use crate::config::proxy::{AllowItem, Asked, Protocol, ProxyListener, ProxyService};
 use crate::config::{ConfigError, Loaded};
+
+/// Who this node is to other nodes of its cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own<'a> {
+    /// That is not known yet: what is planned is to be judged, and not to be followed.
+    Unknown,
+    /// It is in no cluster.
+    Nobody,
+    /// A member, which can prove it.
+    Member(&'a Arc<NodeTls>),
+}
+
+impl<'a> Own<'a> {
+    /// Who proves its key where that `is_wanted` by the setting `key`, and TLS in which nobody does is not.
+    fn node(
+        self,
+        loaded: &Loaded,
+        key: String,
+        is_wanted: bool,
+        is_otherwise: bool,
+    ) -> Result<Option<&'a Arc<NodeTls>>, ConfigError> {
+        let origin = loaded.origin(&key);
+        match self {
+            _ if !is_wanted => Ok(None),
+            _ if is_otherwise => Err(ConfigError::NotAllowed {
+                origin,
+                key,
+                found: "true".into(),
+                allowed: "false where `tls` is true: one proves nodes' keys, the other names of certificates"
+                    .into(),
+            }),
+            Own::Unknown => Ok(None),
+            Own::Nobody => Err(ConfigError::NoCluster { origin, key }),
+            Own::Member(node) => Ok(Some(node)),
+        }
+    }
+}
+
+/// Who may ask, of those in this list.
+///
+/// # Errors
+/// [`ConfigError`]: somebody in it is of another cluster.
+pub(super) fn allowed(
+    loaded: &Loaded,
+    key: &str,
+    list: &Several<AllowItem>,
+    own: Own<'_>,
+) -> Result<Allowed, ConfigError> {
+    let mut nodes = std::collections::BTreeSet::new();
+    for item in &list.0 {
+        match *item {
+            AllowItem::Members => return Ok(Allowed::Members),
+            AllowItem::Node(node) => nodes.insert(node),
+            AllowItem::Name(name) => {
+                if let Own::Member(own) = own
+                    && own.name().cluster != name.cluster
+                {
+                    return Err(ConfigError::NotAllowed {
+                        origin: loaded.origin(key),
+                        key: key.to_owned(),
+                        found: format!("\"{}\"", item.show()),
+                        allowed: format!(
+                            "a member of this node's cluster, whose names begin with spiffe://{}/node/",
+                            own.name().cluster
+                        ),
+                    });
+                }
+                nodes.insert(name.node)
+            }
+        };
+    }
+    Ok(if nodes.is_empty() { Allowed::Anybody } else { Allowed::These(nodes) })
+}
 
 /// The certificates of all listeners; `None`: there is no listener with TLS, or files are not read.
 ///
@@ -47,6 +123,7 @@ pub(super) fn of_listener(
     at: usize,
     listener: &ProxyListener,
     keys: Option<&Arc<Keys>>,
+    own: Own<'_>,
 ) -> Result<Option<Arc<TlsPlan>>, ConfigError> {
     let key = |name: &str| format!("proxy.listener[{at}].{name}");
     let mut passthrough = Vec::new();
@@ -61,15 +138,25 @@ pub(super) fn of_listener(
         Protocol::Http => Inside::Http,
         Protocol::Tcp => Inside::Any,
     };
-    let terminate = match keys.filter(|_| listener.tls) {
-        None => None,
-        Some(keys) => {
+    if !listener.allow.0.is_empty() && !listener.mutual {
+        let (key, other) = (key("allow"), key("mutual"));
+        return Err(ConfigError::Half { origin: loaded.origin(&key), key, other });
+    }
+    let allowed = allowed(loaded, &key("allow"), &listener.allow, own)?;
+    let node = own.node(loaded, key("mutual"), listener.mutual, listener.tls)?;
+    let terminate = match (node, keys.filter(|_| listener.tls)) {
+        (Some(node), _) => {
+            let tls = ServerTls::mutual(node, allowed, inside);
+            Some(tls.map_err(|source| bad(loaded, key("mutual"), key("mutual"), source))?)
+        }
+        (None, None) => None,
+        (None, Some(keys)) => {
             let tls = ServerTls::new(Arc::clone(keys), listener.client_ca.as_deref(), inside);
             let name = if listener.client_ca.is_some() { "client_ca" } else { "tls" };
             Some(tls.map_err(|source| bad(loaded, key(name), key(name), source))?)
         }
     };
-    let begins = listener.tls || !passthrough.is_empty();
+    let begins = listener.tls || listener.mutual || !passthrough.is_empty();
     Ok(begins.then(|| Arc::new(TlsPlan { terminate, passthrough })))
 }
 
@@ -82,6 +169,7 @@ pub(super) fn of_service(
     at: usize,
     service: &ProxyService,
     files: Files,
+    own: Own<'_>,
 ) -> Result<Option<ClientTls>, ConfigError> {
     let key = |name: &str| format!("proxy.service[{at}].{name}");
     let half = |one: &str, other: &str| {
@@ -94,6 +182,11 @@ pub(super) fn of_service(
         (None, Some(_)) => return Err(half("tls_key", "tls_cert")),
         (Some(cert), Some(key)) => Some(PairFiles { cert: cert.clone(), key: PathBuf::clone(key) }),
     };
+    let inside = match service.protocol {
+        Asked::Http1 => Inside::Http1,
+        Asked::Http2 => Inside::Http2,
+    };
+    let node = own.node(loaded, key("mutual"), service.mutual, service.tls)?;
     if !service.tls {
         let without = |one| Err(half(one, "tls"));
         return if pair.is_some() {
@@ -101,17 +194,13 @@ pub(super) fn of_service(
         } else if service.tls_name.is_some() {
             without("tls_name")
         } else {
-            Ok(None)
+            Ok(node.map(|node| ClientTls::mutual(node, inside)))
         };
     }
     if files == Files::None {
         return Ok(None);
     }
     let name = service.tls_name.as_ref().map(|name| name.0.0.clone());
-    let inside = match service.protocol {
-        Asked::Http1 => Inside::Http1,
-        Asked::Http2 => Inside::Http2,
-    };
     let tls = ClientTls::new(&service.tls_ca, name, pair.as_ref(), inside);
     tls.map(Some).map_err(|source| bad(loaded, key("tls_ca"), key("tls"), source))
 }

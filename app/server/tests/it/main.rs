@@ -3,3 +3,4 @@
 
 mod joining;
 mod loops;
+mod mutual;

@@ -23,6 +23,8 @@ pub struct Onward<'a> {
     /// The client is another proxy, which says by this field whose a request is: what it says of that is kept. What stands in the
     /// other field its own client may have made up.
     pub trusted: Option<ForwardedBy>,
+    /// What its certificate has proven, as `X-Forwarded-Client-Cert` says it. What clients say there never goes on.
+    pub certificate: Option<&'a str>,
     /// What this proxy calls itself.
     pub via: &'a str,
     /// A trace to begin if the client has begun none: the value of a `traceparent` field.
@@ -81,7 +83,7 @@ pub fn request(head: &Request<'_, '_>, onward: &Onward<'_>, out: &mut Vec<u8>) {
             Class::EndToEnd => {}
             Class::Host | Class::Hop | Class::Length => continue,
             Class::Forwarded if keeps(onward, header.name) || is(Bug::ForwardedForBelieved) => {}
-            Class::Forwarded => continue,
+            Class::Forwarded | Class::Certificate => continue,
             Class::Expect if head.expects_continue => {}
             Class::Expect => continue,
             Class::Trace => traced = true,
@@ -139,6 +141,9 @@ fn added(head: &Request<'_, '_>, onward: &Onward<'_>, traced: bool, out: &mut Ve
         }
         line(b";proto=", onward.scheme.as_bytes(), out);
     }
+    if let Some(certificate) = onward.certificate {
+        line(b"x-forwarded-client-cert: ", certificate.as_bytes(), out);
+    }
     let version: &[u8] = if head.version == Version::Http10 { b"via: 1.0 " } else { b"via: 1.1 " };
     line(version, onward.via.as_bytes(), out);
     if let (Some(trace), false) = (onward.trace, traced) {
@@ -162,7 +167,12 @@ pub fn response(head: &Response<'_, '_>, frame: Frame, connection: Connection, o
     let lengthless = head.status < 200 || head.status == 204;
     for header in head.headers {
         match class(header.name) {
-            Class::EndToEnd | Class::Forwarded | Class::Host | Class::Expect | Class::Trace => {}
+            Class::EndToEnd
+            | Class::Forwarded
+            | Class::Certificate
+            | Class::Host
+            | Class::Expect
+            | Class::Trace => {}
             Class::Hop => continue,
             Class::Length if lengthless => continue,
             Class::Length => {}
@@ -204,6 +214,8 @@ enum Class {
     Length,
     /// What a proxy says of its client.
     Forwarded,
+    /// The same of what it has proven.
+    Certificate,
     Expect,
     Trace,
 }
@@ -231,6 +243,7 @@ fn class(name: &str) -> Class {
         16 if is_one("x-forwarded-host") || is_one("x-forwarded-port") => Class::Forwarded,
         17 if is_one("transfer-encoding") => Class::Hop,
         17 if is_one("x-forwarded-proto") => Class::Forwarded,
+        23 if is_one("x-forwarded-client-cert") => Class::Certificate,
         _ => Class::EndToEnd,
     }
 }

@@ -14,6 +14,7 @@ const ONWARD: Onward<'_> = Onward {
     client: "192.0.2.7",
     scheme: "http",
     trusted: None,
+    certificate: None,
     via: "archipel",
     trace: None,
     upgrade: false,
@@ -99,6 +100,13 @@ fn what_a_proxy_before_us_says_is_kept_if_it_is_trusted_and_traces_are_begun() {
         assert!(sent(told, &onward).contains(&lines), "the last hop is told of");
         assert!(!sent(text, &onward).contains(&lines), "nobody reads it there");
         assert!(!sent(text, &onward).contains("1.2.3.4"), "nor is what a client may have made up");
+    }
+    // What a certificate has proven is said by who has seen it, whoever the client is.
+    let proven = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: URI=made-up\r\n\r\n";
+    for onward in [ONWARD, onward] {
+        assert!(!sent(proven, &onward).to_ascii_lowercase().contains("client-cert"));
+        let said = sent(proven, &Onward { certificate: Some("By=a;URI=b"), ..onward });
+        assert!(said.contains("\r\nx-forwarded-client-cert: By=a;URI=b\r\n") && !said.contains("made-up"));
     }
     let traced = "GET / HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1-2-3\r\n\r\n";
     assert_eq!(sent(traced, &onward).matches("traceparent").count(), 1);

@@ -12,7 +12,8 @@ fn sent() -> String {
     let head = Request::parse(HEAD, &mut room).expect("it is a request").expect("it is whole");
     let (path, client, scheme, via) = (("", "/"), "192.0.2.7", "http", "a");
     let mut out = Vec::new();
-    let onward = Onward { path, client, scheme, trusted: None, via, trace: None, upgrade: false };
+    let onward =
+        Onward { path, client, scheme, trusted: None, certificate: None, via, trace: None, upgrade: false };
     request(&head, &onward, &mut out);
     String::from_utf8(out).expect("it is text")
 }

@@ -190,6 +190,7 @@ pub(super) fn opened_out(head: &http1::Response<'_, '_>) -> Option<Response<()>>
 const fn grpc_status(status: u16) -> u16 {
     match status {
         400 => 13,
+        403 => 7,
         404 | 405 => 12,
         504 => 4,
         429 | 502 | 503 => 14,

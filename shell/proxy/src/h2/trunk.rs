@@ -234,9 +234,9 @@ impl Loop {
         let (out, response) = (Out::Waiting, Back::None);
         trunk.calls.push(Call { conn, ends, out, response, is_head: false, heard: 0 });
         let timer = Timer::default();
-        let (client, tls, introduced, trunk) = (None, None, None, None);
+        let (client, tls, member, introduced, trunk) = (None, None, None, None, None);
         let (endpoint, connected, reused) = (id, false, false);
-        let one = Conn { socket, endpoint, client, connected, reused, tls, introduced, trunk, timer };
+        let one = Conn { socket, endpoint, client, connected, reused, tls, member, introduced, trunk, timer };
         self.conns.fill(conn, one);
         self.endpoint(id).users += 1;
         Ok(conn)
@@ -294,6 +294,13 @@ impl Loop {
         for call in trunk.calls {
             call.ends.borrow_mut().inward_flow = Flow::Cut;
             self.tell_caller(call.conn);
+        }
+    }
+
+    /// Ends a connection, whatever is under way on it.
+    pub fn cut_trunk(&mut self, key: Key) {
+        if let Some(trunk) = self.conns.get(key).and_then(|conn| conn.trunk.take()) {
+            self.end_trunk(key, *trunk);
         }
     }
 

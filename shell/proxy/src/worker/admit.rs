@@ -101,10 +101,10 @@ impl Loop {
             self.clients.remove(key);
             return None;
         };
-        let is_secured = client.is_secured;
+        let (is_secured, member) = (client.is_secured, client.member.clone());
         let mut stream = Client::new(socket, client.peer, client.name.clone(), timer);
         (stream.path, stream.sources) = (path.or_else(|| client.path.clone()), client.sources.clone());
-        (stream.is_secured, stream.socket.readable) = (is_secured, true);
+        (stream.is_secured, stream.member, stream.socket.readable) = (is_secured, member, true);
         self.clients.fill(key, stream);
         Some(key)
     }

@@ -1,7 +1,6 @@
 //! How a thread takes a plan: what it names keeps its place and what was learnt of it, what it does not name ends.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use mio::{Interest, Token};
 
 use super::{Endpoint, KIND_SHIFT, LISTENER, Listening, Loop, RouteState, Service, Table};
 use crate::access::AccessLog;
-use crate::plan::{ListenerPlan, Plan, RatePlan, ServicePlan};
+use crate::plan::{EndpointPlan, ListenerPlan, Plan, RatePlan, ServicePlan};
 use crate::slab::Key;
 
 impl Loop {
@@ -56,6 +55,7 @@ impl Loop {
         self.take_listeners(&plan, sockets);
         let introduces = plan.services.iter().any(|service| service.send_proxy.is_some());
         self.table = Rc::new(Table { plan, services, routes, introduces });
+        self.follow_members();
         self.meters.generation.set(number);
         self.tell();
     }
@@ -105,9 +105,7 @@ impl Loop {
                 slot
             }
         };
-        let endpoints: Vec<(SocketAddr, u16)> =
-            plan.endpoints.iter().map(|one| (one.address, one.weight)).collect();
-        self.set_endpoints(slot, &endpoints);
+        self.set_endpoints(slot, &plan.endpoints);
         // There may be more room than there was.
         self.grant(slot);
         slot
@@ -126,12 +124,12 @@ impl Loop {
     }
 
     /// These are the endpoints of a service from now on. Those that go finish what they have.
-    fn set_endpoints(&mut self, slot: u32, wanted: &[(SocketAddr, u16)]) {
+    fn set_endpoints(&mut self, slot: u32, wanted: &[EndpointPlan]) {
         let (mut told, mut named) = (Vec::new(), Vec::new());
         let mut gone = Vec::new();
         for (id, endpoint) in (0..).zip(&mut self.endpoints) {
             let Some(endpoint) = endpoint.as_mut().filter(|one| one.service == slot) else { continue };
-            let stays = wanted.contains(&(endpoint.address, endpoint.weight));
+            let stays = wanted.contains(&endpoint.plan());
             if !stays && !endpoint.retired {
                 endpoint.retired = true;
                 endpoint.users += 1;
@@ -141,10 +139,11 @@ impl Loop {
                 endpoint.retired = false;
             }
         }
-        for &(address, weight) in wanted {
-            let same = |one: &Endpoint| one.service == slot && (one.address, one.weight) == (address, weight);
+        for plan in wanted {
+            let same = |one: &Endpoint| one.service == slot && one.plan() == *plan;
             let known = self.endpoints.iter().position(|one| one.as_ref().is_some_and(same));
-            let id = known.map_or_else(|| self.new_endpoint(slot, address, weight), |at| at as u32);
+            let id = known.map_or_else(|| self.new_endpoint(slot, plan), |at| at as u32);
+            let EndpointPlan { address, weight, .. } = *plan;
             let name = KeyHasher::new(0).hash(address.to_string().as_bytes());
             named.push((id, address));
             told.push(Told { id, endpoint: Balanced { name, weight, zone: 0 }, healthy: true });
@@ -160,10 +159,11 @@ impl Loop {
         }
     }
 
-    fn new_endpoint(&mut self, service: u32, address: SocketAddr, weight: u16) -> u32 {
+    fn new_endpoint(&mut self, service: u32, plan: &EndpointPlan) -> u32 {
+        let EndpointPlan { address, weight, node } = *plan;
         let (idle, trunks) = (Vec::new(), Vec::new());
         let endpoint =
-            Endpoint { service, address, weight, idle, trunks, users: 0, retired: false, meters: None };
+            Endpoint { service, address, weight, node, idle, trunks, users: 0, retired: false, meters: None };
         if let Some(id) = self.free_endpoints.pop() {
             self.endpoints[id as usize] = Some(endpoint);
             return id;

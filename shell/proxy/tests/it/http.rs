@@ -570,7 +570,7 @@ fn endpoints_that_are_found_elsewhere_come_and_go() {
     let mut world = World::new(next.clone());
     assert_eq!(world.ask(GET).reason(), "no-endpoint");
     for (address, text) in [(one.address, "ok"), (two.address, "two")] {
-        world.proxy.discover(|_| vec![proxy::EndpointPlan { address, weight: 1 }]).unwrap();
+        world.proxy.discover(|_| vec![proxy::EndpointPlan { address, weight: 1, node: None }]).unwrap();
         // The threads follow when they are woken.
         while world.ask(GET).text() != text {}
     }
@@ -578,7 +578,10 @@ fn endpoints_that_are_found_elsewhere_come_and_go() {
     next.limits.idle_ms = 50_000;
     world.proxy.follow(next).unwrap();
     let before = world.proxy.generation();
-    world.proxy.discover(|_| vec![proxy::EndpointPlan { address: two.address, weight: 1 }]).unwrap();
+    world
+        .proxy
+        .discover(|_| vec![proxy::EndpointPlan { address: two.address, weight: 1, node: None }])
+        .unwrap();
     assert_eq!(world.proxy.generation(), before, "nothing was new");
     assert_eq!(world.ask(GET).text(), "two");
     world.proxy.discover(|_| Vec::new()).unwrap();

@@ -8,6 +8,7 @@ mod http2;
 mod introduce;
 mod malformed;
 mod mirror;
+mod mutual;
 mod queue;
 mod sticky;
 mod telling;

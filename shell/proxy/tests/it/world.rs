@@ -12,7 +12,8 @@ use mesh::retry::RetryOptions;
 use mesh::route::{HostRule, PathRule, Routes, Rule, Split};
 use mesh::upstream::UpstreamOptions;
 use proxy::{
-    EndpointPlan, KeyOf, ListenerKind, ListenerPlan, Meters, Plan, Proxy, RoutePlan, ServicePlan, Telling,
+    Allowed, EndpointPlan, KeyOf, ListenerKind, ListenerPlan, Meters, Plan, Proxy, RoutePlan, ServicePlan,
+    Telling,
 };
 
 /// How long anything may take before a test fails.
@@ -112,7 +113,7 @@ pub fn read_head(stream: &mut TcpStream) -> Option<String> {
 pub fn service(name: &str, endpoints: &[SocketAddr]) -> ServicePlan {
     ServicePlan {
         name: name.into(),
-        endpoints: endpoints.iter().map(|&address| EndpointPlan { address, weight: 1 }).collect(),
+        endpoints: endpoints.iter().map(|&address| EndpointPlan { address, weight: 1, node: None }).collect(),
         discovered: false,
         options: UpstreamOptions { policy: mesh::balance::Policy::RoundRobin, ..UpstreamOptions::default() },
         connect_ms: 2_000,
@@ -137,6 +138,7 @@ pub fn route(name: &str, service: u32) -> RoutePlan {
         rate: None,
         priority: Priority::Normal,
         key: KeyOf::Client,
+        allow: Allowed::Anybody,
         upgrade: false,
         connect: false,
     }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use kernel::NodeId;
 use mesh::route::{HostRule, PathRule};
 use mesh::source::Network;
+use mesh::spiffe::{NodeName, node_id};
 use proxy::KeyOf;
 use rustls::pki_types::ServerName;
 
@@ -66,6 +68,40 @@ impl Item for Share {
 
     fn show(&self) -> String {
         if self.part == 1 { self.service.clone() } else { format!("{} {}", self.service, self.part) }
+    }
+}
+
+/// `members`, a node's name or its id: who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllowItem {
+    /// All members of the cluster.
+    Members,
+    /// The one of this name.
+    Name(NodeName),
+    /// The one with this id, in whichever cluster this node is.
+    Node(NodeId),
+}
+
+impl Item for AllowItem {
+    const ALLOWED: &'static str =
+        "a member's name (\"spiffe://CLUSTER/node/NODE\", as ids are written), a node's id, or \"members\"";
+    const MAX: usize = 1_000;
+
+    fn read(text: &str) -> Option<AllowItem> {
+        match text {
+            "members" => Some(AllowItem::Members),
+            _ => {
+                NodeName::parse(text).map(AllowItem::Name).ok().or_else(|| node_id(text).map(AllowItem::Node))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            AllowItem::Members => "members".to_owned(),
+            AllowItem::Name(name) => name.to_string(),
+            AllowItem::Node(node) => node.to_string(),
+        }
     }
 }
 
