@@ -181,7 +181,7 @@ impl World {
             if began.elapsed() > PATIENCE {
                 return Err(format!("not whole within {} s: {astray}", PATIENCE.as_secs()));
             }
-            tokio::time::sleep(LOOK).await;
+            std::thread::sleep(LOOK);
         }
         self.counts.whole.push(began.elapsed());
         Ok(())
@@ -221,7 +221,7 @@ impl World {
             }
             if self.rng.chance(0.5) {
                 let pause = self.draw(2 * self.wanted.period.as_millis() as usize + 1);
-                tokio::time::sleep(Duration::from_millis(pause as u64)).await;
+                std::thread::sleep(Duration::from_millis(pause as u64));
             }
         }
         Ok(())
@@ -273,7 +273,7 @@ impl World {
                         Err(error) => last = error.to_string(),
                     }
                     tries += 1;
-                    tokio::time::sleep(LOOK).await;
+                    std::thread::sleep(LOOK);
                 }
                 Err(format!("{asker} does not find value {n} ({name}, at {}): {last}", name.key()))
             })
@@ -357,8 +357,6 @@ impl World {
 
 fn main() {
     let wanted = Wanted::read();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime of one thread");
     let mut world = World {
         rng: Rng::new(wanted.seed),
         wanted,
@@ -368,7 +366,7 @@ fn main() {
         leaving: Vec::new(),
         counts: Counts::default(),
     };
-    let ended = runtime.block_on(world.run());
+    let ended = futures::executor::block_on(world.run());
     world.tell(&ended);
     world.living.drain(..).for_each(Overlay::kill);
     exit(i32::from(ended.is_err()));
