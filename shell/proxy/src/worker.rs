@@ -268,6 +268,8 @@ impl Loop {
                 let bits = event.token().0;
                 let key = Key::from_bits(bits & !(0b11 << KIND_SHIFT));
                 match bits >> KIND_SHIFT {
+                    // One more client is no reason to end a pause.
+                    LISTENER if self.accept_at.is_some() => {}
                     LISTENER => self.accept(key),
                     CLIENT => self.client_event(key, event),
                     CONN => self.conn_event(key, event),
