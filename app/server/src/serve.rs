@@ -1,6 +1,7 @@
 //! A whole server: the directory's lock, TLS, the node and its admin port, from one configuration.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -234,14 +235,7 @@ impl Server {
         let is_alone = !may_be_member(config, &beginning);
         let own = if is_alone { Own::Nobody } else { Own::Unknown };
         check_files_of(loaded, own)?;
-        let handed = match beginning {
-            Beginning::TakeOver => Handed::ask(&config.data_dir)?,
-            Beginning::Usual | Beginning::Join(_) => None,
-        };
-        let lock = match &handed {
-            Some(_) => DirectoryLock::wait(&config.data_dir, HANDED_MAX)?,
-            None => DirectoryLock::take(&config.data_dir)?,
-        };
+        let (lock, handed) = enter(&config.data_dir, &beginning)?;
         let planned = plan_of(loaded, config.proxy.workers.get(), own)?;
         let admin = Admin::bind(config.admin_address())?;
         let proxy_meters = Arc::<Meters>::default();
@@ -386,6 +380,19 @@ const HANDED_MAX: Duration = Duration::from_secs(300);
 const FOUND_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether they are.
 const FOUND_LOOK: Duration = Duration::from_millis(5);
+
+/// Takes the data directory, from the process that has it if this one is to take its place.
+fn enter(dir: &Path, beginning: &Beginning) -> Result<(DirectoryLock, Option<Handed>), ServeError> {
+    let handed = match beginning {
+        Beginning::TakeOver => Handed::ask(dir)?,
+        Beginning::Usual | Beginning::Join(_) => None,
+    };
+    let lock = match &handed {
+        Some(_) => DirectoryLock::wait(dir, HANDED_MAX)?,
+        None => DirectoryLock::take(dir)?,
+    };
+    Ok((lock, handed))
+}
 
 /// Whether what is started on the data directory is, or may be, a cluster's member.
 fn may_be_member(config: &Config, beginning: &Beginning) -> bool {
@@ -561,7 +568,7 @@ mod tests {
     use crate::config::{Eviction, Sources};
 
     /// A node on free ports that is or becomes a cluster's member.
-    fn member(dir: &std::path::Path) -> Loaded {
+    fn member(dir: &Path) -> Loaded {
         let data_dir = dir.display().to_string();
         let ports = ["redis.port", "admin.port", "cluster.port", "cluster.redis_port"].map(|it| (it, "0"));
         let others =

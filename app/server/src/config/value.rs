@@ -422,11 +422,11 @@ impl Value for Name {
 
 /// Declares a choice of words.
 macro_rules! words {
-    ($(#[doc = $about:literal])* pub enum $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $word:literal,)* }) => {
-        $(#[doc = $about])*
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name {
-            $($(#[doc = $doc])* $variant,)*
+            $($(#[$of])* $variant,)*
         }
 
         impl $name {
@@ -499,19 +499,15 @@ words! {
 
 words! {
     /// What is allowed of something.
+    #[derive(Default)]
     pub enum Access {
         /// Nothing.
+        #[default]
         None = "none",
         /// To read it.
         Read = "read",
         /// To read and to change it.
         Write = "write",
-    }
-}
-
-impl Default for Access {
-    fn default() -> Access {
-        Access::None
     }
 }
 

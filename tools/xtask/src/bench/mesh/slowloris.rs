@@ -103,9 +103,9 @@ fn trickle(port: u16, count: usize, ended: &AtomicBool) -> Result<u64> {
     let mut all = (0..count).map(|_| Slow::open(port)).collect::<Result<Vec<_>>>()?;
     let (begin, mut turn, mut cut) = (Instant::now(), 0_u32, 0);
     while !ended.load(Ordering::Acquire) {
-        for at in 0..all.len() {
-            if all[at].send()? {
-                all[at] = Slow::open(port)?;
+        for (at, slow) in all.iter_mut().enumerate() {
+            if slow.send()? {
+                *slow = Slow::open(port)?;
                 cut += 1;
             }
             // Spread over the time, and not all at once.
