@@ -50,8 +50,8 @@ impl Timing {
 /// When one of a leader's followers campaigns once it is silent: its place among them, and how many they are.
 type Place = (usize, usize);
 
-/// The ticks of silence after which to campaign: from one election timeout up to two, or in the half of it that is one's
-/// turn's.
+/// The ticks of silence after which to campaign: from one election timeout up to two. Who has a place among followers has the
+/// first half of its share of these, and the other half lies between it and the next.
 fn draw(config: &Config, rng: &mut Rng, place: Option<Place>) -> usize {
     let ticks = config.election_ticks;
     let Some((at, followers)) = place else { return ticks + rng.below(ticks as u64) as usize };

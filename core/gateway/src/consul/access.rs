@@ -182,10 +182,24 @@ pub struct Headers<'a> {
 }
 
 /// The tokens of a port. Kept as digests, so that how long a look-up takes says nothing of a secret.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Tokens {
     holders: BTreeMap<[u8; 32], Arc<Grant>>,
     anonymous: Arc<Grant>,
+    /// What counts without tokens.
+    all: Arc<Grant>,
+    /// For what needs no right.
+    nothing: Arc<Grant>,
+}
+
+impl Default for Tokens {
+    fn default() -> Tokens {
+        let nothing = Arc::<Grant>::default();
+        let who = "anonymous token".to_string();
+        let anonymous = Arc::new(Grant { who, rights: Rights::default() });
+        let all = Arc::new(Grant::all());
+        Tokens { holders: BTreeMap::new(), anonymous, all, nothing }
+    }
 }
 
 impl Tokens {
@@ -217,9 +231,9 @@ impl Tokens {
     /// The answer, if it may not be done.
     pub fn judge(&self, request: &Request<'_>, headers: Headers<'_>) -> Result<Arc<Grant>, Response> {
         if self.holders.is_empty() {
-            return Ok(Arc::new(Grant::all()));
+            return Ok(Arc::clone(&self.all));
         }
-        let Some(need) = Need::of(request) else { return Ok(Arc::default()) };
+        let Some(need) = Need::of(request) else { return Ok(Arc::clone(&self.nothing)) };
         let grant = match given(request.query, headers) {
             None => &self.anonymous,
             Some(secret) => match self.holders.get(&digest(&secret)) {
