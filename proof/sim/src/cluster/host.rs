@@ -1,13 +1,13 @@
 //! One simulated machine of a cluster: a disk, an engine, a clock, and mostly a process on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use consensus::codec::Descriptor;
 use consensus::replay::Tail;
 use consensus::{Durability, Incarnation, Logged};
 use control::{ReadFrom, Reading};
 use journal::{Record, Salt};
-use kernel::{GroupId, Index, KeyspaceId, Micros, NodeId, Rng};
+use kernel::{GroupId, Index, KeyspaceId, Lsn, Micros, NodeId, Rng, Term};
 use node::cluster::{Done, Holding, Kept, Past, Start};
 use node::{Replays, Settings, SliceSteps, Worker};
 use script::LuaEngine;
@@ -67,6 +67,8 @@ pub struct Life {
     pub snapshots: Vec<usize>,
     /// Each group's entries in its log.
     pub entries: BTreeMap<GroupId, Entries>,
+    /// Those that are not synced, in the order of the log: where each ends there, its group, index and term.
+    pub unsynced: VecDeque<(Lsn, GroupId, Index, Term)>,
 }
 
 /// A machine.
@@ -185,6 +187,7 @@ impl Machine {
             works: Vec::new(),
             snapshots: Vec::new(),
             entries,
+            unsynced: VecDeque::new(),
         });
         Ok(())
     }

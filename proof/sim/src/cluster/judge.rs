@@ -1,11 +1,11 @@
 //! What must hold among the replicas, whatever clients see.
 //!
 //! One leader in each term of a group; at each index all apply the same entry; at equal applied indexes all states are
-//! equal; logs that agree on an entry agree on all before it.
+//! equal; logs that agree on an entry agree on all before it; an entry is synced by a majority before anybody applies it.
 
 use std::collections::BTreeMap;
 
-use consensus::Replica;
+use consensus::{Members, Replica, ReplicaId};
 use kernel::{GroupId, Index, Term};
 
 use crate::cluster::host::{Entries, Found};
@@ -22,13 +22,34 @@ pub struct Judge {
     highest: BTreeMap<GroupId, u64>,
     /// Terms of entries that were said to be final.
     marked: BTreeMap<(GroupId, u64), u64>,
+    synced: Synced,
+    /// Which node has, or had, a replica.
+    nodes: BTreeMap<(GroupId, ReplicaId), usize>,
+    /// Who were members when a node was last looked at.
+    members: BTreeMap<(usize, GroupId), Members>,
+}
+
+/// What nodes have, or had, on disk for good.
+#[derive(Default)]
+struct Synced {
+    /// For each entry by its term the nodes that have synced it, a bit each.
+    entries: BTreeMap<(GroupId, u64, u64), u32>,
+    /// Up to which entry a node's state, durable as a whole, has all.
+    states: BTreeMap<(usize, GroupId), u64>,
+}
+
+impl Synced {
+    fn has(&self, node: usize, group: GroupId, index: u64, term: u64) -> bool {
+        let nodes = self.entries.get(&(group, index, term)).copied().unwrap_or_default();
+        nodes >> node & 1 == 1 || self.states.get(&(node, group)).is_some_and(|&state| state >= index)
+    }
 }
 
 impl Judge {
     /// A replica as it is between two turns of its node, with the entries of its log.
     ///
     /// # Errors
-    /// Two lead in one term, or another entry was applied than elsewhere.
+    /// Two lead in one term, another entry was applied than elsewhere, or one that no majority has synced.
     pub fn look(
         &mut self,
         node: usize,
@@ -44,10 +65,13 @@ impl Judge {
                 return Err(format!("nodes {first} and {node} both lead group {group} in term {term}"));
             }
         }
+        self.nodes.insert((group, replica.id()), node);
         let before = self.applied.insert((node, group), applied.0);
         if before == Some(applied.0) {
             return Ok(false);
         }
+        let members = replica.members();
+        let earlier = self.members.insert((node, group), members.clone());
         for index in before.map_or(applied.0, |before| before + 1)..=applied.0 {
             let Some(found) = entries.get(&index) else { continue };
             self.same_term(group, index, found.0)?;
@@ -55,6 +79,17 @@ impl Judge {
             if found.1 > 0 {
                 let highest = self.highest.entry(group).or_default();
                 *highest = index.max(*highest);
+            }
+            // Who decided on it were the members before or after what was applied with it.
+            let decided = |members: &Members| self.majority_has(members, group, index, found.0);
+            if !self.agreed.contains_key(&(group, index))
+                && !decided(members)
+                && earlier.as_ref().is_some_and(|earlier| !decided(earlier))
+            {
+                return Err(format!(
+                    "node {node} applied {group}:{index} of term {}, which no majority has synced",
+                    found.0
+                ));
             }
             let (agreed, first) = self.agreed.entry((group, index)).or_insert_with(|| (found.clone(), node));
             if agreed != found {
@@ -65,6 +100,21 @@ impl Judge {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a majority of the members, of both sets while they change, has an entry on disk.
+    fn majority_has(&self, members: &Members, group: GroupId, index: u64, term: u64) -> bool {
+        let has = |id: &&ReplicaId| {
+            let node = self.nodes.get(&(group, **id));
+            node.is_some_and(|&node| self.synced.has(node, group, index, term))
+        };
+        let sets = [members.voters(), members.outgoing()].into_iter().filter(|set| !set.is_empty());
+        sets.into_iter().all(|set| set.iter().filter(has).count() * 2 > set.len())
+    }
+
+    /// A node has synced an entry.
+    pub fn synced(&mut self, node: usize, group: GroupId, index: u64, term: u64) {
+        *self.synced.entries.entry((group, index, term)).or_default() |= 1 << node;
     }
 
     /// The last entry with commands that anybody has ever applied of the group.
@@ -108,11 +158,16 @@ impl Judge {
     /// A state was exchanged for a snapshot, or the node began anew: what its log has below is not what it applied.
     pub fn begins(&mut self, node: usize, group: GroupId, applied: Index) {
         self.applied.insert((node, group), applied.0);
+        self.members.remove(&(node, group));
+        let state = self.synced.states.entry((node, group)).or_default();
+        *state = applied.0.max(*state);
     }
 
     /// A node has no replica of a group any more.
     pub fn left(&mut self, node: usize, group: GroupId) {
         self.applied.remove(&(node, group));
+        self.members.remove(&(node, group));
+        self.synced.states.remove(&(node, group));
     }
 
     /// A process is gone.

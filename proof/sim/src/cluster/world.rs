@@ -180,6 +180,10 @@ impl<'t> World<'t> {
         for partition in life.worker.partitions() {
             self.judge.begins(number, partition.group_id(), partition.store().applied());
         }
+        // What is found in the log at its opening is made durable.
+        for (&group, entries) in &life.entries {
+            entries.iter().for_each(|(&index, &(term, ..))| self.judge.synced(number, group, index, term));
+        }
         self.trace
             .event(self.now, format_args!("node {number} starts, life {}", self.machines[number].lives));
         Ok(())

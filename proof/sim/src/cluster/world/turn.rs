@@ -37,6 +37,10 @@ impl World<'_> {
             life.sync = None;
             let durable = life.log.finish_sync();
             life.worker.synced(durable);
+            while let Some((_, group, index, term)) = life.unsynced.pop_front_if(|(end, ..)| *end <= durable)
+            {
+                self.judge.synced(number, group, index.0, term.0);
+            }
         }
         for fetched in life.desk.done(self.now, life.worker.id(), engine) {
             life.worker.fetched([fetched]);
@@ -145,6 +149,7 @@ impl World<'_> {
             let own = life.entries.entry(group).or_default();
             own.split_off(&index.0);
             own.insert(index.0, (term.0, time.0, entry.body));
+            life.unsynced.push_back((entry.end, group, index, term));
         }
     }
 
