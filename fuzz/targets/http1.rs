@@ -5,8 +5,11 @@
 use fuzz::Bytes;
 use wire::http1::{
     Body, Chunks, Connection, ForwardedBy, Frame, Headers, Onward, Part, Relay, Request, Response, Target,
-    frame, request, response,
+    Trace, frame, request, response,
 };
+
+/// A `traceparent` of the proxy's own.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Bytes::new(data);
@@ -116,7 +119,7 @@ fn one_request(bytes: &[u8], trusted: bool) {
         trusted: trusted.then_some(ForwardedBy::XForwardedFor),
         certificate: None,
         via: "proxy",
-        trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        trace: [Trace::Begun(TRACE), Trace::Joined(TRACE), Trace::Anew(TRACE)][head.headers.len() % 3],
         upgrade: head.upgrade.is_some(),
     };
     let mut out = Vec::new();

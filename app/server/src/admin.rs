@@ -30,7 +30,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use node::Divisions;
 use runtime::Remote;
-use telemetry::{Distribution, Histogram, StorageMeters, WorkerMeters};
+use telemetry::{Distribution, Exposition, Histogram, StorageMeters, WorkerMeters};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +40,7 @@ use self::answer::Answerer;
 use crate::checkpoint::Asked;
 use crate::cluster::desk::Desk;
 use crate::keeping::Keeping;
+use crate::otlp::OtlpMeters;
 use crate::proxy::Proxied;
 use crate::proxy::follow::Steering;
 use crate::services::Handle;
@@ -111,6 +112,8 @@ pub struct Subject {
     pub origin: Origin,
     /// What is kept of the log for backups.
     pub(crate) keeping: Arc<Keeping>,
+    /// What is counted of what is sent to a collector, if anything is.
+    pub(crate) otlp: Option<Arc<OtlpMeters>>,
     /// How the data of keyspaces is divided, if the node is in no cluster.
     pub divisions: Divisions,
 }
@@ -146,6 +149,7 @@ pub struct Admin {
     /// Where it is.
     pub address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    answerer: Arc<Answerer>,
     end: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -161,6 +165,12 @@ impl Admin {
         socket.set_nonblocking(true).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Bound { socket, address })
+    }
+
+    /// What `/metrics` says, for who sends it elsewhere; also when the port is closed.
+    pub(crate) fn figures(&self) -> impl AsyncFn() -> Exposition + Send + use<> {
+        let answerer = Arc::clone(&self.answerer);
+        async move || answerer.figures().await
     }
 
     /// From now on the node is not healthy: balancers should send nobody here.
@@ -193,18 +203,19 @@ impl Bound {
             TcpListener::from_std(self.socket).map_err(failed)?
         };
         let (end, ended) = oneshot::channel();
+        let answers = Arc::clone(&answerer);
         let thread = std::thread::Builder::new()
             .name("admin".into())
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = accept(listener, answerer) => {}
+                        () = accept(listener, answers) => {}
                         _ = ended => {}
                     }
                 });
             })
             .map_err(failed)?;
-        Ok(Admin { address: self.address, stopping, end, thread })
+        Ok(Admin { address: self.address, stopping, answerer, end, thread })
     }
 }
 

@@ -7,6 +7,7 @@
 pub(crate) mod check;
 pub(crate) mod items;
 mod load;
+pub(crate) mod otlp;
 mod places;
 mod prefixes;
 pub mod proxy;
@@ -21,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use load::{ConfigError, Loaded, Origin, Sources};
+pub use otlp::Otlp;
 pub use places::{Peers, Places};
 pub use prefixes::Prefixed;
 pub use proxy::Proxy;
@@ -64,6 +66,9 @@ section! {
         /// and follow what changed here; one that is refused changes nothing. In a cluster, services and routes here count
         /// as long as no member was told others (`archipel mesh apply`), and listeners as long as those have none.
         proxy: Proxy = Proxy::default(),
+        /// What is sent to a collector of OpenTelemetry, by OTLP over HTTP in JSON: spans of requests to the proxy, and the
+        /// node's metrics. A change needs a restart, but for `sample`.
+        otlp: Otlp = Otlp::default(),
         /// What makes this node one of several.
         cluster: Cluster = Cluster::default(),
         /// The log and the engine on disk.

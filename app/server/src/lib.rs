@@ -18,6 +18,7 @@ pub mod load;
 pub mod lock;
 pub mod log;
 pub mod node;
+mod otlp;
 pub mod p2p;
 mod persist;
 pub mod proxy;

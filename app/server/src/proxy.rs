@@ -26,7 +26,7 @@ use mesh::sticky::Names;
 use mesh::upstream::UpstreamOptions;
 use proxy::{
     ClientTls, EndpointPlan, Keys, Limits, ListenerKind, ListenerPlan, MirrorPlan, Plan, Proxy, RatePlan,
-    RoutePlan, ServicePlan, Sources, StickyPlan, Telling,
+    RoutePlan, ServicePlan, Sources, SpanPlan, StickyPlan, Telling,
 };
 use wire::http1::ForwardedBy;
 use wire::proxied::ProxyVersion;
@@ -93,7 +93,7 @@ pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
 }
 
 fn planned(loaded: &Loaded, workers: u64, files: Files, own: Own<'_>) -> Result<Plan, ConfigError> {
-    let config = &loaded.config.proxy;
+    let (config, otlp) = (&loaded.config.proxy, &loaded.config.otlp);
     let keys = tls::keys(loaded, files)?;
     Ok(Plan {
         listeners: listeners(loaded, keys.as_ref(), own)?,
@@ -110,6 +110,7 @@ fn planned(loaded: &Loaded, workers: u64, files: Files, own: Own<'_>) -> Result<
         },
         telling: Telling {
             trace: config.trace,
+            spans: otlp.endpoint.as_ref().map(|_| SpanPlan { sample: small(otlp.sample.get()) }),
             access_log: config.access_log.clone(),
             access_sample: small(config.access_sample.get()),
         },

@@ -30,6 +30,7 @@ use crate::housekeep::{self, Housekeeper, Housekeeping, unix_millis};
 use crate::keeping::Keeping;
 use crate::lock::{DirectoryLock, LockError};
 use crate::node::{Keyspace, Node, NodeError, NodeOptions};
+use crate::otlp::{self, Exporter, OtlpMeters};
 use crate::p2p::{self, P2pError};
 use crate::proxy::follow::{self, Follower, Steering};
 use crate::proxy::tls::Own;
@@ -69,6 +70,12 @@ pub enum ServeError {
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// What sends to a collector.
+    #[error("the thread that sends to the collector (`otlp.endpoint`) cannot be started: {source}")]
+    Otlp {
+        /// The reason.
+        source: std::io::Error,
+    },
     /// Its key cannot prove who it is.
     #[error(transparent)]
     Proof(#[from] proxy::TlsError),
@@ -136,6 +143,7 @@ struct Beside {
     _publisher: Option<Publisher>,
     services: Option<Services>,
     discovery: Option<Discovery>,
+    exporter: Option<Exporter>,
 }
 
 impl Ground {
@@ -163,7 +171,9 @@ impl Ground {
             on_stop: self.on_stop,
         })
         .map_err(|source| AdminError::Thread { source })?;
+        let otlp = config.otlp.endpoint.as_ref().map(|_| Arc::<OtlpMeters>::default());
         let admin = self.admin.serve(Subject {
+            otlp: otlp.clone(),
             remotes: node.remotes(),
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
@@ -184,7 +194,10 @@ impl Ground {
             services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
         let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
         let _publisher = publisher(config, overlay, node)?;
-        Ok(Beside { admin, housekeeper, _publisher, services, discovery })
+        let instance = otlp::instance(node, services.as_ref());
+        let exporter = otlp.map(|meters| otlp::begin(config, instance, proxy_meters, meters, &admin));
+        let exporter = exporter.transpose().map_err(|source| ServeError::Otlp { source })?.flatten();
+        Ok(Beside { admin, housekeeper, _publisher, services, discovery, exporter })
     }
 }
 
@@ -203,6 +216,7 @@ pub struct Server {
     steering: Steering,
     follower: Option<Follower>,
     discovery: Option<Discovery>,
+    exporter: Option<Exporter>,
     proxy_meters: Arc<Meters>,
     /// Where those ask who take over, if they can.
     place: Option<Place>,
@@ -278,7 +292,7 @@ impl Server {
                 return Err(error);
             }
         };
-        let Beside { admin, housekeeper, _publisher, services, discovery } = beside;
+        let Beside { admin, housekeeper, _publisher, services, discovery, exporter } = beside;
         let (redis, admin_address) = (node.redis, admin.address);
         let p2p = overlay.as_ref().map(|overlay| overlay.address);
         let config = config.clone();
@@ -293,6 +307,7 @@ impl Server {
             steering,
             follower,
             discovery,
+            exporter,
             proxy_meters,
             place,
             config,
@@ -316,7 +331,7 @@ impl Server {
     /// [`ServeError`]; nothing changes.
     pub fn reload(&mut self, loaded: &Loaded) -> Result<bool, ServeError> {
         self.steering.reload(loaded)?;
-        self.config.proxy = self.steering.file();
+        self.steering.tell(&mut self.config);
         Ok(self.config != loaded.config)
     }
 
@@ -347,6 +362,8 @@ impl Server {
         drop(self._lock);
         let served = heir.as_ref().map_or(Ok(()), Heir::wait_serving);
         self.proxy.lock().take().into_iter().for_each(Proxy::drain);
+        // The last requests have ended by now.
+        self.exporter.into_iter().for_each(Exporter::stop);
         Ok(served?)
     }
 }

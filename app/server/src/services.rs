@@ -136,7 +136,7 @@ impl Handle {
     }
 
     /// What this node is called.
-    fn node_name(&self) -> String {
+    pub(crate) fn node_name(&self) -> String {
         self.lock().agent.registry().node().name.clone()
     }
 

@@ -13,7 +13,7 @@ mod relay;
 
 pub use chunked::{ChunkError, Chunks, Part};
 pub use cookie::cookie;
-pub use forward::{Connection, Frame, Onward, frame, request, response};
+pub use forward::{Connection, Frame, Onward, Trace, frame, request, response};
 pub use forwarded::{ForwardedBy, hops};
 pub use head::{HeadError, Headers, Request, Response, Target, Version, is_token};
 pub use relay::Relay;

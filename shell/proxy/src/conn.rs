@@ -18,6 +18,7 @@ use crate::members::Member;
 use crate::plan::Sources;
 use crate::slab::Key;
 use crate::socket::Socket;
+use crate::spans::Recorded;
 use crate::sticky::Stays;
 use crate::timers::Timer;
 use crate::tls::ClientTls;
@@ -181,10 +182,16 @@ impl Method {
     }
 }
 
-/// What the access log is told of a request, if it is one of those that it is told of.
+/// What is told of a request, if it is one of those of which something is.
 pub(crate) struct Told {
+    /// It has a line in the access log.
+    pub is_logged: bool,
+    /// It is a span.
+    pub recorded: Option<Recorded>,
     /// Whose it is.
     pub client: IpAddr,
+    /// It came in TLS.
+    pub is_secured: bool,
     pub method: String,
     pub host: String,
     pub path: String,

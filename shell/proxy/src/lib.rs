@@ -23,8 +23,10 @@ mod queue;
 mod serve;
 mod slab;
 mod socket;
+mod spans;
 mod start;
 mod sticky;
+mod telling;
 mod timers;
 mod tls;
 mod transfer;
@@ -37,7 +39,7 @@ pub use meters::{EndpointFigures, LoopMeters, Meters, RouteFigures, RouteMeters,
 pub use mutual::{Allowed, NodeTls, Roster};
 pub use plan::{
     EndpointPlan, KeyOf, Limits, ListenerKind, ListenerPlan, MirrorPlan, Plan, RatePlan, RoutePlan,
-    ServicePlan, Sources, StickyPlan, Telling, TlsPlan,
+    ServicePlan, Sources, SpanPlan, StickyPlan, Telling, TlsPlan,
 };
 pub use start::{Passed, Proxy, ProxyError};
 pub use tls::{CERTIFICATES_MAX, ClientTls, Inside, Keys, PairFiles, ServerTls, TlsError};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::limit::Priority;
+use telemetry::trace::SpanQueue;
 use telemetry::{Counter, Distribution, Gauge, Histogram};
 
 use crate::answer::Reason;
@@ -115,6 +116,8 @@ pub struct Meters {
     routes: Named<RouteMeters>,
     services: Named<ServiceMeters>,
     endpoints: Mutex<BTreeMap<(String, String), Vec<Arc<EndpointMeters>>>>,
+    /// Spans of requests, for who sends them on.
+    pub spans: Arc<SpanQueue>,
     /// Configurations that were refused.
     pub refused: Counter,
     /// Times that changed certificates could not be used.

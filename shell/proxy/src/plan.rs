@@ -258,11 +258,20 @@ impl Default for Limits {
     }
 }
 
+/// Of which requests spans are made: of those whose client says that their trace is recorded, and of some that begin theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanPlan {
+    /// One of so many that begin their own trace; at least 1.
+    pub sample: u32,
+}
+
 /// What is told of requests, and what they tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Telling {
     /// Requests without a trace context begin one.
     pub trace: bool,
+    /// Spans are made of requests; `None`: of none.
+    pub spans: Option<SpanPlan>,
     /// A file that gets a line for one of `access_sample` requests.
     pub access_log: Option<PathBuf>,
     /// See `access_log`; at least 1.

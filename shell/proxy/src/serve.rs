@@ -1,19 +1,21 @@
 //! Clients between requests: heads are read, requests take their routes, and what is not sent on is answered here.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use kernel::hash::KeyHasher;
 use mesh::route::{Ask, FieldRule, rewritten};
+use telemetry::trace::TRACEPARENT_BYTES;
 use wire::http1::{Body, Frame, HEAD_BYTES_MAX, HeadError, Headers, Onward, Relay, Request, Target, request};
 
-use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, Told};
 use crate::mutual::Allowed;
 use crate::plan::KeyOf;
 use crate::slab::Key;
 use crate::socket::Got;
+use crate::spans::{Recorded, decided, onward};
+use crate::telling::Refused;
 use crate::timers::Whose;
 use crate::worker::{Loop, Step, Table};
 
@@ -155,12 +157,18 @@ impl Loop {
             }
             Err(error) => {
                 let answer = Answer { status: error.status(), close: true, ..Answer::of(Reason::Malformed) };
-                self.requests += 1;
-                self.tell_refused(key, &answer, Refused::default());
-                self.answer(key, answer);
+                self.unread(key, answer);
                 Taken::Refused
             }
         }
+    }
+
+    /// A request whose head cannot be read is answered.
+    fn unread(&mut self, key: Key, answer: Answer) {
+        self.requests += 1;
+        let recorded = decided(&mut self.rng, &self.table.plan.telling, &[]);
+        self.tell_refused(key, &answer, Refused { recorded, ..Refused::default() });
+        self.answer(key, answer);
     }
 
     /// The first piece of a head begins its time.
@@ -182,7 +190,8 @@ impl Loop {
         }
         let table = Rc::clone(&self.table);
         let whose = self.whose(key, head);
-        let asked = Asked::of(head.target, whose);
+        let recorded = decided(&mut self.rng, &table.plan.telling, head.headers);
+        let asked = Asked { recorded, ..Asked::of(head.target, whose) };
         let has = |rule: &FieldRule| {
             head.headers.iter().any(|field| {
                 field.name.eq_ignore_ascii_case(&rule.name)
@@ -199,6 +208,7 @@ impl Loop {
             host: head.host,
             path: asked.path,
             route,
+            recorded,
         };
         let Some(route) = table.plan.index.find(&ask, &has) else {
             self.tell_refused(key, &refused(Reason::NoRoute), asked_for(""));
@@ -225,32 +235,6 @@ impl Loop {
         }
     }
 
-    /// Tells the access log of a request that goes nowhere, if it is one of those that it is told of.
-    fn tell_refused(&mut self, key: Key, answer: &Answer, asked: Refused<'_>) {
-        let sample = u64::from(self.table.plan.telling.access_sample.max(1));
-        let Loop { access: Some(access), clients, requests, now, .. } = self else { return };
-        if !requests.is_multiple_of(sample) {
-            return;
-        }
-        let (peer, member) = clients.get(key).map(|client| (client.peer, client.member.clone())).unzip();
-        let member = member.flatten();
-        access.note(&Line {
-            now: *now,
-            client: asked.client.or(peer).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            member: member.as_ref().map(|member| member.name.as_str()),
-            method: asked.method,
-            host: asked.host,
-            path: asked.path,
-            route: asked.route,
-            service: "",
-            endpoint: None,
-            status: answer.status,
-            micros: 0,
-            tries: 0,
-            reason: Some(answer.reason.word()),
-        });
-    }
-
     /// The request as it is sent on.
     fn request_of(
         &mut self,
@@ -266,10 +250,8 @@ impl Loop {
         exchange.method = Method::of(head.method);
         let connects = exchange.method == Method::Connect;
         let telling = &table.plan.telling;
-        if self.access.is_some() && self.requests.is_multiple_of(u64::from(telling.access_sample.max(1))) {
-            let (method, host, path) = (head.method.to_owned(), head.host.to_owned(), asked.path.to_owned());
-            let member = self.clients.get(key)?.member.clone();
-            exchange.told = Some(Told { client: asked.whose, method, host, path, member, endpoint: None });
+        if self.is_logged() || asked.recorded.is_some() {
+            exchange.told = self.told(key, head, asked);
         }
         let client = self.clients.get(key)?;
         exchange.key = key_of(&plan.key, &asked.whose, head, &KeyHasher::new(0));
@@ -291,7 +273,8 @@ impl Loop {
         }
         exchange.stays = self.stays(key, service, head);
         let client = self.clients.get(key)?;
-        let mut trace = [0; TRACE_BYTES];
+        let mut room = [0; TRACEPARENT_BYTES];
+        let trace = onward(&mut self.rng, telling, asked.recorded, &mut room);
         let onward = Onward {
             path: asked.onward(plan.rewrite.as_ref()),
             client: &client.name,
@@ -299,12 +282,29 @@ impl Loop {
             trusted: client.sources.as_ref().map(|sources| sources.by),
             certificate: client.member.as_ref().map(|member| member.told.as_str()),
             via: VIA,
-            trace: telling.trace.then(|| traced(&mut self.rng, &mut trace)),
+            trace,
             upgrade: exchange.upgrade,
         };
         request(head, &onward, &mut exchange.outgoing.bytes);
         exchange.mirrors = plan.mirror.is_some() && !exchange.upgrade && self.is_mirrored(&exchange);
         Some(exchange)
+    }
+
+    /// What is remembered of a request to be told of when it is over.
+    fn told(&mut self, key: Key, head: &Request<'_, '_>, asked: Asked<'_>) -> Option<Told> {
+        let is_logged = self.is_logged();
+        let client = self.clients.get(key)?;
+        Some(Told {
+            is_logged,
+            recorded: asked.recorded,
+            client: asked.whose,
+            is_secured: client.is_secured,
+            method: head.method.to_owned(),
+            host: head.host.to_owned(),
+            path: asked.path.to_owned(),
+            member: client.member.clone(),
+            endpoint: None,
+        })
     }
 
     /// A connection that is passed through to the service in this slot, without a look at its bytes.
@@ -456,9 +456,7 @@ impl Loop {
             Phase::Streams => self.session_expired(key),
             Phase::Open if client.partial > 0 => {
                 let answer = Answer { close: true, ..Answer::of(Reason::SlowRequest) };
-                self.requests += 1;
-                self.tell_refused(key, &answer, Refused::default());
-                self.answer(key, answer);
+                self.unread(key, answer);
                 self.drive(key);
             }
             Phase::Open | Phase::Linger => self.close_short(key),
@@ -476,16 +474,6 @@ impl Loop {
     }
 }
 
-/// What is known of a request that goes nowhere; nothing of one that could not be read.
-#[derive(Clone, Copy, Default)]
-struct Refused<'a> {
-    client: Option<IpAddr>,
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
-    route: &'a str,
-}
-
 /// What a request asks for.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
@@ -494,6 +482,8 @@ struct Asked<'a> {
     /// A slash that is missing before `path`: a whole URI may have a query and no path.
     slash: &'static str,
     path: &'a str,
+    /// Its span, if it is to be one.
+    recorded: Option<Recorded>,
 }
 
 impl<'a> Asked<'a> {
@@ -505,7 +495,7 @@ impl<'a> Asked<'a> {
             Target::Authority(_) => ("", "/"),
             Target::Asterisk => ("", "*"),
         };
-        Asked { whose, slash, path }
+        Asked { whose, slash, path, recorded: None }
     }
 
     /// By what it takes its route.
@@ -521,23 +511,6 @@ impl<'a> Asked<'a> {
             None => (self.slash, self.path),
         }
     }
-}
-
-/// Bytes of a `traceparent` field.
-const TRACE_BYTES: usize = 55;
-
-/// A new trace context (W3C Trace Context, 3.2), sampled.
-fn traced<'a>(rng: &mut kernel::Rng, room: &'a mut [u8; TRACE_BYTES]) -> &'a str {
-    *room = *b"00-00000000000000000000000000000000-0000000000000000-01";
-    for at in [3, 19, 36] {
-        // None of the ids may be zero.
-        let mut drawn = rng.next_u64() | 1;
-        for digit in &mut room[at..at + 16] {
-            *digit = b"0123456789abcdef"[(drawn & 15) as usize];
-            drawn >>= 4;
-        }
-    }
-    std::str::from_utf8(room).expect("digits and dashes are text")
 }
 
 fn key_of(key: &KeyOf, peer: &IpAddr, head: &Request<'_, '_>, hasher: &KeyHasher) -> Option<u64> {

@@ -6,7 +6,6 @@ use mesh::breaker::Refused;
 use mesh::retry::{Progress, RetryOptions, Try, Verdict};
 use mesh::upstream::{Refusal, Turn, Wanted};
 
-use crate::access::Line;
 use crate::answer::{Answer, Reason};
 use crate::conn::{Exchange, Method, Phase, State};
 use crate::introduce::Introduction;
@@ -406,32 +405,5 @@ impl Loop {
         self.drop_conn(x);
         self.end_try(x, Outcome::Abandoned);
         x.status = 0;
-    }
-
-    /// Counts a request that is over, and tells the access log if it is one of those.
-    pub fn tell_of(&mut self, x: &Exchange, reason: Option<Reason>) {
-        let Some(&slot) = x.table.routes.get(x.route as usize) else { return };
-        let micros = self.now.since(x.began);
-        let class = usize::from(x.status / 100).min(5);
-        let meters = self.route_meters(slot);
-        meters.classes[class].increment();
-        meters.micros.record(micros);
-        let Some(told) = &x.told else { return };
-        let Loop { access: Some(access), .. } = self else { return };
-        access.note(&Line {
-            now: self.now,
-            client: told.client,
-            member: told.member.as_ref().map(|member| member.name.as_str()),
-            method: &told.method,
-            host: &told.host,
-            path: &told.path,
-            route: &x.table.plan.routes[x.route as usize].name,
-            service: &self.services[x.service as usize].plan.name,
-            endpoint: told.endpoint,
-            status: x.status,
-            micros,
-            tries: x.tries,
-            reason: reason.map(Reason::word),
-        });
     }
 }

@@ -34,6 +34,7 @@ use crate::meters::{EndpointMeters, LoopMeters, Meters, RouteMeters, ServiceMete
 use crate::plan::{EndpointPlan, ListenerPlan, Plan, RatePlan, ServicePlan};
 use crate::slab::{Key, Slab};
 use crate::socket::Socket;
+use crate::spans::Spans;
 use crate::timers::{Due, Timer, Timers, Whose};
 
 /// What is read at once, in bytes.
@@ -197,6 +198,7 @@ pub(crate) struct Loop {
     all_meters: Arc<Meters>,
     pub meters: Arc<LoopMeters>,
     pub access: Option<AccessLog>,
+    pub spans: Spans,
     pub requests: u64,
     pub members: Members,
     /// The loop ends then, or when no client is left.
@@ -240,6 +242,7 @@ impl Loop {
             secret: KeyHasher::new(seed()),
             rng: Rng::new(seed()),
             meters: all_meters.of_loop(),
+            spans: Spans::new(&all_meters.spans),
             all_meters,
             access: None,
             requests: 0,
@@ -314,6 +317,7 @@ impl Loop {
         if let Some(access) = &mut self.access {
             access.flush();
         }
+        self.spans.hand_over();
     }
 
     fn timeout(&self) -> Option<Duration> {

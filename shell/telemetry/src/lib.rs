@@ -8,9 +8,11 @@ mod clock;
 mod exposition;
 mod histogram;
 mod meter;
+pub mod otlp;
+pub mod trace;
 
 pub use clock::Clock;
-pub use exposition::{Exposition, Unit};
+pub use exposition::{Exposition, Number, Unit};
 pub use histogram::{Distribution, Histogram};
 pub use meter::{Counter, Gauge};
 

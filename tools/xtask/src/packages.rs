@@ -57,7 +57,7 @@ const REDIS_PORT: u16 = 6379;
 
 /// Where the clients are.
 pub struct Clients {
-    /// The interpreter that has `redis`, `consul` and `grpc`, if there is one.
+    /// The interpreter that has `redis`, `consul`, `grpc` and the others of its scenarios, if there is one.
     pub python: Option<PathBuf>,
     /// The folder that holds the packages of [`NODE_MODULES`], if there is one.
     pub node_modules: Option<PathBuf>,
@@ -160,7 +160,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
     let venv = home.join("venv");
     let python = venv.join("bin/python");
     let probe = python.to_string_lossy().into_owned();
-    if works(&[&probe, "-c", "import redis, consul, grpc, websockets"]) {
+    if works(&[&probe, "-c", "import redis, consul, grpc, websockets, opentelemetry.proto"]) {
         return Ok(python);
     }
     std::fs::create_dir_all(home)?;
@@ -175,6 +175,7 @@ fn redis_py(home: &Path) -> Result<PathBuf> {
         "python-consul2>=0.1.5,<0.2",
         "grpcio>=1.60,<2",
         "websockets>=15,<16",
+        "opentelemetry-proto>=1.30,<2",
     ]))?;
     Ok(python)
 }

@@ -9,6 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use telemetry::Exposition;
 
 use super::cluster::{Clerk, Query};
 use super::snapshot::Snapshot;
@@ -131,10 +132,15 @@ impl Answerer {
     }
 
     async fn metrics(&self) -> Page {
+        page(StatusCode::OK, METRICS, self.figures().await.finish())
+    }
+
+    /// All metrics as they are now.
+    pub async fn figures(&self) -> Exposition {
         let snapshot = Snapshot::take(&self.subject.remotes).await;
         let up = self.state(snapshot.as_ref()) == "serving";
         let uptime = self.started.elapsed();
-        page(StatusCode::OK, METRICS, metrics::page(&self.subject, snapshot.as_ref(), uptime, up))
+        metrics::page(&self.subject, snapshot.as_ref(), uptime, up)
     }
 
     async fn status(&self) -> Page {

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use fabric::link::LinkMeters;
+use telemetry::trace::SpanQueue;
 use telemetry::{Exposition, Unit};
 
 use super::snapshot::{ClusterFigures, KeyspaceFigures, Snapshot};
 use super::{Subject, proxied};
 use crate::cluster::desk::Desk;
 use crate::housekeep::{Memory, processor_micros};
+use crate::otlp::OtlpMeters;
 
 /// All metrics. Those of keyspaces are left out while the worker does not answer.
-pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Duration, up: bool) -> String {
+pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Duration, up: bool) -> Exposition {
     let mut page = Exposition::default();
     page.gauge("archipel_up", "1 while the node serves.", u8::from(up));
     process(&mut page, uptime);
@@ -29,7 +31,29 @@ pub(super) fn page(subject: &Subject, snapshot: Option<&Snapshot>, uptime: Durat
     }
     proxied::write(&mut page, &subject.proxy);
     proxied::write_standing(&mut page, &subject.steering.standing());
-    page.finish()
+    if let Some(meters) = &subject.otlp {
+        exported(&mut page, meters, &subject.proxy.spans);
+    }
+    page
+}
+
+/// What is sent to a collector, if anything is.
+fn exported(page: &mut Exposition, meters: &OtlpMeters, queue: &SpanQueue) {
+    let OtlpMeters { spans, points, failures } = meters;
+    let lost = queue.dropped() + spans.dropped.get();
+    let figures = [
+        ("archipel_otlp_spans_exported_total", "Spans that the collector took.", spans.exported.get()),
+        ("archipel_otlp_spans_rejected_total", "Spans that it rejected.", spans.rejected.get()),
+        ("archipel_otlp_spans_dropped_total", "Spans that were not sent: too many, or refused.", lost),
+        ("archipel_otlp_points_exported_total", "Points of metrics that it took.", points.exported.get()),
+        ("archipel_otlp_points_rejected_total", "Points that it rejected.", points.rejected.get()),
+        ("archipel_otlp_points_dropped_total", "Points that were given up.", points.dropped.get()),
+        ("archipel_otlp_failures_total", "Requests to the collector that failed.", failures.get()),
+    ];
+    for (name, help, figure) in figures {
+        page.counter(name, help, figure);
+    }
+    page.gauge("archipel_otlp_spans_waiting", "Spans that wait to be sent.", queue.len());
 }
 
 fn process(page: &mut Exposition, uptime: Duration) {

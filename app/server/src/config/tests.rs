@@ -126,6 +126,21 @@ fn a_proxy_is_planned_as_it_is_written() {
 }
 
 #[test]
+fn spans_are_made_where_there_is_a_collector_and_its_secrets_are_never_shown() {
+    let text =
+        "[otlp]\nendpoint = \"http://a/b/\"\nheaders = [\"authorization: Bearer hunter2\"]\nsample = 7";
+    let loaded = load(text, &[], &[]).unwrap();
+    let told = |loaded: &Loaded| crate::proxy::plan(loaded, 1).unwrap().telling.spans;
+    assert_eq!(told(&loaded), Some(::proxy::SpanPlan { sample: 7 }));
+    assert_eq!(told(&load("[otlp]\nsample = 7", &[], &[]).unwrap()), None);
+    assert!(!format!("{:?}", loaded.config).contains("hunter2"));
+    let variables = [("ARCHIPEL_OTLP__ENDPOINT", "http://a"), ("ARCHIPEL_OTLP__HEADERS", "a: b\nc: d,e")];
+    let config = load("", &variables, &[]).unwrap().config;
+    assert_eq!(config.otlp.headers.expose().len(), 2);
+    assert_eq!(config.otlp.endpoint.unwrap().0.port, 4318);
+}
+
+#[test]
 fn port_zero_is_any_port_whatever_the_offset() {
     let config = config("port_offset = 10\n[redis]\nport = 0");
     assert_eq!(config.redis_address().port(), 0);
@@ -190,6 +205,10 @@ fn a_wrong_file_is_refused_with_line_key_and_what_is_allowed() {
         ("[[keyspace]]\nid = 1\npartitions = 1025", &["archipel.toml:3", "`keyspace[0].partitions` is 1025", "from 1 to 1024"]),
         ("[[keyspace]]\nid = 1\ndurability = \"never\"", &["`keyspace[0].durability`", "\"always\", \"everysec\""]),
         ("[[keyspace]]\nid = 1\neviction = \"lru\"", &["`keyspace[0].eviction`", "\"allkeys-lru\""]),
+        ("[otlp]\nendpoint = \"https://a:4318\"", &["archipel.toml:2", "`otlp.endpoint` is \"https://a:4318\"", "run a collector beside"]),
+        ("[otlp]\nsample = 0",                    &["archipel.toml:2", "`otlp.sample` is 0", "from 1 to"]),
+        ("[otlp]\ninterval_ms = 99",              &["archipel.toml:2", "`otlp.interval_ms` is 99", "from 100 to"]),
+        ("[otlp]\nheaders = [\"hunter2\"]",       &["archipel.toml:2", "`otlp.headers` is not printed here", "name: value"]),
     ];
     refuses(table);
 }

@@ -248,6 +248,8 @@ impl Steering {
             candidates.push(followed.revision.clone());
         }
         let workers = followed.file.config.proxy.workers;
+        // Who sends spans on is as the node began.
+        file.config.otlp.endpoint.clone_from(&followed.file.config.otlp.endpoint);
         // What is kept with the data stays where the data is.
         file.config.data_dir.clone_from(&followed.file.config.data_dir);
         drop(followed);
@@ -283,6 +285,13 @@ impl Steering {
     /// The proxy's settings of the file, as they are followed.
     pub(crate) fn file(&self) -> config::Proxy {
         self.followed().file.config.proxy.clone()
+    }
+
+    /// Puts all settings of the file that are followed by now into `config`.
+    pub(crate) fn tell(&self, config: &mut Config) {
+        let followed = self.followed();
+        config.proxy.clone_from(&followed.file.config.proxy);
+        config.otlp.sample = followed.file.config.otlp.sample;
     }
 }
 

@@ -27,10 +27,24 @@ pub struct Onward<'a> {
     pub certificate: Option<&'a str>,
     /// What this proxy calls itself.
     pub via: &'a str,
-    /// A trace to begin if the client has begun none: the value of a `traceparent` field.
-    pub trace: Option<&'a str>,
+    /// The trace that it belongs to.
+    pub trace: Trace<'a>,
     /// The protocol is to be changed if the server agrees.
     pub upgrade: bool,
+}
+
+/// What a request is sent on with of a trace (W3C Trace Context). Texts are values of a `traceparent` field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trace<'a> {
+    /// What the client says.
+    #[default]
+    Kept,
+    /// The same; this one, if it says nothing.
+    Begun(&'a str),
+    /// This one in the place of the client's, whose `tracestate` goes on.
+    Joined(&'a str),
+    /// This one and nothing of what the client says, whose trace ends here or was none.
+    Anew(&'a str),
 }
 
 /// How a response's body is framed towards the client.
@@ -86,7 +100,10 @@ pub fn request(head: &Request<'_, '_>, onward: &Onward<'_>, out: &mut Vec<u8>) {
             Class::Forwarded | Class::Certificate => continue,
             Class::Expect if head.expects_continue => {}
             Class::Expect => continue,
+            Class::Trace if matches!(onward.trace, Trace::Joined(_) | Trace::Anew(_)) => continue,
             Class::Trace => traced = true,
+            Class::TraceState if matches!(onward.trace, Trace::Anew(_)) => continue,
+            Class::TraceState => {}
         }
         if head.lists && listed(head.headers, header.name) {
             continue;
@@ -146,8 +163,12 @@ fn added(head: &Request<'_, '_>, onward: &Onward<'_>, traced: bool, out: &mut Ve
     }
     let version: &[u8] = if head.version == Version::Http10 { b"via: 1.0 " } else { b"via: 1.1 " };
     line(version, onward.via.as_bytes(), out);
-    if let (Some(trace), false) = (onward.trace, traced) {
-        line(b"traceparent: ", trace.as_bytes(), out);
+    match onward.trace {
+        Trace::Begun(_) if traced => {}
+        Trace::Begun(trace) | Trace::Joined(trace) | Trace::Anew(trace) => {
+            line(b"traceparent: ", trace.as_bytes(), out);
+        }
+        Trace::Kept => {}
     }
     if let (Some(protocol), true) = (head.upgrade, onward.upgrade) {
         line(b"connection: upgrade\r\nupgrade: ", protocol, out);
@@ -172,7 +193,8 @@ pub fn response(head: &Response<'_, '_>, frame: Frame, connection: Connection, o
             | Class::Certificate
             | Class::Host
             | Class::Expect
-            | Class::Trace => {}
+            | Class::Trace
+            | Class::TraceState => {}
             Class::Hop => continue,
             Class::Length if lengthless => continue,
             Class::Length => {}
@@ -218,6 +240,8 @@ enum Class {
     Certificate,
     Expect,
     Trace,
+    /// What vendors say of it.
+    TraceState,
 }
 
 fn class(name: &str) -> Class {
@@ -236,6 +260,7 @@ fn class(name: &str) -> Class {
                 Class::Hop
             }
         }
+        10 if is_one("tracestate") => Class::TraceState,
         11 if is_one("traceparent") => Class::Trace,
         14 if is_one("content-length") => Class::Length,
         15 if is_one("x-forwarded-for") => Class::Forwarded,
@@ -250,7 +275,7 @@ fn class(name: &str) -> Class {
 
 /// Whether a field of this name may go on behind a body.
 pub(super) fn goes_behind(name: &str) -> bool {
-    matches!(class(name), Class::EndToEnd | Class::Trace)
+    matches!(class(name), Class::EndToEnd | Class::Trace | Class::TraceState)
 }
 
 /// Whether `Connection` names this field, which makes it one of the connection.

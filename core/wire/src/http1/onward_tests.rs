@@ -16,7 +16,7 @@ const ONWARD: Onward<'_> = Onward {
     trusted: None,
     certificate: None,
     via: "archipel",
-    trace: None,
+    trace: Trace::Kept,
     upgrade: false,
 };
 
@@ -81,7 +81,7 @@ fn what_a_proxy_before_us_says_is_kept_if_it_is_trusted_and_traces_are_begun() {
     let text = "GET / HTTP/1.0\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nVia: 1.1 x\r\n\r\n";
     let onward = Onward {
         trusted: Some(ForwardedBy::XForwardedFor),
-        trace: Some("00-aa-bb-01"),
+        trace: Trace::Begun("00-aa-bb-01"),
         path: ("/v2", "/x"),
         ..ONWARD
     };
@@ -110,6 +110,32 @@ fn what_a_proxy_before_us_says_is_kept_if_it_is_trusted_and_traces_are_begun() {
     }
     let traced = "GET / HTTP/1.1\r\nHost: a\r\ntraceparent: 00-1-2-3\r\n\r\n";
     assert_eq!(sent(traced, &onward).matches("traceparent").count(), 1);
+}
+
+#[test]
+fn a_trace_goes_on_as_it_is_said_and_its_state_only_with_what_was_before() {
+    let told = "traceparent: 00-c\r\nTracestate: a=b\r\n";
+    let twice = "traceparent: 00-c\r\ntraceparent: 00-d\r\ntracestate: a=b\r\n";
+    let ours = "traceparent: 00-p\r\n";
+    #[rustfmt::skip] // columns
+    let table = [
+        // trace                  fields  before what the proxy says     behind it
+        (Trace::Kept,            told,   told,                          ""),
+        (Trace::Kept,            twice,  twice,                         ""),
+        (Trace::Kept,            "",     "",                            ""),
+        (Trace::Begun("00-p"),   told,   told,                          ""),
+        (Trace::Begun("00-p"),   "",     "",                            ours),
+        (Trace::Joined("00-p"),  told,   "Tracestate: a=b\r\n",         ours),
+        (Trace::Anew("00-p"),    told,   "",                            ours),
+        (Trace::Anew("00-p"),    twice,  "",                            ours),
+        (Trace::Anew("00-p"),    "",     "",                            ours),
+    ];
+    for (trace, fields, before, behind) in table {
+        let text = format!("GET /x?y HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let expected =
+            format!("GET /x?y HTTP/1.1\r\nhost: a\r\n{before}{BY}via: 1.1 archipel\r\n{behind}\r\n");
+        assert_eq!(sent(&text, &Onward { trace, ..ONWARD }), expected, "{trace:?} {fields}");
+    }
 }
 
 #[test]

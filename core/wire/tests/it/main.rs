@@ -1,7 +1,7 @@
 //! What breaks when a rule of a proxy's messages is broken: each planted bug is seen by one check, which holds without it.
 
 use kernel::planted::{Bug, choose};
-use wire::http1::{Body, Frame, Headers, Onward, Relay, Request, request};
+use wire::http1::{Body, Frame, Headers, Onward, Relay, Request, Trace, request};
 use wire::proxied::{Header, ProxyError};
 
 const HEAD: &[u8] =
@@ -12,8 +12,8 @@ fn sent() -> String {
     let head = Request::parse(HEAD, &mut room).expect("it is a request").expect("it is whole");
     let (path, client, scheme, via) = (("", "/"), "192.0.2.7", "http", "a");
     let mut out = Vec::new();
-    let onward =
-        Onward { path, client, scheme, trusted: None, certificate: None, via, trace: None, upgrade: false };
+    let (trusted, certificate, trace, upgrade) = (None, None, Trace::Kept, false);
+    let onward = Onward { path, client, scheme, trusted, certificate, via, trace, upgrade };
     request(&head, &onward, &mut out);
     String::from_utf8(out).expect("it is text")
 }

@@ -76,7 +76,7 @@ pub async fn ask(
 }
 
 /// A server of HTTP/2 without TLS; `serve` is called for each request.
-fn service<F, W>(serve: F) -> (SocketAddr, Arc<AtomicUsize>)
+pub fn service<F, W>(serve: F) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: Fn(Request<RecvStream>, h2::server::SendResponse<Bytes>) -> W + Send + Sync + 'static,
     W: Future<Output = ()> + 'static,

@@ -10,6 +10,7 @@ mod malformed;
 mod mirror;
 mod mutual;
 mod queue;
+mod spans;
 mod sticky;
 mod telling;
 mod tls;
