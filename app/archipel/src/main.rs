@@ -27,6 +27,7 @@ use exit::Exit;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
+    abort_on_panic();
     let root = match Root::try_parse() {
         Ok(root) => root,
         Err(error) => {
@@ -53,5 +54,16 @@ fn main() -> std::process::ExitCode {
             eprintln!("archipel: {}", failure.text());
             failure.exit.into()
         }
+    }
+}
+
+/// A broken invariant ends the process, also in builds whose panics would end their thread alone: the others would serve on.
+fn abort_on_panic() {
+    if cfg!(panic = "unwind") {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            told(info);
+            std::process::abort();
+        }));
     }
 }

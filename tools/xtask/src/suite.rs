@@ -19,7 +19,7 @@ pub struct TestArgs {
     /// Run only the scenarios whose path contains this.
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
-    /// The node's binary; built in release mode if not given.
+    /// The node's binary. If not given: what cargo has built for its tests, or with `--acceptance` one in release mode.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
@@ -58,7 +58,11 @@ pub fn test(root: &Path, args: &TestArgs) -> Result<()> {
             if !args.acceptance {
                 cargo_tests(root)?;
             }
-            let binary = args.binary.clone().map_or_else(|| build(root), Ok)?;
+            let binary = match &args.binary {
+                Some(binary) => binary.clone(),
+                None if args.acceptance => build(root)?,
+                None => built_by_tests(root)?,
+            };
             let is_wanted = |name: &&str| acceptance::is_wanted(name, args.scenario.as_deref());
             let mut programs = Vec::new();
             for one in [&KAD_PEER, &TONIC_CLIENT] {
@@ -163,6 +167,16 @@ impl Program {
         cargo(root, &[&build[..], words].concat())?;
         Ok(target.join(dir).join(self.name))
     }
+}
+
+/// The binary that the integration tests ran: quick enough for clients, it checks more than a release does, and a second build of
+/// all there is would take longer than the scenarios.
+fn built_by_tests(root: &Path) -> Result<PathBuf> {
+    let binary = target_dir(root).join("debug/archipel");
+    if !binary.is_file() {
+        bail!("cargo's tests left no {}; give one with --binary", binary.display());
+    }
+    Ok(binary)
 }
 
 /// The release binary, built once.
