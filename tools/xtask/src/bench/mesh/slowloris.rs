@@ -98,24 +98,24 @@ impl Slow {
     }
 }
 
-/// Has so many slow clients at any time until it is told to end; how many were cut.
+/// Has so many slow clients, each of them due at a moment of its own, until it is told to end; how many were cut.
+///
+/// They are not due in bursts: clients that know nothing of each other are not, and the bursts of this process would be what
+/// others wait for.
 fn trickle(port: u16, count: usize, ended: &AtomicBool) -> Result<u64> {
-    let mut all = (0..count).map(|_| Slow::open(port)).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<Option<Slow>> = std::iter::repeat_with(|| None).take(count).collect();
     let (begin, mut turn, mut cut) = (Instant::now(), 0_u32, 0);
     while !ended.load(Ordering::Acquire) {
         for (at, slow) in all.iter_mut().enumerate() {
-            if slow.send()? {
-                *slow = Slow::open(port)?;
-                cut += 1;
+            let due = GAP * turn + GAP.mul_f64(at as f64 / count as f64);
+            std::thread::sleep(due.saturating_sub(begin.elapsed()));
+            let is_cut = slow.as_mut().map(Slow::send).transpose()?;
+            if is_cut != Some(false) {
+                *slow = Some(Slow::open(port)?);
             }
-            // Spread over the time, and not all at once.
-            if at % 64 == 63 {
-                let due = GAP * turn + GAP.mul_f64((at + 1) as f64 / count as f64);
-                std::thread::sleep(due.saturating_sub(begin.elapsed()));
-            }
+            cut += u64::from(is_cut == Some(true));
         }
         turn += 1;
-        std::thread::sleep((GAP * turn).saturating_sub(begin.elapsed()));
     }
     Ok(cut)
 }
