@@ -28,7 +28,8 @@ section! {
         workers: Number<1, 16> = Number::of(1),
         /// Clients of the proxy at once; more wait until one leaves.
         clients_max: Number<1, 1_000_000> = Number::of(10_000),
-        /// How long a request's head may take from its first byte, in milliseconds.
+        /// How long a request's head may take from its first byte, in milliseconds; a connection's first one, from when it is
+        /// there.
         head_ms: Number<1, MS_MAX> = Number::of(10_000),
         /// How long a client may be connected between two requests, in milliseconds.
         idle_ms: Number<1, MS_MAX> = Number::of(60_000),

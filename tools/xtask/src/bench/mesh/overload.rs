@@ -79,8 +79,9 @@ pub fn run(setting: &Setting, report: &mut Report) -> Result<()> {
 /// The service with a limit that is learnt, and below `/open` as it is by default.
 fn config(endpoint: u16) -> String {
     let endpoints = listed(&[endpoint]);
+    // A client of an idle service may wait for long before it asks for the first time.
     format!(
-        "[[proxy.listener]]\nname = \"web\"\nport = 8080\n\
+        "[proxy]\nhead_ms = 60000\n[[proxy.listener]]\nname = \"web\"\nport = 8080\n\
          [[proxy.service]]\nname = \"learnt\"\nendpoints = [{endpoints}]\n\
          adaptive = true\nqueue_max = 64\nqueue_ms = 50\n\
          [[proxy.service]]\nname = \"open\"\nendpoints = [{endpoints}]\n\
