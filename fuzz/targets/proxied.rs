@@ -79,6 +79,10 @@ fn damaged(input: &mut Bytes<'_>) {
 
 /// What a client writes to the left of an address changes nothing of it.
 fn forwarded(written: &[u8]) {
+    // It would not be to the left of it, but in another field or head.
+    if written.iter().any(|byte| b"\r\n".contains(byte)) {
+        return;
+    }
     for (by, name, ours) in [
         (ForwardedBy::XForwardedFor, "X-Forwarded-For", "192.0.2.7"),
         (ForwardedBy::Forwarded, "Forwarded", "for=192.0.2.7"),
