@@ -8,6 +8,7 @@ use super::process;
 use super::report::{Bar, Pair, Report};
 use super::{NotJudged, Setting};
 use crate::packages::ensure;
+use crate::server::signal;
 use anyhow::{Context, Result, bail};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 const SECONDS: u32 = 6;
 /// How long a server may take to listen.
 const START_SECONDS_MAX: u64 = 30;
+/// How long it may take to stop.
+const STOP_SECONDS_MAX: u64 = 5;
 /// The core of the proxy under test; the load and the upstream have the other.
 const PROXY_CORE: &str = "1";
 const OTHER_CORE: &str = "0";
@@ -85,6 +88,13 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Asked to, a master ends its workers too, which would outlive it otherwise.
+        let end = Instant::now() + Duration::from_secs(STOP_SECONDS_MAX);
+        let mut waits = signal(self.child.id(), "TERM").is_ok();
+        while waits && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+            waits = Instant::now() < end;
+        }
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
