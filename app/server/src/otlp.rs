@@ -21,8 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::courier::{Courier, Delivered};
 use crate::admin::Admin;
-use crate::config::items::One;
-use crate::config::{self, Config};
+use crate::config;
 use crate::node::Node;
 use crate::services::Services;
 
@@ -57,7 +56,7 @@ pub struct SignalMeters {
     pub exported: Counter,
     /// Refused by it, of requests that it took otherwise.
     pub rejected: Counter,
-    /// Given up here: a request was refused, or its time was over. Those of spans are counted by their queue.
+    /// Given up here: a request was refused, or its time was over. Spans for which there was no room are counted by their queue.
     pub dropped: Counter,
 }
 
@@ -86,18 +85,20 @@ pub(crate) fn instance(node: &Node, services: Option<&Services>) -> String {
     node.desk.as_ref().map_or_else(name, |desk| desk.node.to_string())
 }
 
-/// Sends the proxy's spans and what the admin port tells to the collector, if there is one.
+/// Sends the proxy's spans and what the admin port tells to the collector.
+///
+/// # Errors
+/// The thread cannot be started.
 pub(crate) fn begin(
-    config: &Config,
+    collector: &config::otlp::Endpoint,
+    config: &config::Otlp,
     instance: String,
     proxy: &proxy::Meters,
     meters: Arc<OtlpMeters>,
     admin: &Admin,
-) -> io::Result<Option<Exporter>> {
-    let Some(One(collector)) = &config.otlp.endpoint else { return Ok(None) };
-    let (spans, config) = (Arc::clone(&proxy.spans), &config.otlp);
+) -> io::Result<Exporter> {
+    let spans = Arc::clone(&proxy.spans);
     Exporter::start(&Exporting { collector, config, instance, spans, meters }, admin.figures(), PACE)
-        .map(Some)
 }
 
 /// What an exporter works with.

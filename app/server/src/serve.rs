@@ -24,6 +24,7 @@ use crate::admin::{self, Admin, AdminError, Subject};
 use crate::checkpoint::CheckpointOptions;
 use crate::cluster::incarnation;
 use crate::cluster::start::ClusterOptions;
+use crate::config::items::One;
 use crate::config::{self, Config, ConfigError, Loaded};
 use crate::divisions::recorded;
 use crate::housekeep::{self, Housekeeper, Housekeeping, unix_millis};
@@ -171,9 +172,9 @@ impl Ground {
             on_stop: self.on_stop,
         })
         .map_err(|source| AdminError::Thread { source })?;
-        let otlp = config.otlp.endpoint.as_ref().map(|_| Arc::<OtlpMeters>::default());
+        let collector = config.otlp.endpoint.as_ref().map(|One(one)| (one, Arc::<OtlpMeters>::default()));
         let admin = self.admin.serve(Subject {
-            otlp: otlp.clone(),
+            otlp: collector.as_ref().map(|(_, meters)| Arc::clone(meters)),
             remotes: node.remotes(),
             meters: Arc::clone(&node.meters),
             checkpoint: Arc::clone(&node.checkpoint),
@@ -194,9 +195,11 @@ impl Ground {
             services.as_ref().map(|services| Discovery::start(services.handle.clone(), proxy.clone()));
         let discovery = discovery.transpose().map_err(|source| ProxyError::Thread { source })?;
         let _publisher = publisher(config, overlay, node)?;
-        let instance = otlp::instance(node, services.as_ref());
-        let exporter = otlp.map(|meters| otlp::begin(config, instance, proxy_meters, meters, &admin));
-        let exporter = exporter.transpose().map_err(|source| ServeError::Otlp { source })?.flatten();
+        let exporter = collector.map(|(collector, meters)| {
+            let instance = otlp::instance(node, services.as_ref());
+            otlp::begin(collector, &config.otlp, instance, proxy_meters, meters, &admin)
+        });
+        let exporter = exporter.transpose().map_err(|source| ServeError::Otlp { source })?;
         Ok(Beside { admin, housekeeper, _publisher, services, discovery, exporter })
     }
 }

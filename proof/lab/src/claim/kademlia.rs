@@ -61,7 +61,7 @@ pub static CLAIM: Claim = Claim {
 const KNOWN_BITS_OF_CONTROL: u32 = 6;
 /// Lookups in a network that is smaller than the largest, at most.
 const LOOKUPS_BESIDE: u64 = 10_000;
-/// Lookups that begin within one second of virtual time.
+/// Lookups that begin within one second of virtual time: so few that what is under way fits a cache.
 const LOOKUPS_A_SECOND: u64 = 1000;
 /// Most hops with a million nodes.
 const HOPS_MAX: f64 = 3.6;

@@ -30,7 +30,9 @@ impl SpanQueue {
         waiting.extend(spans.drain(..).take(room));
         let is_many = before < BATCH_SPANS && waiting.len() >= BATCH_SPANS;
         drop(waiting);
-        self.count_dropped(dropped as u64);
+        if dropped > 0 {
+            self.dropped.add_among_others(dropped as u64);
+        }
         if let Some(bell) = self.bell.get().filter(|_| is_many) {
             bell();
         }
@@ -62,14 +64,7 @@ impl SpanQueue {
         let _ = self.bell.set(Box::new(bell));
     }
 
-    /// So many spans reached nobody, here or further on.
-    pub fn count_dropped(&self, n: u64) {
-        if n > 0 {
-            self.dropped.add_among_others(n);
-        }
-    }
-
-    /// How many did not.
+    /// How many did not fit.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
