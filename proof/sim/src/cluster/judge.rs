@@ -3,7 +3,7 @@
 //! One leader in each term of a group; at each index all apply the same entry; at equal applied indexes all states are
 //! equal; logs that agree on an entry agree on all before it; an entry is synced by a majority before anybody applies it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use consensus::{Members, Replica, ReplicaId};
 use kernel::{GroupId, Index, Term};
@@ -25,8 +25,34 @@ pub struct Judge {
     synced: Synced,
     /// Which node has, or had, a replica.
     nodes: BTreeMap<(GroupId, ReplicaId), usize>,
-    /// Who were members when a node was last looked at.
-    members: BTreeMap<(usize, GroupId), Members>,
+    /// Who were members last, as whoever was first to apply it says.
+    formations: BTreeMap<GroupId, Formations>,
+}
+
+/// The last configurations of a group, the newest last.
+#[derive(Default)]
+struct Formations {
+    last: VecDeque<Members>,
+    /// The entry after which the newest was seen.
+    at: u64,
+}
+
+impl Formations {
+    /// Those that can decide on one entry. A leader counts with the members that it has applied: its disk may be so slow
+    /// that others apply a change of them before it does. It begins no change before it has applied the last, and one
+    /// that is elected may have the two halves of a change, entered and left, in its log and not applied.
+    const DECIDE: usize = 3;
+
+    fn add(&mut self, applied: u64, members: &Members) {
+        if applied < self.at || self.last.back() == Some(members) {
+            return;
+        }
+        self.at = applied;
+        self.last.push_back(members.clone());
+        if self.last.len() > Self::DECIDE {
+            self.last.pop_front();
+        }
+    }
 }
 
 /// What nodes have, or had, on disk for good.
@@ -66,12 +92,11 @@ impl Judge {
             }
         }
         self.nodes.insert((group, replica.id()), node);
+        self.formations.entry(group).or_default().add(applied.0, replica.members());
         let before = self.applied.insert((node, group), applied.0);
         if before == Some(applied.0) {
             return Ok(false);
         }
-        let members = replica.members();
-        let earlier = self.members.insert((node, group), members.clone());
         for index in before.map_or(applied.0, |before| before + 1)..=applied.0 {
             let Some(found) = entries.get(&index) else { continue };
             self.same_term(group, index, found.0)?;
@@ -80,12 +105,7 @@ impl Judge {
                 let highest = self.highest.entry(group).or_default();
                 *highest = index.max(*highest);
             }
-            // Who decided on it were the members before or after what was applied with it.
-            let decided = |members: &Members| self.majority_has(members, group, index, found.0);
-            if !self.agreed.contains_key(&(group, index))
-                && !decided(members)
-                && earlier.as_ref().is_some_and(|earlier| !decided(earlier))
-            {
+            if !self.agreed.contains_key(&(group, index)) && !self.decided(group, index, found.0) {
                 return Err(format!(
                     "node {node} applied {group}:{index} of term {}, which no majority has synced",
                     found.0
@@ -100,6 +120,12 @@ impl Judge {
             }
         }
         Ok(true)
+    }
+
+    /// Whether one of the configurations that can decide on the entry has it on the disks of a majority.
+    fn decided(&self, group: GroupId, index: u64, term: u64) -> bool {
+        let formations = self.formations.get(&group).into_iter().flat_map(|formations| &formations.last);
+        formations.into_iter().any(|members| self.majority_has(members, group, index, term))
     }
 
     /// Whether a majority of the members, of both sets while they change, has an entry on disk.
@@ -158,7 +184,6 @@ impl Judge {
     /// A state was exchanged for a snapshot, or the node began anew: what its log has below is not what it applied.
     pub fn begins(&mut self, node: usize, group: GroupId, applied: Index) {
         self.applied.insert((node, group), applied.0);
-        self.members.remove(&(node, group));
         let state = self.synced.states.entry((node, group)).or_default();
         *state = applied.0.max(*state);
     }
@@ -166,7 +191,6 @@ impl Judge {
     /// A node has no replica of a group any more.
     pub fn left(&mut self, node: usize, group: GroupId) {
         self.applied.remove(&(node, group));
-        self.members.remove(&(node, group));
         self.synced.states.remove(&(node, group));
     }
 

@@ -32,14 +32,19 @@ const SHOWN: &[Bug] = &[
     Bug::ConfirmBeforeAllHeld,
 ];
 
+/// Seeds at which a judge was wrong: others applied a change of the members before the leader, whose disk was slow, did,
+/// and the next entry was decided by the members before it.
+const MISJUDGED: &[u64] = &[62_135_452_406_019];
+
 #[test]
 fn clusters_keep_every_promise_whatever_the_seed() {
     let _rules = with_rules(Bug::None);
     let seeds = std::env::var("CLUSTER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
     let mut fresh = Rng::new(commit().unwrap_or(0));
     let mut total = Outcome::default();
-    for number in 0..seeds {
-        let seed = if number < seeds / 4 { number } else { fresh.next_u64() >> 16 };
+    let corpus = MISJUDGED.iter().copied().chain(0..seeds / 4);
+    let fresh = (seeds / 4..seeds).map(|_| fresh.next_u64() >> 16);
+    for seed in corpus.chain(fresh) {
         match run(seed) {
             Ok(outcome) => total.add(&outcome),
             Err(failure) => panic!("{}", failure.told(true)),
