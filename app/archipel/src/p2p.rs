@@ -56,9 +56,12 @@ pub fn run(options: &Options, what: P2pCommand) -> Result<Exit, Failure> {
                 "overlay": overlay.name(),
             });
             shown.seek("put", &wanted, |result| {
-                let keeps = match overlay {
-                    OverlayKind::Kad => format!("{} nodes keep it", result["stored"]),
-                    OverlayKind::Chord => "its owner keeps it, and copies follow".to_owned(),
+                let keeps = match (&result["stored"], overlay) {
+                    (stored, _) if *stored == 1 => "1 node keeps it".to_owned(),
+                    (stored, OverlayKind::Kad) => format!("{stored} nodes keep it"),
+                    (stored, OverlayKind::Chord) => {
+                        format!("{stored} nodes keep it, and another copy may follow")
+                    }
                 };
                 Ok(say(format!("{}\n{keeps}", text(result, "name"))))
             })

@@ -37,7 +37,7 @@ pub use message::{Command, Digest, Item, Message, NEAR_MAX, Near, Outcome, RING_
 pub use ring::{between, distance, owns};
 use stabilize::Joining;
 pub use store::{BATCH_BYTES_MAX, STORE_BYTES_MAX, STORE_VALUES_MAX, Store, VALUE_BYTES_MAX};
-use store::{Checked, Values};
+use store::{Checked, Putter, Values};
 use unite::Unite;
 pub use unite::{CONTACTS_MAX, TOLD_MAX};
 
@@ -122,6 +122,8 @@ enum Purpose<C> {
     Value { lookup: u32 },
     /// Values are copied.
     Copy,
+    /// A value that was just put is copied; its putter waits.
+    Fresh { put: u32 },
     /// Does this one keep all that we own, behind this point?
     Check { after: u64 },
     /// Values are handed over to who owns them now.
@@ -292,7 +294,10 @@ impl<C: Contact> Chord<C> {
                 Message::Ring { predecessor: self.predecessor, successors: self.successors.clone() }
             }
             Message::Alive => Message::Yes,
-            Message::Put(item) => self.put_here(keys, item, out),
+            Message::Put(item) => {
+                self.put_here(keys, item, Putter::Peer { from, id }, out);
+                return self.heard(from);
+            }
             Message::Get(key) => Message::Value(self.store().and_then(|store| store.get(key))),
             Message::Copies(items) => self.take_copies(keys, from, items),
             Message::Check { after, digest } => self.check_here(keys, from, (after, digest), out),
@@ -311,10 +316,14 @@ impl<C: Contact> Chord<C> {
             | Message::Offer
             | Message::Meet(_) => return,
         };
+        self.heard(from);
+        out.push(Effect::Answer { to: from, id, body: answer });
+    }
+
+    fn heard(&mut self, from: C) {
         if let Some(cache) = &mut self.cache {
             cache.heard(from);
         }
-        out.push(Effect::Answer { to: from, id, body: answer });
     }
 
     fn answered(
@@ -331,9 +340,7 @@ impl<C: Contact> Chord<C> {
             return self.failed(now, keys, from, id, out);
         }
         let Some(purpose) = self.pending.settle(from, id) else { return };
-        if let Some(cache) = &mut self.cache {
-            cache.heard(from);
-        }
+        self.heard(from);
         match (purpose, body) {
             (Purpose::Find { lookup, depth }, Message::Near(near)) => {
                 self.heard_near(now, keys, lookup, from, depth, &near, out);
@@ -362,6 +369,10 @@ impl<C: Contact> Chord<C> {
             }
             (Purpose::Unite { contact }, Message::Ring { successors, .. }) => {
                 self.heard_behind(now, keys, (contact, from), &successors, out);
+            }
+            (Purpose::Fresh { put }, Message::Stored(stored)) => {
+                self.fresh_copied(put, Some(stored), out);
+                self.send_on(keys, out);
             }
             (Purpose::Copy | Purpose::Hand, _) => self.send_on(keys, out),
             (Purpose::Check { after }, Message::Yes) => self.checked(keys, (from, after), Checked::Same, out),
@@ -421,6 +432,11 @@ impl<C: Contact> Chord<C> {
             Purpose::JoinOwner | Purpose::JoinPrevious => self.join_failed(now, out),
             Purpose::Copy => {
                 self.copy_missed(keys, to);
+                self.send_on(keys, out);
+            }
+            Purpose::Fresh { put } => {
+                self.copy_missed(keys, to);
+                self.fresh_copied(put, None, out);
                 self.send_on(keys, out);
             }
             Purpose::Check { after } => self.checked(keys, (to, after), Checked::Unanswered, out),

@@ -29,6 +29,7 @@ impl<C: Contact> Chord<C> {
                 | Purpose::JoinPrevious
                 | Purpose::Value { .. }
                 | Purpose::Copy
+                | Purpose::Fresh { .. }
                 | Purpose::Check { .. }
                 | Purpose::Hand => {}
             }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::message::{Item, Message, NEAR_MAX, Near, Outcome, Tag, Told};
 use super::ring::distance;
+use super::store::Putter;
 use super::{Chord, LOOKUPS_MAX, Purpose};
 use crate::key::Key;
 use crate::protocol::{Contact, Effect, EffectOf, Keys};
@@ -420,7 +421,9 @@ impl<C: Contact> Chord<C> {
     pub(super) fn stored(&mut self, number: u32, kept: u32, out: &mut Vec<EffectOf<Self>>) {
         let Some(at) = self.place(number) else { return };
         match self.lookups.swap_remove(at).aim {
-            Aim::Put { tag, .. } if kept > 0 => out.push(Effect::Report(Outcome::Stored { tag })),
+            Aim::Put { tag, .. } if kept > 0 => {
+                out.push(Effect::Report(Outcome::Stored { tag, nodes: kept }))
+            }
             Aim::Put { tag, .. } => out.push(Effect::Report(Outcome::Full { tag })),
             Aim::Rehome { .. } => self.rehomed(None),
             // An answer to another question is none.
@@ -473,10 +476,7 @@ impl<C: Contact> Chord<C> {
             Aim::Get { tag, key } => {
                 Outcome::Value { tag, item: self.store().and_then(|store| store.get(key)) }
             }
-            Aim::Put { tag, item } => match self.put_here(keys, item, out) {
-                Message::Stored(0) => Outcome::Full { tag },
-                _ => Outcome::Stored { tag },
-            },
+            Aim::Put { tag, item } => return self.put_here(keys, item, Putter::Own(tag), out),
             // It lies here already.
             Aim::Rehome { .. } => return self.rehomed(None),
             Aim::Finger { .. } | Aim::Join | Aim::Unite { .. } | Aim::Offer => return,

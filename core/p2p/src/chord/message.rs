@@ -109,7 +109,7 @@ pub enum Message<C> {
     Yes,
     /// To anything: I am no member of the ring.
     Outside,
-    /// To `Put` and `Copies`: how many are kept now.
+    /// To `Put`: how many nodes keep it now, as far as is known; to `Copies`: how many of them are kept now.
     Stored(u32),
     /// To `Get`.
     Value(Option<Item>),
@@ -198,12 +198,14 @@ pub enum Outcome<C> {
         /// The command's name.
         tag: Tag,
     },
-    /// The value is at its owner; copies are on their way.
+    /// The value is at its owner and at so many of its successors that they are most of those that are to keep it.
     Stored {
         /// The command's name.
         tag: Tag,
+        /// How many nodes keep it, as far as the owner knew when it said so.
+        nodes: u32,
     },
-    /// The owner is full.
+    /// The owner has no room, or those that are to have copies have none or do not answer.
     Full {
         /// The command's name.
         tag: Tag,

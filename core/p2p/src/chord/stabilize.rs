@@ -302,6 +302,7 @@ impl<C: Contact> Chord<C> {
         self.predecessor = None;
         self.successors.clear();
         self.stabilizing = false;
+        self.forget_puts(out);
         self.forget_sending();
         (self.stabilize_at, self.finger_at, self.repair_at) = (None, None, None);
         out.push(Effect::Report(Outcome::Left));

@@ -14,6 +14,7 @@
 //! there, and is not put there again.
 
 mod check;
+mod put;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,8 @@ use crate::pending::PENDING_MAX;
 use crate::protocol::{Contact, EffectOf, Keys};
 pub(super) use check::Checked;
 use check::{Answered, Copied, Offers, Sent};
+use put::Put;
+pub(super) use put::Putter;
 
 /// Longest value, in bytes: with its header it fits a message of 16 KiB.
 pub const VALUE_BYTES_MAX: usize = 15 * 1024;
@@ -105,8 +108,10 @@ pub(super) struct Values<C> {
     legacy: Option<Legacy<C>>,
     answered: Answered,
     offers: Offers,
-    /// Own values that were not copied yet.
-    fresh: VecDeque<Key>,
+    /// Own values that are not copied yet, at most [`FRESH_MAX`], and those whose first copies are on their way.
+    fresh: VecDeque<Put<C>>,
+    copying: Vec<Put<C>>,
+    next_put: u32,
     /// Values that are to be put at their owner, at most [`FRESH_MAX`], each once.
     strays: VecDeque<Key>,
     rehome: Option<Rehome>,
@@ -127,6 +132,8 @@ impl<C: Copy> Values<C> {
             answered: Answered::default(),
             offers: Offers::default(),
             fresh: VecDeque::new(),
+            copying: Vec::new(),
+            next_put: 0,
             strays: VecDeque::new(),
             rehome: None,
             rehoming: 0,
@@ -138,23 +145,8 @@ impl<C: Copy> Values<C> {
     pub fn nodes(&self) -> impl Iterator<Item = C> {
         let handed = self.handing.iter().chain(&self.returning).map(|handing| handing.to);
         let heirs = self.legacy.iter().flat_map(|legacy| legacy.others.iter().chain([&legacy.heir]).copied());
-        self.copied.iter().map(|copied| copied.to).chain(handed).chain(heirs)
-    }
-
-    /// The next of the fresh values that fit one message, which are fresh no more.
-    fn fresh_batch(&mut self) -> Vec<Item> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(key) = self.fresh.front() {
-            if let Some(item) = self.store.get(*key) {
-                bytes += item.value.len() + ITEM_BYTES_OVER;
-                if bytes > BATCH_BYTES_MAX && !batch.is_empty() {
-                    break;
-                }
-                batch.push(item);
-            }
-            self.fresh.pop_front();
-        }
-        batch
+        let putters = self.fresh.iter().chain(&self.copying).filter_map(Put::peer);
+        self.copied.iter().map(|copied| copied.to).chain(handed).chain(heirs).chain(putters)
     }
 
     /// All may lie elsewhere than here.
@@ -304,34 +296,6 @@ impl<C: Contact> Chord<C> {
         self.values.get_or_insert_with(|| Box::new(Values::none()))
     }
 
-    /// Keeps a value as its owner, and copies it.
-    pub(super) fn put_here(
-        &mut self,
-        keys: &impl Keys<C>,
-        item: Item,
-        out: &mut Vec<EffectOf<Self>>,
-    ) -> Message<C> {
-        let key = item.key;
-        let owned = self.is_owner(keys, key.point());
-        let values = self.values();
-        let news = values.store.lacks(&item);
-        let kept = values.store.keep(item);
-        // What was here before was copied before; what was lost on the way comes with the next repair.
-        if kept && news {
-            if !owned {
-                // It was when it was asked, or is the first that lives; or the ring has changed meanwhile.
-                values.stray(key);
-            }
-            if values.fresh.len() < FRESH_MAX {
-                values.fresh.push_back(key);
-            } else {
-                values.copied.clear();
-            }
-            self.send_on(keys, out);
-        }
-        Message::Stored(u32::from(kept))
-    }
-
     /// Keeps what `from` sends, as a successor or as its new owner.
     pub(super) fn take_copies(&mut self, keys: &impl Keys<C>, from: C, items: Vec<Item>) -> Message<C> {
         let sender = keys.point(from);
@@ -404,18 +368,14 @@ impl<C: Contact> Chord<C> {
 
     /// Sends what is to be sent, as far as there is room on the way.
     pub(super) fn send_on(&mut self, keys: &impl Keys<C>, out: &mut Vec<EffectOf<Self>>) {
-        let under_way =
-            self.pending.iter().filter(|(_, what)| matches!(what, Purpose::Copy | Purpose::Hand)).count();
+        let with_values =
+            |what: &Purpose<C>| matches!(what, Purpose::Copy | Purpose::Fresh { .. } | Purpose::Hand);
+        let under_way = self.pending.iter().filter(|(_, what)| with_values(what)).count();
         let mut room = COPIES_UNDER_WAY_MAX.saturating_sub(under_way);
         let first = self.first_successors();
         while room >= first.len().max(1) && self.pending.len() < SENDING_MAX {
-            let Some(values) = &mut self.values else { return };
-            let fresh = values.fresh_batch();
-            if !fresh.is_empty() {
-                for &to in &first {
-                    self.ask(to, Purpose::Copy, Message::Copies(fresh.clone()), out);
-                }
-                room -= first.len();
+            if let Some(sent) = self.copy_fresh(&first, out) {
+                room -= sent;
                 continue;
             }
             let Some((to, purpose, batch)) = self.next_batch(keys) else { return self.settle_legacy() };
@@ -503,7 +463,6 @@ impl<C: Contact> Chord<C> {
             values.copied.clear();
             values.returning.clear();
             values.offers = Offers::default();
-            values.fresh.clear();
             values.strays.clear();
             values.rehome = None;
         }

@@ -202,7 +202,7 @@ fn rings_of_every_small_size_become_ideal_and_find_every_owner() {
 fn values_stay_while_nodes_join_leave_and_die() {
     let mut network = Network::ring(8, settings());
     for n in 0..100 {
-        assert_eq!(network.put(n as u32 % 8, n, 1), Outcome::Stored { tag: Tag(n) });
+        assert_eq!(network.put(n as u32 % 8, n, 1), Outcome::Stored { tag: Tag(n), nodes: 2 });
     }
     for round in 0..12u32 {
         match round % 3 {
@@ -419,7 +419,7 @@ impl Network {
     fn kept_by_six() -> (Network, Vec<u32>, Vec<Key>) {
         let mut network = Network::ring(6, settings());
         for n in 0..200 {
-            assert_eq!(network.put(n as u32 % 6, n, 1), Outcome::Stored { tag: Tag(n) });
+            assert_eq!(network.put(n as u32 % 6, n, 1), Outcome::Stored { tag: Tag(n), nodes: 2 });
         }
         network.pass(200);
         let ring = network.order();
@@ -713,7 +713,7 @@ fn who_comes_into_a_ring_puts_what_it_kept_alone_at_its_owners_and_not_all_at_it
     let mut network = Network::ring(6, settings());
     network.add(6, Command::Create);
     for n in 0..300 {
-        assert_eq!(network.put(6, n, 1), Outcome::Stored { tag: Tag(n) });
+        assert_eq!(network.put(6, n, 1), Outcome::Stored { tag: Tag(n), nodes: 1 });
     }
     let items: Vec<Item> = network.nodes[&6].store().unwrap().iter().collect();
     assert_eq!(items.len(), 300);

@@ -1,6 +1,6 @@
 //! Values stay where they are found, whoever leaves, dies and comes at the same time, over links that lose and delay.
 
-use p2p::chord::{Command, Settings};
+use p2p::chord::{Command, Outcome, Settings, Tag};
 
 use crate::chord_world::{MINUTE, SECOND, World};
 
@@ -157,4 +157,51 @@ fn without_copies_what_the_dead_kept_is_gone() {
         !world.gone(0..VALUES).is_empty() && !world.missed(&values).is_empty()
     });
     assert!(lost.count() > 15);
+}
+
+/// Puts values over a bad net and kills the owner of each as soon as it is told to be stored; how many were, and how many
+/// nobody keeps then.
+fn owners_die_with_their_word(settings: Settings) -> (usize, usize) {
+    let (mut told, mut gone) = (0, 0);
+    for seed in 0..200 {
+        let mut world = World::new(seed, 10, settings);
+        world.ring(&(0..10).collect::<Vec<_>>());
+        world.pass(20 * SECOND);
+        world.loss = 0.3;
+        let putter = world.rng.below(10) as u32;
+        world.put(putter, 7);
+        let stored = |world: &World| {
+            let mut outcomes = world.outcomes.iter();
+            outcomes.any(|(_, outcome)| matches!(outcome, Outcome::Stored { tag: Tag(7), .. }))
+        };
+        for _ in 0..60_000 {
+            if stored(&world) {
+                break;
+            }
+            world.pass(1000);
+        }
+        if !stored(&world) {
+            continue;
+        }
+        told += 1;
+        world.kill(world.owner(7));
+        world.loss = 0.0;
+        assert!(world.becomes_one(SECONDS_MAX).is_some(), "seed {seed}");
+        world.pass(3 * MINUTE);
+        gone += world.gone(7..8).len();
+        if world.gone(7..8).is_empty() {
+            assert_eq!(world.missed(&[7]), [], "seed {seed}: not found");
+        }
+    }
+    (told, gone)
+}
+
+#[test]
+fn an_owner_that_dies_with_its_word_takes_no_value_with_it() {
+    let (told, gone) = owners_die_with_their_word(settings());
+    assert!(told > 100, "{told} puts are no test");
+    assert_eq!(gone, 0, "of {told}");
+    // Without copies its word is worth no more than it is.
+    let alone = owners_die_with_their_word(Settings { copies: 1, ..settings() });
+    assert!(alone.1 > 30, "{alone:?}");
 }

@@ -250,6 +250,12 @@ impl World {
         living
     }
 
+    /// Who owns value `n` among the living.
+    pub fn owner(&self, n: u64) -> u32 {
+        let (point, living) = (World::key(n).point(), self.living());
+        *living.iter().find(|&&node| self.keys.point(node) >= point).unwrap_or(&living[0])
+    }
+
     /// Are these, in the ring's order, one ring in which everybody knows its neighbours?
     pub fn is_ideal(&self, ring: &[u32]) -> bool {
         let kept = usize::from(self.settings.successors).min(ring.len() - 1);

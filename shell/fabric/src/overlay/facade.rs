@@ -475,7 +475,7 @@ impl Dht {
     }
 
     /// Publishes a value for `lifetime`: a label of this node signed, a public key as it is. It is sent again twice a day, on the
-    /// ring each hour, as long as this process lives. Gives how many nodes keep it: on the ring its owner alone is known to, and copies follow.
+    /// ring each hour, as long as this process lives. Gives how many nodes keep it: on the ring most of those that are to.
     ///
     /// # Errors
     /// [`DhtError`].

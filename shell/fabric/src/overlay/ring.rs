@@ -34,6 +34,8 @@ const PUBLISHER_VALUES_MAX: u32 = 128;
 const PUBLISHER_BYTES_MAX: usize = 512 * 1024;
 /// Most values that this node publishes on the ring.
 const PUBLISHED_MAX: usize = 128;
+/// Nodes that are to keep a value.
+const COPIES: u8 = 3;
 /// Values are looked through for what has expired this often.
 const SWEEP_MS: u64 = 60 * 1000;
 /// What this node published is put again this often.
@@ -79,7 +81,8 @@ impl Ring {
     pub fn new(now: Micros, directory: &Directory, period: Duration, rng: &Rng) -> Ring {
         let key = directory.key(OWN);
         // Several at once, so that a dead node on the way costs no lookup its whole patience.
-        let settings = Settings { successors: SUCCESSORS, parallel: 3, ..Settings::default() };
+        let settings =
+            Settings { successors: SUCCESSORS, copies: COPIES, parallel: 3, ..Settings::default() };
         let micros = u64::try_from(period.as_micros()).unwrap_or(u64::MAX);
         let settings = settings.paced(micros.clamp(PERIOD_MICROS_MIN, PERIOD_MICROS_MAX));
         let mut ring = Ring {
@@ -482,11 +485,15 @@ impl Host {
             Head::Ask(theirs) => {
                 let id = self.owe(theirs, reply);
                 let Host { ring: Some(ring), directory, .. } = self else { return };
-                if let Err(why) = ring.asked(now, directory, from, (id, body)) {
+                let puts = matches!(body, Message::Put(_));
+                let asked = ring.asked(now, directory, from, (id, body));
+                if let Err(why) = asked {
                     tracing::debug!(%why, "a value of the ring was refused");
                 }
                 let answers = |effect: &EffectOf<Chord<Contact>>| matches!(effect, Effect::Answer { id: own, .. } if *own == id);
-                if !self.ring.as_ref().is_some_and(|ring| ring.out.iter().any(answers)) {
+                // A value that is put is answered for once there are copies of it.
+                let waits = puts && asked.is_ok();
+                if !waits && !self.ring.as_ref().is_some_and(|ring| ring.out.iter().any(answers)) {
                     self.owed_ours.remove(&id);
                 }
             }
@@ -514,7 +521,11 @@ impl Host {
                 (tag, Ok(Sought { nodes, cost: Cost { hops, ..Cost::default() }, ..Sought::default() }))
             }
             Outcome::NotFound { tag } => (tag, Err(DhtError::NoWay)),
-            Outcome::Stored { tag } => (tag, Ok(Sought { stored: 1, ..Sought::default() })),
+            Outcome::Stored { tag, nodes } => {
+                // Its owner says so; it asks no more than these.
+                let stored = nodes.min(u32::from(COPIES)) as usize;
+                (tag, Ok(Sought { stored, ..Sought::default() }))
+            }
             Outcome::Full { tag } => (tag, Err(DhtError::Refused(Refusal::Full))),
             Outcome::TooLarge { tag } => {
                 (tag, Err(DhtError::Refused(Refusal::TooLarge { bytes: chord::VALUE_BYTES_MAX + 1 })))

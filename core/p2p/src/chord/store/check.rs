@@ -225,7 +225,8 @@ impl<C: Copy + Eq> Values<C> {
             let copied = self.copied.iter().find(|copied| copied.to == *to);
             copied.is_some_and(|copied| copied.sent == Sent::Whole && !copied.lost)
         };
-        let sending = !self.handing.is_empty() || !self.returning.is_empty() || !self.fresh.is_empty();
+        let handing = !self.handing.is_empty() || !self.returning.is_empty();
+        let sending = handing || !self.fresh.is_empty() || !self.copying.is_empty();
         let astray = !self.strays.is_empty() || self.rehome.is_some() || self.rehoming > 0;
         first.iter().all(whole) && !sending && !astray
     }
@@ -240,8 +241,9 @@ impl<C: Contact> Chord<C> {
     /// A member that knows no other has nobody to ask.
     #[must_use]
     pub fn is_copied(&self) -> bool {
-        let on_its_way =
-            |what: &Purpose<C>| matches!(what, Purpose::Copy | Purpose::Hand | Purpose::Check { .. });
+        let on_its_way = |what: &Purpose<C>| {
+            matches!(what, Purpose::Copy | Purpose::Fresh { .. } | Purpose::Hand | Purpose::Check { .. })
+        };
         let first = self.first_successors();
         let copied = self.values.as_ref().map_or(first.is_empty(), |values| values.is_copied(&first));
         self.is_member() && copied && !self.pending.iter().any(|(_, what)| on_its_way(what))
