@@ -261,6 +261,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The word chosen for `name`.
+    ///
+    /// # Panics
+    /// If the claim has no such parameter, or one of another kind.
+    #[must_use]
+    pub fn choice(&self, name: &str) -> &'static str {
+        match self.value(name) {
+            Value::Choice(word) => word,
+            other @ (Value::Count(_) | Value::Share(_)) => panic!("{name} is {other}, and no choice"),
+        }
+    }
+
     /// Every parameter with its value.
     #[must_use]
     pub fn values(&self) -> &[(&'static str, Value)] {
