@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use wire::http1::{self, Body, Headers};
 
 use super::body::{Broken, Inlet, Outlet};
@@ -21,14 +21,19 @@ use super::{
     CONNECTION_WINDOW_BYTES, HEADER_LIST_BYTES_MAX, RESETS_MAX, SEND_BUFFER_BYTES, STREAMS_MAX, WINDOW_BYTES,
     message,
 };
+use crate::answer::{Answer, Reason as Why};
 use crate::conn::Phase;
 use crate::slab::Key;
 use crate::socket::Socket;
+use crate::spans::decided;
+use crate::telling::Refused;
 use crate::timers::Whose;
 use crate::worker::{Loop, Step};
 
 /// Reads of one connection in one turn; then others have theirs.
 const READS_MAX: usize = 8;
+/// The field that names a trace.
+const TRACEPARENT: &str = "traceparent";
 /// How long a client has to answer that it knows of the end, and to take what is said last, in milliseconds.
 const FAREWELL_MS: u64 = 5_000;
 /// The same for a client without a request, when the proxy stops, in milliseconds: others wait for that.
@@ -430,13 +435,7 @@ impl Loop {
         let (mut parts, recv) = request.into_parts();
         let (head, chunked, tunnel) = match self.head_of(&mut parts, !recv.is_end_stream()) {
             Ok(head) => head,
-            Err(status) => {
-                let mut response = Response::new(());
-                *response.status_mut() = status;
-                // A client that is gone needs no answer.
-                let _ = respond.send_response(response, true);
-                return;
-            }
+            Err(status) => return self.refuse_stream(key, &parts, status, respond),
         };
         let ends = Ends::new(session.bell.clone());
         ends.borrow_mut().give(&head);
@@ -457,6 +456,40 @@ impl Loop {
             has_moved: true,
         });
         self.drive(client);
+    }
+
+    /// Answers a request that no route sees, and tells of it as of any other.
+    fn refuse_stream(
+        &mut self,
+        key: Key,
+        parts: &Parts,
+        status: StatusCode,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let reason = match status {
+            StatusCode::METHOD_NOT_ALLOWED => Why::NoConnect,
+            _ => Why::Malformed,
+        };
+        let answer = Answer { status: status.as_u16(), ..Answer::of(reason) };
+        self.requests += 1;
+        self.meters.answered[reason as usize].increment();
+        let traces = parts.headers.get_all(TRACEPARENT).iter();
+        let traces: Vec<_> =
+            traces.map(|value| httparse::Header { name: TRACEPARENT, value: value.as_bytes() }).collect();
+        let asked = Refused {
+            method: parts.method.as_str(),
+            host: parts.uri.authority().map_or("", |authority| authority.as_str()),
+            path: parts.uri.path_and_query().map_or("", |path| path.as_str()),
+            recorded: decided(&mut self.rng, &self.table.plan.telling, &traces),
+            ..Refused::default()
+        };
+        self.tell_refused(key, &answer, asked);
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        let word = HeaderValue::from_static(reason.word());
+        response.headers_mut().insert("x-archipel-reason", word);
+        // A client that is gone needs no answer.
+        let _ = respond.send_response(response, true);
     }
 
     /// What the proxy reads of a request, and whether its body is in chunks.

@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::net::Shutdown;
 
+use http::{Method, Request};
 use mesh::limit::Rate;
 use mesh::route::Routes;
-use proxy::{KeyOf, RatePlan, Telling};
+use proxy::{KeyOf, RatePlan, Reason, SpanPlan, Telling};
 
-use crate::world::{Backend, World, plan, read_head, rule};
+use crate::http2;
+use crate::world::{Backend, World, nobody, plan, read_head, rule};
 
 const GET: &str = "GET /there?q HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -55,6 +57,44 @@ fn the_log_has_a_line_for_what_the_proxy_answers_itself_too() {
         ["",        "",           "",    "slow-request", "408"],
     ];
     assert_eq!(found, expected.map(|row| row.map(str::to_owned).to_vec()), "{log}");
+}
+
+#[test]
+fn a_request_of_http2_that_no_route_sees_is_told_of_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    let mut plan = plan(&[nobody()]);
+    plan.telling = Telling {
+        access_log: Some(path.clone()),
+        access_sample: 1,
+        spans: Some(SpanPlan { sample: 1 }),
+        ..Telling::default()
+    };
+    let world = World::new(plan);
+    http2::within(async {
+        let mut send = http2::connect(http2::address(&world)).await;
+        let tunnel = Request::builder().method(Method::CONNECT).uri("a.example:1").body(()).unwrap();
+        let (status, fields, _) = http2::ask(&mut send, tunnel).await.unwrap();
+        assert_eq!((status, &fields["x-archipel-reason"]), (405, &"no-connect".parse().unwrap()));
+        let mut two_hosts = http2::request(Method::GET, "/there?q");
+        two_hosts.headers_mut().append("host", "b.example".parse().unwrap());
+        let (status, fields, _) = http2::ask(&mut send, two_hosts).await.unwrap();
+        assert_eq!((status, &fields["x-archipel-reason"]), (400, &"malformed".parse().unwrap()));
+    });
+    world.until("both have a span", |meters| meters.spans.len() == 2);
+    for reason in [Reason::NoConnect, Reason::Malformed] {
+        assert_eq!(world.meters.sum(|one| one.answered[reason as usize].get()), 1, "{reason:?}");
+    }
+    world.proxy.stop();
+    let log = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for (line, said) in lines.iter().zip([
+        ["\"method\":\"CONNECT\"", "\"host\":\"a.example:1\"", "\"reason\":\"no-connect\"", "\"status\":405"],
+        ["\"method\":\"GET\"", "\"path\":\"/there?q\"", "\"reason\":\"malformed\"", "\"status\":400"],
+    ]) {
+        assert!(said.iter().all(|part| line.contains(part)), "{line}");
+    }
 }
 
 #[test]
