@@ -15,6 +15,8 @@ use wire::http1::Trace;
 use crate::access::Line;
 use crate::plan::Telling;
 
+/// The field that says which trace a request belongs to (W3C Trace Context, 3.2).
+pub(crate) const TRACEPARENT: &str = "traceparent";
 /// Spans of one thread that wait to be handed over.
 const WAITING_MAX: usize = 256;
 /// Longest text of a span, in bytes; the rest is cut off.
@@ -51,7 +53,7 @@ fn span_id(rng: &mut Rng) -> SpanId {
 /// Whether a request with these fields is recorded. One look if spans are made of none.
 pub(crate) fn decided(rng: &mut Rng, telling: &Telling, fields: &[Header<'_>]) -> Option<Recorded> {
     let sample = telling.spans?.sample;
-    let mut told = fields.iter().filter(|field| field.name.eq_ignore_ascii_case("traceparent"));
+    let mut told = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(TRACEPARENT));
     let context = match (told.next(), told.next()) {
         (Some(one), None) => TraceContext::parse(one.value),
         // Of two nobody knows which one is meant.

@@ -124,8 +124,8 @@ impl Judge {
 
     /// Whether one of the configurations that can decide on the entry has it on the disks of a majority.
     fn decided(&self, group: GroupId, index: u64, term: u64) -> bool {
-        let formations = self.formations.get(&group).into_iter().flat_map(|formations| &formations.last);
-        formations.into_iter().any(|members| self.majority_has(members, group, index, term))
+        let mut last = self.formations.get(&group).into_iter().flat_map(|formations| &formations.last);
+        last.any(|members| self.majority_has(members, group, index, term))
     }
 
     /// Whether a majority of the members, of both sets while they change, has an entry on disk.

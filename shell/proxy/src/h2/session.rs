@@ -25,15 +25,13 @@ use crate::answer::{Answer, Reason as Why};
 use crate::conn::Phase;
 use crate::slab::Key;
 use crate::socket::Socket;
-use crate::spans::decided;
+use crate::spans::{TRACEPARENT, decided};
 use crate::telling::Refused;
 use crate::timers::Whose;
 use crate::worker::{Loop, Step};
 
 /// Reads of one connection in one turn; then others have theirs.
 const READS_MAX: usize = 8;
-/// The field that names a trace.
-const TRACEPARENT: &str = "traceparent";
 /// How long a client has to answer that it knows of the end, and to take what is said last, in milliseconds.
 const FAREWELL_MS: u64 = 5_000;
 /// The same for a client without a request, when the proxy stops, in milliseconds: others wait for that.
